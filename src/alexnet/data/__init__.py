@@ -1,0 +1,1 @@
+"""Raw images to reproducible uint8 batches."""

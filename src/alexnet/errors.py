@@ -1,0 +1,39 @@
+"""Errors a person can act on. Each message is one line: the value, what was expected, the remedy.
+
+    AlexNetError            anything below; the command line prints it and exits 2
+    ├── UsageError          the call contradicts itself or names something that is not there
+    ├── DataError           raw images or labels are missing, damaged or contradictory
+    ├── CheckpointError     a checkpoint or run directory is missing, damaged or foreign
+    └── Unavailable         an optional package or a network is needed and absent
+"""
+
+
+class AlexNetError(Exception):
+    """Base of every error that is the input's fault and not the program's."""
+
+
+class UsageError(AlexNetError):
+    """An option, recipe field or combination that cannot be honoured."""
+
+
+class DataError(AlexNetError):
+    """Raw data that is missing, damaged, hostile or contradictory."""
+
+
+class CheckpointError(AlexNetError):
+    """A run directory or checkpoint that is missing, damaged or from elsewhere."""
+
+
+class Unavailable(AlexNetError):
+    """Something optional (a package, a network) is needed here and absent."""
+
+
+class Interrupted(Exception):
+    """A signal asked the work to stop; raised once everything is saved.
+
+    `signum` is the signal; the exit status is 128 + signum (130 SIGINT, 143 SIGTERM).
+    """
+
+    def __init__(self, signum: int, message: str = "") -> None:
+        super().__init__(message)
+        self.signum = signum

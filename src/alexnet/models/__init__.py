@@ -1,0 +1,1 @@
+"""Networks as data: a specification, and the module built from it."""
