@@ -1,15 +1,18 @@
 """Errors a person can act on. Each message is one line: the value, what was expected, the remedy.
 
-    AlexNetError            anything below; the command line prints it and exits 2
-    ├── UsageError          the call contradicts itself or names something that is not there
-    ├── DataError           raw images or labels are missing, damaged or contradictory
-    ├── CheckpointError     a checkpoint or run directory is missing, damaged or foreign
-    └── Unavailable         an optional package or a network is needed and absent
+AlexNetError            anything below; the command line prints it and exits 2
+├── UsageError          the call contradicts itself or names something that is not there
+├── DataError           raw images or labels are missing, damaged or contradictory
+├── CheckpointError     a checkpoint or run directory is missing, damaged or foreign
+├── Unavailable         an optional package or a network is needed and absent
+└── Diverged            the training itself failed (exit 1: nothing wrong with the call)
 """
 
 
 class AlexNetError(Exception):
     """Base of every error that is the input's fault and not the program's."""
+
+    exit_status = 2
 
 
 class UsageError(AlexNetError):
@@ -26,6 +29,12 @@ class CheckpointError(AlexNetError):
 
 class Unavailable(AlexNetError):
     """Something optional (a package, a network) is needed here and absent."""
+
+
+class Diverged(AlexNetError):
+    """The loss is no longer a number; the last checkpoint before that is kept."""
+
+    exit_status = 1
 
 
 class Interrupted(Exception):

@@ -1,0 +1,44 @@
+"""AlexNet-family image classification: from raw images to a trained, tested classifier.
+
+The verbs of the command line are functions here, with the same options. Nothing heavy is imported
+until one is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alexnet.commands import classify, data_get, recipes, test, train
+    from alexnet.models.layers import response_norm
+    from alexnet.models.zoo import build_model
+    from alexnet.predict import Predictor, load
+
+_HOMES = {
+    "Predictor": "alexnet.predict",
+    "build_model": "alexnet.models.zoo",
+    "classify": "alexnet.commands",
+    "data_get": "alexnet.commands",
+    "load": "alexnet.predict",
+    "recipes": "alexnet.commands",
+    "response_norm": "alexnet.models.layers",
+    "test": "alexnet.commands",
+    "train": "alexnet.commands",
+}
+
+__all__ = [
+    "Predictor",
+    "build_model",
+    "classify",
+    "data_get",
+    "load",
+    "recipes",
+    "response_norm",
+    "test",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

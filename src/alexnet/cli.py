@@ -1,0 +1,258 @@
+"""The command line: one verb a function of `commands`. Heavy imports happen inside the verbs."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import signal
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any, Literal, NoReturn
+
+from alexnet.errors import AlexNetError, Interrupted, UsageError
+from alexnet.recipe import Recipe, nearest
+from alexnet.terminal import bars, duration, percent, say, table
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose errors are one line and name the nearest known flag."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: "):
+            words = message.removeprefix("unrecognized arguments: ").split()
+            flag = next((w for w in words if w.startswith("-")), words[0]).partition("=")[0]
+            hint = nearest(flag, self._option_string_actions)
+            if "did you mean" not in hint:
+                hint = f": see `{self.prog} --help`"
+            raise UsageError(f"unknown option {flag!r}{hint}")
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status. Results go to stdout, all else to stderr."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in argv
+    failure: dict[str, Any]
+    with contextlib.suppress(ValueError):  # not in the main thread, where signals cannot be set
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        args = _parse(argv)
+        result, status = args.verb(args)
+        if as_json:
+            print(json.dumps(result))
+        else:
+            args.show(result)
+        sys.stdout.flush()
+        return int(status)
+    except AlexNetError as error:
+        line = " ".join(str(error).split())
+        say(f"alexnet: {line}")
+        failure, status = {"error": line}, error.exit_status
+    except Interrupted as error:
+        say(f"alexnet: interrupted; {error}" if str(error) else "alexnet: interrupted")
+        failure, status = {"interrupted": error.signum, "continue": str(error)}, 128 + error.signum
+    except KeyboardInterrupt:
+        say("alexnet: interrupted before there was anything to save")
+        failure, status = {"interrupted": signal.SIGINT}, 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output left; there is nobody to tell
+        return 1
+    if as_json:
+        print(json.dumps(failure))
+    return status
+
+
+def _terminate(signum: int, frame: types.FrameType | None) -> NoReturn:
+    raise Interrupted(signum, "there was nothing to save yet")
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog="alexnet",
+        description="From raw images to a trained, tested AlexNet-family classifier.",
+        epilog="Start with `alexnet train`: 5,000 digits in under a minute, no download.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=metadata.version("alexnet"))
+    verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
+
+    def verb(
+        name: str, run: Callable[..., Any], show: Callable[..., None], help: str, to: Any = verbs
+    ) -> Parser:
+        sub: Parser = to.add_parser(name, help=help, description=help, allow_abbrev=False)
+        sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
+        sub.set_defaults(verb=run, show=show)
+        return sub
+
+    sub = verb("train", _train, _show_train, "Train a recipe, or continue a run.")
+    sub.add_argument("recipe", nargs="?", help="see `alexnet recipes`; without --data: digits")
+    sub.add_argument("--data", metavar="DIR", help="folder of images, IDX, CIFAR, or a set's name")
+    sub.add_argument("--run", metavar="DIR", help="where to write (default: runs/RECIPE-N)")
+    sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    sub.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard/")
+    _add_fields(sub)
+
+    sub = verb("test", _test, _show_test, "Run every image of a split through a trained network.")
+    sub.add_argument("run", help="run directory")
+    sub.add_argument("--data", metavar="DIR", help="other data of the same classes")
+    sub.add_argument("--split", default="test", help="train, val or test (default: test)")
+    sub.add_argument("--views", type=int, default=1, help="1, 5 or 10 crops an image (default: 1)")
+    sub.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
+
+    sub = verb("classify", _classify, _show_classify, "Name what images show.")
+    sub.add_argument("run", help="run directory")
+    sub.add_argument("images", nargs="+", help="files, folders, or - for standard input")
+    sub.add_argument("--top", type=int, default=5, help="classes to show (default: 5)")
+    sub.add_argument("--views", type=int, default=1, help="1, 5 or 10 crops an image (default: 1)")
+    sub.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
+
+    sub = verb("recipes", _recipes, _show_recipes, "List the recipes, or print one whole.")
+    sub.add_argument("name", nargs="?", help="recipe to print")
+
+    group = verbs.add_parser("data", help="Fetch data sets.", description="Fetch data sets.")
+    group.set_defaults(verb=None, needs="data needs a verb: `alexnet data get NAME`")
+    inner = group.add_subparsers(metavar="VERB", parser_class=Parser)
+    sub = verb("get", _data_get, _show_path, "Fetch a data set, checksum verified.", inner)
+    sub.add_argument("name", help="mnist, fashion-mnist or cifar10")
+    sub.add_argument("--offline", action="store_true", help="never open a connection")
+
+    args = parser.parse_args(argv)
+    if not argv:
+        parser.print_help()
+        raise SystemExit(0)
+    if getattr(args, "verb", None) is None:
+        raise UsageError(getattr(args, "needs", "name a verb: see `alexnet --help`"))
+    return args
+
+
+def _add_fields(parser: Parser) -> None:
+    """A flag for every recipe field; what is not given stays as the recipe has it."""
+    group = parser.add_argument_group("recipe fields (defaults: `alexnet recipes NAME`)")
+    group.add_argument("--amp", dest="precision", action="store_const", const="bf16",
+                       default=argparse.SUPPRESS, help="short for --precision bf16")  # fmt: skip
+    hints = typing.get_type_hints(Recipe)
+    for field in dataclasses.fields(Recipe):
+        flags = field.metadata.get("flags", (f"--{field.name.replace('_', '-')}",))
+        if not flags:
+            continue
+        options: dict[str, Any] = {
+            "dest": field.name,
+            "default": argparse.SUPPRESS,
+            "help": field.metadata["help"].replace("%", "%%"),
+        }
+        kind = hints[field.name]
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(kind) is Literal:
+            options["choices"] = typing.get_args(kind)
+        elif typing.get_origin(kind) is tuple:
+            options |= {"type": float, "nargs": "*", "metavar": "EPOCH"}
+        else:
+            plain = [k for k in typing.get_args(kind) or (kind,) if k is not types.NoneType]
+            options |= {"type": plain[0], "metavar": plain[0].__name__.upper()}
+        group.add_argument(*flags, **options)
+
+
+def _train(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from alexnet import commands
+
+    names = {field.name for field in dataclasses.fields(Recipe)} - {"data"}
+    fields = {k: v for k, v in vars(args).items() if k in names}
+    options = {"data": args.data, "run": args.run, "resume": args.resume}
+    result = commands.train(args.recipe, **options, tensorboard=args.tensorboard, **fields)
+    return result, 0
+
+
+def _show_train(r: dict[str, Any]) -> None:
+    print(
+        f"{r['finished']}: best validation top-1 {_with_interval(r, 'top1')} at step "
+        f"{r['best_step']:,}; {duration(r['wall_s'])}, {r['images_per_s']:,.0f} images/s\n"
+        f"run          {r['run']}\n"
+        f"curves       {r['figures'][0]}\n"
+        f"test it      alexnet test {r['run']}"
+    )
+
+
+def _test(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from alexnet import commands
+
+    options = {"data": args.data, "split": args.split, "views": args.views}
+    return commands.test(args.run, checkpoint=args.checkpoint, **options), 0
+
+
+def _show_test(r: dict[str, Any]) -> None:
+    rows = [
+        (row["class"], f"{row['right']:,}", f"{row['n']:,}", percent(row["right"] / row["n"]))
+        for row in r["per_class"]
+        if row["n"]
+    ]
+    print(table(("class", "right", "of", "top-1"), rows))
+    print(f"\n{r['split']}: {r['n']:,} images, {r['views']} view(s), loss {r['loss']:.4f}")
+    print(f"top-1  {_with_interval(r, 'top1')}")
+    if r["top5"] is None:
+        print("top-5  means nothing with five classes or fewer")
+    else:
+        print(f"top-5  {_with_interval(r, 'top5')}")
+    for path in r["figures"]:
+        print(f"wrote  {path}")
+
+
+def _classify(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from alexnet import commands
+
+    options = {"top": args.top, "views": args.views, "checkpoint": args.checkpoint}
+    result = commands.classify(args.run, args.images, **options)
+    for error in result["errors"]:
+        say(f"alexnet: {error['reason']}")
+    return result, (1 if result["results"] else 2) if result["errors"] else 0
+
+
+def _show_classify(r: dict[str, Any]) -> None:
+    for image in r["results"]:
+        print(image["path"])
+        print(bars([(t["class"], t["probability"]) for t in image["top"]]))
+
+
+def _recipes(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from alexnet import commands
+
+    return commands.recipes(args.name), 0
+
+
+def _show_recipes(r: dict[str, Any]) -> None:
+    if "recipes" in r:
+        print(table(("recipe", "what it does"), [(x["name"], x["about"]) for x in r["recipes"]]))
+        return
+    layers = [
+        (
+            row["name"],
+            "x".join(map(str, row["shape"])),
+            f"{row['parameters']:,}",
+            f"{row['macs']:,}",
+        )
+        for row in r["layers"]
+    ]
+    hidden = ("layers", "parameters", "macs", "classes", "about")
+    print(f"{r['about']}\n")
+    print(table(("field", "value"), [(k, str(v)) for k, v in r.items() if k not in hidden]))
+    print(f"\n{r['model']} for {r['classes']} classes:")
+    print(table(("part", "output", "parameters", "multiply-adds"), layers))
+    print(f"{r['parameters']:,} parameters, {r['macs']:,} multiply-adds an image")
+
+
+def _data_get(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from alexnet import commands
+
+    return commands.data_get(args.name, offline=args.offline), 0
+
+
+def _show_path(r: dict[str, Any]) -> None:
+    print(r["path"])
+
+
+def _with_interval(r: dict[str, Any], name: str) -> str:
+    low, high = r[f"{name}_ci95"]
+    return f"{percent(r[name])} (95 % interval {percent(low)} to {percent(high)}, n {r['n']:,})"

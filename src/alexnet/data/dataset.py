@@ -1,0 +1,234 @@
+"""From a raw source and a recipe to three disjoint slices of uint8 images at one stored size."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from alexnet.data import draws, fetch
+from alexnet.data.images import decode_image
+from alexnet.data.sources import Source, open_source
+from alexnet.errors import DataError, UsageError
+from alexnet.recipe import Recipe
+from alexnet.terminal import progress, say
+
+RESIDENT_BYTES = 2 << 30  # a slice smaller than this is decoded once and kept
+STATISTICS_IMAGES = 20_000  # mean and deviation of a larger slice come from this many of its images
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One split. labels (N,) int64; pixels uint8 (N, size, size, C), or the files to decode."""
+
+    name: str
+    labels: NDArray[np.int64]
+    pixels: NDArray[np.uint8] | tuple[Path, ...]
+    size: int
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Stored images by index. Shapes: (M,) -> uint8 (M, size, size, C)."""
+        if isinstance(self.pixels, np.ndarray):
+            return cast("NDArray[np.uint8]", self.pixels[ids])
+        files = [self.pixels[i] for i in ids]
+        return np.stack([decode_image(f, channels=self.channels, size=self.size) for f in files])
+
+    def resident(self, workers: int) -> "Slice":
+        """The same slice with its pixels in memory, where they fit."""
+        n_bytes = len(self) * self.size * self.size * self.channels
+        if isinstance(self.pixels, np.ndarray) or n_bytes > RESIDENT_BYTES:
+            return self
+        pixels = np.empty((len(self), self.size, self.size, self.channels), np.uint8)
+        chunks = [np.arange(i, min(i + 64, len(self))) for i in range(0, len(self), 64)]
+        with (
+            ThreadPoolExecutor(max(workers, 1)) as pool,
+            progress(f"decoding {self.name}", total=len(self), unit="images") as shown,
+        ):
+            try:
+                for ids, read in zip(chunks, pool.map(self.read, chunks), strict=True):
+                    pixels[ids] = read
+                    shown.advance(len(ids))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return Slice(self.name, self.labels, pixels, self.size, self.channels)
+
+
+class Dataset:
+    """A source seen through a recipe: classes, and train, val and test read when asked for.
+
+    Where the source has no test part, `val` serves as test; where it has neither, test is cut from
+    train. A validation slice always comes out of train unless the source has both val and test.
+    Every cut is stratified by class and a function of `split_seed` alone.
+    """
+
+    def __init__(self, source: Source, recipe: Recipe) -> None:
+        self.source, self.recipe = source, recipe
+        self.classes = source.classes
+
+    @property
+    def _roles(self) -> dict[str, str]:
+        parts = set(self.source.parts)
+        main = "train" if "train" in parts else "all"
+        if {"val", "test"} <= parts:
+            return {"train": main, "val": "val", "test": "test"}
+        held = next((part for part in ("test", "val") if part in parts), main)
+        return {"train": main, "val": main, "test": held}
+
+    def describe_splits(self) -> str:
+        """One line on where each split comes from."""
+        roles, r = self._roles, self.recipe
+        says = {role: f"the {roles[role]} part" for role in SPLITS}
+        if roles["val"] == roles["train"]:
+            says["val"] = f"{r.val_fraction:.0%} held out of train"
+        if roles["test"] == roles["train"]:
+            says["test"] = f"{r.test_fraction:.0%} held out of train"
+        return ", ".join(f"{role}: {says[role]}" for role in SPLITS)
+
+    def split(self, name: str) -> Slice:
+        """One of train, val, test."""
+        if name not in SPLITS:
+            raise UsageError(f"no split {name!r}: there are {', '.join(SPLITS)}")
+        part = self.source.load(self._roles[name])
+        ids = self._cut(part.labels)[name] if self._shared(name) else np.arange(len(part.labels))
+        if isinstance(part.images, np.ndarray):
+            pixels: NDArray[np.uint8] | tuple[Path, ...] = _fit(part.images[ids], self.recipe)
+        else:
+            pixels = tuple(part.images[i] for i in ids)
+        labels = part.labels[ids]
+        found = np.bincount(labels, minlength=len(self.classes))
+        if name == "train" and not found.all():
+            missing = self.classes[int(np.argmin(found))]
+            raise DataError(f"no training image of class {missing!r}: add some, or take it out")
+        return Slice(name, labels, pixels, self.recipe.size, self.recipe.channels)
+
+    def _shared(self, name: str) -> bool:
+        roles = self._roles
+        return sum(part == roles[name] for part in roles.values()) > 1
+
+    def _cut(self, labels: NDArray[np.int64]) -> dict[str, NDArray[np.intp]]:
+        roles, r = self._roles, self.recipe
+        order = draws.permutation(r.split_seed, 0, len(labels), draws.SPLIT)
+        cuts: dict[str, list[NDArray[np.intp]]] = {name: [] for name in SPLITS}
+        for label in np.unique(labels):
+            ids = order[labels[order] == label]
+            for name, share in (("test", r.test_fraction), ("val", r.val_fraction)):
+                if roles[name] == roles["train"]:
+                    count = min(max(round(share * len(ids)), 1), len(ids) - 1)
+                    cuts[name].append(ids[:count])
+                    ids = ids[count:]
+            cuts["train"].append(ids)
+        return {name: np.sort(np.concatenate(c)) for name, c in cuts.items() if c}
+
+    @cached_property
+    def train(self) -> Slice:
+        return self.split("train").resident(self.recipe.workers)
+
+    @cached_property
+    def val(self) -> Slice:
+        return self.split("val").resident(self.recipe.workers)
+
+    @cached_property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel of train, on the 0-255 scale.
+
+        Exact for slices in memory; of others, over the first 20,000 images of a fixed shuffle.
+        """
+        train = self.train
+        ids = np.arange(len(train))
+        if not isinstance(train.pixels, np.ndarray):
+            ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:STATISTICS_IMAGES]
+        counts = np.zeros((train.channels, 256), np.int64)
+        for start in range(0, len(ids), 1024):
+            block = train.read(ids[start : start + 1024])
+            for c in range(train.channels):
+                counts[c] += np.bincount(block[..., c].ravel(), minlength=256)
+        values = np.arange(256)
+        n = counts.sum(1)
+        mean = counts @ values / n
+        std = np.sqrt(counts @ values**2 / n - mean**2)
+        if not (std > 0).all():
+            raise DataError(f"{self.source.path}: every training image is one constant colour")
+        return tuple(mean.tolist()), tuple(std.tolist())
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of what is trained on (16 hex digits): labels, and pixels or names and sizes."""
+        h = hashlib.sha256(repr(self.classes).encode())
+        for part in (self.train, self.val):
+            h.update(part.labels.tobytes())
+            if isinstance(part.pixels, np.ndarray):
+                h.update(memoryview(np.ascontiguousarray(part.pixels)))
+            else:
+                for file in part.pixels:
+                    h.update(f"{file.name}:{file.stat().st_size};".encode())
+        return h.hexdigest()[:16]
+
+    def describe(self) -> dict[str, Any]:
+        """What a run directory keeps of its data: enough to test and classify without it."""
+        mean, std = self.statistics
+        counts = {"train": len(self.train), "val": len(self.val)}
+        return {
+            "kind": self.source.kind,
+            "path": self.source.path,
+            "digest": self.digest,
+            "classes": list(self.classes),
+            "counts": counts,
+            "splits": self.describe_splits(),
+            "mean": list(mean),
+            "std": list(std),
+        }
+
+
+def open_dataset(recipe: Recipe, data: str | Path | None = None) -> Dataset:
+    """The data of a recipe, or the folder or named set given instead."""
+    name = str(recipe.data if data is None else data)
+    path: str | Path = name
+    if name in fetch.NAMES and not Path(name).exists():
+        path = fetch.cache_dir() / name
+        if not path.is_dir():
+            raise DataError(
+                f"{name} is not on this machine: `alexnet data get {name}` fetches it, "
+                "or --data DIR names a folder that holds it"
+            )
+    return Dataset(open_source(path), recipe)
+
+
+def _fit(images: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.uint8]:
+    """Arrays as a recipe stores them: its channels, shorter side to size, centre square."""
+    n, height, width, channels = images.shape
+    if channels == 1 and recipe.channels == 3:
+        images = images.repeat(3, axis=3)
+    elif channels == 3 and recipe.channels == 1:
+        luma = images @ np.array([0.299, 0.587, 0.114])
+        images = luma.round().astype(np.uint8)[..., None]
+    size, short = recipe.size, min(height, width)
+    if short != size:
+        say(f"resizing {n:,} images from {height}x{width} to {size} pixels")
+        shape = (round(height * size / short), round(width * size / short))
+        images = np.concatenate([_resize(part, shape) for part in _blocks(images)])
+    top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
+    return np.ascontiguousarray(images[:, top : top + size, left : left + size])
+
+
+def _blocks(images: NDArray[np.uint8], rows: int = 1024) -> Sequence[NDArray[np.uint8]]:
+    return [images[i : i + rows] for i in range(0, len(images), rows)]
+
+
+def _resize(images: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    x = F.interpolate(x, shape, mode="bilinear", antialias=True, align_corners=False)
+    return x.permute(0, 2, 3, 1).numpy()

@@ -1,0 +1,124 @@
+"""One image file, or its bytes, to an array of 8-bit pixels."""
+
+import threading
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from alexnet.errors import DataError, UsageError
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+)
+"""Suffixes of image files; compare with `path.suffix.lower()`."""
+
+MAX_PIXELS = 64_000_000
+
+# A format that is not needed is only one more parser for a hostile file to reach.
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+# catch_warnings changes the state of the whole process: one thread at a time.
+_WARNINGS = threading.Lock()
+
+
+def decode_image(
+    source: Path | bytes,
+    *,
+    channels: int,
+    size: int | None,
+    name: str = "",
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """Decode an image (a file or its bytes) to (H, W, C) uint8, C = `channels`: 1 or 3.
+
+    `size` resizes the shorter side to that many pixels (antialiased bilinear, as
+    torchvision's Resize) and crops the centre, H = W = size; None keeps the size. Transparency
+    is laid on white; 16-bit grey keeps its high byte; float grey is cut to 0..255; of an
+    animation the first frame counts. The EXIF orientation is not applied.
+
+    DataError, naming `name` or the path: not an image, damaged, or above `max_pixels`, which is
+    checked before any pixel is decoded.
+    """
+    if channels not in (1, 3) or (size is not None and size < 1):
+        raise UsageError(f"channels {channels}, size {size}: expected channels 1 or 3 and size > 0")
+    label = name or (str(source) if isinstance(source, Path) else "image")
+    try:
+        with _open(source) as image:
+            width, height = image.size
+            if not 0 < width * height <= max_pixels:
+                raise DataError(
+                    f"{label}: {width} x {height} pixels, expected 1 to {max_pixels:,}; "
+                    "shrink the image or raise the limit"
+                )
+            image.load()
+            return fit_image(image, channels=channels, size=size)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        known = ", ".join(_FORMATS)
+        raise DataError(f"{label}: not an image ({known}); replace or remove it") from error
+    # Pillow's parsers raise almost anything on hostile bytes: struct.error, SyntaxError, ...
+    except Exception as error:
+        why = " ".join((getattr(error, "strerror", None) or str(error) or repr(error)).split())
+        raise DataError(f"{label}: cannot be decoded ({why}); replace or remove it") from error
+
+
+def fit_image(image: Image.Image, *, channels: int, size: int | None) -> np.ndarray:
+    """A loaded image to (H, W, C) uint8, as `decode_image` describes."""
+    pixels = _flatten(image, "L" if channels == 1 else "RGB")
+    array = np.array(pixels if size is None else _crop(pixels, size))
+    return array.reshape(*array.shape[:2], channels)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(H, W) of an image file, from its header alone."""
+    try:
+        with _open(path) as image:
+            return image.height, image.width
+    except Exception as error:
+        raise DataError(f"{path}: not an image that can be read; replace or remove it") from error
+
+
+def _open(source: Path | bytes) -> Image.Image:
+    """Reads the header only. Our own pixel limit stands in for Pillow's warning about bombs."""
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Image.open(
+            BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
+        )
+
+
+def _flatten(image: Image.Image, mode: str) -> Image.Image:
+    """Any mode of a loaded image to `mode`, "L" or "RGB"."""
+    if image.mode.startswith("I"):  # 32-bit "I" is how Pillow reads 16-bit PGM
+        high = np.asarray(image).clip(0, 65535) >> 8
+        image = Image.fromarray(high.astype(np.uint8))
+    elif image.mode == "F":
+        image = image.convert("L")
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    elif image.mode not in ("L", "1"):
+        image = image.convert("RGB")
+    return image.convert(mode)
+
+
+def _crop(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to `size`, then crop the centre to (size, size), in one step.
+
+    Only the cropped region is computed, so a very long strip costs no memory.
+    """
+    width, height = image.size
+    short = min(width, height)
+    wide, high = size * width // short, size * height // short
+    left, top = round((wide - size) / 2), round((high - size) / 2)
+    box = (
+        left * width / wide,
+        top * height / high,
+        min(width, (left + size) * width / wide),
+        min(height, (top + size) * height / high),
+    )
+    return image.resize((size, size), Image.Resampling.BILINEAR, box)

@@ -1,0 +1,77 @@
+"""Batches as a pure function of (data, recipe, seed, step), read ahead by threads."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet.data import draws
+from alexnet.data.dataset import Slice
+from alexnet.errors import DataError
+from alexnet.recipe import Recipe
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images uint8 (N, size, size, C), labels (N,) int64, ids (N,) indices into the slice."""
+
+    step: int
+    epoch: int
+    ids: NDArray[np.intp]
+    images: Tensor
+    labels: Tensor
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Whole batches in an epoch; the remainder of a shuffle is left out, others each time."""
+    if n < batch_size:
+        raise DataError(
+            f"{n} training images are fewer than one batch of {batch_size}: use --batch-size {n}"
+        )
+    return n // batch_size
+
+
+_order = lru_cache(maxsize=2)(draws.permutation)
+
+
+def read_batch(split: Slice, recipe: Recipe, step: int) -> Batch:
+    """The batch of update `step` (from 0): the same whoever asks, and whenever."""
+    epoch, place = divmod(step, steps_per_epoch(len(split), recipe.batch_size))
+    ids = _order(recipe.seed, epoch, len(split))
+    ids = ids[place * recipe.batch_size : (place + 1) * recipe.batch_size]
+    images = torch.from_numpy(split.read(ids))
+    return Batch(step, epoch, ids, images, torch.from_numpy(split.labels[ids]))
+
+
+def read_in_order(split: Slice, start: int, size: int) -> Batch:
+    """Images start .. start + size of a slice, in order, for evaluation."""
+    ids = np.arange(start, min(start + size, len(split)))
+    images = torch.from_numpy(split.read(ids))
+    return Batch(start // size, 0, ids, images, torch.from_numpy(split.labels[ids]))
+
+
+def read_ahead(read: Callable[[int], T], keys: range, workers: int) -> Iterator[T]:
+    """read(key) for each key, in order, computed by `workers` threads at most two each ahead."""
+    if workers == 0:
+        yield from map(read, keys)
+        return
+    waiting: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
+    try:
+        for key in keys:
+            waiting.append(pool.submit(read, key))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,54 @@
+"""Every image of a split through a network, once."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet.data.augment import Preprocess
+from alexnet.data.dataset import Slice
+from alexnet.data.loader import read_ahead, read_in_order
+from alexnet.metrics import Tally
+from alexnet.runtime import autocast
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    split: Slice,
+    preprocess: Preprocess,
+    classes: int,
+    *,
+    views: int = 1,
+    precision: str = "fp32",
+    batch: int = 500,
+    workers: int = 2,
+    each: Callable[[int, Tensor], None] | None = None,
+) -> Tally:
+    """Loss, top-1, top-5 and confusion over the whole split.
+
+    With several views the softmax outputs are averaged and the loss is that of the mean (paper,
+    section 4.1). `each` is given (index of the first image, probabilities (N, K)) a batch, on the
+    CPU. The mode (train or eval) of the model is put back afterwards.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    tally = Tally(classes)
+    starts = range(0, len(split), max(batch // views, 1))
+    for block in read_ahead(lambda i: read_in_order(split, i, starts.step), starts, workers):
+        labels = block.labels.to(device)
+        crops = preprocess.views(block.images.to(device, non_blocking=True), views)
+        with autocast(device, precision):
+            logits = model(crops.flatten(0, 1)).float()
+        if views == 1:
+            scores, log_p = logits, logits.log_softmax(1)
+        else:
+            scores = logits.softmax(1).unflatten(0, (views, -1)).mean(0)
+            log_p = scores.log()
+        tally.add(scores, labels, F.nll_loss(log_p, labels, reduction="none"))
+        if each is not None:
+            each(int(block.ids[0]), log_p.exp().cpu())
+    model.train(was_training)
+    return tally

@@ -1,0 +1,76 @@
+"""Optimisers: the paper's update, and torch's Adam and AdamW."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.errors import CheckpointError
+from alexnet.recipe import Recipe
+
+
+class PaperSGD(torch.optim.Optimizer):
+    """v <- m v - decay lr w - lr g; w <- w + v. Source: paper, section 5.
+
+    The learning rate is inside the velocity. torch's SGD multiplies the velocity by the rate when
+    it is applied, so the two differ for a while after every change of the rate.
+    """
+
+    def __init__(self, params: Any, lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        assert closure is None
+        for group in self.param_groups:
+            weights = [w for w in group["params"] if w.grad is not None]
+            if not weights:
+                continue
+            for w in weights:
+                if "velocity" not in self.state[w]:
+                    self.state[w]["velocity"] = torch.zeros_like(w)
+            velocities = [self.state[w]["velocity"] for w in weights]
+            lr = group["lr"]
+            torch._foreach_mul_(velocities, group["momentum"])
+            if group["weight_decay"]:
+                torch._foreach_add_(velocities, weights, alpha=-lr * group["weight_decay"])
+            torch._foreach_add_(velocities, [w.grad for w in weights], alpha=-lr)
+            torch._foreach_add_(weights, velocities)
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser. Vectors (biases, norms) are not decayed unless `decay_biases`."""
+    weights = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [
+        {"params": weights, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": recipe.weight_decay * recipe.decay_biases},
+    ]
+    if recipe.opt == "sgd":
+        return PaperSGD(groups, recipe.lr, recipe.momentum, recipe.weight_decay)
+    kind = torch.optim.Adam if recipe.opt == "adam" else torch.optim.AdamW
+    return kind(groups, lr=recipe.lr, fused=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimiser's state by parameter name: `conv1.weight/velocity`."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
+) -> None:
+    """The inverse of `optimizer_tensors`."""
+    parameters = dict(model.named_parameters())
+    for full, value in tensors.items():
+        name, _, key = full.rpartition("/")
+        if name not in parameters:
+            raise CheckpointError(f"optimiser state for {name!r}, which this model does not have")
+        parameter = parameters[name]
+        like = parameter if value.shape == parameter.shape else value.to(parameter.device)
+        optimizer.state[parameter][key] = torch.empty_like(like, dtype=value.dtype).copy_(value)

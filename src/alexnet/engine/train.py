@@ -1,0 +1,288 @@
+"""The training loop: batch, step, log, evaluate, save."""
+
+import math
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet.data import draws
+from alexnet.data.augment import Preprocess, augment
+from alexnet.data.dataset import Dataset
+from alexnet.data.loader import Batch, read_ahead, read_batch, steps_per_epoch
+from alexnet.engine.evaluate import evaluate
+from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors
+from alexnet.engine.schedule import Watch, learning_rate
+from alexnet.errors import CheckpointError, Diverged, Interrupted
+from alexnet.metrics import topk_hits
+from alexnet.models.net import Net
+from alexnet.models.zoo import build_model
+from alexnet.recipe import Recipe
+from alexnet.runtime import Signals, autocast, pick_device
+from alexnet.store.checkpoint import Checkpoint, save_checkpoint
+from alexnet.store.rundir import RunDir
+from alexnet.terminal import duration, percent, progress, say
+
+
+@dataclass
+class State:
+    """What a run is in the middle of; with the weights and the optimiser, all of a checkpoint.
+
+    `sums` are this epoch's images, loss, top-1 and top-5 hits so far; `seconds` is time spent;
+    `finished` says why the run ended, or is empty.
+    """
+
+    step: int = 0
+    sums: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
+    watch: Watch = field(default_factory=Watch)
+    seconds: float = 0.0
+    finished: str = ""
+
+    def to_dict(self, recipe: Recipe) -> dict[str, Any]:
+        sums, watch = self.sums.tolist(), asdict(self.watch)
+        return {**vars(self), "sums": sums, "watch": watch, "recipe": recipe.digest}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "State":
+        sums = torch.tensor(values["sums"], dtype=torch.float64)
+        watch = Watch(**values["watch"])
+        return State(values["step"], sums, watch, values["seconds"], values["finished"])
+
+
+def fit(
+    recipe: Recipe, dataset: Dataset, run: RunDir, start: Checkpoint | None, board: Any = None
+) -> State:
+    """Trains from the beginning or from a checkpoint until the recipe's end, saving as it goes.
+
+    Raises Interrupted, after saving, when SIGINT or SIGTERM arrives, and Diverged when the loss is
+    not a number. Weights and metrics are a function of the recipe and the data alone: wherever a
+    run is cut and resumed, they are the same bits on the same CPU and thread count.
+    """
+    train, val = dataset.train, dataset.val
+    per_epoch = steps_per_epoch(len(train), recipe.batch_size)
+    total = recipe.steps or math.ceil(recipe.epochs * per_epoch)
+    eval_steps = max(1, round(recipe.eval_every * per_epoch))
+    preprocess = preprocessing(recipe, dataset.statistics)
+    model, optimizer, state = _begin(recipe, len(dataset.classes), start)
+    if state.finished:
+        return state
+    clock = _Clock(state, total, recipe.batch_size)
+
+    def log(event: str, figures: dict[str, Any]) -> None:
+        line = {"event": event, "step": state.step, "epoch": state.step / per_epoch, **figures}
+        run.log(line)
+        say(describe_event(line))
+        if board is not None:
+            board.add(line)
+
+    def save(best: bool = False) -> None:
+        state.seconds = clock.seconds()
+        save_checkpoint(
+            run.checkpoints,
+            state.step,
+            model=model.state_dict(),
+            optimizer=optimizer_tensors(optimizer, model),
+            state=state.to_dict(recipe),
+            best=best,
+            keep=recipe.keep,
+        )
+
+    if start is None:
+        save()  # so that a kill before the first validation loses no more than that
+    steps = range(state.step, total)
+    with Signals() as signals, progress("training", total, "steps", state.step, plain=False) as bar:
+        for batch in read_ahead(lambda s: read_batch(train, recipe, s), steps, recipe.workers):
+            lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)
+            if state.step % per_epoch == 0:
+                state.sums = torch.zeros_like(state.sums)
+            loss = train_step(model, optimizer, batch, lr, recipe, preprocess, state.sums)
+            state.step += 1
+            bar.advance()
+
+            validate = state.step % eval_steps == 0 or state.step == total
+            if validate or state.step % recipe.log_every == 0:
+                figures = {"loss": loss.item(), **_means(state.sums, len(dataset.classes))}
+                log("train", {**figures, "lr": lr, **clock.read(state.step)})
+                if not math.isfinite(figures["loss"]):
+                    raise Diverged(
+                        f"the loss is {figures['loss']} at step {state.step}: try --lr "
+                        f"{recipe.lr / 10:g}; the checkpoints before it are kept in {run.path}"
+                    )
+            if validate:
+                with clock.paused():
+                    tally = evaluate(
+                        model,
+                        val,
+                        preprocess,
+                        len(dataset.classes),
+                        precision=recipe.precision,
+                        batch=recipe.eval_batch,
+                        workers=recipe.workers,
+                    )
+                    found = tally.figures()
+                    log("val", found)
+                    best, state.finished = state.watch.update(
+                        found["top1"], found["loss"], state.step, recipe
+                    )
+                    if state.step == total:
+                        state.finished = state.finished or "all steps are done"
+                    save(best)
+            elif signals.received or (recipe.save_every and state.step % recipe.save_every == 0):
+                with clock.paused():
+                    save()
+            if state.finished:
+                break
+            if signals.received:
+                again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
+                say(f"saved at step {state.step} of {total}; continue with: {again}")
+                raise Interrupted(signals.received, again)
+    state.seconds = clock.seconds()
+    return state
+
+
+def preprocessing(
+    recipe: Recipe, statistics: tuple[tuple[float, ...], tuple[float, ...]]
+) -> Preprocess:
+    """What every image of a run goes through before the network."""
+    return Preprocess(recipe.size, recipe.crop, recipe.channels, *statistics)
+
+
+def train_step(
+    model: Net,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    lr: float,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    sums: Tensor,
+) -> Tensor:
+    """One update. Returns the mean loss, and adds to `sums` without waiting for the device."""
+    device = sums.device
+    labels = batch.labels.to(device, non_blocking=True)
+    images = batch.images.to(device, non_blocking=True)
+    x = preprocess.normalize(augment(images, batch.ids, batch.epoch, recipe, preprocess.mean))
+    if recipe.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    torch.manual_seed(draws.net_seed(recipe.seed, batch.step))
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    with autocast(device, recipe.precision):
+        logits = model(x)
+    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    with torch.no_grad():
+        n = len(labels)
+        hits = [topk_hits(logits, labels, k)[:, 2].sum() for k in (1, 5)]
+        sums += torch.stack([loss.new_tensor(n), loss.detach() * n, *hits]).double()
+    return loss.detach()
+
+
+def describe_event(line: dict[str, Any]) -> str:
+    """One line of the log for people."""
+    at = f"step {line['step']:>6,}  epoch {line['epoch']:6.2f}"
+    top5 = "" if line["top5"] is None else f"  top-5 {percent(line['top5'])}"
+    if line["event"] == "val":
+        low, high = line["top1_ci95"]
+        return (
+            f"{at}  validation: loss {line['loss']:.4f}  top-1 {percent(line['top1'])} "
+            f"[{percent(low)}, {percent(high)}]{top5}  n {line['n']:,}"
+        )
+    return (
+        f"{at}  loss {line['loss']:.4f}  mean {line['loss_mean']:.4f}  "
+        f"top-1 {percent(line['top1'])}{top5}  lr {line['lr']:.2e}  "
+        f"{line['images_per_s']:,.0f} images/s  {duration(line['eta_s'])} left"
+    )
+
+
+def _begin(
+    recipe: Recipe, classes: int, start: Checkpoint | None
+) -> tuple[Net, torch.optim.Optimizer, State]:
+    device = pick_device()
+    model = build_net(recipe, classes).to(device)
+    optimizer = build_optimizer(model, recipe)
+    state = State()
+    if start is not None:
+        load_weights(model, start, recipe)
+        load_optimizer(optimizer, model, start.optimizer)
+        state = State.from_dict(start.state)
+    state.sums = state.sums.to(device)
+    return model, optimizer, state
+
+
+def build_net(recipe: Recipe, classes: int) -> Net:
+    """The recipe's network with the weights its seed draws, in its memory layout."""
+    torch.manual_seed(draws.net_seed(recipe.seed, 0, draws.INIT))
+    model = build_model(
+        recipe.model,
+        classes,
+        channels=recipe.channels,
+        size=recipe.crop,
+        dropout=recipe.dropout,
+    )
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    return model.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def load_weights(model: Net, checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """A run's weights into its network; a checkpoint from elsewhere is a CheckpointError."""
+    if checkpoint.state.get("recipe") != recipe.digest:
+        raise CheckpointError(
+            f"{checkpoint.path} was made by another recipe than this run's recipe.json: "
+            "put the run's own checkpoint back, or start a new run"
+        )
+    own = model.state_dict()
+    for name in own.keys() ^ checkpoint.model.keys():
+        raise CheckpointError(f"{checkpoint.path}: {name!r} is only in one of file and network")
+    for name, value in checkpoint.model.items():
+        if value.shape != own[name].shape:
+            raise CheckpointError(
+                f"{checkpoint.path}: {name} is {tuple(value.shape)} and the network needs "
+                f"{tuple(own[name].shape)}"
+            )
+    model.load_state_dict(checkpoint.model)
+
+
+def _means(sums: Tensor, classes: int) -> dict[str, Any]:
+    n, loss, hits1, hits5 = sums.tolist()
+    return {
+        "loss_mean": loss / n,
+        "top1": hits1 / n,
+        "top5": hits5 / n if classes > 5 else None,
+    }
+
+
+class _Clock:
+    """Throughput and time left, of training alone: validation and saving are not counted."""
+
+    def __init__(self, state: State, total: int, batch: int) -> None:
+        self._total, self._batch, self._before = total, batch, state.seconds
+        self._began = self._since = time.monotonic()
+        self._step, self._rate = state.step, 0.0
+
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._began
+
+    def read(self, step: int) -> dict[str, float]:
+        now = time.monotonic()
+        self._rate = (step - self._step) / max(now - self._since, 1e-9)
+        self._since, self._step = now, step
+        left = (self._total - step) / self._rate
+        return {
+            "images_per_s": round(self._rate * self._batch, 1),
+            "eta_s": round(left, 1),
+            "wall_s": round(self.seconds(), 3),
+        }
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        paused_at = time.monotonic()
+        yield
+        self._since += time.monotonic() - paused_at

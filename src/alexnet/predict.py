@@ -1,0 +1,96 @@
+"""A trained run as a function from images to probabilities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from alexnet.data.augment import Preprocess
+from alexnet.data.images import decode_image, fit_image
+from alexnet.engine.train import build_net, load_weights, preprocessing
+from alexnet.errors import CheckpointError, DataError
+from alexnet.models.net import Net
+from alexnet.recipe import Recipe
+from alexnet.runtime import autocast, pick_device
+from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
+from alexnet.store.rundir import RunDir
+
+Image = Path | bytes | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Weights with everything they need: classes, preprocessing, and where they came from."""
+
+    model: Net
+    recipe: Recipe
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    run: RunDir
+    checkpoint: Path
+    data: dict[str, Any]
+
+    def decode(self, image: Image, name: str = "") -> NDArray[np.uint8]:
+        """A file, its bytes or pixels uint8 (H, W, C) -> uint8 (size, size, C)."""
+        size, channels = self.preprocess.size, self.preprocess.channels
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+                raise DataError(
+                    f"an image array is {image.dtype} {image.shape}, not uint8 (H, W, 1 or 3)"
+                )
+            return fit_image(Pillow.fromarray(image.squeeze()), channels=channels, size=size)
+        return decode_image(image, channels=channels, size=size, name=name)
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[Image], views: int = 1) -> NDArray[np.float32]:
+        """Probabilities. Shapes: N images -> (N, K), the mean over the views."""
+        if not images:
+            return np.empty((0, len(self.classes)), np.float32)
+        device = next(self.model.parameters()).device
+        pixels = torch.from_numpy(np.stack([self.decode(image) for image in images])).to(device)
+        crops = self.preprocess.views(pixels, views)
+        with autocast(device, self.recipe.precision):
+            logits = self.model(crops.flatten(0, 1)).float()
+        probabilities = logits.softmax(1).unflatten(0, (views, -1)).mean(0)
+        return np.asarray(probabilities.cpu().numpy(), np.float32)
+
+
+def load(run: str | Path, checkpoint: str = "best") -> Predictor:
+    """The network of a run directory, ready to predict.
+
+    `checkpoint` is best, last or step-<n>. Raises CheckpointError for what is missing, damaged or
+    from another run.
+    """
+    folder = RunDir.open(Path(run))
+    recipe, data = read_recipe(folder)
+    path = find_checkpoint(folder.checkpoints, checkpoint)
+    classes = tuple(data["classes"])
+    model = build_net(recipe, len(classes))
+    load_weights(model, load_checkpoint(path), recipe)
+    model.to(pick_device()).eval()
+    statistics = (tuple(data["mean"]), tuple(data["std"]))
+    preprocess = preprocessing(recipe, statistics)
+    return Predictor(model, recipe, preprocess, classes, folder, path, data)
+
+
+def read_recipe(run: RunDir) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe and the data description of a run's recipe.json, checked against its digest."""
+    saved = run.recipe
+    try:
+        recipe, data = Recipe.from_dict(saved["recipe"]), dict(saved["data"])
+        digest, _ = saved["digest"], (data["classes"], data["mean"], data["std"], data["digest"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{run.path / 'recipe.json'} lacks {error}: it is not from this program, or was edited"
+        ) from None
+    if digest != recipe.digest:
+        raise CheckpointError(
+            f"{run.path / 'recipe.json'} was edited: its digest is {digest} and its fields give "
+            f"{recipe.digest}; put the original back, or start a new run with the changed fields"
+        )
+    return recipe, data

@@ -1,0 +1,183 @@
+"""A recipe: every number that decides what a training run computes, in one frozen value.
+
+The recipe and the data determine the result; nothing else does. Fields are flat so that each is
+one command-line flag (`batch_size` is `--batch-size`), and all are checked on construction.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from alexnet.errors import UsageError
+
+
+def _f(default: Any, help: str, **metadata: Any) -> Any:
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to train, on what, and how. Durations are in epochs unless a name says steps."""
+
+    name: str = _f("custom", "what the run is called")
+    model: str = _f("alexnet-28", "network, see `alexnet recipes`")
+    data: str = _f("digits", "data set name or folder", flags=())
+    about: str = _f("", "one sentence on what to expect", flags=())
+
+    channels: int = _f(3, "image channels the network sees: 1 grey, 3 RGB")
+    size: int = _f(32, "stored image: shorter side, then centre square, pixels")
+    crop: int = _f(32, "network input, pixels; below size it is cut out at random in training")
+    val_fraction: float = _f(0.1, "share of train held out for every decision")
+    test_fraction: float = _f(0.2, "share kept for test where the data has no test part")
+    split_seed: int = _f(0, "seed of the splits; apart from seed, so that seeds share a test set")
+
+    shift: int = _f(0, "augment: move by up to this many pixels (zero padding)")
+    flip: bool = _f(False, "augment: mirror left-right, half of the time")
+    rotate: float = _f(0.0, "augment: rotate by up to this many degrees")
+    scale: float = _f(0.0, "augment: zoom by up to this fraction, each axis by itself")
+    cutout: int = _f(0, "augment: grey out a square of this side, pixels")
+
+    dropout: float | None = _f(None, "replaces every dropout rate of the network")
+    epochs: float = _f(10.0, "passes over the training slice", flags=("--epochs",))
+    steps: int | None = _f(None, "optimiser updates; replaces epochs")
+    batch_size: int = _f(128, "images per update", flags=("-b", "--batch-size"))
+    opt: Literal["sgd", "adam", "adamw"] = _f("sgd", "sgd is the paper's update, section 5")
+    lr: float = _f(0.01, "peak learning rate")
+    momentum: float = _f(0.9, "sgd only")
+    weight_decay: float = _f(5e-4, "L2 term (adamw: decoupled)")
+    decay_biases: bool = _f(False, "decay biases and norm parameters too")
+    label_smoothing: float = _f(0.0, "share of the target spread over all classes")
+    schedule: Literal["constant", "steps", "cosine", "onecycle", "plateau"] = _f(
+        "cosine", "learning rate as a function of the step"
+    )
+    warmup_epochs: float = _f(0.0, "linear rise to lr at the start")
+    drops: tuple[float, ...] = _f((), "epochs at which `steps` multiplies lr by lr_factor")
+    lr_factor: float = _f(0.1, "what `steps` and `plateau` multiply lr by")
+    final_lr: float = _f(0.0, "where cosine and onecycle end, as a fraction of lr")
+    plateau_patience: int = _f(3, "validations without improvement before plateau drops lr")
+    plateau_drops: int = _f(3, "drops before plateau stops the run (paper: three)")
+    early_stop: int = _f(0, "stop after this many validations without improvement; 0 is never")
+
+    precision: Literal["fp32", "bf16"] = _f("fp32", "bf16: matrix work in bfloat16, weights fp32")
+    channels_last: bool = _f(True, "memory layout; numbers agree up to rounding")
+    seed: int = _f(0, "weights, order, augmentation and dropout")
+    eval_every: float = _f(1.0, "validate every so many epochs")
+    eval_batch: int = _f(500, "images per forward pass in validation and test")
+    log_every: int = _f(20, "steps between log lines")
+    save_every: int = _f(0, "steps between checkpoints; 0 saves at every validation")
+    keep: int = _f(2, "newest checkpoints kept beside the best", free=True)
+    workers: int = _f(2, "threads that read images", flags=("-j", "--workers"), free=True)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, kinds = getattr(self, f.name), _KINDS[f.name]
+            if float in kinds and type(value) is int:
+                object.__setattr__(self, f.name, value := float(value))
+            if type(value) not in kinds:
+                names = " or ".join(k.__name__ for k in kinds)
+                raise UsageError(f"{f.name} is {value!r}; it takes {names}")
+            if choices := _CHOICES.get(f.name):
+                _require(value in choices, f.name, value, "one of " + ", ".join(choices))
+            numbers = value if isinstance(value, tuple) else (value,)
+            for number in numbers:
+                if isinstance(number, int | float):
+                    _require(math.isfinite(number), f.name, value, "a finite number")
+                    _require(number >= 0, f.name, value, "0 or more")
+        for name in ("size", "crop", "batch_size", "eval_batch", "log_every", "keep"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("lr", "epochs", "eval_every"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        for name in ("momentum", "label_smoothing", "scale", "lr_factor", "dropout"):
+            value = getattr(self, name)
+            _require(value is None or value < 1, name, value, "below 1")
+        _require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (RGB)")
+        _require(self.steps is None or self.steps >= 1, "steps", self.steps, "at least 1")
+        _require(0 < self.val_fraction < 1, "val_fraction", self.val_fraction, "between 0 and 1")
+        _require(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.crop > self.size:
+            raise UsageError(
+                f"crop {self.crop} is larger than size {self.size}: store larger images "
+                f"(--size {self.crop}) or cut smaller ones (--crop {self.size})"
+            )
+        if self.drops and self.schedule != "steps":
+            raise UsageError(
+                f"drops {self.drops} mean nothing to schedule {self.schedule}: use --schedule steps"
+            )
+        if self.schedule == "steps" and not self.drops:
+            raise UsageError("schedule steps needs the epochs of its drops, as --drops 20 30")
+        if list(self.drops) != sorted(set(self.drops)):
+            raise UsageError(f"drops {self.drops} must rise: give the epochs in order, each once")
+        if self.schedule != "onecycle" and 0 < self.epochs <= self.warmup_epochs:
+            raise UsageError(
+                f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs: "
+                "use fewer"
+            )
+        if self.cutout >= self.crop:
+            raise UsageError(f"cutout {self.cutout} hides the whole {self.crop}-pixel image")
+        if self.shift >= self.crop:
+            raise UsageError(f"shift {self.shift} can move the whole {self.crop}-pixel image away")
+
+    @property
+    def digest(self) -> str:
+        """sha256 over every field that can change a result (16 hex digits)."""
+        kept = {k: v for k, v in self.to_dict().items() if k not in _FREE}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Recipe":
+        """The inverse of `to_dict`; an unknown or ill-typed field is a UsageError."""
+        return Recipe().replace(**values)
+
+    def replace(self, **changes: Any) -> "Recipe":
+        """A copy with fields changed; unknown names are refused with the nearest known one."""
+        for key, value in changes.items():
+            if key not in _KINDS:
+                raise UsageError(f"unknown recipe field {key!r}{nearest(key, _KINDS)}")
+            if isinstance(value, list) and tuple in _KINDS[key]:
+                changes[key] = tuple(float(v) if type(v) is int else v for v in value)
+        return dataclasses.replace(self, **changes)
+
+    def conflicts(self, other: "Recipe") -> list[str]:
+        """Names of the fields in which two recipes differ and by which a result could differ."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [k for k in mine if mine[k] != theirs[k] and k not in _FREE]
+
+
+def nearest(word: str, known: typing.Iterable[str]) -> str:
+    """A hint for a misspelt word, or where to look."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f": did you mean {close[0]!r}?" if close else ": `alexnet recipes` lists what there is"
+
+
+def _require(ok: bool, name: str, value: Any, expected: str) -> None:
+    if not ok:
+        raise UsageError(f"{name} is {value!r}; it must be {expected}")
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return (str,)
+    if origin is types.UnionType:
+        return typing.get_args(hint)
+    return (origin or hint,)
+
+
+_HINTS = typing.get_type_hints(Recipe)
+_KINDS: dict[str, tuple[type, ...]] = {name: _kinds(hint) for name, hint in _HINTS.items()}
+_CHOICES = {n: typing.get_args(h) for n, h in _HINTS.items() if typing.get_origin(h) is Literal}
+_FREE = {f.name for f in fields(Recipe) if f.metadata.get("free")} | {"about"}

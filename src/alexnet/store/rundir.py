@@ -1,0 +1,151 @@
+"""The folder of one run: recipe.json, metrics.jsonl, checkpoints/, figures/ and a lock."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alexnet.errors import CheckpointError, UsageError
+from alexnet.store.files import DirLock, cannot, read_json, write_json
+
+
+class RunDir:
+    """One run on disk; made by `create` or `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._log: int | None = None
+
+    @classmethod
+    def create(cls, path: Path) -> RunDir:
+        """A new, empty run folder; it becomes a run with `write_recipe`.
+
+        Raises UsageError if `path` is a file, a run or a folder with other things in it.
+        """
+        if os.path.isfile(path):
+            raise UsageError(f"{path} is a file; expected a folder to create; choose another --run")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            others = [name for name in os.listdir(path) if not name.startswith((".lock", ".tmp-"))]
+        except OSError as error:
+            raise cannot("create", path, error) from error
+        if "recipe.json" in others:
+            raise UsageError(
+                f"{path} already holds a run; add --resume to continue it or choose another --run"
+            )
+        if others:
+            raise UsageError(
+                f"{path} is no run and holds {min(others)!r}; expected a new or empty folder; "
+                "choose another --run"
+            )
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """An existing run. Raises CheckpointError if `path` is none."""
+        if not os.path.isfile(path / "recipe.json"):
+            there = "it holds no recipe.json" if os.path.isdir(path) else "no such folder"
+            raise CheckpointError(
+                f"{path} is no run directory: {there}; "
+                f"name one that is, or make one with `alexnet train --run {path}`"
+            )
+        return cls(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go; the first save creates it."""
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """Where figures go; created here. Raises CheckpointError if that is refused."""
+        folder = self.path / "figures"
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise cannot("create", folder, error) from error
+        return folder
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What recipe.json says now. Raises CheckpointError if it is missing or damaged."""
+        return read_json(self.path / "recipe.json")
+
+    def write_recipe(self, recipe: Mapping[str, Any]) -> None:
+        """Write recipe.json atomically; from here on the folder is a run."""
+        write_json(self.path / "recipe.json", recipe)
+
+    def lock(self) -> DirLock:
+        """`with run.lock():` keeps other processes from writing this run."""
+        return DirLock(self.path)
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl. Raises CheckpointError if the disk refuses."""
+        path = self.path / "metrics.jsonl"
+        line = json.dumps(dict(event), separators=(",", ":")).encode() + b"\n"
+        try:
+            if self._log is None:
+                self._log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+                size = os.fstat(self._log).st_size
+                if size and os.pread(self._log, 1, size - 1) != b"\n":
+                    line = b"\n" + line  # ends the line that a kill or a full disk cut short
+            if os.write(self._log, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self.close()
+            raise cannot("write", path, error) from error
+
+    def close(self) -> None:
+        """Close metrics.jsonl; the next `log` opens it again."""
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
+
+    def events(self) -> list[dict[str, Any]]:
+        """The run's events in order, without broken lines and without what a resume superseded:
+        {"event": "resume", "step": s} takes back every earlier event whose "step" is beyond s.
+        """
+        path, kept = self.path / "metrics.jsonl", list[dict[str, Any]]()
+        try:
+            lines = path.read_bytes().splitlines() if path.exists() else []
+        except OSError as error:
+            raise cannot("read", path, error) from error
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if not isinstance(event, dict):
+                continue
+            if event.get("event") == "resume" and isinstance(event.get("step"), int):
+                kept = [e for e in kept if not _beyond(e, event["step"])]
+            kept.append(event)
+        return kept
+
+
+def fresh_run_path(root: Path, name: str) -> Path:
+    """`root`/`name`-<n>, n one above the highest there is, so that `latest_run` will find it."""
+    return root / f"{name}-{max(_numbered(root, name), default=0) + 1}"
+
+
+def latest_run(root: Path, name: str) -> Path | None:
+    """The run `root`/`name`-<n> with the highest n, or None."""
+    found = _numbered(root, name)
+    runs = [number for number, path in found.items() if (path / "recipe.json").is_file()]
+    return found[max(runs)] if runs else None
+
+
+def _beyond(event: Mapping[str, Any], step: int) -> bool:
+    own = event.get("step")
+    return isinstance(own, (int, float)) and own > step
+
+
+def _numbered(root: Path, name: str) -> dict[int, Path]:
+    pattern = re.compile(re.escape(name) + "-([0-9]{1,18})")
+    paths = root.iterdir() if root.is_dir() else ()
+    return {int(m[1]): path for path in paths if (m := pattern.fullmatch(path.name))}

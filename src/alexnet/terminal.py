@@ -1,0 +1,219 @@
+"""What people see while they wait: lines, progress, small tables and bars, on standard error.
+
+A live bar is drawn only on a real terminal; FORCE_COLOR alone does not make one, because a log
+file full of cursor movements helps nobody. NO_COLOR keeps the bar and drops its colours.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+
+PATIENCE = 2.0  # seconds of work that need no progress report
+INTERVAL = 10.0  # seconds between plain lines off a terminal
+NAME_CELLS = 32  # widest class name beside a bar
+
+_NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?( ?%| .*)?|-|nan|")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Escape control characters: names come from folders and may hold terminal commands."""
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def say(line: str) -> None:
+    """Print one line for people; above the bar while one is live (rich redirects the stream)."""
+    print(printable(line, keep="\n"), file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Return "42 s", "3 min 05 s" or "2 h 10 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    """Return 0.986 as "98.60 %"."""
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def shorten(text: str, cells: int, ellipsis: str = "…") -> str:
+    """Return `text` made printable and at most `cells` terminal columns wide."""
+    from rich.cells import cell_len, set_cell_size
+
+    text = printable(text)
+    if cell_len(text) <= cells:
+        return text
+    return set_cell_size(text, cells - len(ellipsis)).rstrip() + ellipsis
+
+
+def bars(rows: Sequence[tuple[str, float]], width: int = 30) -> str:
+    """Return one line per (name, fraction): the name, the percentage and a bar of the fraction."""
+    from rich.cells import cell_len, set_cell_size
+
+    fancy = _can_print("█▏…")
+    names = [shorten(name, NAME_CELLS, "…" if fancy else "...") for name, _ in rows]
+    widest = max(map(cell_len, names), default=0)
+    return "\n".join(
+        f"{set_cell_size(name, widest)}  {percent(value):>8}  {_bar(value, width, fancy)}".rstrip()
+        for name, (_, value) in zip(names, rows, strict=True)
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an aligned plain-text table; columns of numbers are aligned to the right."""
+    from rich.cells import cell_len
+
+    columns = []
+    for head, *cells in zip(*([printable(c) for c in row] for row in (header, *rows)), strict=True):
+        width = max(map(cell_len, (head, *cells)))
+        numeric = bool(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
+        pads = [" " * (width - cell_len(cell)) for cell in (head, *cells)]
+        lines = [
+            pad + cell if numeric else cell + pad
+            for cell, pad in zip((head, *cells), pads, strict=True)
+        ]
+        columns.append([lines[0], "-" * width, *lines[1:]])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
+class Progress:
+    """How far a piece of work is; made by `progress`. Work under two seconds shows nothing."""
+
+    def __init__(self, what: str, total: int | None, unit: str, done: int, plain: bool) -> None:
+        self.what, self.total, self.unit, self.done = printable(what), total, unit, done
+        self._first, self._note, self._began = done, "", monotonic()
+        self._spoke = self._began - INTERVAL
+        self._live = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+        self._heard = self._live or plain
+        self._bar: RichProgress | None = None
+
+    def advance(self, n: int = 1) -> None:
+        """Count `n` more units as done."""
+        self.done += n
+        self._refresh()
+
+    def note(self, text: str) -> None:
+        """Set the text that trails the numbers, such as the loss."""
+        self._note = printable(text)
+        self._refresh()
+
+    def close(self) -> None:
+        """Replace the bar by one lasting line."""
+        if self._bar is not None:
+            self._bar.stop()
+        elapsed = monotonic() - self._began
+        if elapsed >= PATIENCE:
+            self._say(f"{self._count()} in {duration(elapsed)}", self._speed(elapsed))
+
+    def _refresh(self) -> None:
+        now = monotonic()
+        elapsed = now - self._began
+        if elapsed < PATIENCE:
+            return
+        if self._live:
+            if self._bar is None:
+                self._bar = _make_bar(self.what, self.total)
+            numbers = _join(self._count(), self._speed(elapsed), self._left(elapsed))
+            # The note goes below: beside the numbers it leaves no room for the bar at 80 columns.
+            text = f"{numbers}\n{self._note}".rstrip()
+            self._bar.update(self._bar.task_ids[0], completed=self.done, text=text)
+            self._bar.start()  # does nothing if it already runs
+        elif now - self._spoke >= INTERVAL:
+            self._spoke = now
+            share = f" ({percent(self.done / self.total, 0)})" if self.total else ""
+            self._say(self._count() + share, self._speed(elapsed), self._left(elapsed))
+
+    def _say(self, *parts: str) -> None:
+        if self._heard:
+            say(f"{self.what}: {_join(*parts, self._note)}")
+
+    def _count(self) -> str:
+        if self.total in (None, self.done):
+            return f"{self.done:,} {self.unit}"
+        return f"{self.done:,}/{self.total:,} {self.unit}"
+
+    def _speed(self, elapsed: float) -> str:
+        rate = (self.done - self._first) / elapsed
+        return f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s"
+
+    def _left(self, elapsed: float) -> str:
+        new = self.done - self._first
+        if not self.total or new <= 0 or self.done >= self.total:
+            return ""
+        return f"{duration(elapsed * (self.total - self.done) / new)} left"
+
+
+@contextmanager
+def progress(
+    what: str, total: int | None = None, unit: str = "items", done: int = 0, plain: bool = True
+) -> Iterator[Progress]:
+    """Show how far `what` is; `done` units of `total` came from an earlier run.
+
+    Without `plain` nothing is said off a terminal: for callers that print lines of their own.
+    """
+    shown = Progress(what, total, unit, done, plain)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+@cache
+def _console() -> "Console":
+    """Return the one console of all bars, so that nested bars know of each other."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _make_bar(what: str, total: int | None) -> "RichProgress":
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+
+    bar = RichProgress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[text]}", markup=False),
+        console=_console(),
+        expand=True,
+        transient=True,
+        refresh_per_second=4,
+        redirect_stdout=sys.stdout.isatty(),  # a piped result must not end up on stderr
+    )
+    bar.add_task(what, total=total, text="")
+    return bar
+
+
+def _join(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def _bar(value: float, width: int, fancy: bool) -> str:
+    value = min(max(0.0, value), 1.0)
+    if not fancy:
+        return "#" * round(value * width)
+    whole, eighths = divmod(round(value * width * 8), 8)
+    return "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
+
+
+def _can_print(text: str) -> bool:
+    """Tell whether both streams can encode `text`: the caller may print on either."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            text.encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

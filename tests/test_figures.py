@@ -1,0 +1,148 @@
+"""The pictures: written whole, of the right size, nothing cut off, odd input survived."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
+from PIL import Image
+
+from alexnet import figures
+from alexnet.errors import UsageError
+
+LONG = "great white shark, white shark, man-eater, Carcharodon carcharias " * 3
+DIGITS = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Collect the figures as they are written."""
+    seen: list[Figure] = []
+    write = figures._write
+    monkeypatch.setattr(figures, "_write", lambda f, out: (write(f, out), seen.append(f)))
+    return seen
+
+
+def check(figure: Figure, out: Path) -> list[str]:
+    """Check the file and that every text lies inside the picture; return the texts."""
+    width, height = figure.bbox.width, figure.bbox.height
+    with Image.open(out) as image:
+        image.load()
+        assert (image.format, *image.size) == ("PNG", int(width), int(height))
+    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
+    axes = [a for a in figure.axes if a.axison]
+    tight = [t for t in texts if t in figure.texts or any(t in a.texts for a in axes)]
+    boxes = [t.get_window_extent() for t in tight] + [a.get_tightbbox() for a in figure.axes]
+    for box in boxes:
+        assert box is not None
+        assert box.x0 >= -1
+        assert box.y0 >= -1
+        assert box.x1 <= width + 1
+        assert box.y1 <= height + 1
+    return [t.get_text() for t in texts]
+
+
+def train(step: int, **more: Any) -> figures.Event:
+    loss = 2.3 / step
+    values = {"epoch": step / 10, "loss": loss, "loss_mean": loss, "top1": 1 - loss / 3}
+    return {"event": "train", "step": step, **values, "top5": None, "lr": 0.1 / step, **more}
+
+
+def val(step: int, top1: float) -> figures.Event:
+    interval = {"top1_ci95": [top1 - 0.02, top1 + 0.01], "top5": None}
+    return {"event": "val", "step": step, "epoch": step / 10, "loss": 1.0, "top1": top1, **interval}
+
+
+@pytest.mark.parametrize("points", [0, 1, 5])
+def test_curves(points: int, tmp_path: Path, drawn: list[Figure]) -> None:
+    out = tmp_path / "curves.png"
+    tops = [0.5, 0.7, 0.9125, 0.8, 0.6][:points]
+    events = [train(step) for step in range(1, 51)]
+    events += [val(10 * i + 10, top1) for i, top1 in enumerate(tops)]
+    figures.draw_curves(events, out, "A run with $odd$ name")
+    texts = check(drawn[0], out)
+    assert r"A run with \$odd\$ name" in texts
+    best = {0: [], 1: ["best: 50.00 % at epoch 1"], 5: ["best: 91.25 % at epoch 3"]}
+    assert [text for text in texts if text.startswith("best")] == best[points]
+    assert drawn[0].axes[2].get_yscale() == "log"  # 0.1 to 0.002 spans more than 20x
+
+
+def test_curves_of_nothing_and_of_a_resumed_run(tmp_path: Path, drawn: list[Figure]) -> None:
+    out = tmp_path / "curves.png"
+    figures.draw_curves([], out, "empty")
+    assert check(drawn[0], out).count("nothing measured yet") == 3
+    repeated = [train(1), train(2), train(3, lr=0.1), train(2), train(3, lr=0.2)]
+    figures.draw_curves(repeated, out, "resumed")
+    rates = drawn[1].axes[2].lines[0].get_ydata()
+    np.testing.assert_allclose(rates, [0.1, 0.05, 0.2])
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (64, 48, 3)])
+def test_mistakes_surest_first(
+    shape: tuple[int, int, int], tmp_path: Path, drawn: list[Figure]
+) -> None:
+    out = tmp_path / "mistakes.png"
+    images = np.stack([np.full(shape, 10 * i, np.uint8) for i in range(6)])
+    labels, predicted = np.array([0, 1, 2, 0, 1, 2]), np.array([0, 2, 2, 1, 0, 0])
+    probability = np.array([0.99, 0.5, 0.9, 0.97, 0.6, 0.7])
+    classes = ["cat", "$dog$", LONG]
+    figures.draw_mistakes(images, labels, predicted, probability, classes, out, "t", limit=3)
+    check(drawn[0], out)
+    shown = [image for axes in drawn[0].axes for image in axes.get_images()]
+    assert [int(np.asarray(image.get_array()).flat[0]) for image in shown] == [30, 50, 40]
+    assert drawn[0].axes[0].get_title() == "cat → \\$dog\\$ (97\N{NO-BREAK SPACE}%)"
+    boxes = [axes.title.get_window_extent() for axes in drawn[0].axes]
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+def test_no_mistakes(tmp_path: Path, drawn: list[Figure]) -> None:
+    out, labels = tmp_path / "none.png", np.arange(10)
+    images = np.zeros((10, 8, 8, 1), np.uint8)
+    figures.draw_mistakes(images, labels, labels, np.ones(10), DIGITS, out, "t")
+    assert "no mistakes in 10 images" in check(drawn[0], out)
+
+
+@pytest.mark.parametrize(
+    "classes", [["cat", LONG], DIGITS, [f"class {i} {LONG}" for i in range(13)]]
+)
+def test_confusion(classes: list[str], tmp_path: Path, drawn: list[Figure]) -> None:
+    out, size = tmp_path / "confusion.png", len(classes)
+    matrix = np.eye(size, dtype=int) * 90 + 1
+    matrix[0] = 0  # a class without images
+    figures.draw_confusion(matrix, classes, out, "Confusion " + LONG)
+    texts = check(drawn[0], out)
+    assert ("91" in texts) == (size <= 12)
+    assert len(drawn[0].axes[0].get_xticklabels()) == size
+
+
+def test_confusion_of_a_thousand_classes(tmp_path: Path, drawn: list[Figure]) -> None:
+    out = tmp_path / "confusion.png"
+    matrix = np.eye(1000, dtype=int) * 49
+    matrix[10, 900] = 1
+    figures.draw_confusion(matrix, [f"n{i}" for i in range(1000)], out, "t")
+    check(drawn[0], out)
+    axes = drawn[0].axes[0]
+    assert axes.get_xticklabels() == []
+    assert min(axes.bbox.width, axes.bbox.height) >= 1000  # a pixel for every cell
+    (heat,) = axes.findobj(AxesImage)
+    colours = heat.to_rgba(heat.get_array())[..., :3]
+    assert np.abs(colours[10, 900] - colours[10, 901]).sum() > 0.2  # a lone mistake is visible
+
+
+def test_format_follows_the_suffix(tmp_path: Path) -> None:
+    figures.draw_confusion(np.eye(2, dtype=int), ["a", "b"], tmp_path / "c.svg", "t")
+    assert b"<svg" in (tmp_path / "c.svg").read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["c.svg"]
+    with pytest.raises(UsageError, match=r"c\.jpg: a picture ends in \.png or \.svg"):
+        figures.draw_confusion(np.eye(2, dtype=int), ["a", "b"], tmp_path / "c.jpg", "t")
+
+
+def test_a_script_the_font_lacks_is_no_error(tmp_path: Path) -> None:
+    # Warnings are errors in this test suite, the one about missing glyphs too.
+    out = tmp_path / "c.png"
+    figures.draw_confusion(np.eye(2, dtype=int), ["犬\x1b", "caf\udce9"], out, "t")
+    assert out.exists()
