@@ -171,7 +171,7 @@ class Dataset:
         for part in (self.train, self.val):
             h.update(part.labels.tobytes())
             if isinstance(part.pixels, np.ndarray):
-                h.update(memoryview(np.ascontiguousarray(part.pixels)))
+                h.update(np.ascontiguousarray(part.pixels).data)
             else:
                 for file in part.pixels:
                     h.update(f"{file.name}:{file.stat().st_size};".encode())
