@@ -25,7 +25,7 @@ from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, choose_recipe, find_recipe
-from alexnet.runtime import environment
+from alexnet.runtime import choose_precision, environment, pick_device
 from alexnet.store.board import Board
 from alexnet.store.checkpoint import find_checkpoint, load_latest
 from alexnet.store.files import write_json
@@ -57,6 +57,7 @@ def train(
         say(why)
     chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
     chosen = chosen.replace(**fields)
+    chosen = chosen.replace(precision=choose_precision(chosen.precision, pick_device()))
     dataset = open_dataset(chosen, data)
     folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
     with folder.lock():

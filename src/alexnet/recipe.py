@@ -65,7 +65,9 @@ class Recipe:
     plateau_drops: int = _f(3, "drops before plateau stops the run (paper: three)")
     early_stop: int = _f(0, "stop after this many validations without improvement; 0 is never")
 
-    precision: Literal["fp32", "bf16"] = _f("fp32", "bf16: matrix work in bfloat16, weights fp32")
+    precision: Literal["auto", "fp32", "bf16"] = _f(
+        "auto", "matrix work in fp32 or bf16 (weights stay fp32); auto: bf16 where it is fast"
+    )
     channels_last: bool = _f(True, "memory layout; numbers agree up to rounding")
     seed: int = _f(0, "weights, order, augmentation and dropout")
     eval_every: float = _f(1.0, "validate every so many epochs")

@@ -21,12 +21,13 @@ def digits() -> Recipe:
         size=28,
         crop=28,
         shift=2,
-        rotate=10,
-        scale=0.1,
-        epochs=20,
+        rotate=15,
+        scale=0.15,
+        epochs=13,
         batch_size=64,
+        precision="fp32",
         opt="adamw",
-        lr=2e-3,
+        lr=3e-3,
         weight_decay=0.05,
         label_smoothing=0.05,
         schedule="onecycle",
@@ -42,7 +43,7 @@ def mnist() -> Recipe:
         data="mnist",
         epochs=10,
         batch_size=128,
-        precision="bf16",
+        precision="auto",
         log_every=50,
         eval_every=1,
     )
@@ -58,7 +59,8 @@ def fashion_mnist() -> Recipe:
         rotate=0,
         scale=0,
         cutout=8,
-        epochs=20,
+        label_smoothing=0.1,
+        epochs=18,
     )
 
 
@@ -78,7 +80,6 @@ def cifar10() -> Recipe:
         weight_decay=0.05,
         label_smoothing=0.1,
         schedule="onecycle",
-        precision="bf16",
         log_every=50,
     )
 
@@ -114,7 +115,6 @@ def seed_003() -> Recipe:
         momentum=0.9,
         weight_decay=0.0,
         schedule="constant",
-        precision="bf16",
         log_every=50,
     )
 

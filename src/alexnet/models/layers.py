@@ -42,10 +42,7 @@ class Conv:
         if len(given) != 3:
             raise UsageError(f"{self.label} is a convolution and comes after a flattened {given}")
         _, *sides = given
-        return (
-            self.out,
-            *(_slide(self.label, s, self.kernel, self.stride, self.padding) for s in sides),
-        )
+        return (self.out, *(_slide(self, side, self.padding) for side in sides))
 
     def build(self, given: Shape) -> nn.Module:
         channels = given[0]
@@ -89,21 +86,18 @@ class MaxPool:
 
     kernel: int
     stride: int
-    padding: Literal["valid", "same"] = "valid"
+    padding: int | Literal["same"] = 0
     label: str = "pool"
 
     def shape(self, given: Shape) -> Shape:
         channels, *sides = given
         if self.padding == "same":
             return (channels, *(math.ceil(side / self.stride) for side in sides))
-        return (
-            channels,
-            *(_slide(self.label, side, self.kernel, self.stride, 0) for side in sides),
-        )
+        return (channels, *(_slide(self, side, self.padding) for side in sides))
 
     def build(self, given: Shape) -> nn.Module:
-        if self.padding == "valid":
-            return nn.MaxPool2d(self.kernel, self.stride)
+        if self.padding != "same":
+            return nn.MaxPool2d(self.kernel, self.stride, self.padding)
         (top, bottom), (left, right) = (self._pads(side) for side in given[1:])
         pad = nn.ConstantPad2d((left, right, top, bottom), float("-inf"))
         return nn.Sequential(pad, nn.MaxPool2d(self.kernel, self.stride))
@@ -159,14 +153,14 @@ class Dropout:
         return nn.Dropout(self.rate)
 
 
-def _slide(label: str, side: int, kernel: int, stride: int, padding: int) -> int:
-    room = side + 2 * padding - kernel
+def _slide(part: Conv | MaxPool, side: int, padding: int) -> int:
+    room = side + 2 * padding - part.kernel
     if room < 0:
         raise UsageError(
-            f"{label} needs at least {kernel - 2 * padding} pixels a side and is given {side}: "
-            "use a larger --crop"
+            f"{part.label} needs at least {part.kernel - 2 * padding} pixels a side and is given "
+            f"{side}: use a larger --crop"
         )
-    return room // stride + 1
+    return room // part.stride + 1
 
 
 def _initialise(

@@ -56,12 +56,15 @@ def mnist_alexnet(classes: int) -> Spec:
 
 
 def _small(widths: tuple[int, int, int, int, int], units: int, classes: int) -> Spec:
-    """AlexNet's shape for small images: pool after conv1, conv2 and conv5, then three FC layers."""
+    """AlexNet's shape for small images: pool after conv1, conv2 and conv5, then three FC layers.
+
+    Batch norm and ReLU come after the pool, where there is a quarter of the numbers to touch.
+    """
     parts: list[Part] = []
     for i, channels in enumerate(widths, 1):
-        parts += [Conv(f"conv{i}", channels, 3, padding=1), BatchNorm(), ReLU()]
-        if i in (1, 2, 5):
-            parts += [MaxPool(3, 2, "same")]
+        parts += [Conv(f"conv{i}", channels, 3, padding=1)]
+        parts += [MaxPool(3, 2, 1)] if i in (1, 2, 5) else []
+        parts += [BatchNorm(), ReLU()]
     for i in (6, 7):
         parts += [Linear(f"fc{i}", units), BatchNorm(), ReLU(), Dropout(0.5)]
     return [*parts, Linear("fc8", classes)]
@@ -69,7 +72,7 @@ def _small(widths: tuple[int, int, int, int, int], units: int, classes: int) -> 
 
 def alexnet_28(classes: int) -> Spec:
     """Five convolutions, three fully connected layers, for 28-pixel grey images."""
-    return _small((32, 64, 128, 128, 128), 256, classes)
+    return _small((32, 64, 96, 96, 96), 256, classes)
 
 
 def alexnet_32(classes: int) -> Spec:

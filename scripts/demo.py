@@ -1,0 +1,55 @@
+"""The README's first command: train on digits, test, classify three of them, say what to try next."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from alexnet import cli
+from alexnet.data.dataset import open_dataset
+from alexnet.recipebook import find_recipe
+from alexnet.store.rundir import latest_run
+
+NEXT = """
+What to try next (`. .venv/bin/activate` first):
+  alexnet classify {run} YOUR.png               a digit of your own, white on black
+  alexnet test {run} --split val --json         the same figures for programs
+  alexnet recipes                                     what else there is to train
+  alexnet data get fashion-mnist && alexnet train fashion-mnist
+  alexnet train --data DIR                            a folder of images, a sub-folder a class
+  alexnet train digits --seed 1 --lr 0.001            any field of a recipe is a flag
+"""
+
+
+def run(*words: str) -> None:
+    print(f"\n$ alexnet {shlex.join(words)}", file=sys.stderr, flush=True)
+    if status := cli.main(words):
+        sys.exit(status)
+
+
+def three_test_images(folder: Path) -> list[str]:
+    """Writes three held-out digits as PNG files, named by what they show."""
+    dataset = open_dataset(find_recipe("digits"))
+    test = dataset.split("test")
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for i in np.linspace(0, len(test) - 1, 3).astype(int):
+        path = folder / f"a-{dataset.classes[test.labels[i]]}.png"
+        Image.fromarray(test.read(np.array([i]))[0, :, :, 0]).save(path)
+        paths.append(str(path))
+    return paths
+
+
+def main() -> None:
+    run("train", "digits")
+    trained = latest_run(Path("runs"), "digits")
+    assert trained is not None
+    run("test", str(trained))
+    run("classify", str(trained), *three_test_images(trained / "demo"))
+    print(NEXT.format(run=trained))
+
+
+if __name__ == "__main__":
+    main()

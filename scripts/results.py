@@ -1,0 +1,101 @@
+"""Records of finished runs, and the README's table made from them.
+
+    python scripts/results.py record RUN [--data-note TEXT] [--note TEXT]
+    python scripts/results.py table [--check]
+
+A record is `results/<recipe>-seed<n>.json`: the figures on the whole test split and, for the gap,
+on the whole training slice without augmentation, with everything needed to make them again.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import alexnet
+from alexnet.store.files import read_json, write_atomic
+from alexnet.store.rundir import RunDir
+from alexnet.terminal import duration, percent
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, README = ROOT / "results", ROOT / "README.md"
+BEGIN, END = "<!-- results: made by scripts/results.py -->\n", "<!-- /results -->\n"
+FIGURES = ("n", "loss", "top1", "top1_ci95", "top5", "top5_ci95", "views")
+
+
+def record(path: Path, data_note: str, note: str) -> Path:
+    """Tests a run and writes its record."""
+    run = RunDir.open(path)
+    saved, environment = run.recipe, read_json(path / "environment.json")
+    events = run.events()
+    last = [event for event in events if event["event"] == "train"][-1]
+    recipe = saved["recipe"]
+    split = {name: alexnet.test(path, split=name) for name in ("test", "train")}
+    out = RESULTS / f"{recipe['name']}-seed{recipe['seed']}.json"
+    body: dict[str, Any] = {
+        "recipe": recipe,
+        "digest": saved["digest"],
+        "command": ["alexnet", *environment.pop("command")[1:]],
+        "data": {k: saved["data"][k] for k in ("kind", "digest", "counts", "splits")},
+        "data_note": data_note,
+        "note": note,
+        "epochs": last["epoch"],
+        "wall_s": last["wall_s"],
+        **{name: {k: figures[k] for k in FIGURES} for name, figures in split.items()},
+        "checkpoint": Path(split["test"]["checkpoint"]).name,
+        "resumes": [event["step"] for event in events if event["event"] == "resume"],
+        "environment": environment,
+    }
+    for word in ("--data", "--run"):  # where the data lay here helps nobody
+        if word in body["command"]:
+            body["command"][body["command"].index(word) + 1] = word[2:].upper()
+    write_atomic(out, json.dumps(body, indent=1) + "\n")
+    return out
+
+
+def table() -> str:
+    """The README's table, one row a record."""
+    lines = [
+        "| recipe | data | test top-1, 95 % interval | n | train top-1 | epochs | time | hardware |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    notes = []
+    for path in sorted(RESULTS.glob("*.json")):
+        r = json.loads(path.read_text())
+        low, high = r["test"]["top1_ci95"]
+        env, mark = r["environment"], ""
+        if r["note"]:
+            notes.append(r["note"])
+            mark = f" [{len(notes)}]"
+        where = env["gpu"] or f"{env['cpu']}, {env['threads']} threads, {r['recipe']['precision']}"
+        lines.append(
+            f"| `{r['recipe']['name']}`{mark} | {r['data_note']} | **{percent(r['test']['top1'])}** "
+            f"({percent(low)} to {percent(high)}) | {r['test']['n']:,} | "
+            f"{percent(r['train']['top1'])} | {r['epochs']:g} | {duration(r['wall_s'])} | {where} |"
+        )
+    lines += [f"\n[{i}] {text}" for i, text in enumerate(notes, 1)]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    sub = verbs.add_parser("record")
+    sub.add_argument("run", type=Path)
+    sub.add_argument("--data-note", default="")
+    sub.add_argument("--note", default="")
+    verbs.add_parser("table").add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    if args.verb == "record":
+        print(record(args.run, args.data_note, args.note))
+    before, after = README.read_text().split(BEGIN)[0], README.read_text().split(END)[1]
+    text = before + BEGIN + "\n" + table() + "\n" + END + after
+    if args.verb == "table" and args.check:
+        return int(text != README.read_text())
+    write_atomic(README, text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
