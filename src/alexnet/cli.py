@@ -18,16 +18,9 @@ from alexnet.terminal import bars, duration, percent, say, table
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, whose errors are one line and name the nearest known flag."""
+    """argparse, whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith("unrecognized arguments: "):
-            words = message.removeprefix("unrecognized arguments: ").split()
-            flag = next((w for w in words if w.startswith("-")), words[0]).partition("=")[0]
-            hint = nearest(flag, self._option_string_actions)
-            if "did you mean" not in hint:
-                hint = f": see `{self.prog} --help`"
-            raise UsageError(f"unknown option {flag!r}{hint}")
         raise UsageError(f"{message} (see `{self.prog} --help`)")
 
 
@@ -84,7 +77,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     ) -> Parser:
         sub: Parser = to.add_parser(name, help=help, description=help, allow_abbrev=False)
         sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
-        sub.set_defaults(verb=run, show=show)
+        sub.set_defaults(verb=run, show=show, parser=sub)
         return sub
 
     sub = verb("train", _train, _show_train, "Train a recipe, or continue a run.")
@@ -119,12 +112,16 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     sub.add_argument("name", help="mnist, fashion-mnist or cifar10")
     sub.add_argument("--offline", action="store_true", help="never open a connection")
 
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
     if not argv:
         parser.print_help()
         raise SystemExit(0)
     if getattr(args, "verb", None) is None:
         raise UsageError(getattr(args, "needs", "name a verb: see `alexnet --help`"))
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        hint = nearest(word, args.parser._option_string_actions)
+        raise UsageError(f"{args.parser.prog} does not take {word!r}{hint}")
     return args
 
 

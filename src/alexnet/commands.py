@@ -23,14 +23,14 @@ from alexnet.errors import AlexNetError, DataError, UsageError
 from alexnet.models.net import summarize
 from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe
-from alexnet.recipe import Recipe
+from alexnet.recipe import Recipe, nearest
 from alexnet.recipebook import RECIPES, choose_recipe, find_recipe
 from alexnet.runtime import choose_precision, environment, pick_device
 from alexnet.store.board import Board
 from alexnet.store.checkpoint import find_checkpoint, load_latest
 from alexnet.store.files import write_json
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
-from alexnet.terminal import duration, progress, say
+from alexnet.terminal import progress, say
 
 RUNS = Path("runs")
 CLASSIFY_BATCH = 64  # images decoded and shown at a time
@@ -324,18 +324,11 @@ def recipes(name: str | None = None) -> dict[str, Any]:
 
 def data_get(name: str, *, offline: bool = False) -> dict[str, Any]:
     """Fetches a data set into the cache, checksum verified; returns where it is."""
-    shown: dict[str, Any] = {}
-
-    def report(done: int, total: int | None) -> None:
-        if "bar" not in shown or done < shown["done"]:
-            if "bar" in shown:
-                shown["context"].__exit__(None, None, None)
-            shown["context"] = progress(f"fetching {name}", total, "bytes")
-            shown["bar"], shown["done"] = shown["context"].__enter__(), 0
-        shown["bar"].advance(done - shown["done"])
-        shown["done"] = done
-
-    began = time.monotonic()
-    path = fetch.fetch(name, offline=offline, progress=report)
-    say(f"{name} is in {path} ({duration(time.monotonic() - began)})")
+    if name not in fetch.NAMES:
+        raise UsageError(f"no data set {name!r} to fetch{nearest(name, fetch.NAMES)}")
+    total = sum(file.size for file in fetch.NAMES[name].files)
+    with progress(f"fetching {name}", total, "bytes") as bar:
+        path = fetch.fetch(
+            name, offline=offline, progress=lambda done, _: bar.advance(done - bar.done)
+        )
     return {"name": name, "path": str(path)}

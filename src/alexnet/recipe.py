@@ -87,6 +87,8 @@ class Recipe:
                 raise UsageError(f"{f.name} is {value!r}; it takes {names}")
             if choices := _CHOICES.get(f.name):
                 _require(value in choices, f.name, value, "one of " + ", ".join(choices))
+            if f.name in ("lr", "epochs", "eval_every"):
+                _require(value > 0, f.name, value, "above 0")
             numbers = value if isinstance(value, tuple) else (value,)
             for number in numbers:
                 if isinstance(number, int | float):
@@ -94,8 +96,6 @@ class Recipe:
                     _require(number >= 0, f.name, value, "0 or more")
         for name in ("size", "crop", "batch_size", "eval_batch", "log_every", "keep"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("lr", "epochs", "eval_every"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         for name in ("momentum", "label_smoothing", "scale", "lr_factor", "dropout"):
             value = getattr(self, name)
             _require(value is None or value < 1, name, value, "below 1")
@@ -160,9 +160,11 @@ class Recipe:
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """A hint for a misspelt word, or where to look."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f": did you mean {close[0]!r}?" if close else ": `alexnet recipes` lists what there is"
+    """The end of an error about a misspelt word: the nearest known one, or all where few."""
+    names = list(known)
+    if close := difflib.get_close_matches(word, names, n=1):
+        return f": did you mean {close[0]!r}?"
+    return f": there are {', '.join(names)}" if len(names) <= 12 else ": see `alexnet --help`"
 
 
 def _require(ok: bool, name: str, value: Any, expected: str) -> None:

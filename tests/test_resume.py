@@ -1,0 +1,454 @@
+"""A run that is cut and continued is the run that was never cut, to the bit."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Launch, patterns, read_events, write_idx
+
+from alexnet import commands
+from alexnet.cli import main
+from alexnet.errors import CheckpointError, DataError, UsageError
+from alexnet.store.rundir import RunDir
+
+STEPS = 30
+COMMON = {
+    "steps": STEPS,
+    "batch_size": 32,
+    "eval_every": 0.25,
+    "log_every": 1,
+    "save_every": 3,
+    "shift": 2,
+    "rotate": 10.0,
+    "scale": 0.1,
+    "flip": True,
+    "cutout": 6,
+    "precision": "fp32",
+    "workers": 2,
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "plateau-sgd": {
+        **COMMON,
+        "opt": "sgd",
+        "lr": 0.02,
+        "schedule": "plateau",
+        "plateau_patience": 1,
+        "plateau_drops": 20,
+    },
+    "onecycle-adamw": {**COMMON, "opt": "adamw", "lr": 2e-3, "schedule": "onecycle"},
+}
+
+
+def flags(fields: dict[str, Any]) -> list[str]:
+    words = []
+    for name, value in fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        words += [flag] if value is True else [flag, str(value)]
+    return words
+
+
+def tensors(run: Path, checkpoint: str = "last") -> dict[str, bytes]:
+    """The bytes of weights and optimiser, and the state without the clock."""
+    folder = run / "checkpoints" / checkpoint
+    files = ("model.safetensors", "optimizer.safetensors")
+    contents = {name: (folder / name).read_bytes() for name in files}
+    state = json.loads((folder / "state.json").read_text())
+    del state["seconds"]
+    contents["state"] = json.dumps(state, sort_keys=True).encode()
+    return contents
+
+
+def assert_same_run(run: Path, reference: Path) -> None:
+    """Same weights, optimiser and state, last and best; same metrics after every resume."""
+    for checkpoint in ("last", "best"):
+        mine, theirs = (os.readlink(r / "checkpoints" / checkpoint) for r in (run, reference))
+        assert mine == theirs
+        for name, content in tensors(run, checkpoint).items():
+            assert content == tensors(reference, checkpoint)[name], f"{checkpoint}: {name} differs"
+    expected = read_events(reference)
+    assert not [e for e in expected if e["event"] == "resume"]
+    lines = read_events(run)
+    resumes = [i for i, event in enumerate(lines) if event["event"] == "resume"]
+    for i, place in enumerate(resumes):
+        later = lines[place + 1 : resumes[i + 1] if i + 1 < len(resumes) else None]
+        after = [event for event in expected if event["step"] > lines[place]["step"]]
+        assert later == after[: len(later)]
+    if resumes:
+        assert later == after, "the last part does not reach the end"
+    clean = [e for e in RunDir.open(run).events() if e["event"] != "resume"]
+    assert [strip(e) for e in clean] == expected
+
+
+def strip(event: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in event.items() if k not in ("images_per_s", "eta_s", "wall_s")}
+
+
+def wait_for(ready: Callable[[], bool], process: Any, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert process.is_alive(), f"the run ended (status {process.exitcode}) before its step"
+        assert time.monotonic() < end, "the run did not reach its step in time"
+        time.sleep(0.002)
+
+
+def at_step(run: Path) -> int:
+    """The step of the last whole line of metrics.jsonl; -1 before there is a checkpoint."""
+    if not (run / "checkpoints/last").is_symlink() or not (run / "metrics.jsonl").exists():
+        return -1
+    lines = (run / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+@pytest.fixture(scope="module")
+def references(
+    idx_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The uninterrupted run of each recipe, made in this process when first asked for."""
+    made: dict[str, Path] = {}
+
+    def reference(name: str) -> Path:
+        if name not in made:
+            run = tmp_path_factory.mktemp("reference") / name
+            commands.train("digits", data=idx_folder, run=run, **RECIPES[name])
+            made[name] = run
+        return made[name]
+
+    return reference
+
+
+def kill_at(
+    launch: Launch, argv: list[Any], run: Path, step: int, number: int, log: Path, threads: int = 1
+) -> int:
+    """Starts a run and sends it a signal at `step`; returns its exit status."""
+    process = launch(argv, log, threads)
+    wait_for(lambda: at_step(run) >= step, process)
+    os.kill(process.pid, number)  # type: ignore[arg-type]
+    process.join(60)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_resumed_uses_everything_it_should(
+    name: str, references: Callable[[str], Path]
+) -> None:
+    """The proof below is worth nothing if the run has no order, momentum, drops or best in it."""
+    run = references(name)
+    events = read_events(run)
+    assert [e["step"] for e in events if e["event"] == "train"] == list(range(1, STEPS + 1))
+    state = json.loads((run / "checkpoints/last/state.json").read_text())
+    assert state["watch"]["best_step"] > 0
+    if name == "plateau-sgd":
+        assert 0 < state["watch"]["drops"] < 20
+    assert (run / "checkpoints/last/optimizer.safetensors").stat().st_size > 1e6
+
+
+def test_three_kills(
+    idx_folder: Path, references: Callable[[str], Path], launch: Launch, tmp_path: Path
+) -> None:
+    """SIGKILL three times in one run, at random steps; each time it goes on where it was saved."""
+    seed = random.randrange(10**6)
+    steps = sorted(random.Random(seed).sample(range(1, STEPS - 1), 3))
+    print(f"seed {seed}: killed at {steps}")
+    run = tmp_path / "run"
+    argv = ["train", "digits", "--data", idx_folder, "--run", run]
+    argv += flags(RECIPES["onecycle-adamw"])
+    for i, step in enumerate(steps):
+        log = tmp_path / f"{i}.log"
+        assert kill_at(launch, argv, run, step, signal.SIGKILL, log) == -signal.SIGKILL
+        assert int(os.readlink(run / "checkpoints/last").removeprefix("step-")) < STEPS
+        argv = ["train", "--resume", "--run", run]
+    commands.train(resume=True, run=run)
+    resumes = [e["step"] for e in read_events(run) if e["event"] == "resume"]
+    assert len(resumes) == 3
+    assert_same_run(run, references("onecycle-adamw"))
+
+
+def test_kill_of_the_real_command(
+    idx_folder: Path, references: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The same through `python -m alexnet`, with the plateau policy's memory and paper SGD."""
+    run, step = tmp_path / "run", random.randrange(5, STEPS - 5)
+    print(f"killed at {step}")
+    argv = ["train", "digits", "--data", str(idx_folder), "--run", str(run)]
+    argv += flags(RECIPES["plateau-sgd"])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alexnet", *argv], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while at_step(run) < step:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.002)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    commands.train(resume=True, run=run)
+    assert_same_run(run, references("plateau-sgd"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", RECIPES)
+def test_twenty_kills(
+    name: str, threads: int, idx_folder: Path, launch: Launch, tmp_path: Path
+) -> None:
+    """20 runs, each killed once at a random step and resumed, on the thread count given."""
+    start = ["train", "digits", "--data", idx_folder, *flags(RECIPES[name])]
+    reference = tmp_path / "reference"
+    process = launch([*start, "--run", reference], tmp_path / "reference.log", threads)
+    process.join(120)
+    assert process.exitcode == 0
+    seed = random.randrange(10**6)
+    dice = random.Random(seed)
+    for turn in range(20):
+        run, step = tmp_path / f"run-{turn}", dice.randrange(0, STEPS - 1)
+        print(f"seed {seed}, turn {turn}: killed at step {step}")
+        log = tmp_path / f"{turn}.log"
+        kill_at(launch, [*start, "--run", run], run, step, signal.SIGKILL, log, threads)
+        process = launch(["train", "--resume", "--run", run], log, threads)
+        process.join(120)
+        assert process.exitcode == 0, log.read_text()
+        assert_same_run(run, reference)
+        shutil.rmtree(run)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "name"),
+    [(signal.SIGINT, 130, "plateau-sgd"), (signal.SIGTERM, 143, "onecycle-adamw")],
+)
+def test_signal_saves_and_says_how_to_go_on(
+    number: int,
+    status: int,
+    name: str,
+    idx_folder: Path,
+    references: Callable[[str], Path],
+    launch: Launch,
+    tmp_path: Path,
+) -> None:
+    run, log = tmp_path / "a run", tmp_path / "log"
+    argv = ["train", "digits", "--data", idx_folder, "--run", run, *flags(RECIPES[name])]
+    # Without save_every a checkpoint at this step can only come from the signal.
+    argv[argv.index("--save-every") + 1] = "0"
+    assert kill_at(launch, argv, run, 9, number, log) == status
+    saved = int(os.readlink(run / "checkpoints/last").removeprefix("step-"))
+    assert saved >= 9
+    assert read_events(run)[-1]["step"] == saved, "work after the checkpoint was thrown away"
+    said = log.read_text()
+    assert "Traceback" not in said
+    assert f"alexnet train --resume --run '{run}'" in said
+    assert f"saved at step {saved} of {STEPS}" in said
+    commands.train(resume=True, run=run)
+    reference = references(name)
+    assert tensors(run)["model.safetensors"] == tensors(reference)["model.safetensors"]
+    assert tensors(run)["optimizer.safetensors"] == tensors(reference)["optimizer.safetensors"]
+    clean = [strip(e) for e in RunDir.open(run).events() if e["event"] != "resume"]
+    assert clean == read_events(reference)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_workers_change_nothing(
+    workers: int, idx_folder: Path, references: Callable[[str], Path], tmp_path: Path
+) -> None:
+    fields = RECIPES["onecycle-adamw"] | {"workers": workers}
+    commands.train("digits", data=idx_folder, run=tmp_path / "run", **fields)
+    reference = references("onecycle-adamw")
+    mine, theirs = tensors(tmp_path / "run"), tensors(reference)
+    assert mine["model.safetensors"] == theirs["model.safetensors"]
+    assert mine["optimizer.safetensors"] == theirs["optimizer.safetensors"]
+    assert read_events(tmp_path / "run") == read_events(reference)
+
+
+def test_another_seed_changes_something(
+    idx_folder: Path, references: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Otherwise the equalities above would hold for a constant."""
+    fields = RECIPES["onecycle-adamw"] | {"seed": 1, "steps": 4}
+    commands.train("digits", data=idx_folder, run=tmp_path / "run", **fields)
+    theirs = read_events(references("onecycle-adamw"))
+    assert read_events(tmp_path / "run")[0]["loss"] != theirs[0]["loss"]
+
+
+@pytest.fixture
+def stopped(references: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A run of onecycle-adamw as it was at step 15, with the checkpoint before it."""
+    reference = references("onecycle-adamw")
+    run = tmp_path / "stopped"
+    shutil.copytree(reference, run, symlinks=True)
+    shutil.rmtree(run / "checkpoints")
+    (run / "metrics.jsonl").unlink()
+    from alexnet.data.dataset import open_dataset
+    from alexnet.engine import train as engine
+    from alexnet.predict import read_recipe
+
+    folder = RunDir.open(run)
+    recipe, described = read_recipe(folder)
+
+    class Cut(Exception):
+        pass
+
+    real = engine.save_checkpoint
+
+    def save(root: Path, step: int, **rest: Any) -> Path:
+        made = real(root, step, **rest)
+        if step == 15:
+            raise Cut
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "save_checkpoint", save)
+        with pytest.raises(Cut):
+            engine.fit(recipe, open_dataset(recipe, described["path"]), folder, None)
+    folder.close()
+    assert os.readlink(run / "checkpoints/last") == "step-15"
+    return run
+
+
+def test_damaged_newest_checkpoint_falls_back(
+    stopped: Path, references: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = stopped / "checkpoints/step-15/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    commands.train(resume=True, run=stopped)
+    said = capsys.readouterr().err
+    assert "step-15" in said
+    assert "damaged" in said
+    assert "trying the checkpoint before it" in said
+    assert "from step 12" in said
+    assert_same_run(stopped, references("onecycle-adamw"))
+
+
+def test_cut_line_in_the_log_is_passed_over(
+    stopped: Path, references: Callable[[str], Path]
+) -> None:
+    with (stopped / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"event":"train","st')
+    commands.train(resume=True, run=stopped)
+    clean = [strip(e) for e in RunDir.open(stopped).events() if e["event"] != "resume"]
+    assert clean == read_events(references("onecycle-adamw"))
+
+
+def test_free_fields_may_change(stopped: Path, references: Callable[[str], Path]) -> None:
+    commands.train(resume=True, run=stopped, workers=0, keep=5)
+    assert_same_run(stopped, references("onecycle-adamw"))
+
+
+def test_finished_run_resumes_to_itself(
+    references: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = references("onecycle-adamw")
+    run = tmp_path / "run"
+    shutil.copytree(reference, run, symlinks=True)
+    result = commands.train(resume=True, run=run)
+    assert result["finished"] == "all steps are done"
+    assert result["step"] == STEPS
+    assert tensors(run) == tensors(reference)
+
+
+def test_resume_is_refused_with_another_recipe(stopped: Path) -> None:
+    before = read_events(stopped)
+    with pytest.raises(UsageError, match=r"lr is 0\.002 .* 0\.5 was asked for"):
+        commands.train(resume=True, run=stopped, lr=0.5)
+    with pytest.raises(UsageError, match="is a run of 'digits', not of 'mnist'"):
+        commands.train("mnist", resume=True, run=stopped)
+    assert read_events(stopped) == before
+
+
+def test_resume_is_refused_with_other_data(stopped: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_idx(other, "train", *patterns(600, seed=9))
+    write_idx(other, "t10k", *patterns(200, seed=2))
+    with pytest.raises(DataError, match="changed since"):
+        commands.train(resume=True, run=stopped, data=other)
+
+
+def test_resume_takes_moved_data(
+    stopped: Path, idx_folder: Path, references: Callable[[str], Path], tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(idx_folder, moved)
+    commands.train(resume=True, run=stopped, data=moved)
+    assert_same_run(stopped, references("onecycle-adamw"))
+
+
+@pytest.mark.parametrize("where", ["missing", "empty", "default"])
+def test_resume_on_nothing(
+    where: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    argv = ["train", "--resume"] + ([] if where == "default" else ["--run", where])
+    assert main(argv) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert "alexnet train" in said.err or "--run DIR" in said.err
+    assert [p.name for p in tmp_path.rglob("*")] == ["empty"]
+
+
+def test_resume_without_a_name_takes_the_latest(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs = tmp_path / "cwd/runs"
+    runs.mkdir(parents=True)
+    shutil.copytree(stopped, runs / "digits-1", symlinks=True)
+    stopped.rename(runs / "digits-2")
+    monkeypatch.chdir(tmp_path / "cwd")
+    result = commands.train(resume=True)
+    assert Path(result["run"]).name == "digits-2"
+
+
+def test_two_runs_on_one_folder(
+    idx_folder: Path, launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    fields = RECIPES["plateau-sgd"] | {"steps": 100_000, "save_every": 0, "eval_every": 100}
+    argv = ["train", "digits", "--data", idx_folder, "--run", run, *flags(fields)]
+    process = launch(argv, tmp_path / "log")
+    try:
+        wait_for(lambda: at_step(run) >= 1, process)
+        for more in (["digits", "--data", str(idx_folder)], ["--resume"]):
+            assert main(["train", *more, "--run", str(run)]) == 2
+            said = capsys.readouterr().err.splitlines()
+            assert len(said) == 1
+            assert str(run) in said[0]
+            if more == ["--resume"]:
+                assert f"pid {process.pid}" in said[0]
+        assert process.is_alive()
+        assert not [e for e in read_events(run) if e["event"] == "resume"]
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_foreign_checkpoint_is_refused(stopped: Path, trained: Path) -> None:
+    step = os.readlink(trained / "checkpoints/last")
+    shutil.rmtree(stopped / "checkpoints")
+    shutil.copytree(trained / "checkpoints" / step, stopped / "checkpoints" / step)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        commands.train(resume=True, run=stopped)
+
+
+def test_random_state_is_not_in_the_process(
+    stopped: Path, references: Callable[[str], Path]
+) -> None:
+    """Nothing is taken from torch's generator as it stands: the dropout masks are the step's."""
+    torch.manual_seed(12345)
+    torch.rand(77)
+    commands.train(resume=True, run=stopped)
+    assert tensors(stopped) == tensors(references("onecycle-adamw"))
