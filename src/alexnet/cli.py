@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"alexnet: {line}")
         failure, status = {"error": line}, error.exit_status
     except Interrupted as error:
-        say(f"alexnet: interrupted; {error}" if str(error) else "alexnet: interrupted")
+        say(f"alexnet: interrupted; continue with: {error}" if str(error) else "alexnet: stopped")
         failure, status = {"interrupted": error.signum, "continue": str(error)}, 128 + error.signum
     except KeyboardInterrupt:
         say("alexnet: interrupted before there was anything to save")
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _terminate(signum: int, frame: types.FrameType | None) -> NoReturn:
-    raise Interrupted(signum, "there was nothing to save yet")
+    raise Interrupted(signum)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -25,10 +25,10 @@ from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe
 from alexnet.recipe import Recipe, nearest
 from alexnet.recipebook import RECIPES, choose_recipe, find_recipe
-from alexnet.runtime import choose_precision, environment, pick_device
+from alexnet.runtime import changed_since, choose_precision, environment, pick_device
 from alexnet.store.board import Board
 from alexnet.store.checkpoint import find_checkpoint, load_latest
-from alexnet.store.files import write_json
+from alexnet.store.files import read_json, write_json
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.terminal import progress, say
 
@@ -104,6 +104,8 @@ def _resume(
                 f"(digest {described['digest']} then, {dataset.digest} now): "
                 "put it back, name the old one with --data, or start a new run"
             )
+        if moved := changed_since(read_json(folder.path / "environment.json")):
+            say(f"warning: not the machine it began on, so bits may differ: {moved}")
         folder.log({"event": "resume", "step": start.step})
         say(f"continuing {path} from step {start.step:,}")
         return _fit(asked, dataset, folder, start, tensorboard)

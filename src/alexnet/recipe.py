@@ -149,7 +149,7 @@ class Recipe:
         for key, value in changes.items():
             if key not in _KINDS:
                 raise UsageError(f"unknown recipe field {key!r}{nearest(key, _KINDS)}")
-            if isinstance(value, list) and tuple in _KINDS[key]:
+            if isinstance(value, list | tuple) and tuple in _KINDS[key]:
                 changes[key] = tuple(float(v) if type(v) is int else v for v in value)
         return dataclasses.replace(self, **changes)
 

@@ -69,6 +69,14 @@ def environment() -> dict[str, Any]:
     }
 
 
+def changed_since(before: dict[str, Any]) -> str:
+    """What differs between a recorded environment and this one, where bits may depend on it."""
+    now = environment()
+    keys = ("cpu", "gpu", "threads", "packages")
+    found = [f"{k} was {before.get(k)}, is {now[k]}" for k in keys if before.get(k) != now[k]]
+    return "; ".join(found)
+
+
 def _commit() -> dict[str, Any]:
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():  # installed from a wheel: the version says it all
@@ -99,7 +107,7 @@ class Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            raise Interrupted(number, "stopped without saving")
+            raise Interrupted(number)
         self.received = number
 
     def __exit__(self, *error: object) -> None:

@@ -109,6 +109,11 @@ class Dataset:
         else:
             pixels = tuple(part.images[i] for i in ids)
         labels = part.labels[ids]
+        if not len(labels):
+            raise DataError(
+                f"{self.source.path}: no image is left for {name}: add some, or raise "
+                f"--{'test' if name == 'test' else 'val'}-fraction"
+            )
         found = np.bincount(labels, minlength=len(self.classes))
         if name == "train" and not found.all():
             missing = self.classes[int(np.argmin(found))]
@@ -196,6 +201,8 @@ class Dataset:
 def open_dataset(recipe: Recipe, data: str | Path | None = None) -> Dataset:
     """The data of a recipe, or the folder or named set given instead."""
     name = str(recipe.data if data is None else data)
+    if not name:
+        raise UsageError(f"recipe {recipe.name} has no data of its own: name a folder with --data")
     path: str | Path = name
     if name in fetch.NAMES and not Path(name).exists():
         path = fetch.cache_dir() / name

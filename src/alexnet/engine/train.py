@@ -140,7 +140,7 @@ def fit(
                 break
             if signals.received:
                 again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
-                say(f"saved at step {state.step} of {total}; continue with: {again}")
+                say(f"saved at step {state.step:,} of {total:,}")
                 raise Interrupted(signals.received, again)
     state.seconds = clock.seconds()
     return state
