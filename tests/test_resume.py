@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Launch, patterns, read_events, write_idx
 
 from alexnet import commands
 from alexnet.cli import main
@@ -23,6 +22,7 @@ from alexnet.engine import train as engine
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.predict import read_recipe
 from alexnet.store.rundir import RunDir
+from conftest import Launch, patterns, read_events, write_idx
 
 STEPS = 28  # of 13 an epoch
 COMMON = {
@@ -58,6 +58,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     write_idx(folder, "train", *patterns(240, seed=1))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_pictures() -> Iterator[None]:
+    """Drawing the curves takes longer than these runs, and other tests look at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands.figures, "draw_curves", lambda *_: None)
+        yield
 
 
 def flags(fields: dict[str, Any]) -> list[str]:
@@ -109,7 +117,7 @@ def wait_for(ready: Callable[[], bool], process: Any, seconds: float = 60) -> No
     while not ready():
         assert process.is_alive(), f"the run ended (status {process.exitcode}) before its step"
         assert time.monotonic() < end, "the run did not reach its step in time"
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def at_step(run: Path) -> int:
@@ -121,9 +129,7 @@ def at_step(run: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def references(
-    data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def references(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The uninterrupted run of each recipe, made in this process when first asked for."""
     made: dict[str, Path] = {}
 
@@ -199,7 +205,7 @@ def test_kill_of_the_real_command(
     try:
         while at_step(run) < step:
             assert process.poll() is None, process.stderr and process.stderr.read()
-            time.sleep(0.002)
+            time.sleep(0.01)
     finally:
         process.kill()
         process.communicate()
@@ -211,9 +217,7 @@ def test_kill_of_the_real_command(
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", RECIPES)
-def test_twenty_kills(
-    name: str, threads: int, data: Path, launch: Launch, tmp_path: Path
-) -> None:
+def test_twenty_kills(name: str, threads: int, data: Path, launch: Launch, tmp_path: Path) -> None:
     """20 runs, each killed once at a random step and resumed, on the thread count given."""
     start = ["train", "digits", "--data", data, *flags(RECIPES[name])]
     reference = tmp_path / "reference"

@@ -407,7 +407,7 @@ def test_cifar10(tmp_path: Path, layout: str, version: str) -> None:
 
 
 def test_cifar10_files_have_a_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.data.sources._MAX_MEMBER_BYTES", 4 * 3073)
+    monkeypatch.setattr("alexnet.data.cifar._MAX_MEMBER_BYTES", 4 * 3073)
     bomb = tmp_path / "bomb.bin.xz"
     bomb.write_bytes(lzma.compress(bytes(100 * 3073)))
     with pytest.raises(DataError, match=r"bomb\.bin\.xz: .* bytes, expected at most 12,292"):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from alexnet.data.images import image_size
-from alexnet.data.sources import Source
+from alexnet.data.raw import Source
 from alexnet.errors import UsageError
 from alexnet.recipe import Recipe, nearest
 

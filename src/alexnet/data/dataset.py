@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from alexnet.data import draws, fetch
 from alexnet.data.images import decode_image
-from alexnet.data.sources import Source, open_source
+from alexnet.data.raw import Source
+from alexnet.data.sources import open_source
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress, say
