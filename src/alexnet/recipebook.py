@@ -56,11 +56,12 @@ def fashion_mnist() -> Recipe:
         about=_first_line(fashion_mnist),
         data="fashion-mnist",
         flip=True,
+        model="fashion-alexnet",
         rotate=0,
         scale=0,
-        cutout=8,
+        dropout=0.3,
         label_smoothing=0.1,
-        epochs=18,
+        epochs=12,
     )
 
 
