@@ -75,7 +75,7 @@ def cifar10() -> Recipe:
         shift=4,
         flip=True,
         cutout=8,
-        epochs=10,
+        epochs=8,
         opt="adamw",
         lr=3e-3,
         weight_decay=0.05,
