@@ -61,7 +61,7 @@ def fashion_mnist() -> Recipe:
         scale=0,
         dropout=0.3,
         label_smoothing=0.1,
-        epochs=12,
+        epochs=10,
     )
 
 

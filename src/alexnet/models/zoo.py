@@ -77,12 +77,12 @@ def alexnet_28(classes: int) -> Spec:
 
 def fashion_alexnet(classes: int) -> Spec:
     """`alexnet-28` wider, for 28-pixel images that the narrow one underfits."""
-    return _small((48, 96, 192, 192, 128), 384, classes)
+    return _small((48, 96, 128, 128, 128), 256, classes)
 
 
 def alexnet_32(classes: int) -> Spec:
     """Five convolutions, three fully connected layers, for 32-pixel colour images."""
-    return _small((64, 128, 256, 256, 256), 512, classes)
+    return _small((48, 96, 192, 192, 128), 512, classes)
 
 
 MODELS: dict[str, Callable[[int], Spec]] = {
