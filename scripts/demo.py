@@ -1,4 +1,4 @@
-"""The README's first command: train on digits, test, classify three of them, say what to try next."""
+"""The README's first command: train on digits, test, classify three, say what to try next."""
 
 import shlex
 import sys

@@ -56,26 +56,31 @@ def record(path: Path, data_note: str, note: str) -> Path:
 
 def table() -> str:
     """The README's table, one row a record."""
-    lines = [
-        "| recipe | data | test top-1, 95 % interval | n | train top-1 | epochs | time | hardware |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    notes = []
+    heads = ("recipe", "data", "test top-1 (95 %)", "n", "train", "epochs", "time", "hardware")
+    rows, notes = [heads, ("---",) * len(heads)], []
     for path in sorted(RESULTS.glob("*.json")):
         r = json.loads(path.read_text())
-        low, high = r["test"]["top1_ci95"]
-        env, mark = r["environment"], ""
+        recipe, test, machine = r["recipe"], r["test"], r["environment"]
+        name = f"`{recipe['name']}`"
         if r["note"]:
             notes.append(r["note"])
-            mark = f" [{len(notes)}]"
-        where = env["gpu"] or f"{env['cpu']}, {env['threads']} threads, {r['recipe']['precision']}"
-        lines.append(
-            f"| `{r['recipe']['name']}`{mark} | {r['data_note']} | **{percent(r['test']['top1'])}** "
-            f"({percent(low)} to {percent(high)}) | {r['test']['n']:,} | "
-            f"{percent(r['train']['top1'])} | {r['epochs']:g} | {duration(r['wall_s'])} | {where} |"
+            name += f" [{len(notes)}]"
+        low, high = map(percent, test["top1_ci95"])
+        device = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
+        rows.append(
+            (
+                name,
+                r["data_note"],
+                f"**{percent(test['top1'])}** ({low} to {high})",
+                f"{test['n']:,}",
+                percent(r["train"]["top1"]),
+                f"{r['epochs']:.3g}",
+                duration(r["wall_s"]),
+                f"{device}, {recipe['precision']}",
+            )
         )
-    lines += [f"\n[{i}] {text}" for i, text in enumerate(notes, 1)]
-    return "\n".join(lines) + "\n"
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines + [f"\n[{i}] {text}" for i, text in enumerate(notes, 1)]) + "\n"
 
 
 def main() -> int:

@@ -1,10 +1,10 @@
 """The verbs as functions: each does what its command does and returns what --json prints."""
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,10 +16,12 @@ from alexnet import figures
 from alexnet.data import fetch
 from alexnet.data.dataset import Dataset, open_dataset
 from alexnet.data.images import IMAGE_SUFFIXES
+from alexnet.data.loader import steps_per_epoch
 from alexnet.data.sources import open_source
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.train import fit
 from alexnet.errors import AlexNetError, DataError, UsageError
+from alexnet.models.layers import BatchNorm
 from alexnet.models.net import summarize
 from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe
@@ -62,17 +64,25 @@ def train(
     folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
     with folder.lock():
         try:
-            _announce(chosen, dataset)
+            given = (chosen.channels, chosen.crop, chosen.crop)
+            spec = model_spec(chosen.model, len(dataset.classes))
+            summarize(spec, given)  # refuses what cannot be built
+            if chosen.batch_size == 1 and any(isinstance(part, BatchNorm) for part in spec):
+                raise UsageError(
+                    f"batch_size is 1, and the batch norms of {chosen.model} need at least 2 "
+                    "images: use --batch-size 2"
+                )
+            steps_per_epoch(len(dataset.train), chosen.batch_size)
             described = dataset.describe()
+            _announce(chosen, dataset)
+            saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
+            write_json(folder.path / "environment.json", environment())
+            folder.write_recipe(saved)
+            return _fit(chosen, dataset, folder, None, tensorboard)
         except BaseException:
-            with suppress(OSError):  # nothing was made, so nothing is left behind
-                (folder.path / ".lock").unlink(missing_ok=True)
-                folder.path.rmdir()
+            if not (folder.checkpoints / "last").is_symlink():  # there is nothing to continue
+                shutil.rmtree(folder.path, ignore_errors=True)  # it was empty before
             raise
-        saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
-        write_json(folder.path / "environment.json", environment())
-        folder.write_recipe(saved)
-        return _fit(chosen, dataset, folder, None, tensorboard)
 
 
 def _resume(

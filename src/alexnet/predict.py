@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.images import decode_image, fit_image
-from alexnet.engine.train import build_net, load_weights, preprocessing
+from alexnet.engine.network import build_net, load_weights, preprocessing
 from alexnet.errors import CheckpointError, DataError
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe

@@ -92,7 +92,7 @@ MODELS: dict[str, Callable[[int], Spec]] = {
     "fashion-alexnet": fashion_alexnet,
     "mnist-alexnet": mnist_alexnet,
 }
-_INPUT = {name: (1, 28) for name in ("alexnet-28", "fashion-alexnet", "mnist-alexnet")}
+_INPUT = dict.fromkeys(("alexnet-28", "fashion-alexnet", "mnist-alexnet"), (1, 28))
 
 
 def model_spec(name: str, classes: int) -> Spec:

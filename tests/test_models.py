@@ -1,0 +1,207 @@
+"""The networks: counted by hand, and their parts against loops that cannot be wrong."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import alexnet
+from alexnet.errors import UsageError
+from alexnet.models.layers import Conv, Linear, MaxPool, response_norm
+from alexnet.models.net import Net, summarize
+from alexnet.models.zoo import MODELS, build_model, model_spec
+
+
+def conv(given: int, out: int, kernel: int = 3) -> int:
+    return given * kernel**2 * out + out
+
+
+def linear(given: int, out: int) -> int:
+    return given * out + out
+
+
+def norm(channels: int) -> int:
+    return 2 * channels
+
+
+def small(widths: tuple[int, ...], units: int, channels: int, side: int) -> int:
+    total, given = 0, channels
+    for width in widths:
+        total, given = total + conv(given, width) + norm(width), width
+    total += linear(given * side**2, units) + norm(units)
+    total += linear(units, units) + norm(units)
+    return total + linear(units, 10)
+
+
+# Written down from the seeds' own layer lists and from the widths, not from the code's tables.
+PARAMETERS = {
+    "cifar-alexnet": (
+        *(conv(3, 64) + norm(64), conv(64, 128) + norm(128)),
+        *(conv(128, 256) + norm(256), conv(256, 512) + norm(512)),
+        *(linear(2 * 2 * 512, 128) + norm(128), linear(128, 256) + norm(256)),
+        *(linear(256, 512) + norm(512), linear(512, 1024) + norm(1024)),
+        linear(1024, 10),
+    ),
+    "mnist-alexnet": (
+        *(conv(1, 64), conv(64, 128), conv(128, 256)),
+        *(linear(4 * 4 * 256, 1024), linear(1024, 1024), linear(1024, 10)),
+    ),
+    "alexnet-28": (small((32, 64, 96, 96, 96), 256, 1, 4),),
+    "alexnet-32": (small((64, 128, 256, 256, 256), 512, 3, 4),),
+}
+
+
+def test_every_model_is_counted() -> None:
+    assert PARAMETERS.keys() == MODELS.keys()
+    assert sum(PARAMETERS["cifar-alexnet"]) == 2_519_178
+    assert sum(PARAMETERS["mnist-alexnet"]) == 5_624_842
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_and_shapes(name: str) -> None:
+    model = build_model(name, 10).eval()
+    assert sum(p.numel() for p in model.parameters()) == sum(PARAMETERS[name])
+    images = torch.rand(3, *model.input_shape)
+    logits, kept = model.activations(images, model.parts)
+    assert logits.shape == (3, 10)
+    assert logits.dtype == torch.float32
+    assert list(kept) == list(model.parts)
+    rows = summarize(model_spec(name, 10), model.input_shape)
+    assert [row.name for row in rows] == list(model.parts)
+    assert [row.shape for row in rows] == [tuple(kept[row.name].shape[1:]) for row in rows]
+    assert sum(row.parameters for row in rows) == sum(PARAMETERS[name])
+    torch.testing.assert_close(kept[list(kept)[-1]], logits, rtol=0, atol=0)
+    assert build_model(name, 7)(images).shape == (3, 7)
+
+
+def test_multiply_adds_are_counted() -> None:
+    rows = {r.name: r for r in summarize(model_spec("mnist-alexnet", 10), (1, 28, 28))}
+    assert rows["conv1"].macs == 28 * 28 * 64 * 9
+    assert rows["conv2"].macs == 14 * 14 * 128 * 64 * 9
+    assert rows["conv3"].macs == 7 * 7 * 256 * 128 * 9
+    assert rows["fc4"].macs == 4096 * 1024
+    assert rows["pool1"].macs == rows["relu1"].macs == 0
+    assert Conv("c", 6, 3, groups=2).shape((4, 5, 5)) == (6, 3, 3)
+    (grouped,) = summarize([Conv("c", 6, 3, groups=2)], (4, 5, 5))
+    assert grouped.macs == 6 * 3 * 3 * 2 * 9
+    assert grouped.parameters == 6 * 2 * 9 + 6
+
+
+def test_names_are_the_public_api() -> None:
+    model = build_model("alexnet-28", 10).eval()
+    layers = {key.partition(".")[0] for key in model.state_dict()}
+    assert {"conv1", "conv5", "fc6", "fc7", "fc8", "bn1", "bn7"} <= layers
+    assert {"relu1", "pool1", "pool2", "pool5", "drop6", "drop7"} <= set(model.parts)
+    with pytest.raises(UsageError, match="no part 'conv9'"):
+        model.activations(torch.rand(1, 1, 28, 28), ["conv9"])
+    _, kept = model.activations(torch.rand(1, 1, 28, 28), ["conv2"])
+    assert list(kept) == ["conv2"]
+
+
+def test_activations_are_what_the_parts_compute() -> None:
+    """conv1's map by torch's own convolution, and forward is the last of the activations."""
+    torch.manual_seed(0)
+    model = build_model("cifar-alexnet", 10).eval()
+    images = torch.rand(2, 3, 32, 32)
+    logits, kept = model.activations(images, ["conv1", "relu1"])
+    weight, bias = model.conv1.weight, model.conv1.bias
+    torch.testing.assert_close(
+        kept["conv1"], torch.nn.functional.conv2d(images, weight, bias, padding=1)
+    )
+    torch.testing.assert_close(kept["relu1"], kept["conv1"].clamp(min=0))
+    torch.testing.assert_close(model(images), logits, rtol=0, atol=0)
+
+
+def naive_same_pool(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
+    """TensorFlow's SAME: ceil(side / stride) windows, the odd padding pixel below and right."""
+    side = x.shape[-1]
+    out = math.ceil(side / stride)
+    before = max((out - 1) * stride + kernel - side, 0) // 2
+    result = np.empty((*x.shape[:2], out, out), x.dtype)
+    for i in range(out):
+        for j in range(out):
+            top, left = i * stride - before, j * stride - before
+            rows = slice(max(top, 0), min(top + kernel, side))
+            columns = slice(max(left, 0), min(left + kernel, side))
+            result[:, :, i, j] = x[:, :, rows, columns].max((2, 3))
+    return result
+
+
+@pytest.mark.parametrize("side", [28, 14, 7, 8, 5, 1])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (2, 2), (3, 1), (2, 3)])
+def test_same_pool_is_tensorflows(side: int, kernel: int, stride: int) -> None:
+    part = MaxPool(kernel, stride, "same")
+    x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side)) - 3
+    found = part.build((3, side, side))(x)
+    expected = naive_same_pool(x.numpy(), kernel, stride)
+    assert part.shape((3, side, side)) == expected.shape[1:]
+    np.testing.assert_array_equal(found.numpy(), expected)
+    if (side, kernel, stride) == (7, 3, 2):
+        assert found.shape[-1] == 4
+
+
+@pytest.mark.parametrize(
+    ("n", "alpha", "beta", "k"), [(5, 1e-4, 0.75, 2.0), (9, 0.001 / 9, 0.75, 1.0), (3, 0.5, 1.5, 1)]
+)
+def test_response_norm_is_the_papers(n: int, alpha: float, beta: float, k: float) -> None:
+    """b_i = a_i / (k + alpha sum_j a_j^2)^beta, j from max(0, i - n/2) to min(N - 1, i + n/2)."""
+    a = np.random.default_rng(0).normal(0, 30, (2, 12, 3, 3))
+    expected = np.empty_like(a)
+    for i in range(12):
+        window = a[:, max(0, i - n // 2) : min(11, i + n // 2) + 1]
+        expected[:, i] = a[:, i] / (k + alpha * (window**2).sum(1)) ** beta
+    found = response_norm(torch.from_numpy(a), n, alpha, beta, k)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+    assert alexnet.response_norm is response_norm
+
+
+def test_response_norm_of_the_seed_net() -> None:
+    layer = build_model("mnist-alexnet", 10).norm1
+    x = torch.randn(1, 64, 2, 2).double() * 50
+    torch.testing.assert_close(layer(x), response_norm(x, 9, 0.001 / 9, 0.75, 1.0))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_float32_under_autocast(name: str) -> None:
+    model = build_model(name, 10).eval()
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        logits, kept = model.activations(torch.rand(2, *model.input_shape), ["conv1"])
+    assert kept["conv1"].dtype == torch.bfloat16
+    assert logits.dtype == torch.float32
+    # computed in float32 and not only converted: bfloat16 keeps 8 bits
+    assert not torch.equal(logits, logits.bfloat16().float())
+
+
+def spread(layer: torch.nn.Module) -> float:
+    return float(layer.weight.detach().std())
+
+
+def test_initialisation_is_as_specified() -> None:
+    torch.manual_seed(0)
+    model = Net([Linear("fc1", 500)], (400,))
+    assert spread(model.fc1) == pytest.approx(math.sqrt(2 / 400), rel=0.01)
+    layer = Conv("conv1", 64, 5, groups=2, bias=1.0).build((32, 9, 9))
+    assert spread(layer) == pytest.approx(math.sqrt(2 / (16 * 25)), rel=0.02)
+    assert (layer.bias == 1).all()
+    assert spread(Conv("c", 64, 5, std=0.01).build((32, 9, 9))) == pytest.approx(0.01, rel=0.02)
+
+
+def test_dropout_can_be_replaced() -> None:
+    rates = {m.p for m in build_model("alexnet-28", dropout=0.25).modules() if hasattr(m, "p")}
+    assert rates == {0.25}
+
+
+def test_too_small_an_input_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"pool needs at least 2 pixels .* given 1: .*--crop"):
+        build_model("cifar-alexnet", 10, size=15)
+    assert build_model("cifar-alexnet", 10, size=16).eval()(torch.rand(1, 3, 16, 16)).shape[1] == 10
+
+
+def test_unknown_model_and_one_class() -> None:
+    with pytest.raises(UsageError, match="unknown model 'alexnet'"):
+        build_model("alexnet")
+    with pytest.raises(UsageError, match="1 class"):
+        build_model("alexnet-28", 1)
+    with pytest.raises(UsageError, match="after a flattened"):
+        Net([Linear("fc1", 4), Conv("conv2", 1, 1)], (3, 2, 2))
