@@ -54,9 +54,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """240 training images, 216 of them trained on."""
+    """240 training images, 220 of them trained on: 13 steps an epoch, a validation every 4."""
     folder = tmp_path_factory.mktemp("data")
     write_idx(folder, "train", *patterns(240, seed=1))
+    write_idx(folder, "t10k", *patterns(50, seed=2))
     return folder
 
 
@@ -163,6 +164,8 @@ def test_what_is_resumed_uses_everything_it_should(
     run = references(name)
     events = read_events(run)
     assert [e["step"] for e in events if e["event"] == "train"] == list(range(1, STEPS + 1))
+    assert [e["step"] for e in events if e["event"] == "val"] == [4, 8, 12, 16, 20, 24, 28]
+    assert next(e for e in events if e["step"] == 13)["epoch"] == 1
     state = json.loads((run / "checkpoints/last/state.json").read_text())
     assert state["watch"]["best_step"] > 0
     if name == "plateau-sgd":
@@ -383,6 +386,7 @@ def test_resume_is_refused_with_another_recipe(stopped: Path) -> None:
 def test_resume_is_refused_with_other_data(stopped: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     write_idx(other, "train", *patterns(240, seed=9))
+    write_idx(other, "t10k", *patterns(50, seed=2))
     with pytest.raises(DataError, match="changed since"):
         commands.train(resume=True, run=stopped, data=other)
 
