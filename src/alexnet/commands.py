@@ -154,7 +154,8 @@ def _fit(
             board.close()
         folder.close()
     events = folder.events()
-    best = next(e for e in events if e["event"] == "val" and e["step"] == state.watch.best_step)
+    validations = (e for e in events if e["event"] == "val")
+    best = next((e for e in validations if e["step"] == state.watch.best_step), {})
     curves = folder.figures / "curves.png"
     figures.draw_curves(events, curves, f"{recipe.name}, seed {recipe.seed}")
     result = {k: best.get(k) for k in ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n")}

@@ -101,6 +101,7 @@ class Recipe:
             _require(value is None or value < 1, name, value, "below 1")
         for name in ("seed", "split_seed"):
             _require(getattr(self, name) < 2**63, name, getattr(self, name), "below 2^63")
+        _require(self.size <= 4096, "size", self.size, "at most 4096 pixels")
         _require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (RGB)")
         _require(self.steps is None or self.steps >= 1, "steps", self.steps, "at least 1")
         _require(0 < self.val_fraction < 1, "val_fraction", self.val_fraction, "between 0 and 1")

@@ -178,7 +178,7 @@ def choose_recipe(source: Source) -> tuple[Recipe, str]:
     recipe = photos()
     few = len(images) // 4  # a batch must fit in what the splits leave of a small set
     if few < recipe.batch_size:
-        recipe = recipe.replace(batch_size=max(few, 1))
+        recipe = recipe.replace(batch_size=max(few, 2))
     return recipe, f"{what}: a folder of photos of {side} pixels and more, so the recipe is photos"
 
 

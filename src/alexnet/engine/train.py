@@ -73,6 +73,7 @@ def fit(
     if state.finished:
         return state
     clock = _Clock(state, total, recipe.batch_size)
+    loss = torch.tensor(0.0)
 
     def log(event: str, figures: dict[str, Any]) -> None:
         line = {"event": event, "step": state.step, "epoch": state.step / per_epoch, **figures}
@@ -81,7 +82,16 @@ def fit(
         if board is not None:
             board.add(line)
 
+    def diverged(loss: float) -> Diverged:
+        run.log({"event": "diverged", "step": state.step, "loss": str(loss)})
+        return Diverged(
+            f"the loss is {loss} at step {state.step:,}: try --lr {recipe.lr / 10:g}; "
+            f"the checkpoints before it are kept in {run.path}"
+        )
+
     def save(best: bool = False) -> None:
+        if not all(p.isfinite().all() for p in model.parameters()):
+            raise diverged(loss.item())
         state.seconds = clock.seconds()
         save_checkpoint(
             run.checkpoints,
@@ -107,13 +117,10 @@ def fit(
 
             validate = state.step % eval_steps == 0 or state.step == total
             if validate or state.step % recipe.log_every == 0:
+                if not loss.isfinite():
+                    raise diverged(loss.item())
                 figures = {"loss": loss.item(), **_means(state.sums, len(dataset.classes))}
                 log("train", {**figures, "lr": lr, **clock.read(state.step)})
-                if not math.isfinite(figures["loss"]):
-                    raise Diverged(
-                        f"the loss is {figures['loss']} at step {state.step}: try --lr "
-                        f"{recipe.lr / 10:g}; the checkpoints before it are kept in {run.path}"
-                    )
             if validate:
                 with clock.paused():
                     tally = evaluate(

@@ -137,7 +137,7 @@ def load_latest(root: Path, warn: Callable[[str], None]) -> Checkpoint:
         except CheckpointError as error:
             warn(f"{error}; trying the checkpoint before it")
     tried = f"; damaged: {', '.join(path.name for path in paths)}" if paths else ""
-    raise CheckpointError(f"{root} holds no loadable checkpoint{tried}; choose another run")
+    raise CheckpointError(f"{root} holds no loadable checkpoint{tried}; start the run anew")
 
 
 def find_checkpoint(root: Path, name: str = "best") -> Path:

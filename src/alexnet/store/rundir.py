@@ -13,6 +13,8 @@ from typing import Any
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.store.files import DirLock, cannot, read_json, write_json
 
+_BEGUN = {"recipe.json", "environment.json", "checkpoints", "tensorboard"}
+
 
 class RunDir:
     """One run on disk; made by `create` or `open`."""
@@ -34,13 +36,14 @@ class RunDir:
             others = [name for name in os.listdir(path) if not name.startswith((".lock", ".tmp-"))]
         except OSError as error:
             raise cannot("create", path, error) from error
-        if "recipe.json" in others:
+        if "recipe.json" in others and (path / "checkpoints/last").is_symlink():
             raise UsageError(
                 f"{path} already holds a run; add --resume to continue it or choose another --run"
             )
-        if others:
+        # Killed before its first checkpoint a run has nothing to continue, and may start anew.
+        if others := sorted(set(others) - (_BEGUN if "recipe.json" in others else set())):
             raise UsageError(
-                f"{path} is no run and holds {min(others)!r}; expected a new or empty folder; "
+                f"{path} is no run and holds {others[0]!r}; expected a new or empty folder; "
                 "choose another --run"
             )
         return cls(path)
