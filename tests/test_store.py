@@ -419,6 +419,9 @@ def test_run_directories(tmp_path: Path) -> None:
         RunDir.open(path)
     run.write_recipe({"lr": 0.01})
     assert RunDir.open(path).recipe == {"lr": 0.01}
+    RunDir.create(path)  # and so can one killed before its first checkpoint
+    run.checkpoints.mkdir()
+    (run.checkpoints / "last").symlink_to("step-0")
     assert run.figures.is_dir()
     assert run.checkpoints == path / "checkpoints"
     with pytest.raises(UsageError, match="--resume"):
