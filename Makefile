@@ -21,9 +21,10 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/results.py table --check
 
 results: .venv/dev
-	$(BIN)/python scripts/results.py
+	$(BIN)/python scripts/results.py table
 
 .venv/demo: .venv/made
 	@echo "installing into .venv (the first time takes a few minutes)"
