@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alexnet.commands import classify, data_get, recipes, test, train
-    from alexnet.models.layers import response_norm
+    from alexnet.models.norm import response_norm
     from alexnet.models.zoo import build_model
     from alexnet.predict import Predictor, load
 
@@ -20,7 +20,7 @@ _HOMES = {
     "data_get": "alexnet.commands",
     "load": "alexnet.predict",
     "recipes": "alexnet.commands",
-    "response_norm": "alexnet.models.layers",
+    "response_norm": "alexnet.models.norm",
     "test": "alexnet.commands",
     "train": "alexnet.commands",
 }

@@ -1,33 +1,51 @@
 """The parts a network is specified with, each a frozen value that knows its arithmetic.
 
-Every part can say its output shape, its multiply-adds, and build its module. Shapes here leave out
-the batch: (C, H, W) for maps, (F,) after the first fully connected layer.
+Every part can say its output shape, the span of its input that one output sees, and build its
+module. Shapes here leave out the batch: (C, H, W) for maps, (F,) after the first fully connected
+layer.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
+from alexnet.models.norm import ResponseNormLayer, Window
 
 Shape = tuple[int, ...]
+Std = float | Literal["he", "torch"]
+"""Deviation of the first weights, drawn from a normal distribution; "he" is sqrt(2 / fan_in), the
+scale that ReLU keeps; "torch" is torch's own rule, uniform in +-1 / sqrt(fan_in), biases too."""
 
 
-class Part(Protocol):
+class TooSmall(UsageError):
+    """An input on which a window does not fit."""
+
+
+class Part:
     """One step of a network. `label` is its name, or its kind where the position names it."""
 
-    @property
-    def label(self) -> str: ...
-    def shape(self, given: Shape) -> Shape: ...
-    def build(self, given: Shape) -> nn.Module: ...
+    label: str
+
+    def span(self, given: Shape) -> tuple[int, int]:
+        """(side of the window on its input, stride), in positions."""
+        return 1, 1
+
+    def shape(self, given: Shape) -> Shape:
+        return given
+
+    def build(self, given: Shape) -> nn.Module:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Conv:
-    """Convolution with bias. std None is He's sqrt(2 / fan_in), the scale ReLU keeps."""
+class Conv(Part):
+    """Convolution with bias. `ceil` rounds the number of outputs up, as cuda-convnet does: the
+    last window reaches over the edge, into zeros."""
 
     label: str
     out: int
@@ -35,69 +53,108 @@ class Conv:
     stride: int = 1
     padding: int = 0
     groups: int = 1
-    std: float | None = None
+    std: Std = "he"
     bias: float = 0.0
+    ceil: bool = False
+
+    def span(self, given: Shape) -> tuple[int, int]:
+        return self.kernel, self.stride
 
     def shape(self, given: Shape) -> Shape:
-        if len(given) != 3:
-            raise UsageError(f"{self.label} is a convolution and comes after a flattened {given}")
-        _, *sides = given
-        return (self.out, *(_slide(self, side, self.padding) for side in sides))
+        return (self.out, *(_slide(self, side) for side in _sides(self, given)))
 
     def build(self, given: Shape) -> nn.Module:
-        channels = given[0]
-        layer = nn.Conv2d(
-            channels, self.out, self.kernel, self.stride, self.padding, groups=self.groups
-        )
-        return _initialise(layer, self.std, self.bias, channels // self.groups * self.kernel**2)
+        channels, sides = given[0], given[1:]
+        over = [
+            (count - 1) * self.stride + self.kernel - side - 2 * self.padding
+            for count, side in zip(self.shape(given)[1:], sides, strict=True)
+        ]
+        if self.ceil and max(over) > 0:
+            layer: nn.Module = _OverEdge(channels, self, over[0], over[1])
+        else:
+            layer = nn.Conv2d(
+                channels, self.out, self.kernel, self.stride, self.padding, groups=self.groups
+            )
+        return _initialise(layer, self.std, self.bias, fan_in(self, given))
 
 
 @dataclass(frozen=True)
-class Linear:
+class Local(Part):
+    """A convolution whose weights and biases are not shared between places. Stride 1."""
+
+    label: str
+    out: int
+    kernel: int
+    padding: int = 0
+    std: Std = "he"
+    bias: float = 0.0
+    stride: Literal[1] = 1
+    ceil: Literal[False] = False
+
+    def span(self, given: Shape) -> tuple[int, int]:
+        return self.kernel, 1
+
+    def shape(self, given: Shape) -> Shape:
+        return (self.out, *(_slide(self, side) for side in _sides(self, given)))
+
+    def build(self, given: Shape) -> nn.Module:
+        layer = _Unshared(given[0], self.shape(given), self.kernel, self.padding)
+        return _initialise(layer, self.std, self.bias, fan_in(self, given))
+
+
+@dataclass(frozen=True)
+class Linear(Part):
     """Fully connected layer with bias; maps are flattened in (C, H, W) order first."""
 
     label: str
     out: int
-    std: float | None = None
+    std: Std = "he"
     bias: float = 0.0
 
     def shape(self, given: Shape) -> Shape:
         return (self.out,)
 
     def build(self, given: Shape) -> nn.Module:
-        fan_in = math.prod(given)
-        return _initialise(nn.Linear(fan_in, self.out), self.std, self.bias, fan_in)
+        layer = nn.Linear(math.prod(given), self.out)
+        return _initialise(layer, self.std, self.bias, fan_in(self, given))
 
 
 @dataclass(frozen=True)
-class ReLU:
+class ReLU(Part):
     label: str = "relu"
-
-    def shape(self, given: Shape) -> Shape:
-        return given
 
     def build(self, given: Shape) -> nn.Module:
         return nn.ReLU()
 
 
 @dataclass(frozen=True)
-class MaxPool:
-    """Max pooling. padding "same" is TensorFlow's: as many outputs as ceil(side / stride)."""
+class Pool(Part):
+    """Max or mean of a window. padding "same" is TensorFlow's: ceil(side / stride) outputs.
+
+    `ceil` rounds the number of outputs up, as Caffe and cuda-convnet do; a mean is over the part
+    of the window that is inside.
+    """
 
     kernel: int
     stride: int
     padding: int | Literal["same"] = 0
+    kind: Literal["max", "mean"] = "max"
+    ceil: bool = False
     label: str = "pool"
 
+    def span(self, given: Shape) -> tuple[int, int]:
+        return self.kernel, self.stride
+
     def shape(self, given: Shape) -> Shape:
-        channels, *sides = given
+        sides = _sides(self, given)
         if self.padding == "same":
-            return (channels, *(math.ceil(side / self.stride) for side in sides))
-        return (channels, *(_slide(self, side, self.padding) for side in sides))
+            return (given[0], *(math.ceil(side / self.stride) for side in sides))
+        return (given[0], *(_slide(self, side) for side in sides))
 
     def build(self, given: Shape) -> nn.Module:
         if self.padding != "same":
-            return nn.MaxPool2d(self.kernel, self.stride, self.padding)
+            kind = nn.MaxPool2d if self.kind == "max" else nn.AvgPool2d
+            return kind(self.kernel, self.stride, self.padding, ceil_mode=self.ceil)
         (top, bottom), (left, right) = (self._pads(side) for side in given[1:])
         pad = nn.ConstantPad2d((left, right, top, bottom), float("-inf"))
         return nn.Sequential(pad, nn.MaxPool2d(self.kernel, self.stride))
@@ -108,12 +165,28 @@ class MaxPool:
 
 
 @dataclass(frozen=True)
-class BatchNorm:
-    momentum: float = 0.1
-    label: str = "bn"
+class MeanTo(Part):
+    """Means over as many windows as make a map of `side` x `side`; one of that side passes."""
+
+    side: int
+    label: str = "avgpool"
+
+    def span(self, given: Shape) -> tuple[int, int]:
+        stride = max(given[1] // self.side, 1)
+        return max(given[1] - (self.side - 1) * stride, 1), stride
 
     def shape(self, given: Shape) -> Shape:
-        return given
+        _sides(self, given)
+        return (given[0], self.side, self.side)
+
+    def build(self, given: Shape) -> nn.Module:
+        return nn.AdaptiveAvgPool2d(self.side)
+
+
+@dataclass(frozen=True)
+class BatchNorm(Part):
+    momentum: float = 0.1
+    label: str = "bn"
 
     def build(self, given: Shape) -> nn.Module:
         kind = nn.BatchNorm2d if len(given) == 3 else nn.BatchNorm1d
@@ -121,62 +194,112 @@ class BatchNorm:
 
 
 @dataclass(frozen=True)
-class ResponseNorm:
-    """Local response normalisation over channels, b = a / (k + alpha * sum a^2)^beta.
-
-    Source: paper, section 3.3. alpha is the paper's: it multiplies the sum as it stands, where
-    torch and the 2012 code divide it by the window n first.
-    """
+class ResponseNorm(Part):
+    """Local response normalisation, see `response_norm`. Source: paper, section 3.3."""
 
     n: int = 5
     alpha: float = 1e-4
     beta: float = 0.75
     k: float = 2.0
+    divide: bool = False
+    groups: int = 1
+    window: Window = "channels"
     label: str = "norm"
 
-    def shape(self, given: Shape) -> Shape:
-        return given
+    def span(self, given: Shape) -> tuple[int, int]:
+        return (self.n if self.window == "map" else 1), 1
 
     def build(self, given: Shape) -> nn.Module:
-        return nn.LocalResponseNorm(self.n, self.alpha * self.n, self.beta, self.k)
+        names = ("n", "alpha", "beta", "k", "divide", "groups", "window")
+        return ResponseNormLayer(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(Part):
+    """With `rescale`, what is kept is divided by 1 - rate in training, and testing changes nothing;
+    without, it is kept as it is and testing multiplies by 1 - rate (paper, section 4.2)."""
+
     rate: float = 0.5
+    rescale: bool = True
     label: str = "drop"
 
-    def shape(self, given: Shape) -> Shape:
-        return given
-
     def build(self, given: Shape) -> nn.Module:
-        return nn.Dropout(self.rate)
+        return nn.Dropout(self.rate) if self.rescale else _PaperDropout(self.rate)
 
 
-def _slide(part: Conv | MaxPool, side: int, padding: int) -> int:
-    room = side + 2 * padding - part.kernel
+def fan_in(part: Conv | Local | Linear, given: Shape) -> int:
+    """Numbers that one output is a sum of."""
+    if isinstance(part, Linear):
+        return math.prod(given)
+    return given[0] // (part.groups if isinstance(part, Conv) else 1) * part.kernel**2
+
+
+def initial(part: Conv | Local | Linear, given: Shape) -> float:
+    """The deviation its first weights are drawn with."""
+    if part.std == "he":
+        return math.sqrt(2 / fan_in(part, given))
+    return math.sqrt(1 / 3 / fan_in(part, given)) if part.std == "torch" else part.std
+
+
+def _sides(part: Part, given: Shape) -> Shape:
+    if len(given) != 3:
+        raise UsageError(f"{part.label} works on maps and comes after a flattened {given}")
+    return given[1:]
+
+
+def _slide(part: Conv | Local | Pool, side: int) -> int:
+    assert part.padding != "same"
+    room = side + 2 * part.padding - part.kernel
     if room < 0:
-        raise UsageError(
-            f"{part.label} needs at least {part.kernel - 2 * padding} pixels a side and is given "
-            f"{side}: use a larger --crop"
-        )
-    return room // part.stride + 1
+        least = part.kernel - 2 * part.padding
+        raise TooSmall(f"{part.label} needs {least} pixels a side and is given {side}")
+    return (math.ceil if part.ceil else math.floor)(room / part.stride) + 1
 
 
-def _initialise(
-    layer: nn.Conv2d | nn.Linear, std: float | None, bias: float, fan_in: int
-) -> nn.Module:
-    nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / fan_in) if std is None else std)
-    assert layer.bias is not None
-    nn.init.constant_(layer.bias, bias)
+def _initialise(layer: Any, std: Std, bias: float, inputs: int) -> nn.Module:
+    if std == "torch":
+        bound = 1 / math.sqrt(inputs)
+        nn.init.uniform_(layer.weight, -bound, bound)
+        nn.init.uniform_(layer.bias, -bound, bound)
+    else:
+        nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / inputs) if std == "he" else std)
+        nn.init.constant_(layer.bias, bias)
+    assert isinstance(layer, nn.Module)
     return layer
 
 
-def response_norm(
-    x: Tensor, n: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
-) -> Tensor:
-    """Local response normalisation over channels as the paper's equation has it (section 3.3).
+class _OverEdge(nn.Conv2d):
+    """A convolution whose last windows reach over the lower and right edge, into zeros."""
 
-    Shapes: (N, C, H, W) -> the same. torch divides alpha by n, so it is given n times as much.
-    """
-    return F.local_response_norm(x, n, alpha * n, beta, k)
+    def __init__(self, channels: int, part: Conv, below: int, right: int) -> None:
+        super().__init__(channels, part.out, part.kernel, part.stride, groups=part.groups)
+        around = part.padding
+        self.around = (around, around + max(right, 0), around, around + max(below, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, self.around))
+
+
+class _Unshared(nn.Module):
+    """weight (H'W', C k k, out), bias (out, H', W'). Shapes: (N, C, H, W) -> (N, out, H', W')."""
+
+    def __init__(self, channels: int, out: Shape, kernel: int, padding: int) -> None:
+        super().__init__()
+        self.out, self.kernel, self.padding = out, kernel, padding
+        places = out[1] * out[2]
+        self.weight = nn.Parameter(torch.empty(places, channels * kernel**2, out[0]))
+        self.bias = nn.Parameter(torch.empty(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = F.unfold(x, self.kernel, padding=self.padding)  # (N, C k k, H'W')
+        places = torch.bmm(windows.permute(2, 0, 1), self.weight)  # (H'W', N, out)
+        return places.permute(1, 2, 0).reshape(len(x), *self.out) + self.bias
+
+
+class _PaperDropout(nn.Module):
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.p = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training) * (1 - self.p)

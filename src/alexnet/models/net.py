@@ -1,17 +1,45 @@
 """A network built from its specification, with every part under its field name."""
 
 import math
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
-from alexnet.models.layers import Conv, Dropout, Linear, Part, Shape
+from alexnet.models.layers import (
+    Conv,
+    Dropout,
+    Linear,
+    Local,
+    Part,
+    Shape,
+    TooSmall,
+    fan_in,
+    initial,
+)
 
 Spec = Sequence[Part]
+
+LARGEST = 1024  # pixels; where the search for an input that fits ends
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named network. `sources` says where each kind of choice comes from (see `compare`);
+    `keys` gives parts another name in the state dict: {"conv1": "features.0"}."""
+
+    spec: Callable[[int], Spec]
+    size: int
+    channels: int = 3
+    sources: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def about(self) -> str:
+        return (self.spec.__doc__ or "").splitlines()[0]
 
 
 def named_parts(spec: Spec) -> list[tuple[str, Part]]:
@@ -19,8 +47,8 @@ def named_parts(spec: Spec) -> list[tuple[str, Part]]:
     named: list[tuple[str, Part]] = []
     number = ""
     for part in spec:
-        if isinstance(part, Conv | Linear):
-            number = part.label.removeprefix("conv").removeprefix("fc")
+        if isinstance(part, Conv | Local | Linear):
+            number = part.label.lstrip("abcdefghijklmnopqrstuvwxyz")
             named.append((part.label, part))
         else:
             named.append((f"{part.label}{number}", part))
@@ -30,33 +58,50 @@ def named_parts(spec: Spec) -> list[tuple[str, Part]]:
 class Net(nn.Module):
     """The network of a specification. Shapes: (N, C, H, W) -> logits (N, K), always float32.
 
-    Parts are attributes by name, so the keys of the state dict are `conv1.weight` ... `fc8.bias`.
-    The last layer is computed in float32 even under autocast: bfloat16 logits tie, and ties make
-    top-5 figures meaningless.
+    Parts are attributes by name, so the keys of the state dict are `conv1.weight` ... `fc8.bias`,
+    unless `keys` gives them other names. The last layer is computed in float32 even under
+    autocast: bfloat16 logits tie, and ties make top-5 figures meaningless.
     """
 
-    def __init__(self, spec: Spec, given: Shape, dropout: float | None = None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        given: Shape,
+        dropout: float | None = None,
+        keys: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
         self.input_shape = given
         if dropout is not None:
             spec = [replace(p, rate=dropout) if isinstance(p, Dropout) else p for p in spec]
-        self.parts: OrderedDict[str, None] = OrderedDict()
+        self.parts: dict[str, str] = {}
         for name, part in named_parts(spec):
-            self.add_module(name, part.build(given))
+            path = (keys or {}).get(name, name)
+            home, _, leaf = path.rpartition(".")
+            if home and home not in self._modules:
+                self.add_module(home, nn.Module())
+            self.get_submodule(home).add_module(leaf, part.build(given))
             given = part.shape(given)
-            self.parts[name] = None
+            self.parts[name] = path
+
+    def part(self, name: str) -> nn.Module:
+        """The module of a named part. A part that is not there is a UsageError."""
+        if name not in self.parts:
+            raise UsageError(f"no part {name!r}: there are {', '.join(self.parts)}")
+        return self.get_submodule(self.parts[name])
 
     def forward(self, images: Tensor) -> Tensor:
         return self.activations(images, ())[0]
 
     def activations(self, images: Tensor, names: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits, and the output of each named part. A part that is not there is a UsageError."""
-        if unknown := [name for name in names if name not in self.parts]:
-            raise UsageError(f"no part {unknown[0]!r}: there are {', '.join(self.parts)}")
+        wanted = set(names)
+        for name in wanted - self.parts.keys():
+            self.part(name)
         kept: dict[str, Tensor] = {}
-        wanted, last, x = set(names), next(reversed(self.parts)), images
-        for name in self.parts:
-            layer = getattr(self, name)
+        last, x = next(reversed(self.parts)), images
+        for name, path in self.parts.items():
+            layer = self.get_submodule(path)
             if isinstance(layer, nn.Linear) and x.dim() > 2:
                 x = x.flatten(1)
             if name == last:
@@ -71,26 +116,67 @@ class Net(nn.Module):
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One line of a network's table. shape without the batch; macs per image."""
+    """One line of a network's table.
+
+    shape is without the batch; macs, multiply-adds, are per image; receptive_field is the side in
+    input pixels of what one output sees. std and bias are what the weights start from: std of the
+    `distribution` they are drawn from, biases at one value (None where they are drawn too).
+    """
 
     name: str
     shape: Shape
     parameters: int
     macs: int
+    receptive_field: int
+    distribution: Literal["normal", "uniform"] | None = None
+    std: float | None = None
+    bias: float | None = None
 
 
 def summarize(spec: Spec, given: Shape) -> list[LayerRow]:
-    """Shapes, parameters and multiply-adds of every part, from the specification alone."""
+    """A row for every part, from the specification alone."""
     rows = []
+    side, seen, jump = max(given[1:]), 1, 1
     for name, part in named_parts(spec):
         out = part.shape(given)
         with torch.device("meta"):
             parameters = sum(p.numel() for p in part.build(given).parameters())
-        macs = 0
-        if isinstance(part, Conv):
-            macs = math.prod(out) * given[0] // part.groups * part.kernel**2
-        elif isinstance(part, Linear):
-            macs = math.prod(given) * part.out
-        rows.append(LayerRow(name, out, parameters, macs))
+        window, stride = part.span(given)
+        seen, jump = min(seen + (window - 1) * jump, side), jump * stride
+        if isinstance(part, Linear):
+            seen = side
+        row = LayerRow(name, out, parameters, 0, seen)
+        if isinstance(part, Conv | Local | Linear):
+            drawn = part.std == "torch"
+            row = replace(
+                row,
+                macs=math.prod(out) * fan_in(part, given),
+                distribution="uniform" if drawn else "normal",
+                std=initial(part, given),
+                bias=None if drawn else part.bias,
+            )
+        rows.append(row)
         given = out
     return rows
+
+
+def check_fits(name: str, spec: Spec, given: Shape) -> None:
+    """Refuses an input that a network cannot take, naming the sizes that it can."""
+
+    def walk(shape: Shape) -> None:
+        for part in spec:
+            shape = part.shape(shape)
+
+    try:
+        walk(given)
+    except TooSmall as error:
+        for size in range(max(given[1:]), LARGEST + 1):
+            try:
+                walk((given[0], size, size))
+            except TooSmall:
+                continue
+            raise UsageError(
+                f"{name} takes images of {size} pixels a side and more, and {given[1]} were "
+                f"asked for ({error}): use --crop {size} or another model"
+            ) from None
+        raise
