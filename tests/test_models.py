@@ -8,8 +8,11 @@ import torch
 
 import alexnet
 from alexnet.errors import UsageError
-from alexnet.models.layers import Conv, Linear, MaxPool, response_norm
+from alexnet.models.family import FAMILY
+from alexnet.models.layers import Conv, Linear, Pool
 from alexnet.models.net import Net, summarize
+from alexnet.models.norm import response_norm
+from alexnet.models.small import SMALL
 from alexnet.models.zoo import MODELS, build_model, model_spec
 
 
@@ -34,8 +37,39 @@ def small(widths: tuple[int, ...], units: int, channels: int, side: int) -> int:
     return total + linear(units, 10)
 
 
-# Written down from the seeds' own layer lists and from the widths, not from the code's tables.
+def local(given: int, out: int, side: int) -> int:
+    return side**2 * conv(given, out)
+
+
+# conv3 and the fully connected layers are the same wherever the paper's widths are.
+HEAD = (linear(6 * 6 * 256, 4096), linear(4096, 4096), linear(4096, 1000))
+TOWERS = (conv(3, 96, 11), conv(48, 256, 5), conv(256, 384), conv(192, 384), conv(192, 256), *HEAD)
+COLUMN = (conv(3, 96, 11), conv(96, 256, 5), conv(256, 384), conv(384, 384), conv(384, 256), *HEAD)
+
+# Written down from the papers', the seeds' and cuda-convnet's own layer lists and from the widths,
+# not from the code's tables; with 1000 classes in the family and 10 for small images.
 PARAMETERS = {
+    "alexnet-2012": TOWERS,
+    "alexnet-2012-code": TOWERS,
+    "alexnet-caffe": TOWERS,
+    "caffenet": TOWERS,
+    "alexnet-one-column": COLUMN,
+    "alexnet-bn": (*COLUMN, *map(norm, (96, 256, 384, 384, 256, 4096, 4096))),
+    "alexnet-2014": (
+        *(conv(3, 64, 11), conv(64, 192, 5), conv(192, 384), conv(384, 256), conv(256, 256)),
+        *HEAD,
+    ),
+    "cuda-convnet-18": (
+        *(conv(3, 32, 5), conv(32, 32, 5), conv(32, 64, 5), linear(4 * 4 * 64, 10)),
+    ),
+    "cuda-convnet-13": (
+        *(conv(3, 64, 5), conv(64, 64, 5), local(64, 32, 6), local(32, 32, 6)),
+        linear(6 * 6 * 32, 10),
+    ),
+    "cuda-convnet-11": (
+        *(conv(3, 64, 5), conv(64, 64, 5), local(64, 64, 6), local(64, 32, 6)),
+        linear(6 * 6 * 32, 10),
+    ),
     "cifar-alexnet": (
         *(conv(3, 64) + norm(64), conv(64, 128) + norm(128)),
         *(conv(128, 256) + norm(256), conv(256, 512) + norm(512)),
@@ -53,13 +87,37 @@ PARAMETERS = {
 }
 
 
-def test_every_model_is_counted() -> None:
-    assert PARAMETERS.keys() == MODELS.keys()
-    assert sum(PARAMETERS["cifar-alexnet"]) == 2_519_178
-    assert sum(PARAMETERS["mnist-alexnet"]) == 5_624_842
+TOTALS = {
+    "alexnet-2012": 60_965_224,
+    "alexnet-2012-code": 60_965_224,
+    "alexnet-caffe": 60_965_224,
+    "caffenet": 60_965_224,
+    "alexnet-one-column": 62_378_344,
+    "alexnet-bn": 62_397_480,
+    "alexnet-2014": 61_100_840,
+    "cuda-convnet-18": 89_578,
+    "cuda-convnet-13": 1_116_490,
+    "cuda-convnet-11": 2_112_970,
+    "cifar-alexnet": 2_519_178,
+    "mnist-alexnet": 5_624_842,
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_counted(name: str) -> None:
+    classes = 1000 if name in FAMILY else 10
+    preset = MODELS[name]
+    rows = summarize(model_spec(name, classes), (preset.channels, preset.size, preset.size))
+    assert sum(row.parameters for row in rows) == sum(PARAMETERS[name])
+    assert name not in TOTALS or sum(PARAMETERS[name]) == TOTALS[name]
+
+
+def test_no_model_is_left_out() -> None:
+    assert PARAMETERS.keys() == MODELS.keys() == FAMILY.keys() | SMALL.keys()
+    assert PARAMETERS.keys() >= TOTALS.keys()
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_parameters_and_shapes(name: str) -> None:
     model = build_model(name, 10).eval()
     assert sum(p.numel() for p in model.parameters()) == sum(PARAMETERS[name])
@@ -71,7 +129,6 @@ def test_parameters_and_shapes(name: str) -> None:
     rows = summarize(model_spec(name, 10), model.input_shape)
     assert [row.name for row in rows] == list(model.parts)
     assert [row.shape for row in rows] == [tuple(kept[row.name].shape[1:]) for row in rows]
-    assert sum(row.parameters for row in rows) == sum(PARAMETERS[name])
     torch.testing.assert_close(kept[list(kept)[-1]], logits, rtol=0, atol=0)
     assert build_model(name, 7)(images).shape == (3, 7)
 
@@ -132,7 +189,7 @@ def naive_same_pool(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
 @pytest.mark.parametrize("side", [28, 14, 7, 8, 5, 1])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (2, 2), (3, 1), (2, 3)])
 def test_same_pool_is_tensorflows(side: int, kernel: int, stride: int) -> None:
-    part = MaxPool(kernel, stride, "same")
+    part = Pool(kernel, stride, "same")
     x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side)) - 3
     found = part.build((3, side, side))(x)
     expected = naive_same_pool(x.numpy(), kernel, stride)
@@ -163,7 +220,7 @@ def test_response_norm_of_the_seed_net() -> None:
     torch.testing.assert_close(layer(x), response_norm(x, 9, 0.001 / 9, 0.75, 1.0))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SMALL)
 def test_logits_are_float32_under_autocast(name: str) -> None:
     model = build_model(name, 10).eval()
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
@@ -194,7 +251,7 @@ def test_dropout_can_be_replaced() -> None:
 
 
 def test_too_small_an_input_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"pool needs at least 2 pixels .* given 1: .*--crop"):
+    with pytest.raises(UsageError, match=r"16 pixels .* and 15 .*given 1\): use --crop 16"):
         build_model("cifar-alexnet", 10, size=15)
     assert build_model("cifar-alexnet", 10, size=16).eval()(torch.rand(1, 3, 16, 16)).shape[1] == 10
 

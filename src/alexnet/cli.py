@@ -84,6 +84,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     sub.add_argument("recipe", nargs="?", help="see `alexnet recipes`; without --data: digits")
     sub.add_argument("--data", metavar="DIR", help="folder of images, IDX, CIFAR, or a set's name")
     sub.add_argument("--run", metavar="DIR", help="where to write (default: runs/RECIPE-N)")
+    sub.add_argument("--init", metavar="RUN_OR_FILE", help="weights to start from")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     sub.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard/")
     _add_fields(sub)
@@ -102,8 +103,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     sub.add_argument("--views", type=int, default=1, help="1, 5 or 10 crops an image (default: 1)")
     sub.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
 
-    sub = verb("recipes", _recipes, _show_recipes, "List the recipes, or print one whole.")
-    sub.add_argument("name", nargs="?", help="recipe to print")
+    sub = verb(
+        "recipes",
+        _recipes,
+        _show_recipes,
+        "List recipes and networks, print one whole, or compare two.",
+    )
+    sub.add_argument("name", nargs="?", help="recipe or network to print")
+    sub.add_argument("--diff", metavar="OTHER", help="print what differs from this one")
+    sub.add_argument("--classes", type=int, help="print the network for so many classes")
 
     group = verbs.add_parser("data", help="Fetch data sets.", description="Fetch data sets.")
     group.set_defaults(verb=None, needs="data needs a verb: `alexnet data get NAME`")
@@ -146,7 +154,8 @@ def _add_fields(parser: Parser) -> None:
         elif typing.get_origin(kind) is Literal:
             options["choices"] = typing.get_args(kind)
         elif typing.get_origin(kind) is tuple:
-            options |= {"type": float, "nargs": "*", "metavar": "EPOCH"}
+            item = typing.get_args(kind)[0]
+            options |= {"type": item, "nargs": "*", "metavar": "EPOCH" if item is float else "PART"}
         else:
             plain = [k for k in typing.get_args(kind) or (kind,) if k is not types.NoneType]
             options |= {"type": plain[0], "metavar": plain[0].__name__.upper()}
@@ -159,6 +168,7 @@ def _train(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     names = {field.name for field in dataclasses.fields(Recipe)} - {"data"}
     fields = {k: v for k, v in vars(args).items() if k in names}
     options = {"data": args.data, "run": args.run, "resume": args.resume}
+    options["init"] = args.init
     result = commands.train(args.recipe, **options, tensorboard=args.tensorboard, **fields)
     return result, 0
 
@@ -216,12 +226,26 @@ def _show_classify(r: dict[str, Any]) -> None:
 def _recipes(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from alexnet import commands
 
-    return commands.recipes(args.name), 0
+    if args.diff and not args.name:
+        raise UsageError("--diff needs two: `alexnet recipes NAME --diff OTHER`")
+    return commands.recipes(args.name, diff=args.diff, classes=args.classes), 0
 
 
 def _show_recipes(r: dict[str, Any]) -> None:
     if "recipes" in r:
-        print(table(("recipe", "what it does"), [(x["name"], x["about"]) for x in r["recipes"]]))
+        for kind in ("recipe", "model"):
+            print(table((kind, "what it is"), [(x["name"], x["about"]) for x in r[f"{kind}s"]]))
+            print()
+        return
+    if "differences" in r:
+        for d in r["differences"]:
+            print(f"{d['what']}")
+            for name, value, source in (
+                (r["name"], d["first"], d["first_source"]),
+                (r["other"], d["second"], d["second_source"]),
+            ):
+                print(f"    {name}: {value}{f'  [{source}]' if source else ''}")
+        print(f"{len(r['differences'])} differences between {r['name']} and {r['other']}")
         return
     layers = [
         (
@@ -229,15 +253,23 @@ def _show_recipes(r: dict[str, Any]) -> None:
             "x".join(map(str, row["shape"])),
             f"{row['parameters']:,}",
             f"{row['macs']:,}",
+            "" if row["std"] is None else f"{row['distribution']} {row['std']:.4g}",
+            "" if row["std"] is None else "drawn" if row["bias"] is None else f"{row['bias']:g}",
+            f"{row['receptive_field']}",
         )
         for row in r["layers"]
     ]
-    hidden = ("layers", "parameters", "macs", "classes", "about")
+    hidden = ("layers", "parameters", "macs", "classes", "about", "sources", "input")
     print(f"{r['about']}\n")
-    print(table(("field", "value"), [(k, str(v)) for k, v in r.items() if k not in hidden]))
-    print(f"\n{r['model']} for {r['classes']} classes:")
-    print(table(("part", "output", "parameters", "multiply-adds"), layers))
+    if "digest" in r:
+        print(table(("field", "value"), [(k, str(v)) for k, v in r.items() if k not in hidden]))
+        print()
+    print(f"{r['model']} for {r['classes']} classes, input {'x'.join(map(str, r['input']))}:")
+    heads = ("part", "output", "parameters", "multiply-adds", "first weights", "bias", "sees")
+    print(table(heads, layers))
     print(f"{r['parameters']:,} parameters, {r['macs']:,} multiply-adds an image")
+    for kind, source in r["sources"].items():
+        print(f"{kind}: {source}")
 
 
 def _data_get(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

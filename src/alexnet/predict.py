@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.images import decode_image, fit_image
+from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net, load_weights, preprocessing
 from alexnet.errors import CheckpointError, DataError
 from alexnet.models.net import Net
@@ -73,9 +74,20 @@ def load(run: str | Path, checkpoint: str = "best") -> Predictor:
     model = build_net(recipe, len(classes))
     load_weights(model, load_checkpoint(path), recipe)
     model.to(pick_device()).eval()
-    statistics = (tuple(data["mean"]), tuple(data["std"]))
-    preprocess = preprocessing(recipe, statistics)
+    preprocess = preprocessing(recipe, read_statistics(folder, data))
     return Predictor(model, recipe, preprocess, classes, folder, path, data)
+
+
+def read_statistics(run: RunDir, data: dict[str, Any]) -> Statistics:
+    """What a run measured of its training images; its mean image is checked by digest."""
+    image = run.mean_image() if data.get("mean_image") else None
+    covariance = tuple(map(tuple, data.get("covariance", ())))
+    found = Statistics(tuple(data["mean"]), tuple(data["std"]), covariance, image)
+    if found.image_digest != data.get("mean_image"):
+        raise CheckpointError(
+            f"the mean image in {run.path} is not the one it was trained with: restore its copy"
+        )
+    return found
 
 
 def read_recipe(run: RunDir) -> tuple[Recipe, dict[str, Any]]:

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -38,11 +39,40 @@ class Recipe:
     test_fraction: float = _f(0.2, "share kept for test where the data has no test part")
     split_seed: int = _f(0, "seed of the splits; apart from seed, so that seeds share a test set")
 
+    normalize: Literal["std", "mean", "image", "centre", "torchvision"] = _f(
+        "std",
+        "subtract the channels' mean and divide by their deviation (std); only subtract the "
+        "channels' mean (mean), the mean image before cropping (image: paper, section 2), or its "
+        "centre after cropping (centre: 2012 code); torchvision: its constants",
+        later=True,
+    )
+
     shift: int = _f(0, "augment: move by up to this many pixels (zero padding)")
     flip: bool = _f(False, "augment: mirror left-right, half of the time")
     rotate: float = _f(0.0, "augment: rotate by up to this many degrees")
     scale: float = _f(0.0, "augment: zoom by up to this fraction, each axis by itself")
     cutout: int = _f(0, "augment: grey out a square of this side, pixels")
+    area: float = _f(
+        1.0, "augment: cut out at least this share of the image, sides 3:4 to 4:3", later=True
+    )
+    crop_chunk: int = _f(
+        1, "augment: images in a row that share one crop and flip (2012 code: 32)", later=True
+    )
+    colour: float = _f(
+        0.0, "augment: deviation of PCA colour noise (paper, section 4.1: 0.1)", later=True
+    )
+    colour_rule: Literal["paper", "code"] = _f(
+        "paper",
+        "noise times the eigenvalue; code: its root, and the image divided by 1.1",
+        later=True,
+    )
+    colour_until: float = _f(0.0, "epoch at which colour noise ends; 0 is never", later=True)
+    mixup: float = _f(
+        0.0, "augment: share of batches blended with another order of themselves", later=True
+    )
+    cutmix: float = _f(
+        0.0, "augment: share of batches with a rectangle of another image", later=True
+    )
 
     dropout: float | None = _f(None, "replaces every dropout rate of the network")
     epochs: float = _f(10.0, "passes over the training slice", flags=("--epochs",))
@@ -53,6 +83,11 @@ class Recipe:
     momentum: float = _f(0.9, "sgd only")
     weight_decay: float = _f(5e-4, "L2 term (adamw: decoupled)")
     decay_biases: bool = _f(False, "decay biases and norm parameters too")
+    bias_lr: float = _f(1.0, "learning rate of biases, times that of weights", later=True)
+    part_lr: tuple[str, ...] = _f(
+        (), "learning rates of parts, times lr: fc8=10, or conv1=0.1@67 from epoch 67", later=True
+    )
+    freeze: tuple[str, ...] = _f((), "parts that stay as they are: conv1..conv5", later=True)
     label_smoothing: float = _f(0.0, "share of the target spread over all classes")
     schedule: Literal["constant", "steps", "cosine", "onecycle", "plateau"] = _f(
         "cosine", "learning rate as a function of the step"
@@ -94,11 +129,19 @@ class Recipe:
                 if isinstance(number, int | float):
                     _require(math.isfinite(number), f.name, value, "a finite number")
                     _require(number >= 0, f.name, value, "0 or more")
-        for name in ("size", "crop", "batch_size", "eval_batch", "log_every", "keep"):
+        whole = ("size", "crop", "batch_size", "eval_batch", "log_every", "keep", "crop_chunk")
+        for name in whole:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("momentum", "label_smoothing", "scale", "lr_factor", "dropout"):
             value = getattr(self, name)
             _require(value is None or value < 1, name, value, "below 1")
+        for name in ("mixup", "cutmix", "area"):
+            _require(getattr(self, name) <= 1, name, getattr(self, name), "at most 1")
+        _require(self.area > 0, "area", self.area, "above 0")
+        for entry in self.part_lr:
+            _require(bool(_PART_LR.fullmatch(entry)), "part_lr", entry, "like fc8=10 or conv1=0@72")
+        for entry in self.freeze:
+            _require(bool(_PARTS.fullmatch(entry)), "freeze", entry, "like conv1 or conv1..conv5")
         for name in ("seed", "split_seed"):
             _require(getattr(self, name) < 2**63, name, getattr(self, name), "below 2^63")
         _require(self.size <= 4096, "size", self.size, "at most 4096 pixels")
@@ -127,6 +170,20 @@ class Recipe:
                 f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs: "
                 "use fewer"
             )
+        moved = [name for name in ("shift", "rotate", "scale") if getattr(self, name)]
+        moved += ["area"] * (self.area < 1)
+        if self.normalize == "image" and moved:
+            raise UsageError(
+                f"normalize image subtracts the mean image before cropping, and {moved[0]} moves "
+                "pixels away from it: use --normalize mean"
+            )
+        if self.mixup + self.cutmix > 1:
+            raise UsageError(
+                f"mixup {self.mixup} and cutmix {self.cutmix} are shares of the batches and are "
+                "more than 1 together"
+            )
+        if self.colour and self.channels == 1:
+            raise UsageError(f"colour {self.colour} needs colours: grey images have one channel")
         if self.cutout >= self.crop:
             raise UsageError(f"cutout {self.cutout} hides the whole {self.crop}-pixel image")
         if self.shift >= self.crop:
@@ -134,8 +191,12 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """sha256 over every field that can change a result (16 hex digits)."""
-        kept = {k: v for k, v in self.to_dict().items() if k not in _FREE}
+        """sha256 over every field that can change a result (16 hex digits).
+
+        A field that came `later` counts once it is used, so that runs from before it stay valid.
+        """
+        used = {k: v for k, v in self.to_dict().items() if v != _LATER.get(k, ...)}
+        kept = {k: v for k, v in used.items() if k not in _FREE}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,6 +207,12 @@ class Recipe:
     def from_dict(values: Mapping[str, Any]) -> "Recipe":
         """The inverse of `to_dict`; an unknown or ill-typed field is a UsageError."""
         return Recipe().replace(**values)
+
+    @property
+    def part_rates(self) -> list[tuple[str, float, float]]:
+        """`part_lr` read: (part, factor, epoch from which it holds)."""
+        found = [_PART_LR.fullmatch(entry) for entry in self.part_lr]
+        return [(m[1], float(m[2]), float(m[3] or 0)) for m in found if m]
 
     def replace(self, **changes: Any) -> "Recipe":
         """A copy with fields changed; unknown names are refused with the nearest known one."""
@@ -184,7 +251,14 @@ def _kinds(hint: Any) -> tuple[type, ...]:
     return (origin or hint,)
 
 
+_PART_LR = re.compile(r"([a-z]+[0-9]+)=([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)(?:@([0-9]*\.?[0-9]+))?")
+_PARTS = re.compile(r"[a-z]+[0-9]+(\.\.[a-z]+[0-9]+)?")
 _HINTS = typing.get_type_hints(Recipe)
 _KINDS: dict[str, tuple[type, ...]] = {name: _kinds(hint) for name, hint in _HINTS.items()}
 _CHOICES = {n: typing.get_args(h) for n, h in _HINTS.items() if typing.get_origin(h) is Literal}
 _FREE = {f.name for f in fields(Recipe) if f.metadata.get("free")} | {"about"}
+_LATER = {
+    k: v
+    for k, v in Recipe().to_dict().items()
+    if k in {f.name for f in fields(Recipe) if f.metadata.get("later")}
+}

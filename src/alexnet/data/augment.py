@@ -1,9 +1,10 @@
 """Preprocessing and augmentation: batched tensor functions from uint8, on the batch's device.
 
 Shapes: N images, H, W, C stored as uint8 (N, H, W, C); the network sees float32 (N, C, crop, crop).
-Every random choice comes from `draws`, keyed by (seed, epoch, image index).
+Every random choice comes from `draws`, keyed by (seed, epoch, image index) or (seed, step).
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,27 +14,43 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data import draws
+from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD, Statistics
 from alexnet.errors import UsageError
 from alexnet.recipe import Recipe
+
+RATIO = (3 / 4, 4 / 3)  # of the sides that `area` cuts out, as everybody has it
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What test images go through; it travels with the weights. mean, std on the 0-255 scale."""
+    """What every image goes through; it travels with the weights. `rule` is the recipe's
+    `normalize`; statistics are of stored images on the 0-255 scale."""
 
     size: int
     crop: int
     channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    statistics: Statistics
+    rule: str = "std"
 
-    def normalize(self, images: Tensor) -> Tensor:
-        """uint8 (N, H, W, C) or float (N, C, H, W) -> normalised float32 (N, C, H, W)."""
-        if images.dtype == torch.uint8:
-            images = images.permute(0, 3, 1, 2).float()
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
-        return (images - mean) / std
+    def normalize(self, crops: Tensor, mean_crops: Tensor | None = None) -> Tensor:
+        """Float (N, C, crop, crop) on the 0-255 scale -> what the network sees, same shape.
+
+        Rule "image" needs `mean_crops`, the mean image cut where the crops were.
+        """
+        if self.rule == "image":
+            assert mean_crops is not None
+            return crops - mean_crops
+        if self.rule == "centre":
+            edge = (self.size - self.crop) // 2
+            image = self._mean_image(crops)
+            return crops - image[:, :, edge : edge + self.crop, edge : edge + self.crop]
+        fixed = self.rule == "torchvision"
+        mean = self._channels(TORCHVISION_MEAN if fixed else self.statistics.mean, crops)
+        if self.rule == "mean":
+            return crops - mean
+        return (crops - mean) / self._channels(
+            TORCHVISION_STD if fixed else self.statistics.std, crops
+        )
 
     def views(self, images: Tensor, count: int) -> Tensor:
         """The test views of a batch: 1 (centre), 5 (corners and centre) or 10 (and mirrors).
@@ -49,64 +66,189 @@ class Preprocess:
                 f"views {count} needs stored images larger than the {self.crop}-pixel crop, "
                 f"and size is {self.size}: use --views 1"
             )
-        x = self.normalize(images)
+        x = images.permute(0, 3, 1, 2)
         half = edge // 2
         corners = [(half, half)]
         if count > 1:
             corners += [(0, 0), (0, edge), (edge, 0), (edge, edge)]
-        crops = [x[:, :, top : top + self.crop, left : left + self.crop] for top, left in corners]
-        if count == 10:
-            crops += [crop.flip(3) for crop in crops]
-        return torch.stack(crops)
+
+        def cut(of: Tensor) -> list[Tensor]:
+            crops = [of[:, :, top:, left:][..., : self.crop, : self.crop] for top, left in corners]
+            return crops + [crop.flip(3) for crop in crops] if count == 10 else crops
+
+        means = cut(self._mean_image(x)) if self.rule == "image" else [None] * count
+        crops = zip(cut(x), means, strict=True)
+        return torch.stack([self.normalize(crop.float(), mean) for crop, mean in crops])
+
+    def _mean_image(self, like: Tensor) -> Tensor:
+        assert self.statistics.image is not None
+        return self.statistics.image.to(like.device).permute(2, 0, 1)[None]
+
+    def _channels(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+        found = values[: self.channels] if self.channels > 1 else (sum(values) / len(values),)
+        return torch.tensor(found, device=like.device).view(1, -1, 1, 1)
 
 
 def augment(
-    images: Tensor, ids: NDArray[np.integer], epoch: int, recipe: Recipe, fill: tuple[float, ...]
+    images: Tensor,
+    ids: NDArray[np.integer],
+    epoch: int,
+    recipe: Recipe,
+    preprocess: Preprocess,
 ) -> Tensor:
-    """One training view of each image; `fill` is the colour of what cutout hides.
+    """One training view of each image, as the network sees it.
 
-    Shapes: uint8 (N, size, size, C) -> float32 (N, C, crop, crop), still on the 0-255 scale.
-    `ids` are the images' indices in the training slice.
+    Shapes: uint8 (N, size, size, C) -> float32 (N, C, crop, crop). `ids` are the images' indices
+    in the training slice.
     """
-    n, device = len(ids), images.device
+    device = images.device
+    # With crop_chunk the first image of a chunk draws for all of it.
+    leaders = ids[np.arange(len(ids)) // recipe.crop_chunk * recipe.crop_chunk]
 
-    def draw(purpose: int) -> Tensor:
-        return torch.from_numpy(draws.uniform(recipe.seed, epoch, ids, purpose)).to(device)
+    def draw(purpose: int, keys: NDArray[np.integer] = ids) -> Tensor:
+        return torch.from_numpy(draws.uniform(recipe.seed, epoch, keys, purpose)).to(device)
 
-    x = images.permute(0, 3, 1, 2)
-    if recipe.shift:
-        x = F.pad(x, (recipe.shift,) * 4)
-    span = recipe.size + 2 * recipe.shift - recipe.crop + 1
-    ys = torch.arange(recipe.crop, device=device) + (draw(draws.CROP_Y) * span).long()[:, None]
-    xs = torch.arange(recipe.crop, device=device) + (draw(draws.CROP_X) * span).long()[:, None]
-    if recipe.flip:
-        mirrored = draw(draws.FLIP) < 0.5
-        xs = torch.where(mirrored[:, None], xs.flip(1), xs)
-    rows = torch.arange(n, device=device)[:, None, None]
-    x = x.permute(0, 2, 3, 1)[rows, ys[:, :, None], xs[:, None, :]]
-    x = x.permute(0, 3, 1, 2).float()
-
+    y, x = draw(draws.CROP_Y, leaders), draw(draws.CROP_X, leaders)
+    mirrored = draw(draws.FLIP, leaders) < 0.5 if recipe.flip else None
+    means = None
+    if recipe.area < 1:
+        boxes = _boxes(draw(draws.AREA, leaders), draw(draws.RATIO, leaders), y, x, recipe)
+        crops = _resized_crops(images, *boxes, mirrored, recipe.crop)
+    else:
+        crops = _crops(images, y, x, mirrored, recipe)
+        if preprocess.rule == "image":
+            stored = preprocess.statistics.image
+            assert stored is not None
+            means = _crops(stored.to(device).expand(len(ids), -1, -1, -1), y, x, mirrored, recipe)
     if recipe.rotate or recipe.scale:
         angle = (2 * draw(draws.ANGLE) - 1) * (recipe.rotate * torch.pi / 180)
         zoom_y = 1 + (2 * draw(draws.ZOOM_Y) - 1) * recipe.scale
         zoom_x = 1 + (2 * draw(draws.ZOOM_X) - 1) * recipe.scale
-        zero = torch.zeros_like(angle)
-        theta = torch.stack(
-            [
-                torch.stack([angle.cos() * zoom_x, -angle.sin() * zoom_y, zero], 1),
-                torch.stack([angle.sin() * zoom_x, angle.cos() * zoom_y, zero], 1),
-            ],
-            1,
-        ).float()
-        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-        x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
+        crops = _turned(crops, angle, zoom_y, zoom_x)
+    coloured = recipe.colour > 0 and (not recipe.colour_until or epoch < recipe.colour_until)
+    if coloured:
+        noise = colour_noise(preprocess.statistics, ids, epoch, recipe)
+        crops = crops + noise.to(device)[:, :, None, None]
+    crops = preprocess.normalize(crops, means)
+    if coloured and recipe.colour_rule == "code":
+        crops = crops / 1.1
     if recipe.cutout:
-        top = (draw(draws.CUT_Y) * recipe.crop).long()[:, None] - recipe.cutout // 2
-        left = (draw(draws.CUT_X) * recipe.crop).long()[:, None] - recipe.cutout // 2
-        line = torch.arange(recipe.crop, device=device)
-        in_y = (line >= top) & (line < top + recipe.cutout)
-        in_x = (line >= left) & (line < left + recipe.cutout)
-        hole = (in_y[:, None, :, None] & in_x[:, None, None, :]).expand_as(x)
-        x = torch.where(hole, torch.tensor(fill, device=device).view(1, -1, 1, 1), x)
-    return x
+        crops = _with_hole(crops, draw(draws.CUT_Y), draw(draws.CUT_X), recipe.cutout)
+    return crops
+
+
+def colour_noise(
+    statistics: Statistics, ids: NDArray[np.integer], epoch: int, recipe: Recipe
+) -> Tensor:
+    """One RGB offset an image, along the principal components of the training pixels.
+
+    Shapes: ids (N,) -> float32 (N, C) on the 0-255 scale. Source: paper, section 4.1: the sum of
+    a_i lambda_i p_i, a_i from N(0, 0.1), where pixels are 0 to 1 (with 0 to 255 the eigenvalues of
+    photos are in the thousands). The 2012 code takes the root of the eigenvalue instead.
+    """
+    values, vectors = statistics.components()
+    amounts = [
+        draws.normal(recipe.seed, epoch, ids, p) for p in (draws.RED, draws.GREEN, draws.BLUE)
+    ]
+    lengths = np.sqrt(values) if recipe.colour_rule == "code" else values / 255
+    offsets = (np.stack(amounts, 1)[:, : len(values)] * recipe.colour * lengths) @ vectors.T
+    return torch.from_numpy(offsets).float()
+
+
+def mix(x: Tensor, labels: Tensor, step: int, recipe: Recipe) -> tuple[Tensor, Tensor, float]:
+    """Mixup or cutmix of a whole batch, as the recipe's shares have it.
+
+    Returns the images, the labels of what was mixed in (each image's neighbour in the batch), and
+    the share of the images that is their own: the weight of their own labels in the loss.
+    """
+
+    def draw(purpose: int) -> float:
+        return float(draws.uniform(recipe.seed, step, np.zeros(1, np.int64), purpose)[0])
+
+    kind = draw(draws.MIX)
+    if kind >= recipe.mixup + recipe.cutmix:
+        return x, labels, 1.0
+    share = draw(draws.MIX_SHARE)
+    others, other_labels = x.roll(1, 0), labels.roll(1, 0)
+    if kind < recipe.mixup:
+        return torch.lerp(others, x, share), other_labels, share
+    side = x.shape[-1]
+    half = math.sqrt(1 - share) * side / 2
+    middles = (draw(draws.MIX_Y) * side, draw(draws.MIX_X) * side)
+    (top, bottom), (left, right) = (
+        (round(max(m - half, 0)), round(min(m + half, side))) for m in middles
+    )
+    x = x.clone()
+    x[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
+    return x, other_labels, 1 - (bottom - top) * (right - left) / side**2
+
+
+def _crops(images: Tensor, y: Tensor, x: Tensor, mirrored: Tensor | None, recipe: Recipe) -> Tensor:
+    """(N, size, size, C) -> float32 (N, C, crop, crop), places y, x drawn in [0, 1)."""
+    device = images.device
+    if recipe.shift:
+        images = F.pad(images, (0, 0, *(recipe.shift,) * 4))
+    span = recipe.size + 2 * recipe.shift - recipe.crop + 1
+    ys = torch.arange(recipe.crop, device=device) + (y * span).long()[:, None]
+    xs = torch.arange(recipe.crop, device=device) + (x * span).long()[:, None]
+    if mirrored is not None:
+        xs = torch.where(mirrored[:, None], xs.flip(1), xs)
+    rows = torch.arange(len(images), device=device)[:, None, None]
+    return images[rows, ys[:, :, None], xs[:, None, :]].permute(0, 3, 1, 2).float()
+
+
+def _boxes(
+    area: Tensor, ratio: Tensor, y: Tensor, x: Tensor, recipe: Recipe
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(height, width, top, left) of each box as fractions of the image; all draws in [0, 1)."""
+    share = recipe.area + area * (1 - recipe.area)
+    low, high = (math.log(r) for r in RATIO)
+    aspect = torch.exp(low + ratio * (high - low))
+    width, height = (share * aspect).sqrt().clamp(max=1), (share / aspect).sqrt().clamp(max=1)
+    return height, width, y * (1 - height), x * (1 - width)
+
+
+def _resized_crops(
+    images: Tensor,
+    height: Tensor,
+    width: Tensor,
+    top: Tensor,
+    left: Tensor,
+    mirrored: Tensor | None,
+    crop: int,
+) -> Tensor:
+    pixels = images.permute(0, 3, 1, 2).float()
+    across = width if mirrored is None else torch.where(mirrored, -width, width)
+    zero = torch.zeros_like(width)
+    theta = torch.stack(
+        [
+            torch.stack([across, zero, 2 * left + width - 1], 1),
+            torch.stack([zero, height, 2 * top + height - 1], 1),
+        ],
+        1,
+    ).float()
+    grid = F.affine_grid(theta, [*pixels.shape[:2], crop, crop], align_corners=False)
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+
+
+def _turned(x: Tensor, angle: Tensor, zoom_y: Tensor, zoom_x: Tensor) -> Tensor:
+    zero = torch.zeros_like(angle)
+    theta = torch.stack(
+        [
+            torch.stack([angle.cos() * zoom_x, -angle.sin() * zoom_y, zero], 1),
+            torch.stack([angle.sin() * zoom_x, angle.cos() * zoom_y, zero], 1),
+        ],
+        1,
+    ).float()
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _with_hole(x: Tensor, y: Tensor, left: Tensor, side: int) -> Tensor:
+    """A square of zeros, which is the mean colour, at a place drawn in [0, 1)."""
+    crop = x.shape[-1]
+    line = torch.arange(crop, device=x.device)
+    top, first = ((place * crop).long()[:, None] - side // 2 for place in (y, left))
+    in_y = (line >= top) & (line < top + side)
+    in_x = (line >= first) & (line < first + side)
+    return x.masked_fill(in_y[:, None, :, None] & in_x[:, None, None, :], 0.0)

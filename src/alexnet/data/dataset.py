@@ -17,6 +17,7 @@ from alexnet.data import draws, fetch
 from alexnet.data.images import decode_image
 from alexnet.data.raw import Source
 from alexnet.data.sources import open_source
+from alexnet.data.statistics import Statistics, measure
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress, say
@@ -148,8 +149,8 @@ class Dataset:
         return self.split("val").resident(self.recipe.workers)
 
     @cached_property
-    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel of train, on the 0-255 scale.
+    def statistics(self) -> Statistics:
+        """What preprocessing needs to know of train.
 
         Exact for slices in memory; of others, over the first 20,000 images of a fixed shuffle.
         """
@@ -157,18 +158,15 @@ class Dataset:
         ids = np.arange(len(train))
         if not isinstance(train.pixels, np.ndarray):
             ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:STATISTICS_IMAGES]
-        counts = np.zeros((train.channels, 256), np.int64)
-        for start in range(0, len(ids), 1024):
-            block = train.read(ids[start : start + 1024])
-            for c in range(train.channels):
-                counts[c] += np.bincount(block[..., c].ravel(), minlength=256)
-        values = np.arange(256)
-        n = counts.sum(1)
-        mean = counts @ values / n
-        std = np.sqrt(counts @ values**2 / n - mean**2)
-        if not (std > 0).all():
+        found = measure(
+            train.read,
+            ids,
+            colours=self.recipe.colour > 0,
+            mean_image=self.recipe.normalize in ("image", "centre"),
+        )
+        if not all(std > 0 for std in found.std):
             raise DataError(f"{self.source.path}: every training image is one constant colour")
-        return tuple(mean.tolist()), tuple(std.tolist())
+        return found
 
     @cached_property
     def digest(self) -> str:
@@ -183,9 +181,11 @@ class Dataset:
                     h.update(f"{file.name}:{file.stat().st_size};".encode())
         return h.hexdigest()[:16]
 
-    def describe(self) -> dict[str, Any]:
-        """What a run directory keeps of its data: enough to test and classify without it."""
-        mean, std = self.statistics
+    def describe(self, measured: Statistics) -> dict[str, Any]:
+        """What a run directory keeps of its data: enough to test and classify without it.
+
+        `measured` is what preprocessing uses: these images' statistics, or those of other weights.
+        """
         counts = {"train": len(self.train), "val": len(self.val)}
         return {
             "kind": self.source.kind,
@@ -194,8 +194,10 @@ class Dataset:
             "classes": list(self.classes),
             "counts": counts,
             "splits": self.describe_splits(),
-            "mean": list(mean),
-            "std": list(std),
+            "mean": list(measured.mean),
+            "std": list(measured.std),
+            "covariance": [list(row) for row in measured.covariance],
+            "mean_image": measured.image_digest,
         }
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 # Purposes. New ones go at the end: a number here is part of every recorded result.
 ORDER, CROP_Y, CROP_X, FLIP, ANGLE, ZOOM_Y, ZOOM_X, CUT_Y, CUT_X, SPLIT, NET, INIT = range(12)
+RED, GREEN, BLUE, AREA, RATIO, MIX, MIX_SHARE, MIX_Y, MIX_X = range(12, 21)
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -33,6 +34,15 @@ def bits(
 def uniform(seed: int, epoch: int, index: NDArray[np.integer], purpose: int) -> NDArray[np.float64]:
     """Uniform on [0, 1), 53 bits. Shapes: (N,) -> (N,)."""
     return (bits(seed, epoch, index, purpose) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def normal(seed: int, epoch: int, index: NDArray[np.integer], purpose: int) -> NDArray[np.float64]:
+    """N(0, 1), by Box and Muller's transform of two 32-bit halves. Shapes: (N,) -> (N,)."""
+    both = bits(seed, epoch, index, purpose)
+    first = ((both >> np.uint64(32)).astype(np.float64) + 1) * 2.0**-32
+    second = (both & np.uint64(0xFFFFFFFF)).astype(np.float64) * 2.0**-32
+    found: NDArray[np.float64] = np.sqrt(-2 * np.log(first)) * np.cos(2 * np.pi * second)
+    return found
 
 
 def permutation(seed: int, epoch: int, n: int, purpose: int = ORDER) -> NDArray[np.intp]:

@@ -1,21 +1,24 @@
-"""A recipe's network and preprocessing, for training and for using what was trained."""
+"""A recipe's network: built, frozen in part, and filled with given weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from alexnet.data import draws
 from alexnet.data.augment import Preprocess
-from alexnet.errors import CheckpointError
+from alexnet.data.statistics import Statistics
+from alexnet.errors import CheckpointError, UsageError
 from alexnet.models.net import Net
 from alexnet.models.zoo import build_model
 from alexnet.recipe import Recipe
 from alexnet.store.checkpoint import Checkpoint
 
 
-def preprocessing(
-    recipe: Recipe, statistics: tuple[tuple[float, ...], tuple[float, ...]]
-) -> Preprocess:
+def preprocessing(recipe: Recipe, statistics: Statistics) -> Preprocess:
     """What every image of a run goes through before the network."""
-    return Preprocess(recipe.size, recipe.crop, recipe.channels, *statistics)
+    return Preprocess(recipe.size, recipe.crop, recipe.channels, statistics, recipe.normalize)
 
 
 def build_net(recipe: Recipe, classes: int) -> Net:
@@ -28,6 +31,12 @@ def build_net(recipe: Recipe, classes: int) -> Net:
         size=recipe.crop,
         dropout=recipe.dropout,
     )
+    for entry in recipe.freeze:
+        model.freeze(entry)
+    for part, _, _ in recipe.part_rates:
+        model.stretch(part)  # refuses what is not there
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UsageError(f"freeze {' '.join(recipe.freeze)} leaves nothing to train: name fewer")
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     return model.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
@@ -49,3 +58,46 @@ def load_weights(model: Net, checkpoint: Checkpoint, recipe: Recipe) -> None:
                 f"{tuple(own[name].shape)}"
             )
     model.load_state_dict(checkpoint.model)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of each tensor: taken over, made anew (with why), or left in the file."""
+
+    taken: list[str]
+    remade: list[str]
+    left: list[str]
+
+    def __str__(self) -> str:
+        said = [f"{len(self.taken)} tensors taken"]
+        if self.remade:
+            said.append(f"made anew: {', '.join(self.remade)}")
+        if self.left:
+            said.append(f"left in the file: {', '.join(self.left)}")
+        return "; ".join(said)
+
+
+def take_weights(model: Net, tensors: Mapping[str, Tensor], source: str) -> Taken:
+    """Starts a network from given weights: what has the same name and shape is taken.
+
+    The head is made anew where the classes differ, and so is whatever else does not fit.
+    CheckpointError where nothing does, or where a tensor holds what is not a number.
+    """
+    own = model.state_dict()
+    fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
+    if not any(v.dim() > 1 for v in fitting.values()):
+        theirs, ours = next(iter(tensors), "nothing"), next(iter(own))
+        raise CheckpointError(
+            f"{source}: no weight fits this network (it has {theirs!r}, the network {ours!r}): "
+            "name the model the weights are of with --model"
+        )
+    for name, value in fitting.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CheckpointError(f"{source}: {name} holds numbers that are not finite")
+    model.load_state_dict({**own, **fitting})
+    remade = [
+        f"{k} ({tuple(v.shape)}, {tuple(tensors[k].shape)} in the file)" if k in tensors else k
+        for k, v in own.items()
+        if k not in fitting
+    ]
+    return Taken(list(fitting), remade, [k for k in tensors if k not in own])

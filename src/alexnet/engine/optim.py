@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import CheckpointError
+from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 
 
@@ -39,18 +40,42 @@ class PaperSGD(torch.optim.Optimizer):
             torch._foreach_add_(weights, velocities)
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser. Vectors (biases, norms) are not decayed unless `decay_biases`."""
-    weights = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": recipe.weight_decay * recipe.decay_biases},
-    ]
+def build_optimizer(model: Net, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser. Vectors (biases, norms) are not decayed unless `decay_biases`.
+
+    Parameters are grouped by what multiplies their rate, see `set_rate`; frozen ones are left out.
+    """
+    covered = {part: set(model.stretch(part)) for part, _, _ in recipe.part_rates}
+    groups: dict[Any, dict[str, Any]] = {}
+    for part in model.parts:
+        factors = [(f, epoch) for name, f, epoch in recipe.part_rates if part in covered[name]]
+        for name, parameter in model.part(part).named_parameters():
+            is_bias = name.endswith("bias")
+            is_vector = is_bias or parameter.dim() <= 1
+            group = groups.setdefault(
+                (tuple(factors), is_bias, is_vector),
+                {
+                    "params": [],
+                    "weight_decay": recipe.weight_decay * (recipe.decay_biases or not is_vector),
+                    "factors": [*factors, (recipe.bias_lr if is_bias else 1.0, 0.0)],
+                },
+            )
+            if parameter.requires_grad:
+                group["params"].append(parameter)
+    found = [group for group in groups.values() if group["params"]]
     if recipe.opt == "sgd":
-        return PaperSGD(groups, recipe.lr, recipe.momentum, recipe.weight_decay)
+        return PaperSGD(found, recipe.lr, recipe.momentum, recipe.weight_decay)
     kind = torch.optim.Adam if recipe.opt == "adam" else torch.optim.AdamW
-    return kind(groups, lr=recipe.lr, fused=True)
+    return kind(found, lr=recipe.lr, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float, epoch: int) -> None:
+    """The learning rate of a step, times each group's factors; of a part's own factors the one
+    that began last holds."""
+    for group in optimizer.param_groups:
+        *factors, (bias, _) = group["factors"]
+        begun = [(since, factor) for factor, since in factors if epoch >= since]
+        group["lr"] = lr * bias * (max(begun, key=lambda b: b[0])[1] if begun else 1.0)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import math
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.data import draws
-from alexnet.data.augment import Preprocess, augment
+from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.data.dataset import Dataset
 from alexnet.data.loader import Batch, read_ahead, read_batch, steps_per_epoch
+from alexnet.data.statistics import Statistics
 from alexnet.engine.evaluate import evaluate
-from alexnet.engine.network import build_net, load_weights, preprocessing
-from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors
+from alexnet.engine.network import build_net, load_weights, preprocessing, take_weights
+from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors, set_rate
 from alexnet.engine.schedule import Watch, learning_rate
 from alexnet.errors import Diverged, Interrupted
 from alexnet.metrics import topk_hits
@@ -56,10 +57,18 @@ class State:
 
 
 def fit(
-    recipe: Recipe, dataset: Dataset, run: RunDir, start: Checkpoint | None, board: Any = None
+    recipe: Recipe,
+    dataset: Dataset,
+    statistics: Statistics,
+    run: RunDir,
+    start: Checkpoint | None,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    board: Any = None,
 ) -> State:
     """Trains from the beginning or from a checkpoint until the recipe's end, saving as it goes.
 
+    `weights` are what a beginning starts from in the place of the seed's, as far as they fit.
     Raises Interrupted, after saving, when SIGINT or SIGTERM arrives, and Diverged when the loss is
     not a number. Weights and metrics are a function of the recipe and the data alone: wherever a
     run is cut and resumed, they are the same bits on the same CPU and thread count.
@@ -68,8 +77,8 @@ def fit(
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
     total = recipe.steps or math.ceil(recipe.epochs * per_epoch)
     eval_steps = max(1, round(recipe.eval_every * per_epoch))
-    preprocess = preprocessing(recipe, dataset.statistics)
-    model, optimizer, state = _begin(recipe, len(dataset.classes), start)
+    preprocess = preprocessing(recipe, statistics)
+    model, optimizer, state = _begin(recipe, len(dataset.classes), start, weights)
     if state.finished:
         return state
     clock = _Clock(state, total, recipe.batch_size)
@@ -166,15 +175,18 @@ def train_step(
     device = sums.device
     labels = batch.labels.to(device, non_blocking=True)
     images = batch.images.to(device, non_blocking=True)
-    x = preprocess.normalize(augment(images, batch.ids, batch.epoch, recipe, preprocess.mean))
+    x = augment(images, batch.ids, batch.epoch, recipe, preprocess)
+    x, other_labels, share = mix(x, labels, batch.step, recipe)
     if recipe.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     torch.manual_seed(draws.net_seed(recipe.seed, batch.step))
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    set_rate(optimizer, lr, batch.epoch)
     with autocast(device, recipe.precision):
         logits = model(x)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    if share < 1:
+        other = F.cross_entropy(logits, other_labels, label_smoothing=recipe.label_smoothing)
+        loss = share * loss + (1 - share) * other
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
@@ -203,7 +215,10 @@ def describe_event(line: dict[str, Any]) -> str:
 
 
 def _begin(
-    recipe: Recipe, classes: int, start: Checkpoint | None
+    recipe: Recipe,
+    classes: int,
+    start: Checkpoint | None,
+    weights: Mapping[str, Tensor] | None,
 ) -> tuple[Net, torch.optim.Optimizer, State]:
     device = pick_device()
     model = build_net(recipe, classes).to(device)
@@ -213,6 +228,8 @@ def _begin(
         load_weights(model, start, recipe)
         load_optimizer(optimizer, model, start.optimizer)
         state = State.from_dict(start.state)
+    elif weights is not None:
+        say(f"weights: {take_weights(model, weights, '--init')}")
     state.sums = state.sums.to(device)
     return model, optimizer, state
 

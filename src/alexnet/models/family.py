@@ -176,11 +176,13 @@ _TORCHVISION_KEYS = {
 }
 
 FAMILY = {
-    "alexnet-2012": Preset(alexnet_2012, 224, sources=_PAPER),
-    "alexnet-2012-code": Preset(alexnet_2012_code, 224, sources=_CODE),
-    "alexnet-2014": Preset(alexnet_2014, 224, sources=_TORCHVISION, keys=_TORCHVISION_KEYS),
-    "alexnet-bn": Preset(alexnet_bn, 224, sources=_SEED_2),
-    "alexnet-caffe": Preset(alexnet_caffe, 227, sources=_BVLC),
-    "alexnet-one-column": Preset(alexnet_one_column, 224, sources=_SEED_0),
-    "caffenet": Preset(caffenet, 227, sources=_REFERENCE),
+    "alexnet-2012": Preset(alexnet_2012, 224, classes=1000, sources=_PAPER),
+    "alexnet-2012-code": Preset(alexnet_2012_code, 224, classes=1000, sources=_CODE),
+    "alexnet-2014": Preset(
+        alexnet_2014, 224, classes=1000, sources=_TORCHVISION, keys=_TORCHVISION_KEYS
+    ),
+    "alexnet-bn": Preset(alexnet_bn, 224, classes=1000, sources=_SEED_2),
+    "alexnet-caffe": Preset(alexnet_caffe, 227, classes=1000, sources=_BVLC),
+    "alexnet-one-column": Preset(alexnet_one_column, 224, classes=1000, sources=_SEED_0),
+    "caffenet": Preset(caffenet, 227, classes=1000, sources=_REFERENCE),
 }

@@ -152,9 +152,12 @@ class Pool(Part):
         return (given[0], *(_slide(self, side) for side in sides))
 
     def build(self, given: Shape) -> nn.Module:
+        if self.kind == "mean":
+            if self.padding == "same":
+                raise UsageError(f"{self.label}: padding 'same' is for max pools only")
+            return nn.AvgPool2d(self.kernel, self.stride, self.padding, self.ceil, False)
         if self.padding != "same":
-            kind = nn.MaxPool2d if self.kind == "max" else nn.AvgPool2d
-            return kind(self.kernel, self.stride, self.padding, ceil_mode=self.ceil)
+            return nn.MaxPool2d(self.kernel, self.stride, self.padding, ceil_mode=self.ceil)
         (top, bottom), (left, right) = (self._pads(side) for side in given[1:])
         pad = nn.ConstantPad2d((left, right, top, bottom), float("-inf"))
         return nn.Sequential(pad, nn.MaxPool2d(self.kernel, self.stride))
@@ -172,8 +175,11 @@ class MeanTo(Part):
     label: str = "avgpool"
 
     def span(self, given: Shape) -> tuple[int, int]:
-        stride = max(given[1] // self.side, 1)
-        return max(given[1] - (self.side - 1) * stride, 1), stride
+        side = max(given[1:])
+        starts = [i * side // self.side for i in range(self.side)]
+        ends = [math.ceil((i + 1) * side / self.side) for i in range(self.side)]
+        window = max(end - start for start, end in zip(starts, ends, strict=True))
+        return window, max(side // self.side, 1)
 
     def shape(self, given: Shape) -> Shape:
         _sides(self, given)
@@ -253,7 +259,12 @@ def _slide(part: Conv | Local | Pool, side: int) -> int:
     if room < 0:
         least = part.kernel - 2 * part.padding
         raise TooSmall(f"{part.label} needs {least} pixels a side and is given {side}")
-    return (math.ceil if part.ceil else math.floor)(room / part.stride) + 1
+    if not part.ceil:
+        return room // part.stride + 1
+    count = math.ceil(room / part.stride) + 1
+    # A pool leaves out a last window that would begin outside.
+    outside = (count - 1) * part.stride >= side + part.padding
+    return count - (isinstance(part, Pool) and outside)
 
 
 def _initialise(layer: Any, std: Std, bias: float, inputs: int) -> nn.Module:

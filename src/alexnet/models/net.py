@@ -28,12 +28,16 @@ LARGEST = 1024  # pixels; where the search for an input that fits ends
 
 @dataclass(frozen=True)
 class Preset:
-    """A named network. `sources` says where each kind of choice comes from (see `compare`);
-    `keys` gives parts another name in the state dict: {"conv1": "features.0"}."""
+    """A named network, with the input and classes it was made for.
+
+    `sources` says where each kind of choice comes from (see `compare`); `keys` gives parts another
+    name in the state dict: {"conv1": "features.0"}.
+    """
 
     spec: Callable[[int], Spec]
     size: int
     channels: int = 3
+    classes: int = 10
     sources: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
 
@@ -52,6 +56,9 @@ def named_parts(spec: Spec) -> list[tuple[str, Part]]:
             named.append((part.label, part))
         else:
             named.append((f"{part.label}{number}", part))
+    names = [name for name, _ in named]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"two parts are called {twice[0]!r}: give one another label")
     return named
 
 
@@ -75,6 +82,8 @@ class Net(nn.Module):
         if dropout is not None:
             spec = [replace(p, rate=dropout) if isinstance(p, Dropout) else p for p in spec]
         self.parts: dict[str, str] = {}
+        self.layers: list[str] = []  # the parts with weights: conv1 ... fc8
+        self._frozen: list[str] = []
         for name, part in named_parts(spec):
             path = (keys or {}).get(name, name)
             home, _, leaf = path.rpartition(".")
@@ -83,12 +92,40 @@ class Net(nn.Module):
             self.get_submodule(home).add_module(leaf, part.build(given))
             given = part.shape(given)
             self.parts[name] = path
+            if isinstance(part, Conv | Local | Linear):
+                self.layers.append(name)
 
     def part(self, name: str) -> nn.Module:
         """The module of a named part. A part that is not there is a UsageError."""
         if name not in self.parts:
             raise UsageError(f"no part {name!r}: there are {', '.join(self.parts)}")
         return self.get_submodule(self.parts[name])
+
+    def stretch(self, entry: str) -> list[str]:
+        """The parts that "conv2" or "conv1..conv5" names: each layer with what follows it."""
+        first, _, last = entry.partition("..")
+        for name in (first, last or first):
+            if name not in self.layers:
+                raise UsageError(f"no layer {name!r}: there are {', '.join(self.layers)}")
+        begin, end = self.layers.index(first), self.layers.index(last or first) + 1
+        if begin >= end:
+            raise UsageError(f"{entry} runs backwards: write {last}..{first}")
+        names = list(self.parts)
+        stop = names.index(self.layers[end]) if end < len(self.layers) else len(names)
+        return names[names.index(first) : stop]
+
+    def freeze(self, entry: str) -> None:
+        """Keeps the parts of a stretch as they are: weights, and the averages of batch norms."""
+        for name in self.stretch(entry):
+            self.part(name).requires_grad_(False)
+            self._frozen.append(name)
+
+    def train(self, mode: bool = True) -> "Net":
+        super().train(mode)
+        for name in self._frozen:
+            if isinstance(self.part(name), nn.modules.batchnorm._BatchNorm):
+                self.part(name).eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         return self.activations(images, ())[0]
@@ -104,7 +141,7 @@ class Net(nn.Module):
             layer = self.get_submodule(path)
             if isinstance(layer, nn.Linear) and x.dim() > 2:
                 x = x.flatten(1)
-            if name == last:
+            if name == last and torch.is_autocast_enabled(x.device.type):
                 with torch.autocast(x.device.type, enabled=False):
                     x = layer(x.float())
             else:

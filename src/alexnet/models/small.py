@@ -145,12 +145,12 @@ _SEED_4 = {
 _CUDA = dict.fromkeys((*_OURS,), "cuda-convnet, example-layers")
 
 SMALL = {
-    "alexnet-28": Preset(alexnet_28, 28, 1, _OURS),
-    "alexnet-32": Preset(alexnet_32, 32, 3, _OURS),
-    "cifar-alexnet": Preset(cifar_alexnet, 32, 3, _SEED_3),
-    "cuda-convnet-11": Preset(cuda_convnet_11, 24, 3, _CUDA),
-    "cuda-convnet-13": Preset(cuda_convnet_13, 24, 3, _CUDA),
-    "cuda-convnet-18": Preset(cuda_convnet_18, 32, 3, _CUDA),
-    "fashion-alexnet": Preset(fashion_alexnet, 28, 1, _OURS),
-    "mnist-alexnet": Preset(mnist_alexnet, 28, 1, _SEED_4),
+    "alexnet-28": Preset(alexnet_28, 28, 1, sources=_OURS),
+    "alexnet-32": Preset(alexnet_32, 32, 3, sources=_OURS),
+    "cifar-alexnet": Preset(cifar_alexnet, 32, 3, sources=_SEED_3),
+    "cuda-convnet-11": Preset(cuda_convnet_11, 24, 3, sources=_CUDA),
+    "cuda-convnet-13": Preset(cuda_convnet_13, 24, 3, sources=_CUDA),
+    "cuda-convnet-18": Preset(cuda_convnet_18, 32, 3, sources=_CUDA),
+    "fashion-alexnet": Preset(fashion_alexnet, 28, 1, sources=_OURS),
+    "mnist-alexnet": Preset(mnist_alexnet, 28, 1, sources=_SEED_4),
 }

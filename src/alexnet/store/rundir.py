@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alexnet.errors import CheckpointError, UsageError
-from alexnet.store.files import DirLock, cannot, read_json, write_json
+from torch import Tensor
 
-_BEGUN = {"recipe.json", "environment.json", "checkpoints", "tensorboard"}
+from alexnet.errors import CheckpointError, UsageError
+from alexnet.store.checkpoint import pack_tensors, unpack_tensors
+from alexnet.store.files import DirLock, cannot, read_bytes, read_json, write_atomic, write_json
+
+_BEGUN = {"mean.safetensors", "recipe.json", "environment.json", "checkpoints", "tensorboard"}
 
 
 class RunDir:
@@ -82,6 +85,18 @@ class RunDir:
     def write_recipe(self, recipe: Mapping[str, Any]) -> None:
         """Write recipe.json atomically; from here on the folder is a run."""
         write_json(self.path / "recipe.json", recipe)
+
+    def write_mean_image(self, image: Tensor) -> None:
+        """Keep the mean image of the training slice, which preprocessing subtracts."""
+        write_atomic(self.path / "mean.safetensors", pack_tensors({"mean": image}))
+
+    def mean_image(self) -> Tensor:
+        """What `write_mean_image` kept. Raises CheckpointError if it is missing or damaged."""
+        path = self.path / "mean.safetensors"
+        found = unpack_tensors(read_bytes(path), path)
+        if "mean" not in found:
+            raise CheckpointError(f"{path} holds no mean image; restore it from a copy")
+        return found["mean"]
 
     def lock(self) -> DirLock:
         """`with run.lock():` keeps other processes from writing this run."""

@@ -1,0 +1,74 @@
+"""alexnet classify: names what images show."""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from alexnet.data.images import IMAGE_SUFFIXES
+from alexnet.errors import AlexNetError, UsageError
+from alexnet.predict import load
+from alexnet.terminal import progress
+
+CLASSIFY_BATCH = 64  # images decoded and shown at a time
+
+
+def classify(
+    run: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    views: int = 1,
+    checkpoint: str = "best",
+    stdin: BinaryIO | None = None,
+) -> dict[str, Any]:
+    """The likeliest classes of images: files, folders (searched whole), "-" for standard input.
+
+    Returns `results` [{path, top: [{class, index, probability}]}] and `errors` [{path, reason}]
+    for the files that could not be read; the others are classified all the same.
+    """
+    if top < 1:
+        raise UsageError(f"top is {top}; it must be at least 1")
+    predictor = load(run, checkpoint)
+    top = min(top, len(predictor.classes))
+    results, errors = [], []
+    paths = list(_find_images(images))
+    with progress("classifying", len(paths), "images") as bar:
+        for start in range(0, len(paths), CLASSIFY_BATCH):
+            block, decoded = paths[start : start + CLASSIFY_BATCH], []
+            for path in block:
+                try:
+                    raw = (stdin or sys.stdin.buffer).read() if path == "-" else Path(path)
+                    decoded.append((path, predictor.decode(raw, name=path)))
+                except AlexNetError as error:
+                    errors.append({"path": path, "reason": str(error)})
+            probabilities = predictor.predict([pixels for _, pixels in decoded], views)
+            for (path, _), row in zip(decoded, probabilities, strict=True):
+                best = np.argsort(-row, kind="stable")[:top]
+                ranked = [
+                    {"class": predictor.classes[i], "index": int(i), "probability": float(row[i])}
+                    for i in best
+                ]
+                results.append({"path": path, "top": ranked})
+            bar.advance(len(block))
+    checkpoint_path = str(predictor.checkpoint)
+    return {"results": results, "errors": errors, "run": str(run), "checkpoint": checkpoint_path}
+
+
+def _find_images(images: Iterable[str | Path]) -> Iterable[str]:
+    for name in map(str, images):
+        if name == "-" or not Path(name).is_dir():
+            yield name
+            continue
+        found = sorted(
+            os.path.join(folder, file)
+            for folder, _, files in os.walk(name)
+            for file in files
+            if Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith(".")
+        )
+        if not found:
+            raise UsageError(f"{name} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        yield from found

@@ -1,0 +1,90 @@
+"""alexnet recipes: what there is, one of it whole, or what differs between two."""
+
+from dataclasses import asdict
+from typing import Any
+
+from alexnet.errors import UsageError
+from alexnet.models.compare import Difference, compare
+from alexnet.models.net import summarize
+from alexnet.models.zoo import MODELS, find_model, model_spec
+from alexnet.recipe import Recipe, nearest
+from alexnet.recipebook import RECIPES, source_of
+
+_APART = ("name", "about", "model")  # what a recipe is called, and what is compared by itself
+
+
+def recipes(
+    name: str | None = None, *, diff: str | None = None, classes: int | None = None
+) -> dict[str, Any]:
+    """All recipes and networks, one whole, or what differs between `name` and `diff`.
+
+    Of a recipe: its fields; of both: the network layer by layer (shapes, parameters, multiply-adds,
+    what the weights start from, receptive field), for `classes` classes. Of two: `differences`,
+    each with `what`, `first`, `second` and the source of each.
+    """
+    if name is None:
+        return {
+            "recipes": [{"name": n, "about": make().about} for n, make in RECIPES.items()],
+            "models": [{"name": n, "about": preset.about} for n, preset in MODELS.items()],
+        }
+    if diff is not None:
+        found = _differences(name, diff, classes)
+        return {"name": name, "other": diff, "differences": [asdict(d) for d in found]}
+    recipe, model = _find(name)
+    preset = find_model(model)
+    classes = classes or preset.classes
+    side = recipe.crop if recipe else preset.size
+    given = (recipe.channels if recipe else preset.channels, side, side)
+    rows = summarize(model_spec(model, classes, given), given)
+    fields = {**recipe.to_dict(), "digest": recipe.digest} if recipe else {}
+    return {
+        "about": preset.about,
+        **fields,
+        "model": model,
+        "input": list(given),
+        "classes": classes,
+        "parameters": sum(row.parameters for row in rows),
+        "macs": sum(row.macs for row in rows),
+        "layers": [asdict(row) for row in rows],
+        "sources": dict(preset.sources),
+    }
+
+
+def _find(name: str) -> tuple[Recipe | None, str]:
+    """A recipe and its network, or a network alone."""
+    if name in RECIPES:
+        recipe = RECIPES[name]()
+        return recipe, recipe.model
+    if name in MODELS:
+        return None, name
+    raise UsageError(f"no recipe or network {name!r}{nearest(name, [*RECIPES, *MODELS])}")
+
+
+def _differences(name: str, other: str, classes: int | None) -> list[Difference]:
+    (first, model), (second, twin) = _find(name), _find(other)
+    found = []
+    if first is not None and second is not None:
+        mine, theirs = first.to_dict(), second.to_dict()
+        found = [
+            Difference(
+                key,
+                _text(mine[key]),
+                _text(theirs[key]),
+                source_of(name, key),
+                source_of(other, key),
+            )
+            for key in mine
+            if key not in _APART and mine[key] != theirs[key]
+        ]
+    if model != twin:
+        presets = find_model(model), find_model(twin)
+        found += compare(*presets, classes or max(p.classes for p in presets))
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)

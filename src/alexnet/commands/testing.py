@@ -1,0 +1,103 @@
+"""alexnet test: every image of a split through a run's network."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from alexnet import figures
+from alexnet.data.dataset import open_dataset
+from alexnet.engine.evaluate import evaluate
+from alexnet.errors import DataError
+from alexnet.predict import load
+from alexnet.store.rundir import RunDir
+from alexnet.terminal import progress, say
+
+
+def test(
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: str = "test",
+    views: int = 1,
+    checkpoint: str = "best",
+) -> dict[str, Any]:
+    """Every image of a split through a run's network, never a sample.
+
+    Returns loss, top-1 and top-5 with 95 % intervals and under three tie rules, right and total
+    per class, and the pictures made: the confusion matrix and the surest mistakes.
+    """
+    predictor = load(run, checkpoint)
+    recipe, described = predictor.recipe, predictor.data
+    dataset = open_dataset(recipe, data or described["path"] or described["kind"])
+    if dataset.classes != predictor.classes:
+        odd = sorted(set(dataset.classes) ^ set(predictor.classes))
+        raise DataError(
+            f"{dataset.source.path} has other classes than {run} was trained on "
+            f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
+        )
+    part = dataset.split(split).resident(recipe.workers)
+    probabilities = np.empty((len(part), len(dataset.classes)), np.float32)
+    began = time.monotonic()
+    with progress(f"testing {split}", len(part), "images") as bar:
+
+        def keep(first: int, block: torch.Tensor) -> None:
+            probabilities[first : first + len(block)] = block.numpy()
+            bar.advance(len(block))
+
+        tally = evaluate(
+            predictor.model,
+            part,
+            predictor.preprocess,
+            len(dataset.classes),
+            views=views,
+            precision=recipe.precision,
+            batch=recipe.eval_batch,
+            workers=recipe.workers,
+            each=keep,
+        )
+    wall = time.monotonic() - began
+    if warning := tally.tie_warning():
+        say(f"warning: {warning}")
+    drawn = _draw_test(predictor.run, part, probabilities, tally.confusion.numpy(), split, views)
+    classes = zip(dataset.classes, tally.per_class(), strict=True)
+    result = {
+        **tally.figures(),
+        "split": split,
+        "views": views,
+        "images_per_s": round(len(part) / wall, 1),
+        "wall_s": round(wall, 2),
+        "run": str(run),
+        "checkpoint": str(predictor.checkpoint),
+        "data": dataset.source.path or dataset.source.kind,
+        "per_class": [{"class": c, "right": right, "n": n} for c, (right, n) in classes],
+        "figures": [str(path) for path in drawn],
+    }
+    predictor.run.log({"event": "test", **result})
+    predictor.run.close()
+    return result
+
+
+def _draw_test(
+    run: RunDir, part: Any, probabilities: Any, confusion: Any, split: str, views: int
+) -> list[Path]:
+    classes = run.recipe["data"]["classes"]
+    said = probabilities.argmax(1)
+    sure = probabilities.max(1)
+    wrong = np.flatnonzero(said != part.labels)
+    wrong = wrong[np.argsort(-sure[wrong], kind="stable")][:24]
+    suffix = split if views == 1 else f"{split}-{views}-views"
+    paths = [run.figures / f"confusion-{suffix}.png", run.figures / f"mistakes-{suffix}.png"]
+    figures.draw_confusion(confusion, classes, paths[0], f"{run.path.name}, {split}")
+    figures.draw_mistakes(
+        part.read(wrong) if len(wrong) else np.zeros((0, 1, 1, 1), np.uint8),
+        part.labels[wrong],
+        said[wrong],
+        sure[wrong],
+        classes,
+        paths[1],
+        f"{run.path.name}, {split}: the surest of {(said != part.labels).sum():,} mistakes",
+    )
+    return paths

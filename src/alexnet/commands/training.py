@@ -1,0 +1,218 @@
+"""alexnet train: a recipe from its beginning, or a run from where it stopped."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from alexnet import figures
+from alexnet.data.dataset import Dataset, open_dataset
+from alexnet.data.loader import steps_per_epoch
+from alexnet.data.sources import open_source
+from alexnet.data.statistics import Statistics
+from alexnet.engine.network import build_net
+from alexnet.engine.train import fit
+from alexnet.errors import DataError, UsageError
+from alexnet.models.layers import BatchNorm
+from alexnet.models.zoo import model_spec
+from alexnet.predict import read_recipe, read_statistics
+from alexnet.recipe import Recipe
+from alexnet.recipebook import choose_recipe, find_recipe
+from alexnet.runtime import changed_since, choose_precision, environment, pick_device
+from alexnet.store.board import Board
+from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, load_latest
+from alexnet.store.files import read_json, sha256_of, write_json
+from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
+from alexnet.store.weights import read_weights
+from alexnet.terminal import say
+
+RUNS = Path("runs")
+INHERITED = ("model", "channels", "size", "crop", "normalize")  # from --init RUN
+
+
+def train(
+    recipe: str | Recipe | None = None,
+    *,
+    data: str | Path | None = None,
+    run: str | Path | None = None,
+    resume: bool = False,
+    tensorboard: bool = False,
+    init: str | Path | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Trains a recipe, or continues a run.
+
+    `fields` replace fields of the recipe. Without recipe and data it is `digits`; with data alone
+    a recipe is chosen and said why. `init` is a run or a file of weights to start from: of a run
+    the network and what its images go through come along, unless `fields` say otherwise; the head
+    is made anew where the classes differ. Returns the figures of the best validation, run and
+    checkpoint.
+    """
+    if resume:
+        if init is not None:
+            raise UsageError("--init starts a run and --resume continues one: leave one out")
+        return _resume(recipe, data, run, tensorboard, fields)
+    if recipe is None and data is not None:
+        recipe, why = choose_recipe(open_source(data))
+        say(why)
+    chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
+    given = _read_init(init, fields) if init is not None else _Given()
+    chosen = chosen.replace(**given.inherited).replace(**fields)
+    if given.inherited:
+        kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
+        say(f"from {init}: {kept}")
+    chosen = chosen.replace(precision=choose_precision(chosen.precision, pick_device()))
+    dataset = open_dataset(chosen, data)
+    folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
+    with folder.lock():
+        try:
+            spec = model_spec(
+                chosen.model, len(dataset.classes), (chosen.channels, chosen.crop, chosen.crop)
+            )
+            if chosen.batch_size == 1 and any(isinstance(part, BatchNorm) for part in spec):
+                raise UsageError(
+                    f"batch_size is 1, and the batch norms of {chosen.model} need at least 2 "
+                    "images: use --batch-size 2"
+                )
+            if chosen.freeze or chosen.part_lr:
+                build_net(chosen, len(dataset.classes))  # refuses parts that are not there
+            steps_per_epoch(len(dataset.train), chosen.batch_size)
+            statistics = given.statistics or dataset.statistics
+            described = dataset.describe(statistics)
+            _announce(chosen, dataset)
+            saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
+            if given.weights is not None:
+                saved["init"] = {"path": str(init), "sha256": given.digest}
+            if statistics.image is not None:
+                folder.write_mean_image(statistics.image)
+            write_json(folder.path / "environment.json", environment())
+            folder.write_recipe(saved)
+            return _fit(chosen, dataset, statistics, folder, None, tensorboard, given.weights)
+        except BaseException:
+            if not (folder.checkpoints / "last").is_symlink():  # there is nothing to continue
+                shutil.rmtree(folder.path, ignore_errors=True)  # it was empty before
+            raise
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What --init brings: weights, and of a run also recipe fields and statistics."""
+
+    weights: Mapping[str, Tensor] | None = None
+    digest: str = ""
+    inherited: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Statistics | None = None
+
+
+def _read_init(init: str | Path, fields: dict[str, Any]) -> _Given:
+    path = Path(init)
+    if not path.is_dir():
+        weights = read_weights(path)
+        return _Given(weights, sha256_of(path))
+    run = RunDir.open(path)
+    recipe, described = read_recipe(run)
+    checkpoint = load_checkpoint(find_checkpoint(run.checkpoints))
+    digest = sha256_of(checkpoint.path / "model.safetensors")
+    inherited = {name: getattr(recipe, name) for name in INHERITED if name not in fields}
+    # Statistics are of images as that run stored them; for any others they are measured anew.
+    same = not set(fields) & {"channels", "size", "crop", "normalize"}
+    statistics = read_statistics(run, described) if same else None
+    return _Given(checkpoint.model, digest, inherited, statistics)
+
+
+def _resume(
+    recipe: str | Recipe | None,
+    data: str | Path | None,
+    run: str | Path | None,
+    tensorboard: bool,
+    fields: dict[str, Any],
+) -> dict[str, Any]:
+    named = recipe.name if isinstance(recipe, Recipe) else recipe
+    path = Path(run) if run else _latest(named)
+    folder = RunDir.open(path)
+    with folder.lock():
+        saved, described = read_recipe(folder)
+        asked = saved.replace(**fields)
+        if named is not None and named != saved.name:
+            raise UsageError(f"{path} is a run of {saved.name!r}, not of {named!r}: name its own")
+        if changed := saved.conflicts(asked):
+            name = changed[0]
+            raise UsageError(
+                f"{name} is {getattr(saved, name)!r} in {path} and {getattr(asked, name)!r} was "
+                "asked for: a continued run keeps its recipe; drop that, or start a new run"
+            )
+        start = load_latest(folder.checkpoints, say)
+        dataset = open_dataset(asked, data or described["path"] or described["kind"])
+        if dataset.digest != described["digest"]:
+            raise DataError(
+                f"the data in {dataset.source.path} changed since {path} began "
+                f"(digest {described['digest']} then, {dataset.digest} now): "
+                "put it back, name the old one with --data, or start a new run"
+            )
+        if moved := changed_since(read_json(folder.path / "environment.json")):
+            say(f"warning: not the machine it began on, so bits may differ: {moved}")
+        folder.log({"event": "resume", "step": start.step})
+        say(f"continuing {path} from step {start.step:,}")
+        statistics = read_statistics(folder, described)
+        return _fit(asked, dataset, statistics, folder, start, tensorboard)
+
+
+def _latest(name: str | None) -> Path:
+    names = [name] if name else sorted({p.name.rpartition("-")[0] for p in RUNS.glob("*-*")})
+    found = [path for n in names if n and (path := latest_run(RUNS, n))]
+    if not found:
+        wanted = f"run of {name!r}" if name else "run"
+        raise UsageError(
+            f"--resume: there is no {wanted} in {RUNS.absolute()} to continue: name one with "
+            "--run DIR, or leave --resume out to start one"
+        )
+    return max(found, key=lambda path: (path / "recipe.json").stat().st_mtime)
+
+
+def _announce(recipe: Recipe, dataset: Dataset) -> None:
+    n_train, n_val = len(dataset.train), len(dataset.val)
+    say(
+        f"recipe {recipe.name} ({recipe.model}, {recipe.opt}, {recipe.schedule}, seed "
+        f"{recipe.seed}, {recipe.precision}): {n_train:,} images to train on, {n_val:,} to "
+        f"validate, {len(dataset.classes)} classes"
+    )
+    say(f"splits: {dataset.describe_splits()}; test is not read here")
+
+
+def _fit(
+    recipe: Recipe,
+    dataset: Dataset,
+    statistics: Statistics,
+    folder: RunDir,
+    start: Any,
+    tensorboard: bool,
+    weights: Mapping[str, Tensor] | None = None,
+) -> dict[str, Any]:
+    board = Board(folder.path, start.step if start else 0) if tensorboard else None
+    try:
+        state = fit(recipe, dataset, statistics, folder, start, weights=weights, board=board)
+    finally:
+        if board is not None:
+            board.close()
+        folder.close()
+    events = folder.events()
+    validations = (e for e in events if e["event"] == "val")
+    best = next((e for e in validations if e["step"] == state.watch.best_step), {})
+    curves = folder.figures / "curves.png"
+    figures.draw_curves(events, curves, f"{recipe.name}, seed {recipe.seed}")
+    result = {k: best.get(k) for k in ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n")}
+    return {
+        **result,
+        "run": str(folder.path),
+        "checkpoint": str(find_checkpoint(folder.checkpoints, "best")),
+        "recipe": recipe.name,
+        "step": state.step,
+        "best_step": state.watch.best_step,
+        "finished": state.finished,
+        "images_per_s": round(state.step * recipe.batch_size / max(state.seconds, 1e-9), 1),
+        "wall_s": round(state.seconds, 2),
+        "figures": [str(curves)],
+    }
