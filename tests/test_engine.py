@@ -15,6 +15,7 @@ from alexnet.data import draws
 from alexnet.data.augment import Preprocess, augment
 from alexnet.data.dataset import Slice, open_dataset
 from alexnet.data.loader import read_ahead, read_batch, steps_per_epoch
+from alexnet.data.statistics import Statistics
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.optim import PaperSGD, build_optimizer, load_optimizer, optimizer_tensors
 from alexnet.engine.schedule import Watch, learning_rate
@@ -194,7 +195,7 @@ def test_label_smoothing_is_the_formula() -> None:
     images = torch.randint(0, 256, (4, 28, 28, 1), dtype=torch.uint8)
     split = Slice("train", np.array([3, 1, 0, 7]), images.numpy(), 28, 1)
     batch = read_batch(split, recipe.replace(batch_size=4), 0)
-    preprocess = Preprocess(28, 28, 1, (10.0,), (50.0,))
+    preprocess = Preprocess(28, 28, 1, Statistics((10.0,), (50.0,), ()))
     with torch.no_grad():
         x = (batch.images.permute(0, 3, 1, 2).float() - 10) / 50
         log_p = model(x).double().log_softmax(1)
@@ -344,6 +345,12 @@ def test_read_ahead_keeps_the_order_and_raises(workers: int) -> None:
 # Augmentation
 
 
+def untouched(size: int, crop: int, channels: int = 3) -> Preprocess:
+    """Preprocessing that leaves the numbers as they are."""
+    nothing = Statistics((0.0,) * channels, (1.0,) * channels, ())
+    return Preprocess(size, crop, channels, nothing)
+
+
 def photos(n: int, size: int, channels: int = 3) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(1, 256, (n, size, size, channels), generator=generator, dtype=torch.uint8)
@@ -355,7 +362,7 @@ def test_crop_shift_and_flip_against_a_loop(size: int, crop: int, shift: int, fl
     recipe = Recipe(size=size, crop=crop, shift=shift, flip=flip, seed=3)
     n, epoch = 40, 5
     images, ids = photos(n, size), np.arange(100, 100 + n)
-    found = augment(images, ids, epoch, recipe, (0.0, 0.0, 0.0))
+    found = augment(images, ids, epoch, recipe, untouched(size, crop))
     span = size + 2 * shift - crop + 1
     places, mirrors = set(), 0
     for i in range(n):
@@ -378,14 +385,16 @@ def test_crop_shift_and_flip_against_a_loop(size: int, crop: int, shift: int, fl
 
 def test_cutout_hides_a_square_in_the_mean_colour() -> None:
     recipe, images = Recipe(size=12, crop=12, cutout=4, seed=1), photos(60, 12)
-    whole = augment(images, np.arange(60), 0, recipe.replace(cutout=0), (0.0,) * 3)
-    found = augment(images, np.arange(60), 0, recipe, (-1.0, -2.0, -3.0))
+    colours = Statistics((-1.0, -2.0, -3.0), (2.0, 2.0, 2.0), ())
+    preprocess = Preprocess(12, 12, 3, colours)
+    whole = augment(images, np.arange(60), 0, recipe.replace(cutout=0), preprocess)
+    found = augment(images, np.arange(60), 0, recipe, preprocess)
     sizes = set()
     for i in range(60):
-        hidden = found[i, 0] == -1
+        hidden = found[i, 0] == 0  # which no pixel is: they are 1 and more, the mean is below 0
         rows, columns = hidden.any(1), hidden.any(0)
         assert hidden.sum() == rows.sum() * columns.sum() > 0
-        assert (torch.tensor([-1.0, -2.0, -3.0]) == found[i][:, hidden].T).all()
+        assert (found[i][:, hidden] == 0).all()
         assert torch.equal(found[i][:, ~hidden], whole[i][:, ~hidden])
         sizes.add((int(rows.sum()), int(columns.sum())))
     assert max(sizes) == (4, 4)
@@ -399,7 +408,7 @@ def test_rotation_and_scale_stay_within_their_bounds() -> None:
 
     def centre(**fields: Any) -> tuple[torch.Tensor, torch.Tensor]:
         recipe = Recipe(size=41, crop=41, channels=1, **fields)
-        x = augment(image, ids, 0, recipe, (0.0,))[:, 0]
+        x = augment(image, ids, 0, recipe, untouched(41, 41, 1))[:, 0]
         return (x.sum(1) * line).sum(1) / x.sum((1, 2)), (x.sum(2) * line).sum(1) / x.sum((1, 2))
 
     x, y = centre(rotate=20.0)
@@ -416,16 +425,16 @@ def test_rotation_and_scale_stay_within_their_bounds() -> None:
 def test_augmentation_depends_on_the_image_and_the_epoch_and_not_on_the_batch() -> None:
     recipe = Recipe(size=12, crop=10, shift=2, flip=True, rotate=10.0, scale=0.1, cutout=3)
     images, ids = photos(8, 12), np.arange(8)
-    whole = augment(images, ids, 4, recipe, (9.0,) * 3)
-    part = augment(images[[5, 2]], ids[[5, 2]], 4, recipe, (9.0,) * 3)
+    whole = augment(images, ids, 4, recipe, untouched(12, 10))
+    part = augment(images[[5, 2]], ids[[5, 2]], 4, recipe, untouched(12, 10))
     torch.testing.assert_close(part, whole[[5, 2]], rtol=1e-6, atol=1e-4)
-    assert not torch.equal(augment(images, ids, 5, recipe, (9.0,) * 3), whole)
+    assert not torch.equal(augment(images, ids, 5, recipe, untouched(12, 10)), whole)
     other = recipe.replace(seed=1)
-    assert not torch.equal(augment(images, ids, 4, other, (9.0,) * 3), whole)
+    assert not torch.equal(augment(images, ids, 4, other, untouched(12, 10)), whole)
 
 
 def test_views_are_separate_crops() -> None:
-    preprocess = Preprocess(9, 6, 3, (100.0, 110.0, 120.0), (50.0, 60.0, 70.0))
+    preprocess = Preprocess(9, 6, 3, Statistics((100.0, 110.0, 120.0), (50.0, 60.0, 70.0), ()))
     images = photos(4, 9)
     x = (images.permute(0, 3, 1, 2).float() - torch.tensor([100.0, 110, 120])[:, None, None]) / (
         torch.tensor([50.0, 60, 70])[:, None, None]
@@ -440,12 +449,12 @@ def test_views_are_separate_crops() -> None:
     assert torch.equal(preprocess.views(images, 5), ten[:5])
     assert torch.equal(preprocess.views(images, 1), ten[:1])
     with pytest.raises(UsageError, match="--views 1"):
-        Preprocess(6, 6, 3, (0.0,) * 3, (1.0,) * 3).views(images, 5)
+        untouched(6, 6).views(images, 5)
 
 
 def test_views_are_averaged_after_the_softmax() -> None:
     model = build_model("cifar-alexnet", 10, size=16).eval()
-    preprocess = Preprocess(20, 16, 3, (128.0,) * 3, (60.0,) * 3)
+    preprocess = Preprocess(20, 16, 3, Statistics((128.0,) * 3, (60.0,) * 3, ()))
     images = photos(6, 20)
     split = Slice("test", np.array([0, 1, 2, 3, 4, 5]), images.numpy(), 20, 3)
     kept: list[torch.Tensor] = []

@@ -65,7 +65,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_pictures() -> Iterator[None]:
     """Drawing the curves takes longer than these runs, and other tests look at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands.figures, "draw_curves", lambda *_: None)
+        patch.setattr(commands.training.figures, "draw_curves", lambda *_: None)
         yield
 
 
@@ -315,8 +315,9 @@ def half(references: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "save_checkpoint", save_and_die)
+        data = open_dataset(recipe, described["path"])
         with pytest.raises(Cut):
-            engine.fit(recipe, open_dataset(recipe, described["path"]), folder, None)
+            engine.fit(recipe, data, data.statistics, folder, None)
     folder.close()
     assert os.readlink(run / "checkpoints/last") == "step-15"
     return run

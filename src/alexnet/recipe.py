@@ -12,7 +12,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -227,6 +227,11 @@ class Recipe:
         """Names of the fields in which two recipes differ and by which a result could differ."""
         mine, theirs = self.to_dict(), other.to_dict()
         return [k for k in mine if mine[k] != theirs[k] and k not in _FREE]
+
+
+def first_line(recipe: Callable[[], Recipe]) -> str:
+    """What a function that makes a recipe says of it."""
+    return (recipe.__doc__ or "").splitlines()[0]
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:

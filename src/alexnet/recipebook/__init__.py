@@ -1,0 +1,118 @@
+"""The recipes that come with alexnet: functions that return a complete frozen recipe."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from alexnet.data.images import image_size
+from alexnet.data.raw import Source
+from alexnet.errors import UsageError
+from alexnet.recipe import Recipe, nearest
+from alexnet.recipebook.imagenet import (
+    bn,
+    caffe,
+    code_2012,
+    modern,
+    one_weird_trick_2014,
+    paper_2010,
+    paper_2012,
+    seed_000,
+    seed_002,
+)
+from alexnet.recipebook.small import (
+    cifar10,
+    digits,
+    fashion_mnist,
+    mnist,
+    photos,
+    seed_003,
+    seed_004,
+)
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "fashion-mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "photos": photos,
+    "seed-003": seed_003,
+    "seed-004": seed_004,
+    "paper-2012": paper_2012,
+    "paper-2010": paper_2010,
+    "code-2012": code_2012,
+    "caffe": caffe,
+    "one-weird-trick-2014": one_weird_trick_2014,
+    "bn": bn,
+    "seed-000": seed_000,
+    "seed-002": seed_002,
+    "modern": modern,
+}
+
+# Where the fields of a recipe come from: one place for all, and those that have another.
+_SOURCES: dict[str, tuple[str, dict[str, str]]] = {
+    "paper-2012": (
+        "paper, section 5",
+        {
+            "size": "paper, section 2",
+            "normalize": "paper, section 2",
+            "crop": "paper, section 4.1",
+            "flip": "paper, section 4.1",
+            "colour": "paper, section 4.1",
+            "colour_rule": "paper, section 4.1",
+            "decay_biases": "the paper's update makes no exception",
+        },
+    ),
+    "code-2012": ("2012 code, layer file 145 and its log", {}),
+    "caffe": (
+        "Caffe, models/bvlc_alexnet/solver.prototxt",
+        dict.fromkeys(
+            ("crop", "normalize", "colour", "bias_lr", "decay_biases", "batch_size"),
+            "Caffe, models/bvlc_alexnet/train_val.prototxt",
+        ),
+    ),
+    "one-weird-trick-2014": (
+        "cuda-convnet2, layers/layer-params-223-ce2-1gpu.cfg",
+        {"normalize": "torchvision"},
+    ),
+    "seed-000": ("seeds/000 and 001", {"flip": "ours", "schedule": "its closing note"}),
+    "seed-002": ("seeds/002", {"lr": "Adam's default", "batch_size": "ours"}),
+    "seed-003": ("seeds/003", {"batch_size": "see docs/decisions.md, 8"}),
+    "seed-004": ("seeds/004", {}),
+}
+_SOURCES["paper-2010"] = _SOURCES["paper-2012"]
+
+
+def source_of(recipe: str, field: str) -> str:
+    """Where a field of a recipe comes from; "ours" for what was decided here."""
+    general, special = _SOURCES.get(recipe, ("ours", {}))
+    return special.get(field, general)
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe by name; a misspelt one gets the nearest."""
+    if name not in RECIPES:
+        raise UsageError(f"unknown recipe {name!r}{nearest(name, RECIPES)}")
+    return RECIPES[name]()
+
+
+def choose_recipe(source: Source) -> tuple[Recipe, str]:
+    """A recipe for data that came without one, and a line that says why."""
+    what = source.path or source.kind
+    if source.kind == "digits":
+        return digits(), f"{what}: 5,000 digits, so the recipe is digits"
+    if source.kind == "idx":
+        clothes = "Sneaker" in source.classes
+        name = "fashion-mnist" if clothes else "mnist"
+        return find_recipe(name), f"{what}: IDX files of 28-pixel grey images, so it is {name}"
+    if source.kind == "cifar10":
+        return cifar10(), f"{what}: CIFAR-10's own format, so the recipe is cifar10"
+    images = source.load(source.parts[0]).images
+    first = images[0]
+    side = min(first.shape[:2] if isinstance(first, np.ndarray) else image_size(first))
+    if side <= 40:
+        return cifar10(), f"{what}: a folder of {side}-pixel images, so the recipe is cifar10"
+    recipe = photos()
+    few = len(images) // 4  # a batch must fit in what the splits leave of a small set
+    if few < recipe.batch_size:
+        recipe = recipe.replace(batch_size=max(few, 2))
+    return recipe, f"{what}: a folder of photos of {side} pixels and more, so the recipe is photos"
