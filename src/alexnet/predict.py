@@ -13,11 +13,12 @@ from PIL import Image as Pillow
 from alexnet.data.augment import Preprocess
 from alexnet.data.images import decode_image, fit_image
 from alexnet.data.statistics import Statistics
+from alexnet.engine.evaluate import predict_views
 from alexnet.engine.network import build_net, load_weights, preprocessing
 from alexnet.errors import CheckpointError, DataError
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
-from alexnet.runtime import autocast, pick_device
+from alexnet.runtime import pick_device
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
 
@@ -54,11 +55,8 @@ class Predictor:
             return np.empty((0, len(self.classes)), np.float32)
         device = next(self.model.parameters()).device
         pixels = torch.from_numpy(np.stack([self.decode(image) for image in images])).to(device)
-        crops = self.preprocess.views(pixels, views)
-        with autocast(device, self.recipe.precision):
-            logits = self.model(crops.flatten(0, 1)).float()
-        probabilities = logits.softmax(1).unflatten(0, (views, -1)).mean(0)
-        return np.asarray(probabilities.cpu().numpy(), np.float32)
+        _, log_p = predict_views(self.model, pixels, self.preprocess, views, self.recipe.precision)
+        return np.asarray(log_p.exp().cpu().numpy(), np.float32)
 
 
 def load(run: str | Path, checkpoint: str = "best") -> Predictor:

@@ -33,11 +33,7 @@ def choose_precision(asked: str, device: torch.device) -> str:
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return "fp32"
-    return "bf16" if "amx_bf16" in flags else "fp32"
+    return "bf16" if "amx_bf16" in _cpuinfo() else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
@@ -46,16 +42,26 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def cpu_name() -> str:
+    """The processor's model, as well as the system knows it."""
+    names = (x for x in _cpuinfo().splitlines() if x.startswith("model name"))
+    name = next(names, "").partition(":")[2].strip()
+    return name or platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
 
 
 def environment() -> dict[str, Any]:
     """Versions, hardware and the commit of the code, for `environment.json` and records."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return {**_machine(), **_commit(), "command": command}
+
+
+def _machine() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -63,15 +69,13 @@ def environment() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": gpu,
-        **_commit(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
 def changed_since(before: dict[str, Any]) -> str:
     """What differs between a recorded environment and this one, where bits may depend on it."""
-    now = environment()
+    now = _machine()
     keys = ("cpu", "gpu", "threads", "packages")
     found = [f"{k} was {before.get(k)}, is {now[k]}" for k in keys if before.get(k) != now[k]]
     return "; ".join(found)

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 
 from alexnet import figures
-from alexnet.data.dataset import open_dataset
+from alexnet.data.dataset import Slice, reopen_dataset
 from alexnet.engine.evaluate import evaluate
 from alexnet.errors import DataError
-from alexnet.predict import load
-from alexnet.store.rundir import RunDir
+from alexnet.predict import Predictor, load
 from alexnet.terminal import progress, say
 
 
@@ -31,7 +30,7 @@ def test(
     """
     predictor = load(run, checkpoint)
     recipe, described = predictor.recipe, predictor.data
-    dataset = open_dataset(recipe, data or described["path"] or described["kind"])
+    dataset = reopen_dataset(recipe, described, data)
     if dataset.classes != predictor.classes:
         odd = sorted(set(dataset.classes) ^ set(predictor.classes))
         raise DataError(
@@ -61,7 +60,8 @@ def test(
     wall = time.monotonic() - began
     if warning := tally.tie_warning():
         say(f"warning: {warning}")
-    drawn = _draw_test(predictor.run, part, probabilities, tally.confusion.numpy(), split, views)
+    suffix = split if views == 1 else f"{split}-{views}-views"
+    drawn = _draw_test(predictor, part, probabilities, tally.confusion.numpy(), suffix)
     classes = zip(dataset.classes, tally.per_class(), strict=True)
     result = {
         **tally.figures(),
@@ -81,23 +81,23 @@ def test(
 
 
 def _draw_test(
-    run: RunDir, part: Any, probabilities: Any, confusion: Any, split: str, views: int
+    predictor: Predictor, part: Slice, probabilities: Any, confusion: Any, suffix: str
 ) -> list[Path]:
-    classes = run.recipe["data"]["classes"]
+    run, classes = predictor.run, predictor.classes
     said = probabilities.argmax(1)
     sure = probabilities.max(1)
     wrong = np.flatnonzero(said != part.labels)
+    count = len(wrong)
     wrong = wrong[np.argsort(-sure[wrong], kind="stable")][:24]
-    suffix = split if views == 1 else f"{split}-{views}-views"
     paths = [run.figures / f"confusion-{suffix}.png", run.figures / f"mistakes-{suffix}.png"]
-    figures.draw_confusion(confusion, classes, paths[0], f"{run.path.name}, {split}")
+    figures.draw_confusion(confusion, classes, paths[0], f"{run.path.name}, {part.name}")
     figures.draw_mistakes(
-        part.read(wrong) if len(wrong) else np.zeros((0, 1, 1, 1), np.uint8),
+        part.read(wrong) if count else np.zeros((0, 1, 1, 1), np.uint8),
         part.labels[wrong],
         said[wrong],
         sure[wrong],
         classes,
         paths[1],
-        f"{run.path.name}, {split}: the surest of {(said != part.labels).sum():,} mistakes",
+        f"{run.path.name}, {part.name}: the surest of {count:,} mistakes",
     )
     return paths

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from alexnet import figures
-from alexnet.data.dataset import Dataset, open_dataset
+from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
@@ -145,7 +145,7 @@ def _resume(
                 "asked for: a continued run keeps its recipe; drop that, or start a new run"
             )
         start = load_latest(folder.checkpoints, say)
-        dataset = open_dataset(asked, data or described["path"] or described["kind"])
+        dataset = reopen_dataset(asked, described, data)
         if dataset.digest != described["digest"]:
             raise DataError(
                 f"the data in {dataset.source.path} changed since {path} began "

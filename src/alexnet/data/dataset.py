@@ -217,6 +217,13 @@ def open_dataset(recipe: Recipe, data: str | Path | None = None) -> Dataset:
     return Dataset(open_source(path), recipe)
 
 
+def reopen_dataset(
+    recipe: Recipe, described: dict[str, Any], data: str | Path | None = None
+) -> Dataset:
+    """The data of a run, where its description says it is, or the folder given instead."""
+    return open_dataset(recipe, data or described["path"] or described["kind"])
+
+
 def _fit(images: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.uint8]:
     """Arrays as a recipe stores them: its channels, shorter side to size, centre square."""
     n, height, width, channels = images.shape

@@ -13,6 +13,23 @@ from alexnet.metrics import Tally
 from alexnet.runtime import autocast
 
 
+def predict_views(
+    model: nn.Module, images: Tensor, preprocess: Preprocess, views: int, precision: str
+) -> tuple[Tensor, Tensor]:
+    """What to rank classes by, and their log-probabilities.
+
+    Shapes: uint8 (N, size, size, C) -> (N, K) twice. Of one view the first are the logits, in
+    which no two tie by rounding; of several the mean of the softmax outputs.
+    """
+    crops = preprocess.views(images, views)
+    with autocast(images.device, precision):
+        logits = model(crops.flatten(0, 1)).float()
+    if views == 1:
+        return logits, logits.log_softmax(1)
+    mean = logits.softmax(1).reshape(views, len(images), -1).mean(0)
+    return mean, mean.log()
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
@@ -39,14 +56,8 @@ def evaluate(
     starts = range(0, len(split), max(batch // views, 1))
     for block in read_ahead(lambda i: read_in_order(split, i, starts.step), starts, workers):
         labels = block.labels.to(device)
-        crops = preprocess.views(block.images.to(device, non_blocking=True), views)
-        with autocast(device, precision):
-            logits = model(crops.flatten(0, 1)).float()
-        if views == 1:
-            scores, log_p = logits, logits.log_softmax(1)
-        else:
-            scores = logits.softmax(1).unflatten(0, (views, -1)).mean(0)
-            log_p = scores.log()
+        images = block.images.to(device, non_blocking=True)
+        scores, log_p = predict_views(model, images, preprocess, views, precision)
         tally.add(scores, labels, F.nll_loss(log_p, labels, reduction="none"))
         if each is not None:
             each(int(block.ids[0]), log_p.exp().cpu())
