@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alexnet.commands import classify, data_get, recipes, test, train
+    from alexnet.commands import classify, data_check, data_get, recipes, test, train
     from alexnet.models.norm import response_norm
     from alexnet.models.zoo import build_model
     from alexnet.predict import Predictor, load
@@ -17,6 +17,7 @@ _HOMES = {
     "Predictor": "alexnet.predict",
     "build_model": "alexnet.models.zoo",
     "classify": "alexnet.commands",
+    "data_check": "alexnet.commands",
     "data_get": "alexnet.commands",
     "load": "alexnet.predict",
     "recipes": "alexnet.commands",
@@ -29,6 +30,7 @@ __all__ = [
     "Predictor",
     "build_model",
     "classify",
+    "data_check",
     "data_get",
     "load",
     "recipes",

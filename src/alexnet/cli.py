@@ -113,12 +113,24 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     sub.add_argument("--diff", metavar="OTHER", help="print what differs from this one")
     sub.add_argument("--classes", type=int, help="print the network for so many classes")
 
-    group = verbs.add_parser("data", help="Fetch data sets.", description="Fetch data sets.")
-    group.set_defaults(verb=None, needs="data needs a verb: `alexnet data get NAME`")
+    group = verbs.add_parser(
+        "data", help="Fetch and check data.", description="Fetch and check data."
+    )
+    group.set_defaults(
+        verb=None, needs="data needs a verb: `alexnet data get NAME` or `alexnet data check PATH`"
+    )
     inner = group.add_subparsers(metavar="VERB", parser_class=Parser)
     sub = verb("get", _data_get, _show_path, "Fetch a data set, checksum verified.", inner)
     sub.add_argument("name", help="mnist, fashion-mnist or cifar10")
     sub.add_argument("--offline", action="store_true", help="never open a connection")
+
+    sub = verb("check", _data_check, _show_check, "Decode every image; say what is odd.", inner)
+    sub.add_argument("path", help="folder of images, tar, zip, or a folder of such archives")
+    sub.add_argument("--orient", choices=("apply", "ignore"), default="ignore",
+                     help="EXIF orientation: apply for own photos (default: ignore)")  # fmt: skip
+    sub.add_argument("--max-pixels", type=int, default=64_000_000, metavar="INT",
+                     help="refuse larger images (default: 64,000,000)")  # fmt: skip
+    sub.add_argument("-j", "--workers", type=int, default=2, metavar="INT", help="threads")
 
     args, unknown = parser.parse_known_args(argv)
     if not argv:
@@ -280,6 +292,38 @@ def _data_get(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 def _show_path(r: dict[str, Any]) -> None:
     print(r["path"])
+
+
+def _data_check(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from alexnet import commands
+
+    options = {"orient": args.orient, "max_pixels": args.max_pixels, "workers": args.workers}
+    r = commands.data_check(args.path, **options)
+    return r, 1 if r["refused"] or r["across"] or r["classes"]["empty"] else 0
+
+
+def _show_check(r: dict[str, Any]) -> None:
+    for kind in ("repairable", "refused"):
+        for entry in r[kind]:
+            print(f"{kind:10}  {entry['path']}: {entry['reason']}")
+    for kind, what in (
+        ("duplicates", "the same bytes"),
+        ("across", "the same bytes in two splits"),
+    ):
+        for paths in r[kind]:
+            print(f"{what}: {', '.join(paths)}")
+    for kind, names in r["classes"].items():
+        if names:
+            more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+            where = "in one split only" if kind == "one_split" else kind
+            print(f"classes {where}: {', '.join(names[:8])}{more}")
+    for split, counts in r["counts"].items():
+        print(f"{split}: {sum(counts.values()):,} readable images, {len(counts):,} classes")
+    print(
+        f"{r['ok']:,} fine, {len(r['repairable']):,} repairable, {len(r['refused']):,} refused, "
+        f"{len(r['duplicates']) + len(r['across']):,} groups of duplicates; "
+        f"{r['images_per_s']:,.0f} images/s"
+    )
 
 
 def _with_interval(r: dict[str, Any], name: str) -> str:

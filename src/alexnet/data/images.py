@@ -45,7 +45,7 @@ def decode_image(
         raise UsageError(f"channels {channels}, size {size}: expected channels 1 or 3 and size > 0")
     label = name or (str(source) if isinstance(source, Path) else "image")
     try:
-        with _open(source) as image:
+        with open_image(source) as image:
             width, height = image.size
             if not 0 < width * height <= max_pixels:
                 raise DataError(
@@ -75,14 +75,15 @@ def fit_image(image: Image.Image, *, channels: int, size: int | None) -> np.ndar
 def image_size(path: Path) -> tuple[int, int]:
     """(H, W) of an image file, from its header alone."""
     try:
-        with _open(path) as image:
+        with open_image(path) as image:
             return image.height, image.width
     except Exception as error:
         raise DataError(f"{path}: not an image that can be read; replace or remove it") from error
 
 
-def _open(source: Path | bytes) -> Image.Image:
-    """Reads the header only. Our own pixel limit stands in for Pillow's warning about bombs."""
+def open_image(source: Path | bytes) -> Image.Image:
+    """The image of a file or its bytes, header only. Our own pixel limit stands in for Pillow's
+    warning about bombs."""
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(

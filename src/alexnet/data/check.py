@@ -1,0 +1,152 @@
+"""Every image of a data set decoded, and what is odd about the set."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from alexnet.data.examine import Examined, Orient, examine
+from alexnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS
+from alexnet.data.listing import Listing, list_files
+from alexnet.data.loader import read_ahead
+from alexnet.data.odd import known_as
+from alexnet.errors import DataError
+from alexnet.terminal import progress
+
+SPLITS = {
+    "train": "train",
+    "val": "val",
+    "validation": "val",
+    "valid": "val",
+    "test": "test",
+}
+TINY = 10  # images; a class with fewer in train is called tiny
+_ARCHIVES = (".tar", ".zip")
+_PIECE = 16  # images a thread takes at a time
+
+
+@dataclass
+class Report:
+    """What was found. Paths are as a person would find the file: ROOT/NAME inside an archive."""
+
+    images: int = 0
+    ok: int = 0
+    others: int = 0
+    repairable: list[dict[str, str]] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)
+    duplicates: list[list[str]] = field(default_factory=list)
+    across: list[list[str]] = field(default_factory=list)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    classes: dict[str, list[str]] = field(default_factory=dict)
+
+
+def check(
+    path: Path, *, orient: Orient = "ignore", max_pixels: int = MAX_PIXELS, workers: int = 2
+) -> Report:
+    """Decodes every image of a folder, a tar, a zip, or a folder of such archives.
+
+    Nothing is changed or written. DataError where the container itself cannot be trusted.
+    """
+    listings = find_listings(path)
+    report = Report()
+    tasks = []
+    for listing in listings:
+        chosen = [i for i, name in enumerate(listing.names) if _is_image(name)]
+        report.others += len(listing) - len(chosen)
+        tasks += [(listing, chosen[i : i + _PIECE]) for i in range(0, len(chosen), _PIECE)]
+    total = sum(len(ids) for _, ids in tasks)
+    if not total:
+        raise DataError(f"{path}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    contents: dict[bytes, list[str]] = defaultdict(list)
+
+    def look(task: int) -> list[tuple[str, bytes, Examined]]:
+        listing, ids = tasks[task]
+        return [_look(listing, i, orient, max_pixels) for i in ids]
+
+    with progress(f"checking {path.name}", total, "images") as bar:
+        for task, seen in enumerate(read_ahead(look, range(len(tasks)), workers)):
+            listing, ids = tasks[task]
+            for i, (where, digest, found) in zip(ids, seen, strict=True):
+                report.images += 1
+                contents[digest].append(where)
+                split, label = place_of(listing.names[i])
+                by_class = report.counts.setdefault(split, {})
+                by_class[label] = by_class.get(label, 0) + (not found.refused)
+                if found.refused:
+                    report.refused.append({"path": where, "reason": found.refused})
+                elif found.repairs:
+                    known = known_as(PurePosixPath(where).stem)
+                    reason = ", ".join(found.repairs) + (f"; known of {known}" if known else "")
+                    report.repairable.append({"path": where, "reason": reason})
+                else:
+                    report.ok += 1
+            bar.advance(len(ids))
+            if report.refused:
+                bar.note(f"{len(report.refused):,} refused")
+    for same in contents.values():
+        if len(same) > 1:
+            splits = {place_of(_inside(where, listings))[0] for where in same}
+            (report.across if len(splits) > 1 else report.duplicates).append(same)
+    report.classes = _odd_classes(report.counts)
+    return report
+
+
+def find_listings(path: Path) -> list[Listing]:
+    """A folder, an archive, or the archives that a folder holds."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; name images to check")
+    if path.is_dir():
+        archives = sorted(f for f in path.iterdir() if f.suffix in _ARCHIVES and f.is_file())
+        if archives:
+            return [list_files(archive) for archive in archives]
+    return [list_files(path)]
+
+
+def place_of(name: str) -> tuple[str, str]:
+    """(split, class) that a path inside a data set says: train/cat/1.jpg, cat/1.jpg, val/1.jpg."""
+    folders = name.split("/")[:-1]
+    for at, folder in enumerate(folders):
+        if folder in SPLITS:
+            return SPLITS[folder], folders[at + 1] if at + 1 < len(folders) else ""
+    return "all", folders[-1] if folders else ""
+
+
+def _look(
+    listing: Listing, index: int, orient: Orient, max_pixels: int
+) -> tuple[str, bytes, Examined]:
+    name = listing.names[index]
+    where = f"{listing.root}/{name}"
+    try:
+        data = listing.read(index)
+    except DataError as error:
+        # Files that cannot be read are not copies of each other.
+        return where, where.encode(), Examined((), str(error))
+    found = examine(data, name, orient=orient, max_pixels=max_pixels)
+    return where, hashlib.sha256(data).digest(), found
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _inside(where: str, listings: Sequence[Listing]) -> str:
+    return next(where[len(str(x.root)) + 1 :] for x in listings if where.startswith(f"{x.root}/"))
+
+
+def _odd_classes(counts: dict[str, dict[str, int]]) -> dict[str, list[str]]:
+    main = counts.get("train", counts.get("all", {}))
+    labelled = {split: table for split, table in counts.items() if set(table) != {""}}
+
+    def everywhere() -> Iterator[str]:
+        for table in labelled.values():
+            yield from table
+
+    names = sorted({name for name in everywhere() if name})
+    return {
+        "empty": [n for n in names if n in main and not main[n]],
+        "tiny": [n for n in names if 0 < main.get(n, 0) < TINY],
+        "one_split": [
+            n for n in names if len(labelled) > 1 and sum(n in t for t in labelled.values()) == 1
+        ],
+    }

@@ -1,0 +1,134 @@
+"""What is odd about an image file, whether it can be repaired, and its pixels.
+
+Originals are never changed: a repair is a way of reading.
+"""
+
+import gzip
+import io
+import zlib
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from alexnet.data.images import MAX_PIXELS, fit_image, open_image
+
+Orient = Literal["apply", "ignore"]
+
+UNPACKED_LIMIT = 256 << 20  # bytes that a gzipped image may unpack to
+
+# How each format's files are usually named.
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm"),
+}
+_MODES = {
+    "L": "grey",
+    "1": "black and white",
+    "LA": "alpha",
+    "PA": "palette",
+    "P": "palette",
+    "RGBA": "alpha",
+    "F": "float grey",
+}
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One file: `repairs` in words (none where it is as it should be), or why it was `refused`.
+
+    pixels are uint8 (size, size, channels), or None where refused or not asked for.
+    """
+
+    repairs: tuple[str, ...]
+    refused: str = ""
+    pixels: NDArray[np.uint8] | None = None
+
+
+def examine(
+    data: bytes,
+    name: str,
+    *,
+    size: int | None = None,
+    channels: int = 3,
+    orient: Orient = "ignore",
+    max_pixels: int = MAX_PIXELS,
+) -> Examined:
+    """Decodes a file's bytes to the last and says what was odd. Never raises on bad data.
+
+    With `size` the pixels come along: shorter side to `size`, centre square. `orient` says whether
+    the EXIF orientation is applied or ignored (ILSVRC's images were used as they lie).
+    """
+    repairs: list[str] = []
+    if not data:
+        return Examined((), "empty")
+    if data[:2] == b"\x1f\x8b":
+        try:
+            with gzip.open(io.BytesIO(data)) as packed:
+                data = packed.read(UNPACKED_LIMIT + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            return Examined((), f"gzip-compressed and damaged ({error})")
+        if len(data) > UNPACKED_LIMIT:
+            return Examined((), f"unpacks to more than {UNPACKED_LIMIT:,} bytes")
+        repairs.append("gzip-compressed")
+    try:
+        with open_image(data) as image:
+            width, height = image.size
+            if not 0 < width * height <= max_pixels:
+                return Examined((), f"{width} x {height} pixels, the limit is {max_pixels:,}")
+            kind = image.format or "?"
+            repairs += _oddities(image, kind, name, data)
+            image.load()
+            turned = _turn(image, orient, repairs)
+            pixels = None if size is None else fit_image(turned, channels=channels, size=size)
+    except UnidentifiedImageError:
+        return Examined((), "not an image")
+    # Pillow's parsers raise almost anything on hostile bytes: struct.error, SyntaxError, ...
+    except Exception as error:
+        why = " ".join((getattr(error, "strerror", None) or str(error) or repr(error)).split())
+        return Examined((), f"cannot be decoded ({why})")
+    return Examined(tuple(repairs), "", pixels)
+
+
+def _oddities(image: Image.Image, kind: str, name: str, data: bytes) -> list[str]:
+    found = []
+    suffix = PurePosixPath(name).suffix
+    if suffix and suffix.lower() not in _SUFFIXES.get(kind, ()):
+        found.append(f"{kind} named {suffix}")
+    if image.mode == "CMYK":
+        found.append("YCCK" if image.info.get("adobe_transform") == 2 else "CMYK")
+    elif image.mode.startswith("I"):
+        found.append("16-bit")
+    elif image.mode in _MODES:
+        found.append(_MODES[image.mode])
+    elif image.mode != "RGB":
+        found.append(image.mode)
+    if "transparency" in image.info and image.mode in ("L", "RGB", "P"):
+        found.append("alpha")
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        found.append(f"the first of {frames} frames")
+    if end := _ENDS.get(kind):
+        extra = len(data) - (data.rfind(end) + len(end))
+        if data.rfind(end) >= 0 and extra:
+            found.append(f"{extra:,} bytes after the end")
+    return found
+
+
+def _turn(image: Image.Image, orient: Orient, repairs: list[str]) -> Image.Image:
+    orientation = image.getexif().get(0x0112, 1)
+    if orientation in range(2, 9):
+        repairs.append(
+            f"EXIF orientation {orientation} {'applied' if orient == 'apply' else 'ignored'}"
+        )
+        if orient == "apply":
+            return ImageOps.exif_transpose(image)
+    return image
