@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import alexnet
-from alexnet.store.files import read_json, write_atomic
+from alexnet.files import read_json, write_atomic
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import duration, percent
 

@@ -365,6 +365,12 @@ def test_a_zoomed_crop_keeps_its_share_and_its_sides(area: float) -> None:
         assert where.mean() == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.xfail(strict=True, reason="a side clipped at the image loses area above 3/4")
+def test_a_zoomed_crop_keeps_a_large_share() -> None:
+    left, right, top, bottom = zoomed(500, area=0.9).T
+    assert ((right - left) * (bottom - top)).min() > 0.9 - 1e-5
+
+
 def test_a_zoomed_crop_is_the_formula_of_its_draws() -> None:
     found = zoomed(200, epoch=3, area=0.2, seed=8)
     clipped = 0
@@ -620,6 +626,12 @@ def test_a_frozen_part_that_says_nothing_is_refused(entry: str) -> None:
     with pytest.raises(UsageError, match=r"like conv1 or conv1\.\.conv5") as caught:
         Recipe(freeze=(entry,))
     assert repr(entry) in str(caught.value)
+
+
+@pytest.mark.xfail(strict=True, reason="1e999 is read as infinity")
+def test_an_infinite_part_rate_is_refused() -> None:
+    with pytest.raises(UsageError, match="fc8=1e999"):
+        Recipe(part_lr=("fc8=1e999",))
 
 
 def test_part_rates_are_read() -> None:

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from alexnet.errors import AlexNetError, CheckpointError, UsageError
+from alexnet.files import DirLock, read_json, sha256_of, write_atomic, write_json
 from alexnet.store import checkpoint, files
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, load_latest
-from alexnet.store.files import DirLock, read_json, sha256_of, write_atomic, write_json
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
 
 ENV = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[2])}
@@ -373,7 +373,7 @@ def test_write_atomic_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from alexnet.store.files import DirLock
+from alexnet.files import DirLock
 with DirLock(Path(sys.argv[1])):
     if os.fork():
         print(os.getpid(), flush=True)

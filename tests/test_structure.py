@@ -19,7 +19,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A module may import modules of lower layers and of its own package; of its own layer nothing else.
 LAYERS = (
-    ("errors", "terminal", "recipe"),
+    ("errors", "files", "terminal", "recipe"),
     ("runtime", "metrics", "models", "data", "store"),
     ("engine",),
     ("predict", "figures"),
@@ -28,7 +28,7 @@ LAYERS = (
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()
 
-LINES = 7_000
+LINES = 8_000
 LONGEST = 350
 LONG_FILES: dict[str, int] = {}
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.errors import UsageError
-from alexnet.store.files import write_atomic
+from alexnet.files import write_atomic
 from alexnet.terminal import percent, shorten
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net
 from alexnet.engine.train import fit
 from alexnet.errors import DataError, UsageError
+from alexnet.files import read_json, sha256_of, write_json
 from alexnet.models.layers import BatchNorm
 from alexnet.models.zoo import model_spec
 from alexnet.predict import read_recipe, read_statistics
@@ -24,7 +25,6 @@ from alexnet.recipebook import choose_recipe, find_recipe
 from alexnet.runtime import changed_since, choose_precision, environment, pick_device
 from alexnet.store.board import Board
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, load_latest
-from alexnet.store.files import read_json, sha256_of, write_json
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.store.weights import read_weights
 from alexnet.terminal import say

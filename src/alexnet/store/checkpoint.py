@@ -31,7 +31,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from alexnet.errors import CheckpointError, UsageError
-from alexnet.store.files import cannot, fsync_dir, parse_json, read_bytes, read_json, write_synced
+from alexnet.files import cannot, fsync_dir, parse_json, read_bytes, read_json, write_synced
 
 FORMAT = 1
 HEADER_LIMIT = 16 * 2**20

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from alexnet.errors import CheckpointError, UsageError
+from alexnet.files import DirLock, cannot, read_bytes, read_json, write_atomic, write_json
 from alexnet.store.checkpoint import pack_tensors, unpack_tensors
-from alexnet.store.files import DirLock, cannot, read_bytes, read_json, write_atomic, write_json
 
 _BEGUN = {"mean.safetensors", "recipe.json", "environment.json", "checkpoints", "tensorboard"}
 

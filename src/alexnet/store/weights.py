@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from alexnet.errors import CheckpointError
+from alexnet.files import read_bytes
 from alexnet.store.checkpoint import unpack_tensors
-from alexnet.store.files import read_bytes
 
 SIZE_LIMIT = 4 * 2**30
 """Largest weight file read, in bytes; the largest AlexNet's takes 250 million."""

@@ -1,0 +1,421 @@
+"""A source packed for speed: decoded once, repaired, measured; killed at any moment, it continues.
+
+    DIR/
+    ├── manifest.json      written last: without it there is no packed set
+    ├── train.npy          raw: uint8 (N, size, size, C), a memory map that any tool opens
+    ├── train-00000.tar    jpeg: shards in the WebDataset layout, KEY.jpg and KEY.cls
+    ├── train.index.npy    jpeg: int64 (N, 3): shard, offset, bytes
+    ├── train.labels.npy   int64 (N,), -1 where unknown
+    ├── train.names.txt    where each image lay in the source
+    └── mean.npy           float32 (size, size, C): the mean image of train
+
+The same source and options give the same bytes whatever the number of workers, killed or not.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alexnet.data.arrange import OFFICIAL, Arranged, Files
+from alexnet.data.examine import Orient, examine
+from alexnet.data.images import MAX_PIXELS
+from alexnet.data.loader import read_ahead
+from alexnet.errors import DataError, UsageError
+from alexnet.files import (
+    DirLock,
+    fsync_dir,
+    parse_json,
+    read_bytes,
+    sha256_of,
+    write_atomic,
+    write_json,
+)
+from alexnet.terminal import progress, say
+
+Encoding = Literal["raw", "jpeg"]
+
+FORMAT = 1
+COMMIT = 1024  # images between two points to continue from; also the images of a shard
+PIECE = 16  # images a thread takes at a time
+QUALITY = 95  # of JPEGs that have to be encoded
+_HEADER = 128  # bytes of a .npy header, whatever the number of images
+_WORK = ".packing"
+_PAYLOAD = (".npy", ".tar", ".names.txt")
+_JPEG_BYTES_PER_PIXEL = 0.7  # for the estimate of space, at QUALITY and 4:2:0
+
+
+@dataclass(frozen=True)
+class Options:
+    size: int = 256
+    encoding: Encoding = "raw"
+    orient: Orient = "ignore"
+    channels: int = 3
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class _Done:
+    """One image ready to write: its payload, label and name, or why it is refused."""
+
+    name: str
+    label: int
+    digest: bytes
+    repairs: tuple[str, ...] = ()
+    refused: str = ""
+    payload: bytes = b""
+
+
+class _Sums:
+    """What the statistics of train are made of: sums of whole numbers."""
+
+    def __init__(self, size: int, channels: int) -> None:
+        self.images = 0
+        self.counts = np.zeros((channels, 256), np.int64)
+        self.products = np.zeros((channels, channels), np.int64)
+        self.image = np.zeros((size, size, channels), np.int64)
+
+    def add(self, pixels: NDArray[np.uint8]) -> None:
+        flat = pixels.reshape(-1, pixels.shape[-1])
+        for c in range(flat.shape[1]):
+            self.counts[c] += np.bincount(flat[:, c], minlength=256)
+        wide = flat.astype(np.float64)
+        self.products += (wide.T @ wide).astype(np.int64)
+        self.image += pixels
+        self.images += 1
+
+    def merge(self, other: "_Sums") -> None:
+        self.images += other.images
+        self.counts += other.counts
+        self.products += other.products
+        self.image += other.image
+
+    def to_bytes(self) -> bytes:
+        out = io.BytesIO()
+        np.savez(out, allow_pickle=False, images=self.images, counts=self.counts,
+                 products=self.products, image=self.image)  # fmt: skip
+        return out.getvalue()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "_Sums":
+        with np.load(io.BytesIO(data), allow_pickle=False) as table:
+            sums = _Sums(table["image"].shape[0], table["counts"].shape[0])
+            sums.images = int(table["images"])
+            sums.counts, sums.products = table["counts"], table["products"]
+            sums.image = table["image"]
+        return sums
+
+    def figures(self) -> dict[str, Any]:
+        values = np.arange(256)
+        n = self.counts.sum(1)
+        mean = self.counts @ values / n
+        std = np.sqrt(self.counts @ values**2 / n - mean**2)
+        covariance = self.products / n[0] - np.outer(mean, mean)
+        return {"mean": mean.tolist(), "std": std.tolist(), "covariance": covariance.tolist()}
+
+
+def pack(
+    source: Arranged, out: Path, options: Options, *, expect: dict[str, int] | None, workers: int
+) -> dict[str, Any]:
+    """Packs every image of a source; returns the manifest.
+
+    Continues what a killed pack of the same source and options left in `out`. DataError where the
+    counts are not the official ones (or those of `expect`), or there is too little space.
+    """
+    _check_counts(source, expect)
+    key = _key(source, options)
+    finished = out / "manifest.json"
+    if finished.is_file():
+        manifest = parse_json(read_bytes(finished), finished)
+        if manifest.get("key") != key:
+            raise UsageError(f"{out} holds another packed set: choose another --out")
+        shutil.rmtree(out / _WORK, ignore_errors=True)  # of one killed at the very end
+        return manifest
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot create {out}: {error.strerror}; choose another --out") from None
+    with DirLock(out):
+        work = out / _WORK
+        if not work.is_dir() and any(name != ".lock" for name in os.listdir(out)):
+            raise UsageError(f"{out} is not empty: choose another --out, or a new folder")
+        work.mkdir(exist_ok=True)
+        return _Packer(source, out, options, key, workers).run()
+
+
+def _key(source: Arranged, options: Options) -> str:
+    """Names one packing: the files by name and size, their labels, and the options."""
+    h = hashlib.sha256(json.dumps([FORMAT, source.kind, source.classes, vars(options)]).encode())
+    for split, files in sorted(source.parts.items()):
+        h.update(f"{split}:{len(files)};".encode())
+        h.update(files.labels.tobytes())
+        for i in range(len(files)):
+            listing, at = files.places[i]
+            h.update(f"{files.name(i)}:{files.listings[listing].sizes[at]};".encode())
+    return h.hexdigest()
+
+
+def _check_counts(source: Arranged, expect: dict[str, int] | None) -> None:
+    wanted = expect if expect is not None else OFFICIAL.get(source.kind, {})
+    for split, count in wanted.items():
+        if split in source.parts and len(source.parts[split]) != count:
+            found = len(source.parts[split])
+            raise DataError(
+                f"{source.root}: {split} has {found:,} images and {count:,} are expected: get the "
+                f"missing ones, or say that it is meant with --expect {split}={found}"
+            )
+
+
+class _Packer:
+    def __init__(
+        self, source: Arranged, out: Path, options: Options, key: str, workers: int
+    ) -> None:
+        self.source, self.out, self.options, self.workers = source, out, options, workers
+        self.work = out / _WORK
+        self.state: dict[str, Any] = {"key": key, "done": {}, "bytes": {}}
+        self.sums = _Sums(options.size, options.channels)
+        state = self.work / "state.json"
+        if state.is_file():
+            self.state = parse_json(read_bytes(state), state)
+            if self.state.get("key") != key:
+                raise UsageError(
+                    f"{out} holds a half-finished pack of another source or other options: "
+                    "choose another --out, or remove it"
+                )
+            if name := self.state.get("sums"):
+                self.sums = _Sums.from_bytes(read_bytes(self.work / name))
+        else:
+            self._check_space()
+
+    def run(self) -> dict[str, Any]:
+        splits = [s for s in ("train", "all", "val", "test") if s in self.source.parts]
+        total = sum(len(self.source.parts[s]) for s in splits)
+        before = sum(self.state["done"].values())
+        if before:
+            say(f"continuing {self.out}: {before:,} of {total:,} images are packed")
+        with progress(f"packing {self.source.root.name}", total, "images", before) as bar:
+            for split in splits:
+                self._pack_split(split, self.source.parts[split], bar)
+        return self._finish(splits)
+
+    # One split
+
+    def _pack_split(self, split: str, files: Files, bar: Any) -> None:
+        done = self.state["done"].get(split, 0)
+        while done < len(files):
+            stop = min(done + COMMIT, len(files))
+            pieces = range(done, stop, PIECE)
+
+            def prepare(start: int, stop: int = stop) -> tuple[list[_Done], _Sums]:
+                return self._prepare(split, files, range(start, min(start + PIECE, stop)))
+
+            images: list[_Done] = []
+            for piece, sums in read_ahead(prepare, pieces, self.workers):
+                images += piece
+                self.sums.merge(sums)
+                bar.advance(len(piece))
+            self._commit(split, images, stop)
+            done = stop
+
+    def _prepare(self, split: str, files: Files, ids: range) -> tuple[list[_Done], _Sums]:
+        """Reads, decodes and encodes some images; in a thread."""
+        o = self.options
+        ready = []
+        sums = _Sums(o.size, o.channels)
+        for i in ids:
+            name, label = files.name(i), int(files.labels[i])
+            try:
+                data = files.read(i)
+            except DataError as error:
+                ready.append(_Done(name, label, b"", refused=str(error)))
+                continue
+            digest = hashlib.sha256(data).digest()
+            found = examine(
+                data, name, size=o.size, channels=o.channels, orient=o.orient,
+                max_pixels=o.max_pixels,
+            )  # fmt: skip
+            if found.pixels is None:
+                ready.append(_Done(name, label, digest, refused=found.refused))
+                continue
+            pixels, payload = found.pixels, found.pixels.tobytes()
+            if o.encoding == "jpeg":
+                payload = _jpeg(data, found.repairs, pixels)
+                seen = examine(payload, name, size=o.size, channels=o.channels).pixels
+                assert seen is not None
+                pixels = seen
+            if split in ("train", "all"):
+                sums.add(pixels)
+            ready.append(_Done(name, label, digest, found.repairs, "", payload))
+        return ready, sums
+
+    def _commit(self, split: str, images: list[_Done], done: int) -> None:
+        """Writes a block through to the disk, then the point to continue from."""
+        kept = [image for image in images if not image.refused]
+        if self.options.encoding == "raw":
+            self._append(f"{split}.npy", b"".join(image.payload for image in kept), _HEADER)
+        else:
+            self._write_shard(split, kept)
+        labels = np.array([image.label for image in kept], np.int64)
+        self._append(f"{split}.labels", labels.tobytes())
+        self._append(f"{split}.names", "".join(f"{image.name}\n" for image in kept).encode())
+        odd = [image for image in images if image.repairs or image.refused]
+        lines = (
+            json.dumps({"split": split, "path": i.name, "repairs": i.repairs, "refused": i.refused})
+            for i in odd
+        )
+        self._append("odd.jsonl", "".join(f"{line}\n" for line in lines).encode())
+        self._append("digests", b"".join(image.digest for image in images))
+        old, new = self.state.get("sums"), f"sums-{split}-{done}.npz"
+        write_atomic(self.work / new, self.sums.to_bytes())
+        self.state["sums"] = new
+        self.state["done"][split] = done
+        write_json(self.work / "state.json", self.state)
+        if old and old != new:
+            (self.work / old).unlink(missing_ok=True)
+
+    def _append(self, name: str, data: bytes, header: int = 0) -> None:
+        """Adds to a file of the work folder, from where the last commit left it."""
+        at = self.state["bytes"].get(name, header)
+        with open(self.work / name, "r+b" if (self.work / name).exists() else "w+b") as file:
+            file.truncate(at)
+            file.seek(at)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self.state["bytes"][name] = at + len(data)
+
+    def _write_shard(self, split: str, images: list[_Done]) -> None:
+        first = self.state["bytes"].get(f"{split}.labels", 0) // 8
+        shards = self.state.setdefault("shards", {})
+        number = shards.get(split, 0)
+        rows = []
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            for i, image in enumerate(images, first):
+                for suffix, data in (("jpg", image.payload), ("cls", str(image.label).encode())):
+                    member = tarfile.TarInfo(f"{i:08d}.{suffix}")
+                    member.size = len(data)
+                    if suffix == "jpg":
+                        rows.append((number, out.tell() + tarfile.BLOCKSIZE, len(data)))
+                    archive.addfile(member, io.BytesIO(data))
+        write_atomic(self.work / f"{split}-{number:05d}.tar", out.getvalue())
+        shards[split] = number + 1
+        self._append(f"{split}.index", np.array(rows, np.int64).tobytes())
+
+    # The end
+
+    def _finish(self, splits: list[str]) -> dict[str, Any]:
+        o = self.options
+        for name in os.listdir(self.out):  # of one killed while moving them
+            if name.endswith(_PAYLOAD):
+                os.replace(self.out / name, self.work / name)
+        odd = [json.loads(line) for line in self._read("odd.jsonl").splitlines()]
+        counts, payload = {}, {}
+        for split in splits:
+            labels = np.frombuffer(self._read(f"{split}.labels"), np.int64)
+            counts[split] = len(labels)
+            _save(self.work / f"{split}.labels.npy", labels)
+            write_atomic(self.work / f"{split}.names.txt", self._read(f"{split}.names"))
+            if o.encoding == "raw":
+                shape = (len(labels), o.size, o.size, o.channels)
+                self._write_header(self.work / f"{split}.npy", shape)
+            else:
+                rows = np.frombuffer(self._read(f"{split}.index"), np.int64).reshape(-1, 3)
+                _save(self.work / f"{split}.index.npy", rows)
+        if not self.sums.images:
+            raise DataError(
+                f"{self.source.root}: no training image could be read: see the refusals"
+            )
+        _save(self.work / "mean.npy", (self.sums.image / self.sums.images).astype(np.float32))
+        names = sorted(name for name in os.listdir(self.work) if name.endswith(_PAYLOAD))
+        with progress("hashing", len(names), "files") as bar:
+            for name in names:
+                path = self.work / name
+                payload[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+                bar.advance()
+        manifest = {
+            "format": FORMAT,
+            "key": self.state["key"],
+            "kind": self.source.kind,
+            "classes": list(self.source.classes),
+            "titles": dict(self.source.titles),
+            "counts": counts,
+            "size": o.size,
+            "channels": o.channels,
+            "encoding": o.encoding,
+            "orient": o.orient,
+            "source": {
+                "name": self.source.root.name,
+                "files": sum(self.state["done"].values()),
+                "sha256": hashlib.sha256(self._read("digests")).hexdigest(),
+            },
+            **self.sums.figures(),
+            "repairs": [{"path": x["path"], "repairs": x["repairs"]} for x in odd if x["repairs"]],
+            "refused": [{"path": x["path"], "reason": x["refused"]} for x in odd if x["refused"]],
+            "payload": payload,
+        }
+        for name in names:
+            os.replace(self.work / name, self.out / name)
+        fsync_dir(self.out)
+        write_json(self.out / "manifest.json", manifest)
+        shutil.rmtree(self.work)
+        return manifest
+
+    def _read(self, name: str) -> bytes:
+        """A file of the work folder as far as it is committed."""
+        if not (self.work / name).exists():
+            return b""
+        with open(self.work / name, "rb") as file:
+            return file.read(self.state["bytes"].get(name, 0))
+
+    def _write_header(self, path: Path, shape: tuple[int, ...]) -> None:
+        """The .npy header in its fixed room before the pixels."""
+        text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
+        body = text.ljust(_HEADER - 11) + "\n"
+        header = b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + body.encode()
+        assert len(header) == _HEADER
+        with open(path, "r+b") as file:
+            file.truncate(_HEADER + int(np.prod(shape)))
+            file.write(header)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _check_space(self) -> None:
+        images = sum(len(files) for files in self.source.parts.values())
+        per_pixel = (
+            self.options.channels if self.options.encoding == "raw" else _JPEG_BYTES_PER_PIXEL
+        )
+        needed = int(images * self.options.size**2 * per_pixel * 1.02)
+        free = shutil.disk_usage(self.out).free
+        if needed > free:
+            raise DataError(
+                f"{self.out}: about {needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are "
+                "free: make room, choose another --out, a smaller --size, or --encoding jpeg"
+            )
+
+
+def _jpeg(data: bytes, repairs: tuple[str, ...], pixels: NDArray[np.uint8]) -> bytes:
+    """The file as it came where it is what would be shown, else the pixels encoded."""
+    size = pixels.shape[0]
+    if not repairs:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format == "JPEG" and image.size == (size, size) and image.mode == "RGB":
+                return data
+    out = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(out, "JPEG", quality=QUALITY, subsampling="4:2:0")
+    return out.getvalue()
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
+    write_atomic(path, out.getvalue())
