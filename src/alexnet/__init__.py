@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alexnet.commands import classify, data_check, data_get, recipes, test, train
+    from alexnet.commands import classify, data_check, data_get, data_pack, recipes, test, train
     from alexnet.models.norm import response_norm
     from alexnet.models.zoo import build_model
     from alexnet.predict import Predictor, load
@@ -19,6 +19,7 @@ _HOMES = {
     "classify": "alexnet.commands",
     "data_check": "alexnet.commands",
     "data_get": "alexnet.commands",
+    "data_pack": "alexnet.commands",
     "load": "alexnet.predict",
     "recipes": "alexnet.commands",
     "response_norm": "alexnet.models.norm",
@@ -32,6 +33,7 @@ __all__ = [
     "classify",
     "data_check",
     "data_get",
+    "data_pack",
     "load",
     "recipes",
     "response_norm",

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, Literal, NoReturn
 
+from alexnet import show
 from alexnet.errors import AlexNetError, Interrupted, UsageError
 from alexnet.recipe import Recipe, nearest
-from alexnet.terminal import bars, duration, percent, say, table
+from alexnet.terminal import say
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,7 +81,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         sub.set_defaults(verb=run, show=show, parser=sub)
         return sub
 
-    sub = verb("train", _train, _show_train, "Train a recipe, or continue a run.")
+    sub = verb("train", _train, show.train, "Train a recipe, or continue a run.")
     sub.add_argument("recipe", nargs="?", help="see `alexnet recipes`; without --data: digits")
     sub.add_argument("--data", metavar="DIR", help="folder of images, IDX, CIFAR, or a set's name")
     sub.add_argument("--run", metavar="DIR", help="where to write (default: runs/RECIPE-N)")
@@ -89,14 +90,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     sub.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard/")
     _add_fields(sub)
 
-    sub = verb("test", _test, _show_test, "Run every image of a split through a trained network.")
+    sub = verb("test", _test, show.test, "Run every image of a split through a trained network.")
     sub.add_argument("run", help="run directory")
     sub.add_argument("--data", metavar="DIR", help="other data of the same classes")
     sub.add_argument("--split", default="test", help="train, val or test (default: test)")
     sub.add_argument("--views", type=int, default=1, help="1, 5 or 10 crops an image (default: 1)")
     sub.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
 
-    sub = verb("classify", _classify, _show_classify, "Name what images show.")
+    sub = verb("classify", _classify, show.classify, "Name what images show.")
     sub.add_argument("run", help="run directory")
     sub.add_argument("images", nargs="+", help="files, folders, or - for standard input")
     sub.add_argument("--top", type=int, default=5, help="classes to show (default: 5)")
@@ -106,7 +107,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     sub = verb(
         "recipes",
         _recipes,
-        _show_recipes,
+        show.recipes,
         "List recipes and networks, print one whole, or compare two.",
     )
     sub.add_argument("name", nargs="?", help="recipe or network to print")
@@ -114,23 +115,31 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     sub.add_argument("--classes", type=int, help="print the network for so many classes")
 
     group = verbs.add_parser(
-        "data", help="Fetch and check data.", description="Fetch and check data."
+        "data", help="Fetch, check and pack data.", description="Fetch, check and pack data."
     )
     group.set_defaults(
-        verb=None, needs="data needs a verb: `alexnet data get NAME` or `alexnet data check PATH`"
+        verb=None,
+        needs="data needs a verb: `alexnet data get NAME`, `data check PATH`, `data pack SOURCE`",
     )
     inner = group.add_subparsers(metavar="VERB", parser_class=Parser)
-    sub = verb("get", _data_get, _show_path, "Fetch a data set, checksum verified.", inner)
+    sub = verb("get", _data_get, show.path, "Fetch a data set, checksum verified.", inner)
     sub.add_argument("name", help="mnist, fashion-mnist or cifar10")
     sub.add_argument("--offline", action="store_true", help="never open a connection")
 
-    sub = verb("check", _data_check, _show_check, "Decode every image; say what is odd.", inner)
+    sub = verb("check", _data_check, show.check, "Decode every image; say what is odd.", inner)
     sub.add_argument("path", help="folder of images, tar, zip, or a folder of such archives")
-    sub.add_argument("--orient", choices=("apply", "ignore"), default="ignore",
-                     help="EXIF orientation: apply for own photos (default: ignore)")  # fmt: skip
-    sub.add_argument("--max-pixels", type=int, default=64_000_000, metavar="INT",
-                     help="refuse larger images (default: 64,000,000)")  # fmt: skip
-    sub.add_argument("-j", "--workers", type=int, default=2, metavar="INT", help="threads")
+    _add_reading(sub)
+
+    sub = verb("pack", _data_pack, show.pack, "Pack a data set for speed; continues.", inner)
+    sub.add_argument("source", help="folder, tar or zip of images, IDX, CIFAR-10, ILSVRC archives")
+    sub.add_argument("--out", metavar="DIR", required=True, help="new folder for the packed set")
+    sub.add_argument("--size", type=int, default=256, metavar="INT",
+                     help="shorter side, then centre square, pixels (default: 256)")  # fmt: skip
+    sub.add_argument("--encoding", choices=("raw", "jpeg"), default="raw",
+                     help="raw: fastest to read (default); jpeg: a sixth of it")  # fmt: skip
+    sub.add_argument("--channels", type=int, default=3, metavar="INT", help="1 grey, 3 RGB")
+    sub.add_argument("--expect", nargs="+", metavar="SPLIT=COUNT", help="counts that are meant")
+    _add_reading(sub)
 
     args, unknown = parser.parse_known_args(argv)
     if not argv:
@@ -143,6 +152,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         hint = nearest(word, args.parser._option_string_actions)
         raise UsageError(f"{args.parser.prog} does not take {word!r}{hint}")
     return args
+
+
+def _add_reading(parser: Parser) -> None:
+    parser.add_argument("--orient", choices=("apply", "ignore"), default="ignore",
+                        help="EXIF orientation: apply for own photos")  # fmt: skip
+    parser.add_argument("--max-pixels", type=int, default=64_000_000, metavar="INT",
+                        help="refuse larger images (default: 64,000,000)")  # fmt: skip
+    parser.add_argument("-j", "--workers", type=int, default=2, metavar="INT", help="threads")
 
 
 def _add_fields(parser: Parser) -> None:
@@ -185,38 +202,11 @@ def _train(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     return result, 0
 
 
-def _show_train(r: dict[str, Any]) -> None:
-    print(
-        f"{r['finished']}: best validation top-1 {_with_interval(r, 'top1')} at step "
-        f"{r['best_step']:,}; {duration(r['wall_s'])}, {r['images_per_s']:,.0f} images/s\n"
-        f"run          {r['run']}\n"
-        f"curves       {r['figures'][0]}\n"
-        f"test it      alexnet test {r['run']}"
-    )
-
-
 def _test(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from alexnet import commands
 
     options = {"data": args.data, "split": args.split, "views": args.views}
     return commands.test(args.run, checkpoint=args.checkpoint, **options), 0
-
-
-def _show_test(r: dict[str, Any]) -> None:
-    rows = [
-        (row["class"], f"{row['right']:,}", f"{row['n']:,}", percent(row["right"] / row["n"]))
-        for row in r["per_class"]
-        if row["n"]
-    ]
-    print(table(("class", "right", "of", "top-1"), rows))
-    print(f"\n{r['split']}: {r['n']:,} images, {r['views']} view(s), loss {r['loss']:.4f}")
-    print(f"top-1  {_with_interval(r, 'top1')}")
-    if r["top5"] is None:
-        print("top-5  means nothing with five classes or fewer")
-    else:
-        print(f"top-5  {_with_interval(r, 'top5')}")
-    for path in r["figures"]:
-        print(f"wrote  {path}")
 
 
 def _classify(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -229,12 +219,6 @@ def _classify(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     return result, (1 if result["results"] else 2) if result["errors"] else 0
 
 
-def _show_classify(r: dict[str, Any]) -> None:
-    for image in r["results"]:
-        print(image["path"])
-        print(bars([(t["class"], t["probability"]) for t in image["top"]]))
-
-
 def _recipes(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from alexnet import commands
 
@@ -243,55 +227,10 @@ def _recipes(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     return commands.recipes(args.name, diff=args.diff, classes=args.classes), 0
 
 
-def _show_recipes(r: dict[str, Any]) -> None:
-    if "recipes" in r:
-        for kind in ("recipe", "model"):
-            print(table((kind, "what it is"), [(x["name"], x["about"]) for x in r[f"{kind}s"]]))
-            print()
-        return
-    if "differences" in r:
-        for d in r["differences"]:
-            print(f"{d['what']}")
-            for name, value, source in (
-                (r["name"], d["first"], d["first_source"]),
-                (r["other"], d["second"], d["second_source"]),
-            ):
-                print(f"    {name}: {value}{f'  [{source}]' if source else ''}")
-        print(f"{len(r['differences'])} differences between {r['name']} and {r['other']}")
-        return
-    layers = [
-        (
-            row["name"],
-            "x".join(map(str, row["shape"])),
-            f"{row['parameters']:,}",
-            f"{row['macs']:,}",
-            "" if row["std"] is None else f"{row['distribution']} {row['std']:.4g}",
-            "" if row["std"] is None else "drawn" if row["bias"] is None else f"{row['bias']:g}",
-            f"{row['receptive_field']}",
-        )
-        for row in r["layers"]
-    ]
-    hidden = ("layers", "parameters", "macs", "classes", "about", "sources", "input")
-    print(f"{r['about']}\n")
-    if "digest" in r:
-        print(table(("field", "value"), [(k, str(v)) for k, v in r.items() if k not in hidden]))
-        print()
-    print(f"{r['model']} for {r['classes']} classes, input {'x'.join(map(str, r['input']))}:")
-    heads = ("part", "output", "parameters", "multiply-adds", "first weights", "bias", "sees")
-    print(table(heads, layers))
-    print(f"{r['parameters']:,} parameters, {r['macs']:,} multiply-adds an image")
-    for kind, source in r["sources"].items():
-        print(f"{kind}: {source}")
-
-
 def _data_get(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from alexnet import commands
 
     return commands.data_get(args.name, offline=args.offline), 0
-
-
-def _show_path(r: dict[str, Any]) -> None:
-    print(r["path"])
 
 
 def _data_check(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -302,30 +241,15 @@ def _data_check(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     return r, 1 if r["refused"] or r["across"] or r["classes"]["empty"] else 0
 
 
-def _show_check(r: dict[str, Any]) -> None:
-    for kind in ("repairable", "refused"):
-        for entry in r[kind]:
-            print(f"{kind:10}  {entry['path']}: {entry['reason']}")
-    for kind, what in (
-        ("duplicates", "the same bytes"),
-        ("across", "the same bytes in two splits"),
-    ):
-        for paths in r[kind]:
-            print(f"{what}: {', '.join(paths)}")
-    for kind, names in r["classes"].items():
-        if names:
-            more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
-            where = "in one split only" if kind == "one_split" else kind
-            print(f"classes {where}: {', '.join(names[:8])}{more}")
-    for split, counts in r["counts"].items():
-        print(f"{split}: {sum(counts.values()):,} readable images, {len(counts):,} classes")
-    print(
-        f"{r['ok']:,} fine, {len(r['repairable']):,} repairable, {len(r['refused']):,} refused, "
-        f"{len(r['duplicates']) + len(r['across']):,} groups of duplicates; "
-        f"{r['images_per_s']:,.0f} images/s"
-    )
+def _data_pack(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from alexnet import commands
 
-
-def _with_interval(r: dict[str, Any], name: str) -> str:
-    low, high = r[f"{name}_ci95"]
-    return f"{percent(r[name])} (95 % interval {percent(low)} to {percent(high)}, n {r['n']:,})"
+    expect = {}
+    for entry in args.expect or ():
+        split, _, count = entry.partition("=")
+        if split not in ("train", "val", "test", "all") or not count.isdigit():
+            raise UsageError(f"--expect {entry!r}: write SPLIT=COUNT, as --expect train=1281167")
+        expect[split] = int(count)
+    names = ("out", "size", "encoding", "orient", "channels", "max_pixels", "workers")
+    options = {name: getattr(args, name) for name in names}
+    return commands.data_pack(args.source, **options, expect=expect or None), 0

@@ -140,6 +140,12 @@ class Recipe:
         _require(self.area > 0, "area", self.area, "above 0")
         for entry in self.part_lr:
             _require(bool(_PART_LR.fullmatch(entry)), "part_lr", entry, "like fc8=10 or conv1=0@72")
+        places = [(part, epoch) for part, _, epoch in self.part_rates]
+        _require(
+            len(set(places)) == len(places), "part_lr", self.part_lr, "each part once an epoch"
+        )
+        for part, factor, _ in self.part_rates:
+            _require(math.isfinite(factor), "part_lr", f"{part}={factor}", "a finite number")
         for entry in self.freeze:
             _require(bool(_PARTS.fullmatch(entry)), "freeze", entry, "like conv1 or conv1..conv5")
         for name in ("seed", "split_seed"):
@@ -180,10 +186,10 @@ class Recipe:
         if self.mixup + self.cutmix > 1:
             raise UsageError(
                 f"mixup {self.mixup} and cutmix {self.cutmix} are shares of the batches and are "
-                "more than 1 together"
+                "more than 1 together: lower one"
             )
         if self.colour and self.channels == 1:
-            raise UsageError(f"colour {self.colour} needs colours: grey images have one channel")
+            raise UsageError(f"colour {self.colour} needs colours: use --colour 0 or --channels 3")
         if self.cutout >= self.crop:
             raise UsageError(f"cutout {self.cutout} hides the whole {self.crop}-pixel image")
         if self.shift >= self.crop:

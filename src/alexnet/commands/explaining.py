@@ -22,7 +22,11 @@ def recipes(
     what the weights start from, receptive field), for `classes` classes. Of two: `differences`,
     each with `what`, `first`, `second` and the source of each.
     """
+    if classes is not None and classes < 2:
+        raise UsageError(f"{classes} class cannot be told apart from anything: give at least 2")
     if name is None:
+        if diff is not None:
+            raise UsageError(f"nothing to compare {diff!r} with: name another one first")
         return {
             "recipes": [{"name": n, "about": make().about} for n, make in RECIPES.items()],
             "models": [{"name": n, "about": preset.about} for n, preset in MODELS.items()],

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def train(
         say(why)
     chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
     given = _read_init(init, fields) if init is not None else _Given()
-    chosen = chosen.replace(**given.inherited).replace(**fields)
+    chosen = chosen.replace(**{**given.inherited, **fields})
     if given.inherited:
         kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
         say(f"from {init}: {kept}")
@@ -81,6 +81,8 @@ def train(
                 build_net(chosen, len(dataset.classes))  # refuses parts that are not there
             steps_per_epoch(len(dataset.train), chosen.batch_size)
             statistics = given.statistics or dataset.statistics
+            if chosen.colour and not statistics.covariance:  # that run had no colour noise
+                statistics = replace(statistics, covariance=dataset.statistics.covariance)
             described = dataset.describe(statistics)
             _announce(chosen, dataset)
             saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}

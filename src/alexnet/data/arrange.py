@@ -1,95 +1,61 @@
-"""Which file is of which split and class: class-folder trees, Kaggle's layout, ILSVRC's archives.
+"""From a path to labelled files: class-folder trees, arrays, and what `ilsvrc` knows."""
 
-Labels are joined to files by name and checked against the development kit's own counts.
-"""
-
-import csv
-import io
-import re
-import tarfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.data import ilsvrc
 from alexnet.data.check import place_of
 from alexnet.data.images import IMAGE_SUFFIXES
-from alexnet.data.listing import Listing, list_files
-from alexnet.data.raw import read_lines, reading
-from alexnet.errors import DataError, Unavailable
-
-OFFICIAL = {
-    "ILSVRC-2012": {"train": 1_281_167, "val": 50_000, "test": 100_000},
-    "ILSVRC-2010": {"train": 1_261_406, "val": 50_000, "test": 150_000},
-}
-_KIT_LIMIT = 64 << 20  # bytes of the largest file read out of a development kit
-_ARCHIVES = {
-    "ILSVRC-2012": {
-        "train": "ILSVRC2012_img_train.tar",
-        "val": "ILSVRC2012_img_val.tar",
-        "test": "ILSVRC2012_img_test_v10102019.tar",
-    },
-    "ILSVRC-2010": {
-        "train": "ILSVRC2010_images_train.tar",
-        "val": "ILSVRC2010_images_val.tar",
-        "test": "ILSVRC2010_images_test.tar",
-    },
-}
-_KITS = {
-    "ILSVRC-2012": "ILSVRC2012_devkit_t12.tar.gz",
-    "ILSVRC-2010": "ILSVRC2010_devkit-1.0.tar.gz",
-}
-_PATCHES = "patch_images.tar"
-UNLABELLED = -1
-
-
-@dataclass(frozen=True)
-class Files:
-    """The images of one split in their order. labels (N,) int64, UNLABELLED where nobody knows."""
-
-    listings: tuple[Listing, ...]
-    places: NDArray[np.int64]  # (N, 2): which listing, which file of it
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def name(self, index: int) -> str:
-        """The path inside the source."""
-        listing, at = self.places[index]
-        return str(self.listings[listing].names[at])
-
-    def read(self, index: int) -> bytes:
-        listing, at = map(int, self.places[index])
-        data: bytes = self.listings[listing].read(at)
-        return data
-
-
-@dataclass(frozen=True)
-class Arranged:
-    """A whole source. `classes` are in label order, `titles` what they are called by people."""
-
-    kind: str
-    root: Path
-    classes: tuple[str, ...]
-    parts: Mapping[str, Files]
-    titles: Mapping[str, str] = field(default_factory=dict)
+from alexnet.data.listing import Arranged, Listing, list_files, make_files
+from alexnet.data.sources import find_arrays
+from alexnet.errors import DataError
 
 
 def arrange(root: Path) -> Arranged:
-    """Recognises a source of image files. DataError where it is none, or contradicts itself."""
+    """Recognises a source of images. DataError where it is none, or contradicts itself."""
     if not root.exists():
         raise DataError(f"{root}: no such file or folder; name a folder or an archive of images")
-    if root.is_dir():
-        for kind in OFFICIAL:
-            names = [*_ARCHIVES[kind].values(), _KITS[kind]]
-            if any((root / name).is_file() for name in names):
-                return _official(kind, root)
+    if arrays := _arrays(root):
+        return arrays
+    if root.is_dir() and (kind := ilsvrc.recognise(root)):
+        return ilsvrc.official(kind, root)
     listing = list_files(root)
-    kaggle = [n for n in listing.names if "ILSVRC/Data/CLS-LOC/train/" in n[:60]]
-    return _kaggle(root, listing) if kaggle else _tree(root, listing)
+    if any(ilsvrc.KAGGLE in name for name in listing.names):
+        return ilsvrc.kaggle(root, listing)
+    return _tree(root, listing)
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """The images of IDX files or CIFAR's archives, each as the bytes of an uncompressed file."""
+
+    images: NDArray[np.uint8]
+    names: list[str]
+    sizes: NDArray[np.int64]
+
+    def read(self, index: int) -> bytes:
+        height, width, channels = self.images.shape[1:]
+        header = f"P{6 if channels == 3 else 5} {width} {height} 255\n"
+        return header.encode() + bytes(self.images[index].tobytes())
+
+
+def _arrays(root: Path) -> Arranged | None:
+    source = find_arrays(root)
+    if source is None:
+        return None
+    parts = {}
+    for name in source.parts:
+        part = source.load(name)
+        assert isinstance(part.images, np.ndarray)
+        count = len(part.labels)
+        names = [f"{name}/{i:06d}.ppm" for i in range(count)]
+        sizes = np.full(count, part.images[0].size, np.int64)
+        rows = ((0, i, int(label)) for i, label in enumerate(part.labels))
+        parts[name] = make_files((_Arrays(part.images, names, sizes),), rows)
+    return Arranged(source.kind, root, source.classes, parts)
 
 
 def _tree(root: Path, listing: Listing) -> Arranged:
@@ -115,207 +81,5 @@ def _tree(root: Path, listing: Listing) -> Arranged:
                 f"{root}: {split} has the class {unknown[0]!r}, which train has not: add it there "
                 "or take it out"
             )
-        parts[split] = _files((listing,), [(0, i, classes.index(label)) for i, label in rows])
+        parts[split] = make_files((listing,), [(0, i, classes.index(label)) for i, label in rows])
     return Arranged("tree", root, classes, parts)
-
-
-def _files(listings: tuple[Listing, ...], rows: Iterable[tuple[int, int, int]]) -> Files:
-    table = np.array(list(rows), np.int64).reshape(-1, 3)
-    return Files(listings, table[:, :2], table[:, 2])
-
-
-# ILSVRC
-
-
-@dataclass(frozen=True)
-class _Kit:
-    """wnids by ILSVRC ID from 1, what people call them, training images of each, val labels."""
-
-    wnids: tuple[str, ...]
-    titles: Mapping[str, str]
-    train_counts: tuple[int, ...]
-    val_ids: tuple[int, ...]
-
-
-def _official(kind: str, root: Path) -> Arranged:
-    """The archives of ILSVRC-2012 or 2010 with their development kit, nothing unpacked."""
-    kit = _read_kit(kind, root / _KITS[kind])
-    classes = tuple(sorted(kit.wnids))
-    label_of_id = {i: classes.index(wnid) for i, wnid in enumerate(kit.wnids, 1)}
-    patches = _patches(root / _PATCHES) if kind == "ILSVRC-2010" else {}
-    parts: dict[str, Files] = {}
-    for split, archive in _ARCHIVES[kind].items():
-        if not (root / archive).is_file():
-            if split == "train":
-                raise DataError(f"{root}: {archive} is missing; put it beside the development kit")
-            continue
-        listing = list_files(root / archive)
-        images = [i for i, name in enumerate(listing.names) if name.lower().endswith(".jpeg")]
-        if not images:
-            raise DataError(f"{root / archive}: holds no .JPEG; this is not {archive}")
-        if split == "train":
-            rows = _by_wnid(kind, root / archive, listing, images, classes, kit)
-        else:
-            ids = _truth(kind, root, split, kit)
-            rows = _by_number(root / archive, listing, images, ids, label_of_id)
-        replaced = [
-            (1, patches[key][1], label)
-            if (key := (split, PurePosixPath(listing.names[i]).name)) in patches
-            else (0, i, label)
-            for i, label in rows
-        ]
-        extra = tuple({id(p[0]): p[0] for p in patches.values()}.values())
-        parts[split] = _files((listing, *extra), replaced)
-    return Arranged(kind, root, classes, parts, kit.titles)
-
-
-def _by_wnid(
-    kind: str,
-    archive: Path,
-    listing: Listing,
-    images: list[int],
-    classes: tuple[str, ...],
-    kit: _Kit,
-) -> list[tuple[int, int]]:
-    index = {wnid: label for label, wnid in enumerate(classes)}
-    rows = []
-    for i in images:
-        wnid = PurePosixPath(listing.names[i]).name.partition("_")[0]
-        if wnid not in index:
-            raise DataError(
-                f"{archive}: {listing.names[i]} is of no class of the kit: wrong archive"
-            )
-        rows.append((i, index[wnid]))
-    counts = np.bincount([label for _, label in rows], minlength=len(classes))
-    for wnid, expected in zip(kit.wnids, kit.train_counts, strict=True):
-        if expected and counts[index[wnid]] != expected:
-            raise DataError(
-                f"{archive}: {counts[index[wnid]]:,} images of {wnid} and the development kit says "
-                f"{expected:,}: the archive was cut or is another {kind}; get it again"
-            )
-    return rows
-
-
-def _by_number(
-    archive: Path,
-    listing: Listing,
-    images: list[int],
-    ids: tuple[int, ...] | None,
-    label_of_id: Mapping[int, int],
-) -> list[tuple[int, int]]:
-    rows = []
-    for i in images:
-        number = re.search(r"_(\d{8})\.JPEG$", listing.names[i], re.I)
-        if number is None:
-            raise DataError(f"{archive}: {listing.names[i]} has no number: this is another archive")
-        place = int(number[1])
-        if ids is None:
-            rows.append((i, UNLABELLED))
-        elif 1 <= place <= len(ids):
-            rows.append((i, label_of_id[ids[place - 1]]))
-        else:
-            raise DataError(
-                f"{archive}: {listing.names[i]} is number {place} and the ground truth has "
-                f"{len(ids):,} lines: wrong development kit"
-            )
-    return rows
-
-
-def _truth(kind: str, root: Path, split: str, kit: _Kit) -> tuple[int, ...] | None:
-    if split == "val":
-        return kit.val_ids
-    file = root / f"{kind.replace('-', '')}_test_ground_truth.txt"
-    if not file.is_file():
-        return None
-    with reading(file):
-        return _ids(file.read_bytes(), file, len(kit.wnids))
-
-
-def _ids(text: bytes, path: Path, classes: int) -> tuple[int, ...]:
-    ids = tuple(int(line) for line in text.split())
-    if not ids or min(ids) < 1 or max(ids) > classes:
-        raise DataError(f"{path}: expected IDs from 1 to {classes}, one a line; get the kit again")
-    return ids
-
-
-def _read_kit(kind: str, path: Path) -> _Kit:
-    """meta.mat and the validation ground truth of a development kit, read as streams."""
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise Unavailable(
-            "the kit's meta.mat needs scipy: pip install 'alexnet[imagenet]'"
-        ) from None
-    if not path.is_file():
-        raise DataError(f"{path} is missing; labels cannot be joined without the development kit")
-    wanted = {"data/meta.mat", f"data/{kind.replace('-', '')}_validation_ground_truth.txt"}
-    found: dict[str, bytes] = {}
-    with reading(path), tarfile.open(path, "r:gz") as archive:
-        for member in archive:
-            name = "/".join(member.name.split("/")[-2:])
-            if name in wanted and member.isreg() and member.size <= _KIT_LIMIT:
-                stream = archive.extractfile(member)
-                assert stream is not None
-                found[name] = stream.read()
-    if missing := sorted(wanted - found.keys()):
-        raise DataError(f"{path}: holds no {missing[0]}: this is not the kit of {kind}")
-    meta, truth = (found[name] for name in sorted(wanted, key=lambda n: not n.endswith(".mat")))
-    tag = f"{kind.replace('-', '')}_ID"
-    try:
-        table = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-        leaves = [row for row in np.atleast_1d(table) if int(row["num_children"]) == 0]
-        leaves.sort(key=lambda row: int(row[tag]))
-        wnids = tuple(str(row["WNID"]) for row in leaves)
-        titles = {str(row["WNID"]): str(row["words"]) for row in leaves}
-        counts = tuple(int(row["num_train_images"]) for row in leaves)
-        ids = [int(row[tag]) for row in leaves]
-    # loadmat raises nearly anything on a damaged file.
-    except Exception as error:
-        why = " ".join(str(error).split())
-        raise DataError(f"{path}: meta.mat cannot be read ({why}); get the kit again") from None
-    if ids != list(range(1, len(ids) + 1)) or len(set(wnids)) != len(wnids) or len(wnids) < 2:
-        raise DataError(f"{path}: meta.mat does not number its classes from 1: wrong kit")
-    return _Kit(wnids, titles, counts, _ids(truth, path, len(wnids)))
-
-
-def _patches(path: Path) -> dict[tuple[str, str], tuple[Listing, int]]:
-    """ILSVRC-2010's corrected images, by split and file name: .../train/n0_1.JPEG."""
-    if not path.is_file():
-        return {}
-    listing = list_files(path)
-    found = {}
-    for i, name in enumerate(listing.names):
-        split = place_of(name)[0]
-        found["train" if split == "all" else split, PurePosixPath(name).name] = (listing, i)
-    return found
-
-
-def _kaggle(root: Path, listing: Listing) -> Arranged:
-    """Kaggle's layout: train by wnid, val and test flat, labels of val in a table beside."""
-    base = root if root.is_dir() else root.parent
-    titles = {}
-    if (mapping := base / "LOC_synset_mapping.txt").is_file():
-        titles = {line.split(" ", 1)[0]: line.split(" ", 1)[-1] for line in read_lines(mapping)}
-    answers: dict[str, str] = {}
-    if (solution := base / "LOC_val_solution.csv").is_file():
-        with reading(solution), solution.open(newline="") as file:
-            for row in csv.DictReader(file):
-                answers[row["ImageId"]] = row["PredictionString"].split(" ", 1)[0]
-    rows: dict[str, list[tuple[int, int, int]]] = {}
-    images = [
-        (i, *place_of(name), PurePosixPath(name))
-        for i, name in enumerate(listing.names)
-        if PurePosixPath(name).suffix.lower() == ".jpeg"
-    ]
-    classes = tuple(sorted({label for _, split, label, _ in images if split == "train"}))
-    index = {wnid: label for label, wnid in enumerate(classes)}
-    for i, split, wnid, path in images:
-        wnid = wnid if split == "train" or wnid in index else answers.get(path.stem, "")
-        if split == "val" and wnid not in index:
-            raise DataError(
-                f"{root}: {path.name} has no label: put LOC_val_solution.csv beside ILSVRC/"
-            )
-        rows.setdefault(split, []).append((0, i, index.get(wnid, UNLABELLED)))
-    return Arranged(
-        "ILSVRC-2012", root, classes, {k: _files((listing,), v) for k, v in rows.items()}, titles
-    )

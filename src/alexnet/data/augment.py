@@ -202,9 +202,10 @@ def _boxes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(height, width, top, left) of each box as fractions of the image; all draws in [0, 1)."""
     share = recipe.area + area * (1 - recipe.area)
-    low, high = (math.log(r) for r in RATIO)
+    low = share.clamp(min=RATIO[0]).log()  # beyond these a side would leave the image
+    high = (1 / share).clamp(max=RATIO[1]).log()
     aspect = torch.exp(low + ratio * (high - low))
-    width, height = (share * aspect).sqrt().clamp(max=1), (share / aspect).sqrt().clamp(max=1)
+    width, height = (share * aspect).sqrt(), (share / aspect).sqrt()
     return height, width, y * (1 - height), x * (1 - width)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from alexnet.data import draws, fetch
 from alexnet.data.images import decode_image
-from alexnet.data.raw import Source
+from alexnet.data.raw import Source, Stored
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics, measure
 from alexnet.errors import DataError, UsageError
@@ -30,21 +30,26 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Slice:
-    """One split. labels (N,) int64; pixels uint8 (N, size, size, C), or the files to decode."""
+    """One split. labels (N,) int64; pixels uint8 (N, size, size, C), or what they are decoded from:
+    files, or images stored at this size; `rows` says which of them are this split's, if not all."""
 
     name: str
     labels: NDArray[np.int64]
-    pixels: NDArray[np.uint8] | tuple[Path, ...]
+    pixels: NDArray[np.uint8] | tuple[Path, ...] | Stored
     size: int
     channels: int
+    rows: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Stored images by index. Shapes: (M,) -> uint8 (M, size, size, C)."""
+        ids = ids if self.rows is None else self.rows[ids]
         if isinstance(self.pixels, np.ndarray):
-            return cast("NDArray[np.uint8]", self.pixels[ids])
+            return np.asarray(self.pixels[ids])
+        if not isinstance(self.pixels, tuple):
+            return self.pixels.read(ids)
         files = [self.pixels[i] for i in ids]
         return np.stack([decode_image(f, channels=self.channels, size=self.size) for f in files])
 
@@ -106,11 +111,25 @@ class Dataset:
             raise UsageError(f"no split {name!r}: there are {', '.join(SPLITS)}")
         part = self.source.load(self._roles[name])
         ids = self._cut(part.labels)[name] if self._shared(name) else np.arange(len(part.labels))
-        if isinstance(part.images, np.ndarray):
-            pixels: NDArray[np.uint8] | tuple[Path, ...] = _fit(part.images[ids], self.recipe)
-        else:
-            pixels = tuple(part.images[i] for i in ids)
         labels = part.labels[ids]
+        rows, r = None, self.recipe
+        pixels: NDArray[np.uint8] | tuple[Path, ...] | Stored
+        if isinstance(part.images, tuple):
+            pixels = tuple(part.images[i] for i in ids)
+        elif self.source.kind == "packed":
+            shape = part.images.shape[1:]
+            if shape != (r.size, r.size, r.channels):
+                raise DataError(
+                    f"{self.source.path}: packed at {shape[0]} pixels, {shape[2]} channel(s), and "
+                    f"the recipe stores {r.size}, {r.channels}: give --size {shape[0]} --channels "
+                    f"{shape[2]}, or pack again with --size {r.size} --channels {r.channels}"
+                )
+            if (labels < 0).any():
+                raise DataError(f"{self.source.path}: the labels of {name} are not known")
+            pixels, rows = part.images, ids
+        else:
+            assert isinstance(part.images, np.ndarray)
+            pixels = _fit(part.images[ids], r)
         if not len(labels):
             raise DataError(
                 f"{self.source.path}: no image is left for {name}: add some, or raise "
@@ -120,7 +139,7 @@ class Dataset:
         if name == "train" and not found.all():
             missing = self.classes[int(np.argmin(found))]
             raise DataError(f"no training image of class {missing!r}: add some, or take it out")
-        return Slice(name, labels, pixels, self.recipe.size, self.recipe.channels)
+        return Slice(name, labels, pixels, r.size, r.channels, rows)
 
     def _shared(self, name: str) -> bool:
         roles = self._roles
@@ -154,6 +173,10 @@ class Dataset:
 
         Exact for slices in memory; of others, over the first 20,000 images of a fixed shuffle.
         """
+        wants_image = self.recipe.normalize in ("image", "centre")
+        if self.source.statistics is not None:  # of the whole training part, val slice included
+            found = cast("Statistics", self.source.statistics)
+            return found if wants_image else replace(found, image=None)
         train = self.train
         ids = np.arange(len(train))
         if not isinstance(train.pixels, np.ndarray):
@@ -162,7 +185,7 @@ class Dataset:
             train.read,
             ids,
             colours=self.recipe.colour > 0,
-            mean_image=self.recipe.normalize in ("image", "centre"),
+            mean_image=wants_image,
         )
         if not all(std > 0 for std in found.std):
             raise DataError(f"{self.source.path}: every training image is one constant colour")
@@ -172,11 +195,18 @@ class Dataset:
     def digest(self) -> str:
         """sha256 of what is trained on (16 hex digits): labels, and pixels or names and sizes."""
         h = hashlib.sha256(repr(self.classes).encode())
+        if self.source.digest:
+            for part in (self.train, self.val):
+                h.update(f"{self.source.digest}{part.name}".encode())
+                h.update(b"" if part.rows is None else part.rows.tobytes())
+                h.update(part.labels.tobytes())
+            return h.hexdigest()[:16]
         for part in (self.train, self.val):
             h.update(part.labels.tobytes())
             if isinstance(part.pixels, np.ndarray):
                 h.update(np.ascontiguousarray(part.pixels).data)
             else:
+                assert isinstance(part.pixels, tuple)
                 for file in part.pixels:
                     h.update(f"{file.name}:{file.stat().st_size};".encode())
         return h.hexdigest()[:16]

@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from alexnet.data.arrange import OFFICIAL, Arranged, Files
 from alexnet.data.examine import Orient, examine
+from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.data.images import MAX_PIXELS
+from alexnet.data.listing import Arranged, Files
 from alexnet.data.loader import read_ahead
+from alexnet.data.payload import HEADER, encode_jpeg, save_array, write_header
+from alexnet.data.statistics import Sums
 from alexnet.errors import DataError, UsageError
 from alexnet.files import (
     DirLock,
@@ -47,8 +48,6 @@ Encoding = Literal["raw", "jpeg"]
 FORMAT = 1
 COMMIT = 1024  # images between two points to continue from; also the images of a shard
 PIECE = 16  # images a thread takes at a time
-QUALITY = 95  # of JPEGs that have to be encoded
-_HEADER = 128  # bytes of a .npy header, whatever the number of images
 _WORK = ".packing"
 _PAYLOAD = (".npy", ".tar", ".names.txt")
 _JPEG_BYTES_PER_PIXEL = 0.7  # for the estimate of space, at QUALITY and 4:2:0
@@ -73,54 +72,6 @@ class _Done:
     repairs: tuple[str, ...] = ()
     refused: str = ""
     payload: bytes = b""
-
-
-class _Sums:
-    """What the statistics of train are made of: sums of whole numbers."""
-
-    def __init__(self, size: int, channels: int) -> None:
-        self.images = 0
-        self.counts = np.zeros((channels, 256), np.int64)
-        self.products = np.zeros((channels, channels), np.int64)
-        self.image = np.zeros((size, size, channels), np.int64)
-
-    def add(self, pixels: NDArray[np.uint8]) -> None:
-        flat = pixels.reshape(-1, pixels.shape[-1])
-        for c in range(flat.shape[1]):
-            self.counts[c] += np.bincount(flat[:, c], minlength=256)
-        wide = flat.astype(np.float64)
-        self.products += (wide.T @ wide).astype(np.int64)
-        self.image += pixels
-        self.images += 1
-
-    def merge(self, other: "_Sums") -> None:
-        self.images += other.images
-        self.counts += other.counts
-        self.products += other.products
-        self.image += other.image
-
-    def to_bytes(self) -> bytes:
-        out = io.BytesIO()
-        np.savez(out, allow_pickle=False, images=self.images, counts=self.counts,
-                 products=self.products, image=self.image)  # fmt: skip
-        return out.getvalue()
-
-    @staticmethod
-    def from_bytes(data: bytes) -> "_Sums":
-        with np.load(io.BytesIO(data), allow_pickle=False) as table:
-            sums = _Sums(table["image"].shape[0], table["counts"].shape[0])
-            sums.images = int(table["images"])
-            sums.counts, sums.products = table["counts"], table["products"]
-            sums.image = table["image"]
-        return sums
-
-    def figures(self) -> dict[str, Any]:
-        values = np.arange(256)
-        n = self.counts.sum(1)
-        mean = self.counts @ values / n
-        std = np.sqrt(self.counts @ values**2 / n - mean**2)
-        covariance = self.products / n[0] - np.outer(mean, mean)
-        return {"mean": mean.tolist(), "std": std.tolist(), "covariance": covariance.tolist()}
 
 
 def pack(
@@ -182,7 +133,7 @@ class _Packer:
         self.source, self.out, self.options, self.workers = source, out, options, workers
         self.work = out / _WORK
         self.state: dict[str, Any] = {"key": key, "done": {}, "bytes": {}}
-        self.sums = _Sums(options.size, options.channels)
+        self.sums = Sums((options.size, options.size, options.channels))
         state = self.work / "state.json"
         if state.is_file():
             self.state = parse_json(read_bytes(state), state)
@@ -192,7 +143,7 @@ class _Packer:
                     "choose another --out, or remove it"
                 )
             if name := self.state.get("sums"):
-                self.sums = _Sums.from_bytes(read_bytes(self.work / name))
+                self.sums = Sums.from_bytes(read_bytes(self.work / name))
         else:
             self._check_space()
 
@@ -215,7 +166,7 @@ class _Packer:
             stop = min(done + COMMIT, len(files))
             pieces = range(done, stop, PIECE)
 
-            def prepare(start: int, stop: int = stop) -> tuple[list[_Done], _Sums]:
+            def prepare(start: int, stop: int = stop) -> tuple[list[_Done], Sums]:
                 return self._prepare(split, files, range(start, min(start + PIECE, stop)))
 
             images: list[_Done] = []
@@ -226,11 +177,11 @@ class _Packer:
             self._commit(split, images, stop)
             done = stop
 
-    def _prepare(self, split: str, files: Files, ids: range) -> tuple[list[_Done], _Sums]:
+    def _prepare(self, split: str, files: Files, ids: range) -> tuple[list[_Done], Sums]:
         """Reads, decodes and encodes some images; in a thread."""
         o = self.options
         ready = []
-        sums = _Sums(o.size, o.channels)
+        sums = Sums((o.size, o.size, o.channels))
         for i in ids:
             name, label = files.name(i), int(files.labels[i])
             try:
@@ -248,12 +199,12 @@ class _Packer:
                 continue
             pixels, payload = found.pixels, found.pixels.tobytes()
             if o.encoding == "jpeg":
-                payload = _jpeg(data, found.repairs, pixels)
+                payload = encode_jpeg(data, found.repairs, pixels)
                 seen = examine(payload, name, size=o.size, channels=o.channels).pixels
                 assert seen is not None
                 pixels = seen
             if split in ("train", "all"):
-                sums.add(pixels)
+                sums.add(pixels[None])
             ready.append(_Done(name, label, digest, found.repairs, "", payload))
         return ready, sums
 
@@ -261,7 +212,7 @@ class _Packer:
         """Writes a block through to the disk, then the point to continue from."""
         kept = [image for image in images if not image.refused]
         if self.options.encoding == "raw":
-            self._append(f"{split}.npy", b"".join(image.payload for image in kept), _HEADER)
+            self._append(f"{split}.npy", b"".join(image.payload for image in kept), HEADER)
         else:
             self._write_shard(split, kept)
         labels = np.array([image.label for image in kept], np.int64)
@@ -323,19 +274,21 @@ class _Packer:
         for split in splits:
             labels = np.frombuffer(self._read(f"{split}.labels"), np.int64)
             counts[split] = len(labels)
-            _save(self.work / f"{split}.labels.npy", labels)
+            save_array(self.work / f"{split}.labels.npy", labels)
             write_atomic(self.work / f"{split}.names.txt", self._read(f"{split}.names"))
             if o.encoding == "raw":
                 shape = (len(labels), o.size, o.size, o.channels)
-                self._write_header(self.work / f"{split}.npy", shape)
+                write_header(self.work / f"{split}.npy", shape)
             else:
                 rows = np.frombuffer(self._read(f"{split}.index"), np.int64).reshape(-1, 3)
-                _save(self.work / f"{split}.index.npy", rows)
+                save_array(self.work / f"{split}.index.npy", rows)
         if not self.sums.images:
             raise DataError(
                 f"{self.source.root}: no training image could be read: see the refusals"
             )
-        _save(self.work / "mean.npy", (self.sums.image / self.sums.images).astype(np.float32))
+        measured = self.sums.statistics()
+        assert measured.image is not None
+        save_array(self.work / "mean.npy", measured.image.numpy())
         names = sorted(name for name in os.listdir(self.work) if name.endswith(_PAYLOAD))
         with progress("hashing", len(names), "files") as bar:
             for name in names:
@@ -358,7 +311,9 @@ class _Packer:
                 "files": sum(self.state["done"].values()),
                 "sha256": hashlib.sha256(self._read("digests")).hexdigest(),
             },
-            **self.sums.figures(),
+            "mean": measured.mean,
+            "std": measured.std,
+            "covariance": measured.covariance,
             "repairs": [{"path": x["path"], "repairs": x["repairs"]} for x in odd if x["repairs"]],
             "refused": [{"path": x["path"], "reason": x["refused"]} for x in odd if x["refused"]],
             "payload": payload,
@@ -377,18 +332,6 @@ class _Packer:
         with open(self.work / name, "rb") as file:
             return file.read(self.state["bytes"].get(name, 0))
 
-    def _write_header(self, path: Path, shape: tuple[int, ...]) -> None:
-        """The .npy header in its fixed room before the pixels."""
-        text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
-        body = text.ljust(_HEADER - 11) + "\n"
-        header = b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + body.encode()
-        assert len(header) == _HEADER
-        with open(path, "r+b") as file:
-            file.truncate(_HEADER + int(np.prod(shape)))
-            file.write(header)
-            file.flush()
-            os.fsync(file.fileno())
-
     def _check_space(self) -> None:
         images = sum(len(files) for files in self.source.parts.values())
         per_pixel = (
@@ -401,21 +344,3 @@ class _Packer:
                 f"{self.out}: about {needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are "
                 "free: make room, choose another --out, a smaller --size, or --encoding jpeg"
             )
-
-
-def _jpeg(data: bytes, repairs: tuple[str, ...], pixels: NDArray[np.uint8]) -> bytes:
-    """The file as it came where it is what would be shown, else the pixels encoded."""
-    size = pixels.shape[0]
-    if not repairs:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format == "JPEG" and image.size == (size, size) and image.mode == "RGB":
-                return data
-    out = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(out, "JPEG", quality=QUALITY, subsampling="4:2:0")
-    return out.getvalue()
-
-
-def _save(path: Path, array: NDArray[Any]) -> None:
-    out = io.BytesIO()
-    np.save(out, array, allow_pickle=False)
-    write_atomic(path, out.getvalue())

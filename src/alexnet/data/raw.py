@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,19 +22,29 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Part:
-    """One named part of a source. labels: (N,) int64, images: (N, H, W, C) uint8 or N files."""
+    """One named part of a source. labels: (N,) int64, images: (N, H, W, C) uint8, N files, or N
+    images of one stored size that are read by index."""
 
     labels: np.ndarray
-    images: np.ndarray | tuple[Path, ...]
+    images: "np.ndarray | tuple[Path, ...] | Stored"
+
+
+class Stored(Protocol):
+    """Images of one size that are decoded when asked for. shape is (N, size, size, C)."""
+
+    shape: tuple[int, ...]
+
+    def read(self, ids: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class Source:
     """Where raw data lies and what it holds; pixels and labels are read only by `load`.
 
-    `kind` is digits, idx, cifar10 or folder; `path` is absolute, "" for digits; `parts` are among
-    train, val and test, or just "all" where nobody has split the data. `load(part)` raises
-    DataError for an unknown part, damage, or a label without a class.
+    `kind` is digits, idx, cifar10, packed or folder; `path` is absolute, "" for digits; `parts` are
+    among train, val and test, or just "all" where nobody has split the data. `load(part)` raises
+    DataError for an unknown part, damage, or a label without a class. A packed source brings its
+    own digest, and the `Statistics` of its training part.
     """
 
     kind: str
@@ -41,6 +52,8 @@ class Source:
     classes: tuple[str, ...]
     parts: tuple[str, ...]
     load: Callable[[str], Part]
+    digest: str = ""
+    statistics: Any = None
 
 
 def make_source(
@@ -55,7 +68,7 @@ def make_source(
         if len(part.labels) == 0:
             raise DataError(f"{where}: part {name!r} is empty; expected at least one image")
         for label in (int(part.labels.min()), int(part.labels.max())):
-            if not 0 <= label < len(classes):
+            if not (kind == "packed" and label == -1) and not 0 <= label < len(classes):
                 raise DataError(
                     f"{where}: label {label} in part {name!r}, expected 0 to {len(classes) - 1}; "
                     "correct the labels or the list of classes"

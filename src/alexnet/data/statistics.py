@@ -1,6 +1,7 @@
 """What is measured of the training images, and travels with the weights."""
 
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,6 @@ from torch import Tensor
 from alexnet.terminal import progress
 
 BLOCK = 64  # images measured at a time
-MIDDLE = 128  # of the pixels' scale; subtracted, products lose no digits to a large mean
 
 # ImageNet's, as torchvision's weights expect them.
 TORCHVISION_MEAN = tuple(255 * x for x in (0.485, 0.456, 0.406))
@@ -46,6 +46,72 @@ class Statistics:
         return values.clip(min=0), vectors * signs
 
 
+class Sums:
+    """Sums of whole numbers that statistics are made of, so exact in whatever order they come.
+
+    What costs most is only summed where it is wanted: the products of channels (`colours`) and the
+    mean image.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, colours: bool = True, image: bool = True) -> None:
+        self.images = 0
+        self.counts = np.zeros((shape[-1], 256), np.int64)
+        self.products = np.zeros((shape[-1],) * 2, np.int64) if colours else None
+        self.image = np.zeros(shape, np.int64) if image else None
+
+    def add(self, pixels: NDArray[np.uint8]) -> None:
+        """Takes in uint8 (N, H, W, C)."""
+        self.images += len(pixels)
+        flat = pixels.reshape(-1, pixels.shape[-1])
+        for c in range(flat.shape[1]):
+            self.counts[c] += np.bincount(flat[:, c], minlength=256)
+        if self.products is not None:
+            for one in pixels:  # of one image the products are below 2^53, so exact
+                wide = one.reshape(-1, one.shape[-1]).astype(np.float64)
+                self.products += (wide.T @ wide).astype(np.int64)
+        if self.image is not None:
+            self.image += torch.from_numpy(pixels).sum(0, dtype=torch.int64).numpy()
+
+    def merge(self, other: "Sums") -> None:
+        self.images += other.images
+        self.counts += other.counts
+        if self.products is not None and other.products is not None:
+            self.products += other.products
+        if self.image is not None and other.image is not None:
+            self.image += other.image
+
+    def statistics(self) -> Statistics:
+        values = np.arange(256)
+        n = self.counts.sum(1)
+        mean = self.counts @ values / n
+        std = np.sqrt(self.counts @ values**2 / n - mean**2)
+        covariance: tuple[tuple[float, ...], ...] = ()
+        if self.products is not None:
+            spread = self.products / n - np.outer(mean, mean)
+            covariance = tuple(map(tuple, spread.tolist()))
+        image = None
+        if self.image is not None:
+            image = torch.from_numpy((self.image / self.images).astype(np.float32))
+        return Statistics(tuple(mean.tolist()), tuple(std.tolist()), covariance, image)
+
+    def to_bytes(self) -> bytes:
+        """All of it as an .npz, for a checkpoint."""
+        assert self.products is not None
+        assert self.image is not None
+        out = io.BytesIO()
+        tables = {"counts": self.counts, "products": self.products, "image": self.image}
+        np.savez(out, allow_pickle=False, images=self.images, **tables)
+        return out.getvalue()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "Sums":
+        with np.load(io.BytesIO(data), allow_pickle=False) as table:
+            sums = Sums(table["image"].shape)
+            sums.images, sums.counts = int(table["images"]), table["counts"]
+            sums.products, sums.image = table["products"], table["image"]
+        return sums
+
+
 def measure(
     read: Callable[[NDArray[np.intp]], NDArray[np.uint8]],
     ids: NDArray[np.intp],
@@ -53,32 +119,14 @@ def measure(
     colours: bool,
     mean_image: bool,
 ) -> Statistics:
-    """Statistics of the images `ids`, read in blocks. Mean, std and the mean image come from sums
-    of whole numbers, so exactly; the covariance, in float32, only where `colours` asks for it."""
-    counts, image = np.zeros((0, 256), np.int64), np.zeros(0)
-    products = torch.zeros(0)
+    """Statistics of the images `ids`, read in blocks; covariance and mean image where wanted."""
+    sums: Sums | None = None
     with progress("measuring the images", len(ids), "images") as bar:
         for start in range(0, len(ids), BLOCK):
             block = read(ids[start : start + BLOCK])
-            channels = block.shape[-1]
-            if not start:
-                counts, image = np.zeros((channels, 256), np.int64), np.zeros(block.shape[1:], int)
-                products = torch.zeros(channels, channels, dtype=torch.float64)
-            for c in range(channels):
-                counts[c] += np.bincount(block[..., c].ravel(), minlength=256)
-            if colours:
-                flat = torch.from_numpy(block).view(-1, channels).float() - MIDDLE
-                products += (flat.T @ flat).double()
-            if mean_image:
-                image += torch.from_numpy(block).sum(0, dtype=torch.int32).numpy()
+            if sums is None:
+                sums = Sums(block.shape[1:], colours=colours, image=mean_image)
+            sums.add(block)
             bar.advance(len(block))
-    values = np.arange(256)
-    n = counts.sum(1)
-    mean = counts @ values / n
-    std = np.sqrt(counts @ values**2 / n - mean**2)
-    covariance: tuple[tuple[float, ...], ...] = ()
-    if colours:
-        spread = products.numpy() / n - np.outer(mean - MIDDLE, mean - MIDDLE)
-        covariance = tuple(map(tuple, spread.tolist()))
-    average = torch.from_numpy((image / len(ids)).astype(np.float32)) if mean_image else None
-    return Statistics(tuple(mean.tolist()), tuple(std.tolist()), covariance, average)
+    assert sums is not None
+    return sums.statistics()

@@ -84,7 +84,13 @@ def take_weights(model: Net, tensors: Mapping[str, Tensor], source: str) -> Take
     CheckpointError where nothing does, or where a tensor holds what is not a number.
     """
     own = model.state_dict()
-    fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
+    fitting = {
+        k: v
+        for k, v in tensors.items()
+        if k in own
+        and v.shape == own[k].shape
+        and v.is_floating_point() == own[k].is_floating_point()
+    }
     if not any(v.dim() > 1 for v in fitting.values()):
         theirs, ours = next(iter(tensors), "nothing"), next(iter(own))
         raise CheckpointError(

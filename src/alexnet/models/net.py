@@ -119,6 +119,7 @@ class Net(nn.Module):
         for name in self.stretch(entry):
             self.part(name).requires_grad_(False)
             self._frozen.append(name)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "Net":
         super().train(mode)
@@ -141,7 +142,7 @@ class Net(nn.Module):
             layer = self.get_submodule(path)
             if isinstance(layer, nn.Linear) and x.dim() > 2:
                 x = x.flatten(1)
-            if name == last and torch.is_autocast_enabled(x.device.type):
+            if name == last and not x.is_meta and torch.is_autocast_enabled(x.device.type):
                 with torch.autocast(x.device.type, enabled=False):
                     x = layer(x.float())
             else:

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
 from alexnet.data.images import image_size
 from alexnet.data.raw import Source
 from alexnet.errors import UsageError
@@ -107,8 +105,13 @@ def choose_recipe(source: Source) -> tuple[Recipe, str]:
     if source.kind == "cifar10":
         return cifar10(), f"{what}: CIFAR-10's own format, so the recipe is cifar10"
     images = source.load(source.parts[0]).images
-    first = images[0]
-    side = min(first.shape[:2] if isinstance(first, np.ndarray) else image_size(first))
+    if not isinstance(images, tuple):
+        side, channels = images.shape[1], images.shape[3]
+        recipe = cifar10() if side <= 40 else modern()
+        sides = {"size": side, "crop": min(recipe.crop, side), "channels": channels}
+        why = f"{what}: packed at {side} pixels, so the recipe is {recipe.name}"
+        return recipe.replace(**sides), why
+    side = min(image_size(images[0]))
     if side <= 40:
         return cifar10(), f"{what}: a folder of {side}-pixel images, so the recipe is cifar10"
     recipe = photos()

@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import zipfile
 from pathlib import Path
 
 import torch
@@ -28,12 +27,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return unpack_tensors(data, path)
     try:
         found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    # weights_only raises UnpicklingError for a program; a damaged file raises nearly anything.
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError,
-            zipfile.BadZipFile, AttributeError, TypeError, IndexError) as error:  # fmt: skip
-        why = " ".join(str(error).split())[:160]
+    except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path} is no file of weights ({why}): name a .safetensors or a torch state dict"
+            f"{path} holds more than tensors, or is no torch file, and is not read: save its "
+            "state dict alone, or name a .safetensors file"
+        ) from None
+    # A damaged file raises nearly anything.
+    except Exception as error:
+        why = " ".join(str(error).split())[:120]
+        raise CheckpointError(
+            f"{path} is damaged or no file of weights ({why}): get it again"
         ) from None
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
@@ -42,4 +45,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     named = {str(k).removeprefix("module."): v for k, v in tensors if isinstance(v, Tensor)}
     if not named:
         raise CheckpointError(f"{path} holds no state dict: name a file of weights")
+    for name, tensor in named.items():
+        if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+            raise CheckpointError(
+                f"{path}: {name} is {tensor.type()}, and weights are plain floats"
+            )
     return named

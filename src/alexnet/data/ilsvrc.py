@@ -1,0 +1,250 @@
+"""ILSVRC-2012 and 2010 as published, archives and development kit, and Kaggle's layout of 2012.
+
+Labels are joined to files by name: the kit's ID is not the class index; ID -> WNID -> place among
+the sorted WNIDs. The kit's own counts are held against what is there.
+"""
+
+import csv
+import io
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from alexnet.data.check import place_of
+from alexnet.data.listing import UNLABELLED, Arranged, Files, Listing, list_files, make_files
+from alexnet.data.raw import read_lines, reading
+from alexnet.errors import DataError, Unavailable
+
+OFFICIAL = {
+    "ILSVRC-2012": {"train": 1_281_167, "val": 50_000, "test": 100_000},
+    "ILSVRC-2010": {"train": 1_261_406, "val": 50_000, "test": 150_000},
+}
+_KIT_LIMIT = 64 << 20  # bytes of the largest file read out of a development kit
+_ARCHIVES = {
+    "ILSVRC-2012": {
+        "train": "ILSVRC2012_img_train.tar",
+        "val": "ILSVRC2012_img_val.tar",
+        "test": "ILSVRC2012_img_test_v10102019.tar",
+    },
+    "ILSVRC-2010": {
+        "train": "ILSVRC2010_images_train.tar",
+        "val": "ILSVRC2010_images_val.tar",
+        "test": "ILSVRC2010_images_test.tar",
+    },
+}
+_KITS = {
+    "ILSVRC-2012": "ILSVRC2012_devkit_t12.tar.gz",
+    "ILSVRC-2010": "ILSVRC2010_devkit-1.0.tar.gz",
+}
+_PATCHES = "patch_images.tar"
+KAGGLE = "ILSVRC/Data/CLS-LOC/train/"
+
+
+def recognise(root: Path) -> str:
+    """ILSVRC-2012 or 2010 where a folder holds one of its archives; else empty."""
+    for kind in OFFICIAL:
+        if any((root / name).is_file() for name in (*_ARCHIVES[kind].values(), _KITS[kind])):
+            return kind
+    return ""
+
+
+@dataclass(frozen=True)
+class _Kit:
+    """wnids by ILSVRC ID from 1, what people call them, training images of each, val labels."""
+
+    wnids: tuple[str, ...]
+    titles: Mapping[str, str]
+    train_counts: tuple[int, ...]
+    val_ids: tuple[int, ...]
+
+
+def official(kind: str, root: Path) -> Arranged:
+    """The archives of ILSVRC-2012 or 2010 with their development kit, nothing unpacked."""
+    kit = _read_kit(kind, root / _KITS[kind])
+    classes = tuple(sorted(kit.wnids))
+    label_of_id = {i: classes.index(wnid) for i, wnid in enumerate(kit.wnids, 1)}
+    patches = _patches(root / _PATCHES) if kind == "ILSVRC-2010" else {}
+    parts: dict[str, Files] = {}
+    for split, archive in _ARCHIVES[kind].items():
+        if not (root / archive).is_file():
+            if split == "train":
+                raise DataError(f"{root}: {archive} is missing; put it beside the development kit")
+            continue
+        listing = list_files(root / archive)
+        images = [i for i, name in enumerate(listing.names) if name.lower().endswith(".jpeg")]
+        if not images:
+            raise DataError(f"{root / archive}: holds no .JPEG; this is not {archive}")
+        if split == "train":
+            rows = _by_wnid(kind, root / archive, listing, images, classes, kit)
+        else:
+            ids = _truth(kind, root, split, kit)
+            rows = _by_number(root / archive, listing, images, ids, label_of_id)
+        replaced = [
+            (1, patches[key][1], label)
+            if (key := (split, PurePosixPath(listing.names[i]).name)) in patches
+            else (0, i, label)
+            for i, label in rows
+        ]
+        extra = tuple({id(p[0]): p[0] for p in patches.values()}.values())
+        parts[split] = make_files((listing, *extra), replaced)
+    return Arranged(kind, root, classes, parts, kit.titles)
+
+
+def _by_wnid(
+    kind: str,
+    archive: Path,
+    listing: Listing,
+    images: list[int],
+    classes: tuple[str, ...],
+    kit: _Kit,
+) -> list[tuple[int, int]]:
+    index = {wnid: label for label, wnid in enumerate(classes)}
+    rows = []
+    for i in images:
+        wnid = PurePosixPath(listing.names[i]).name.partition("_")[0]
+        if wnid not in index:
+            raise DataError(
+                f"{archive}: {listing.names[i]} is of no class of the kit: wrong archive"
+            )
+        rows.append((i, index[wnid]))
+    counts = np.bincount([label for _, label in rows], minlength=len(classes))
+    for wnid, expected in zip(kit.wnids, kit.train_counts, strict=True):
+        if expected and counts[index[wnid]] != expected:
+            raise DataError(
+                f"{archive}: {counts[index[wnid]]:,} images of {wnid} and the development kit says "
+                f"{expected:,}: the archive was cut or is another {kind}; get it again"
+            )
+    return rows
+
+
+def _by_number(
+    archive: Path,
+    listing: Listing,
+    images: list[int],
+    ids: tuple[int, ...] | None,
+    label_of_id: Mapping[int, int],
+) -> list[tuple[int, int]]:
+    rows = []
+    for i in images:
+        number = re.search(r"_(\d{8})\.JPEG$", listing.names[i], re.I)
+        if number is None:
+            raise DataError(f"{archive}: {listing.names[i]} has no number: this is another archive")
+        place = int(number[1])
+        if ids is None:
+            rows.append((i, UNLABELLED))
+        elif 1 <= place <= len(ids):
+            rows.append((i, label_of_id[ids[place - 1]]))
+        else:
+            raise DataError(
+                f"{archive}: {listing.names[i]} is number {place} and the ground truth has "
+                f"{len(ids):,} lines: wrong development kit"
+            )
+    return rows
+
+
+def _truth(kind: str, root: Path, split: str, kit: _Kit) -> tuple[int, ...] | None:
+    if split == "val":
+        return kit.val_ids
+    file = root / f"{kind.replace('-', '')}_test_ground_truth.txt"
+    if not file.is_file():
+        return None
+    with reading(file):
+        return _ids(file.read_bytes(), file, len(kit.wnids))
+
+
+def _ids(text: bytes, path: Path, classes: int) -> tuple[int, ...]:
+    ids = tuple(int(line) for line in text.split())
+    if not ids or min(ids) < 1 or max(ids) > classes:
+        raise DataError(f"{path}: expected IDs from 1 to {classes}, one a line; get the kit again")
+    return ids
+
+
+def _read_kit(kind: str, path: Path) -> _Kit:
+    """meta.mat and the validation ground truth of a development kit, read as streams."""
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise Unavailable(
+            "the kit's meta.mat needs scipy: pip install 'alexnet[imagenet]'"
+        ) from None
+    if not path.is_file():
+        raise DataError(f"{path} is missing; labels cannot be joined without the development kit")
+    wanted = {"data/meta.mat", f"data/{kind.replace('-', '')}_validation_ground_truth.txt"}
+    found: dict[str, bytes] = {}
+    with reading(path), tarfile.open(path, "r:gz") as archive:
+        for member in archive:
+            name = "/".join(member.name.split("/")[-2:])
+            if name in wanted and member.isreg() and member.size <= _KIT_LIMIT:
+                stream = archive.extractfile(member)
+                assert stream is not None
+                found[name] = stream.read()
+    if missing := sorted(wanted - found.keys()):
+        raise DataError(f"{path}: holds no {missing[0]}: this is not the kit of {kind}")
+    meta, truth = (found[name] for name in sorted(wanted, key=lambda n: not n.endswith(".mat")))
+    tag = f"{kind.replace('-', '')}_ID"
+    try:
+        table = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        leaves = [row for row in np.atleast_1d(table) if int(row["num_children"]) == 0]
+        leaves.sort(key=lambda row: int(row[tag]))
+        wnids = tuple(str(row["WNID"]) for row in leaves)
+        titles = {str(row["WNID"]): str(row["words"]) for row in leaves}
+        counts = tuple(int(row["num_train_images"]) for row in leaves)
+        ids = [int(row[tag]) for row in leaves]
+    # loadmat raises nearly anything on a damaged file.
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise DataError(f"{path}: meta.mat cannot be read ({why}); get the kit again") from None
+    if ids != list(range(1, len(ids) + 1)) or len(set(wnids)) != len(wnids) or len(wnids) < 2:
+        raise DataError(f"{path}: meta.mat does not number its classes from 1: wrong kit")
+    return _Kit(wnids, titles, counts, _ids(truth, path, len(wnids)))
+
+
+def _patches(path: Path) -> dict[tuple[str, str], tuple[Listing, int]]:
+    """ILSVRC-2010's corrected images, by split and file name: .../train/n0_1.JPEG."""
+    if not path.is_file():
+        return {}
+    listing = list_files(path)
+    found = {}
+    for i, name in enumerate(listing.names):
+        split = place_of(name)[0]
+        found["train" if split == "all" else split, PurePosixPath(name).name] = (listing, i)
+    return found
+
+
+def kaggle(root: Path, listing: Listing) -> Arranged:
+    """Kaggle's layout: train by wnid, val and test flat, labels of val in a table beside."""
+    base = root if root.is_dir() else root.parent
+    titles = {}
+    if (mapping := base / "LOC_synset_mapping.txt").is_file():
+        titles = {line.split(" ", 1)[0]: line.split(" ", 1)[-1] for line in read_lines(mapping)}
+    answers: dict[str, str] = {}
+    if (solution := base / "LOC_val_solution.csv").is_file():
+        with reading(solution), solution.open(newline="") as file:
+            for row in csv.DictReader(file):
+                answers[row["ImageId"]] = row["PredictionString"].split(" ", 1)[0]
+    rows: dict[str, list[tuple[int, int, int]]] = {}
+    images = [
+        (i, *place_of(name), PurePosixPath(name))
+        for i, name in enumerate(listing.names)
+        if PurePosixPath(name).suffix.lower() == ".jpeg"
+    ]
+    classes = tuple(sorted({label for _, split, label, _ in images if split == "train"}))
+    index = {wnid: label for label, wnid in enumerate(classes)}
+    for i, split, wnid, path in images:
+        wnid = wnid if split == "train" or wnid in index else answers.get(path.stem, "")
+        if split == "val" and wnid not in index:
+            raise DataError(
+                f"{root}: {path.name} has no label: put LOC_val_solution.csv beside ILSVRC/"
+            )
+        rows.setdefault(split, []).append((0, i, index.get(wnid, UNLABELLED)))
+    return Arranged(
+        "ILSVRC-2012",
+        root,
+        classes,
+        {k: make_files((listing,), v) for k, v in rows.items()},
+        titles,
+    )

@@ -1,0 +1,102 @@
+"""A packed set as a source: raw pixels in a memory map, or JPEGs read by index out of shards."""
+
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+import torch
+from numpy.typing import NDArray
+
+from alexnet.data.raw import Part, Source, make_source, reading
+from alexnet.data.statistics import Statistics
+from alexnet.errors import CheckpointError, DataError
+from alexnet.files import read_json
+
+
+class PackedJpegs:
+    """The JPEGs of one split by index, readable from any thread."""
+
+    def __init__(self, root: Path, split: str, index: NDArray[np.int64], shape: tuple[int, ...]):
+        self.root, self.split, self.index = root, split, index
+        self.shape = (len(index), *shape)
+        self._local = threading.local()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Shapes: (M,) -> uint8 (M, size, size, C). DataError for what does not decode."""
+        out = np.empty((len(ids), *self.shape[1:]), np.uint8)
+        colours = "RGB" if self.shape[-1] == 3 else "GRAY"
+        for i, row in enumerate(self.index[ids]):
+            shard, offset, size = map(int, row)
+            path = self.root / f"{self.split}-{shard:05d}.tar"
+            with reading(path):
+                data = os.pread(self._descriptor(path), size, offset)
+                pixels = simplejpeg.decode_jpeg(data, colours)
+            if pixels.shape != self.shape[1:]:
+                raise DataError(f"{path}: image {ids[i]} is {pixels.shape}: pack it again")
+            out[i] = pixels
+        return out
+
+    def _descriptor(self, path: Path) -> int:
+        files = self._local.__dict__
+        if str(path) not in files:
+            files[str(path)] = open(path, "rb")  # noqa: SIM115
+        return int(files[str(path)].fileno())
+
+
+def packed(root: Path) -> Source | None:
+    """The packed set in a folder, or None where there is no manifest."""
+    if not (root / "manifest.json").is_file():
+        if (root / ".packing").is_dir():
+            raise DataError(f"{root}: half packed: run the same `alexnet data pack` to finish it")
+        return None
+    try:
+        manifest = read_json(root / "manifest.json")
+        shape = (manifest["size"], manifest["size"], manifest["channels"])
+        readers: dict[str, Callable[[], Part]] = {}
+        for split, count in manifest["counts"].items():
+            readers[split] = partial(_read, root, split, count, shape, manifest["encoding"])
+        for name, said in manifest["payload"].items():
+            if not (root / name).is_file() or (root / name).stat().st_size != said["bytes"]:
+                raise DataError(f"{root / name}: missing or cut: pack again, or restore its copy")
+        covariance = tuple(tuple(row) for row in manifest["covariance"])
+        mean, std = tuple(manifest["mean"]), tuple(manifest["std"])
+        with reading(root / "mean.npy"):
+            image = torch.from_numpy(np.load(root / "mean.npy", allow_pickle=False))
+        source = make_source("packed", root, tuple(manifest["classes"]), readers)
+    except (KeyError, TypeError, AttributeError, CheckpointError) as error:
+        why = " ".join(str(error).split())
+        raise DataError(f"{root / 'manifest.json'}: damaged ({why}): pack again") from None
+    return Source(
+        **{
+            **vars(source),
+            "digest": manifest["key"] + manifest["source"]["sha256"],
+            "statistics": Statistics(mean, std, covariance, image),
+        }
+    )
+
+
+def _read(root: Path, split: str, count: int, shape: tuple[int, ...], encoding: str) -> Part:
+    def table(name: str, mapped: bool = False) -> NDArray[np.generic]:
+        with reading(root / name):
+            found: NDArray[np.generic] = np.load(
+                root / name, allow_pickle=False, mmap_mode="r" if mapped else None
+            )
+        if len(found) != count:
+            raise DataError(f"{root / name}: {len(found):,} rows, expected {count:,}: pack again")
+        return found
+
+    labels = table(f"{split}.labels.npy").astype(np.int64)
+    if encoding == "raw":
+        pixels = table(f"{split}.npy", mapped=True)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
+            raise DataError(f"{root / split}.npy: {pixels.dtype} {pixels.shape}: pack again")
+        return Part(labels, pixels)
+    index = table(f"{split}.index.npy").astype(np.int64)
+    return Part(labels, PackedJpegs(root, split, index, shape))

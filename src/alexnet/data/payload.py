@@ -1,0 +1,47 @@
+"""The forms in which packed images lie on the disk."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alexnet.files import write_atomic
+
+HEADER = 128  # bytes of a .npy header, whatever the number of images
+QUALITY = 95  # of JPEGs that have to be encoded
+
+
+def write_header(path: Path, shape: tuple[int, ...]) -> None:
+    """The .npy header in its fixed room before the pixels."""
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
+    body = text.ljust(HEADER - 11) + "\n"
+    header = b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + body.encode()
+    assert len(header) == HEADER
+    with open(path, "r+b") as file:
+        file.truncate(HEADER + int(np.prod(shape)))
+        file.write(header)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def encode_jpeg(data: bytes, repairs: tuple[str, ...], pixels: NDArray[np.uint8]) -> bytes:
+    """The file as it came where it is what would be shown, else the pixels encoded."""
+    size = pixels.shape[0]
+    if not repairs:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format == "JPEG" and image.size == (size, size) and image.mode == "RGB":
+                return data
+    out = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(out, "JPEG", quality=QUALITY, subsampling="4:2:0")
+    return out.getvalue()
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """A whole .npy, atomically."""
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
+    write_atomic(path, out.getvalue())

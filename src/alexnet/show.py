@@ -1,0 +1,121 @@
+"""Results for people: what each verb prints without --json."""
+
+from typing import Any
+
+from alexnet.terminal import bars, duration, percent, table
+
+
+def train(r: dict[str, Any]) -> None:
+    print(
+        f"{r['finished']}: best validation top-1 {with_interval(r, 'top1')} at step "
+        f"{r['best_step']:,}; {duration(r['wall_s'])}, {r['images_per_s']:,.0f} images/s\n"
+        f"run          {r['run']}\n"
+        f"curves       {r['figures'][0]}\n"
+        f"test it      alexnet test {r['run']}"
+    )
+
+
+def test(r: dict[str, Any]) -> None:
+    rows = [
+        (row["class"], f"{row['right']:,}", f"{row['n']:,}", percent(row["right"] / row["n"]))
+        for row in r["per_class"]
+        if row["n"]
+    ]
+    print(table(("class", "right", "of", "top-1"), rows))
+    print(f"\n{r['split']}: {r['n']:,} images, {r['views']} view(s), loss {r['loss']:.4f}")
+    print(f"top-1  {with_interval(r, 'top1')}")
+    if r["top5"] is None:
+        print("top-5  means nothing with five classes or fewer")
+    else:
+        print(f"top-5  {with_interval(r, 'top5')}")
+    for path in r["figures"]:
+        print(f"wrote  {path}")
+
+
+def classify(r: dict[str, Any]) -> None:
+    for image in r["results"]:
+        print(image["path"])
+        print(bars([(t["class"], t["probability"]) for t in image["top"]]))
+
+
+def recipes(r: dict[str, Any]) -> None:
+    if "recipes" in r:
+        for kind in ("recipe", "model"):
+            print(table((kind, "what it is"), [(x["name"], x["about"]) for x in r[f"{kind}s"]]))
+            print()
+        return
+    if "differences" in r:
+        for d in r["differences"]:
+            print(f"{d['what']}")
+            for name, value, source in (
+                (r["name"], d["first"], d["first_source"]),
+                (r["other"], d["second"], d["second_source"]),
+            ):
+                print(f"    {name}: {value}{f'  [{source}]' if source else ''}")
+        print(f"{len(r['differences'])} differences between {r['name']} and {r['other']}")
+        return
+    layers = [
+        (
+            row["name"],
+            "x".join(map(str, row["shape"])),
+            f"{row['parameters']:,}",
+            f"{row['macs']:,}",
+            "" if row["std"] is None else f"{row['distribution']} {row['std']:.4g}",
+            "" if row["std"] is None else "drawn" if row["bias"] is None else f"{row['bias']:g}",
+            f"{row['receptive_field']}",
+        )
+        for row in r["layers"]
+    ]
+    hidden = ("layers", "parameters", "macs", "classes", "about", "sources", "input")
+    print(f"{r['about']}\n")
+    if "digest" in r:
+        print(table(("field", "value"), [(k, str(v)) for k, v in r.items() if k not in hidden]))
+        print()
+    print(f"{r['model']} for {r['classes']} classes, input {'x'.join(map(str, r['input']))}:")
+    heads = ("part", "output", "parameters", "multiply-adds", "first weights", "bias", "sees")
+    print(table(heads, layers))
+    print(f"{r['parameters']:,} parameters, {r['macs']:,} multiply-adds an image")
+    for kind, source in r["sources"].items():
+        print(f"{kind}: {source}")
+
+
+def path(r: dict[str, Any]) -> None:
+    print(r["path"])
+
+
+def check(r: dict[str, Any]) -> None:
+    for kind in ("repairable", "refused"):
+        for entry in r[kind]:
+            print(f"{kind:10}  {entry['path']}: {entry['reason']}")
+    for kind, what in (
+        ("duplicates", "the same bytes"),
+        ("across", "the same bytes in two splits"),
+    ):
+        for paths in r[kind]:
+            print(f"{what}: {', '.join(paths)}")
+    for kind, names in r["classes"].items():
+        if names:
+            more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+            where = "in one split only" if kind == "one_split" else kind
+            print(f"classes {where}: {', '.join(names[:8])}{more}")
+    for split, counts in r["counts"].items():
+        print(f"{split}: {sum(counts.values()):,} readable images, {len(counts):,} classes")
+    print(
+        f"{r['ok']:,} fine, {len(r['repairable']):,} repairable, {len(r['refused']):,} refused, "
+        f"{len(r['duplicates']) + len(r['across']):,} groups of duplicates; "
+        f"{r['images_per_s']:,.0f} images/s"
+    )
+
+
+def pack(r: dict[str, Any]) -> None:
+    counts = ", ".join(f"{split} {n:,}" for split, n in r["counts"].items())
+    print(f"packed       {counts}; {r['classes']:,} classes, {r['bytes'] / 1e6:,.1f} MB")
+    print(f"repaired     {r['repaired']:,}")
+    for entry in r["refused"]:
+        print(f"refused      {entry['path']}: {entry['reason']}")
+    print(f"train on it  alexnet train RECIPE --data {r['out']}")
+
+
+def with_interval(r: dict[str, Any], name: str) -> str:
+    low, high = r[f"{name}_ci95"]
+    return f"{percent(r[name])} (95 % interval {percent(low)} to {percent(high)}, n {r['n']:,})"
