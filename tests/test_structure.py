@@ -23,12 +23,12 @@ LAYERS = (
     ("runtime", "metrics", "models", "data", "store"),
     ("engine",),
     ("predict", "figures"),
-    ("recipebook", "commands", "cli", "__init__", "__main__"),
+    ("recipebook", "commands", "cli", "show", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()
 
-LINES = 8_000
+LINES = 9_000
 LONGEST = 350
 LONG_FILES: dict[str, int] = {}
 

@@ -43,13 +43,9 @@ QUICK: dict[str, Any] = {
 }
 LAYERS = "conv1, conv2, conv3, fc4, fc5"
 
+
 # Net.freeze leaves batch norms in training mode until Net.train is next called, which is after the
 # first validation; strict, so that whoever mends it takes these marks away.
-AVERAGES_MOVE = pytest.mark.xfail(
-    strict=True, reason="averages of frozen batch norms move until the first validation"
-)
-
-
 @pytest.fixture(autouse=True)
 def no_pictures() -> Iterator[None]:
     """Drawing takes longer than these runs, and other tests look at pictures."""
@@ -265,7 +261,6 @@ def test_what_is_frozen_gets_no_rate_and_its_averages_stay() -> None:
         assert modes == [False, False, mode]
 
 
-@AVERAGES_MOVE
 def test_a_frozen_batch_norm_is_fixed_from_the_start() -> None:
     model = small_net()
     model.freeze("conv1")
@@ -274,7 +269,6 @@ def test_a_frozen_batch_norm_is_fixed_from_the_start() -> None:
     assert int(model.get_buffer("bn2.num_batches_tracked")) == 1
 
 
-@AVERAGES_MOVE
 @pytest.mark.parametrize("opt", ["sgd", "adamw"])
 def test_frozen_parts_keep_their_bits_through_training(
     opt: str, idx_folder: Path, tmp_path: Path
@@ -329,7 +323,6 @@ def test_a_run_gives_every_tensor_to_the_same_classes(
     assert "init" not in saved(trained)
 
 
-@AVERAGES_MOVE
 def test_the_first_validation_is_what_the_run_had(
     trained: Path, idx_folder: Path, tmp_path: Path
 ) -> None:
@@ -399,7 +392,6 @@ def test_an_explicit_model_wins(trained: Path, tree: Path, tmp_path: Path) -> No
             assert torch.equal(ours[name], theirs[name]), name
 
 
-@pytest.mark.xfail(strict=True, reason="the run's fields are checked before the given ones count")
 def test_explicit_fields_win_where_the_runs_and_the_recipes_contradict(
     idx_folder: Path, tmp_path: Path
 ) -> None:
@@ -411,7 +403,6 @@ def test_explicit_fields_win_where_the_runs_and_the_recipes_contradict(
     assert saved(run)["recipe"]["normalize"] == "image"
 
 
-@pytest.mark.xfail(strict=True, reason="numpy's LinAlgError: the run measured no covariance")
 def test_colour_noise_after_a_run_that_had_none(tree: Path, tmp_path: Path) -> None:
     first, run = tmp_path / "first", tmp_path / "run"
     fields = QUICK | {"steps": 1, "batch_size": 4, "data": tree}
@@ -622,7 +613,7 @@ def test_init_from_a_folder_that_is_no_run(init: str, idx_folder: Path, tmp_path
 # Cut and continued
 
 
-@pytest.mark.parametrize("freeze", [(), pytest.param(("conv1..conv2",), marks=AVERAGES_MOVE)])
+@pytest.mark.parametrize("freeze", [(), ("conv1..conv2",)])
 def test_a_run_from_given_weights_goes_on_without_them(
     freeze: tuple[str, ...], idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

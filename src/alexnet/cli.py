@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import signal
 import sys
 import types
@@ -35,12 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parse(argv)
         result, status = args.verb(args)
-        if as_json:
-            print(json.dumps(result))
-        else:
-            args.show(result)
-        sys.stdout.flush()
-        return int(status)
+        return int(status) if _print(result, None if as_json else args.show) else 2
     except AlexNetError as error:
         line = " ".join(str(error).split())
         say(f"alexnet: {line}")
@@ -53,10 +49,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         failure, status = {"interrupted": signal.SIGINT}, 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output left; there is nobody to tell
-        return 1
+        return 128 + signal.SIGPIPE
     if as_json:
-        print(json.dumps(failure))
+        _print(failure, None)
     return status
+
+
+def _print(result: dict[str, Any], show: Callable[[dict[str, Any]], None] | None) -> bool:
+    """Results to standard output; False, after a line that says so, where it cannot be written."""
+    if sys.stdout is None:
+        return True
+    try:
+        if show is None:
+            print(json.dumps(result))
+        else:
+            show(result)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        say(f"alexnet: standard output cannot be written ({error.strerror}): send it elsewhere")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries once more at its end
+        return False
+    return True
 
 
 def _terminate(signum: int, frame: types.FrameType | None) -> NoReturn:
@@ -165,8 +180,7 @@ def _add_reading(parser: Parser) -> None:
 def _add_fields(parser: Parser) -> None:
     """A flag for every recipe field; what is not given stays as the recipe has it."""
     group = parser.add_argument_group("recipe fields (defaults: `alexnet recipes NAME`)")
-    group.add_argument("--amp", dest="precision", action="store_const", const="bf16",
-                       default=argparse.SUPPRESS, help="short for --precision bf16")  # fmt: skip
+    group.add_argument("--amp", action="store_true", help="short for --precision bf16")
     hints = typing.get_type_hints(Recipe)
     for field in dataclasses.fields(Recipe):
         flags = field.metadata.get("flags", (f"--{field.name.replace('_', '-')}",))
@@ -196,6 +210,8 @@ def _train(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
     names = {field.name for field in dataclasses.fields(Recipe)} - {"data"}
     fields = {k: v for k, v in vars(args).items() if k in names}
+    if args.amp and fields.setdefault("precision", "bf16") != "bf16":
+        raise UsageError(f"--amp is bf16, and --precision {fields['precision']}: leave one out")
     options = {"data": args.data, "run": args.run, "resume": args.resume}
     options["init"] = args.init
     result = commands.train(args.recipe, **options, tensorboard=args.tensorboard, **fields)

@@ -15,14 +15,14 @@ from alexnet.data.images import decode_image, fit_image
 from alexnet.data.statistics import Statistics
 from alexnet.engine.evaluate import predict_views
 from alexnet.engine.network import build_net, load_weights, preprocessing
-from alexnet.errors import CheckpointError, DataError
+from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.runtime import pick_device
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
 
-Image = Path | bytes | NDArray[np.uint8]
+Image = str | Path | bytes | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,25 @@ class Predictor:
     def decode(self, image: Image, name: str = "") -> NDArray[np.uint8]:
         """A file, its bytes or pixels uint8 (H, W, C) -> uint8 (size, size, C)."""
         size, channels = self.preprocess.size, self.preprocess.channels
+        if isinstance(image, str):
+            image = Path(image)
         if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+            shaped = image.ndim == 3 and image.shape[2] in (1, 3) and image.size
+            if image.dtype != np.uint8 or not shaped:
                 raise DataError(
                     f"an image array is {image.dtype} {image.shape}, not uint8 (H, W, 1 or 3)"
                 )
             return fit_image(Pillow.fromarray(image.squeeze()), channels=channels, size=size)
+        if not isinstance(image, Path | bytes):
+            raise UsageError(f"an image is a path, bytes or uint8 (H, W, C), not {image!r:.60}")
         return decode_image(image, channels=channels, size=size, name=name)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[Image], views: int = 1) -> NDArray[np.float32]:
         """Probabilities. Shapes: N images -> (N, K), the mean over the views."""
-        if not images:
+        if isinstance(images, str | bytes | Path):
+            raise UsageError("predict takes a list of images: put the one in brackets")
+        if not len(images):
             return np.empty((0, len(self.classes)), np.float32)
         device = next(self.model.parameters()).device
         pixels = torch.from_numpy(np.stack([self.decode(image) for image in images])).to(device)

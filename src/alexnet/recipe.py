@@ -129,6 +129,8 @@ class Recipe:
                 if isinstance(number, int | float):
                     _require(math.isfinite(number), f.name, value, "a finite number")
                     _require(number >= 0, f.name, value, "0 or more")
+        words = "letters, digits, -, _ and . only, a letter or digit first"
+        _require(bool(_NAME.fullmatch(self.name)), "name", self.name, words)
         whole = ("size", "crop", "batch_size", "eval_batch", "log_every", "keep", "crop_chunk")
         for name in whole:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
@@ -144,8 +146,8 @@ class Recipe:
         _require(
             len(set(places)) == len(places), "part_lr", self.part_lr, "each part once an epoch"
         )
-        for part, factor, _ in self.part_rates:
-            _require(math.isfinite(factor), "part_lr", f"{part}={factor}", "a finite number")
+        for entry, (_, factor, _) in zip(self.part_lr, self.part_rates, strict=True):
+            _require(math.isfinite(factor), "part_lr", entry, "a finite factor")
         for entry in self.freeze:
             _require(bool(_PARTS.fullmatch(entry)), "freeze", entry, "like conv1 or conv1..conv5")
         for name in ("seed", "split_seed"):
@@ -189,7 +191,9 @@ class Recipe:
                 "more than 1 together: lower one"
             )
         if self.colour and self.channels == 1:
-            raise UsageError(f"colour {self.colour} needs colours: use --colour 0 or --channels 3")
+            raise UsageError(
+                f"colour {self.colour} needs colours, and grey images have none: use --colour 0, or --channels 3"
+            )
         if self.cutout >= self.crop:
             raise UsageError(f"cutout {self.cutout} hides the whole {self.crop}-pixel image")
         if self.shift >= self.crop:
@@ -240,12 +244,13 @@ def first_line(recipe: Callable[[], Recipe]) -> str:
     return (recipe.__doc__ or "").splitlines()[0]
 
 
-def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """The end of an error about a misspelt word: the nearest known one, or all where few."""
+def nearest(word: str, known: typing.Iterable[str], where: str = "alexnet --help") -> str:
+    """The end of an error about a misspelt word: the nearest known one, all where there are few,
+    or the command `where` that lists them."""
     names = list(known)
     if close := difflib.get_close_matches(word, names, n=1):
         return f": did you mean {close[0]!r}?"
-    return f": there are {', '.join(names)}" if len(names) <= 12 else ": see `alexnet --help`"
+    return f": there are {', '.join(names)}" if len(names) <= 12 else f": see `{where}`"
 
 
 def _require(ok: bool, name: str, value: Any, expected: str) -> None:
@@ -262,6 +267,7 @@ def _kinds(hint: Any) -> tuple[type, ...]:
     return (origin or hint,)
 
 
+_NAME = re.compile(r"\w[\w.-]{0,99}")
 _PART_LR = re.compile(r"([a-z]+[0-9]+)=([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)(?:@([0-9]*\.?[0-9]+))?")
 _PARTS = re.compile(r"[a-z]+[0-9]+(\.\.[a-z]+[0-9]+)?")
 _HINTS = typing.get_type_hints(Recipe)

@@ -117,5 +117,7 @@ def pack(r: dict[str, Any]) -> None:
 
 
 def with_interval(r: dict[str, Any], name: str) -> str:
+    if r[f"{name}_ci95"] is None:
+        return percent(r[name])
     low, high = r[f"{name}_ci95"]
     return f"{percent(r[name])} (95 % interval {percent(low)} to {percent(high)}, n {r['n']:,})"

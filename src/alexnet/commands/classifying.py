@@ -63,12 +63,14 @@ def _find_images(images: Iterable[str | Path]) -> Iterable[str]:
         if name == "-" or not Path(name).is_dir():
             yield name
             continue
-        found = sorted(
-            os.path.join(folder, file)
-            for folder, _, files in os.walk(name)
-            for file in files
-            if Path(file).suffix.lower() in IMAGE_SUFFIXES and not file.startswith(".")
-        )
+        found = []
+        for folder, inner, files in os.walk(name):
+            inner[:] = [place for place in inner if place[0] != "."]
+            found += [
+                os.path.join(folder, file)
+                for file in files
+                if Path(file).suffix.lower() in IMAGE_SUFFIXES and file[0] != "."
+            ]
         if not found:
             raise UsageError(f"{name} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        yield from found
+        yield from sorted(found)

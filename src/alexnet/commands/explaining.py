@@ -61,7 +61,8 @@ def _find(name: str) -> tuple[Recipe | None, str]:
         return recipe, recipe.model
     if name in MODELS:
         return None, name
-    raise UsageError(f"no recipe or network {name!r}{nearest(name, [*RECIPES, *MODELS])}")
+    near = nearest(name, [*RECIPES, *MODELS], "alexnet recipes")
+    raise UsageError(f"no recipe or network {name!r}{near}")
 
 
 def _differences(name: str, other: str, classes: int | None) -> list[Difference]:

@@ -10,7 +10,7 @@ import torch
 from alexnet import figures
 from alexnet.data.dataset import Slice, reopen_dataset
 from alexnet.engine.evaluate import evaluate
-from alexnet.errors import DataError
+from alexnet.errors import CheckpointError, DataError
 from alexnet.predict import Predictor, load
 from alexnet.terminal import progress, say
 
@@ -61,7 +61,11 @@ def test(
     if warning := tally.tie_warning():
         say(f"warning: {warning}")
     suffix = split if views == 1 else f"{split}-{views}-views"
-    drawn = _draw_test(predictor, part, probabilities, tally.confusion.numpy(), suffix)
+    drawn: list[Path] = []
+    try:
+        drawn = _draw_test(predictor, part, probabilities, tally.confusion.numpy(), suffix)
+    except CheckpointError as error:  # the figures are worth more than their pictures
+        say(f"warning: no pictures: {error}")
     classes = zip(dataset.classes, tally.per_class(), strict=True)
     result = {
         **tally.figures(),
@@ -75,7 +79,10 @@ def test(
         "per_class": [{"class": c, "right": right, "n": n} for c, (right, n) in classes],
         "figures": [str(path) for path in drawn],
     }
-    predictor.run.log({"event": "test", **result})
+    try:
+        predictor.run.log({"event": "test", **result})
+    except CheckpointError as error:
+        say(f"warning: not logged: {error}")
     predictor.run.close()
     return result
 

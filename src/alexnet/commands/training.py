@@ -15,7 +15,7 @@ from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net
 from alexnet.engine.train import fit
-from alexnet.errors import DataError, UsageError
+from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import read_json, sha256_of, write_json
 from alexnet.models.layers import BatchNorm
 from alexnet.models.zoo import model_spec
@@ -51,6 +51,8 @@ def train(
     is made anew where the classes differ. Returns the figures of the best validation, run and
     checkpoint.
     """
+    if run == "" or recipe == "" or data == "":
+        raise UsageError("an empty name: leave the option out, or say which")
     if resume:
         if init is not None:
             raise UsageError("--init starts a run and --resume continues one: leave one out")
@@ -111,6 +113,8 @@ class _Given:
 
 def _read_init(init: str | Path, fields: dict[str, Any]) -> _Given:
     path = Path(init)
+    if not path.exists():
+        raise CheckpointError(f"--init {init}: no such folder or file; name a run or weights")
     if not path.is_dir():
         weights = read_weights(path)
         return _Given(weights, sha256_of(path))
@@ -156,8 +160,9 @@ def _resume(
             )
         if moved := changed_since(read_json(folder.path / "environment.json")):
             say(f"warning: not the machine it began on, so bits may differ: {moved}")
-        folder.log({"event": "resume", "step": start.step})
-        say(f"continuing {path} from step {start.step:,}")
+        if not start.state.get("finished"):
+            folder.log({"event": "resume", "step": start.step})
+            say(f"continuing {path} from step {start.step:,}")
         statistics = read_statistics(folder, described)
         return _fit(asked, dataset, statistics, folder, start, tensorboard)
 
@@ -202,7 +207,11 @@ def _fit(
         folder.close()
     events = folder.events()
     validations = (e for e in events if e["event"] == "val")
-    best = next((e for e in validations if e["step"] == state.watch.best_step), {})
+    lost = {
+        "top1": state.watch.best_top1,
+        "loss": state.watch.best_loss,
+    }  # with its line in the log
+    best = next((e for e in validations if e["step"] == state.watch.best_step), lost)
     curves = folder.figures / "curves.png"
     figures.draw_curves(events, curves, f"{recipe.name}, seed {recipe.seed}")
     result = {k: best.get(k) for k in ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n")}

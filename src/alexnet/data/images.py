@@ -59,6 +59,8 @@ def decode_image(
     except UnidentifiedImageError as error:
         known = ", ".join(_FORMATS)
         raise DataError(f"{label}: not an image ({known}); replace or remove it") from error
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise DataError(f"{label}: {(error.strerror or '').lower()}; name an image") from error
     # Pillow's parsers raise almost anything on hostile bytes: struct.error, SyntaxError, ...
     except Exception as error:
         why = " ".join((getattr(error, "strerror", None) or str(error) or repr(error)).split())

@@ -1,5 +1,6 @@
 """Every image of a split through a network, once."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -19,15 +20,17 @@ def predict_views(
     """What to rank classes by, and their log-probabilities.
 
     Shapes: uint8 (N, size, size, C) -> (N, K) twice. Of one view the first are the logits, in
-    which no two tie by rounding; of several the mean of the softmax outputs.
+    which no two tie by rounding; of several the logarithm of the mean of the softmax outputs,
+    taken without rounding a small one to 0.
     """
     crops = preprocess.views(images, views)
     with autocast(images.device, precision):
         logits = model(crops.flatten(0, 1)).float()
     if views == 1:
         return logits, logits.log_softmax(1)
-    mean = logits.softmax(1).reshape(views, len(images), -1).mean(0)
-    return mean, mean.log()
+    each = logits.log_softmax(1).reshape(views, len(images), -1)
+    mean = each.logsumexp(0) - math.log(views)
+    return mean, mean
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ MODELS: dict[str, Preset] = dict(sorted({**FAMILY, **SMALL}.items()))
 def find_model(name: str) -> Preset:
     """A preset by name; a misspelt one gets the nearest."""
     if name not in MODELS:
-        raise UsageError(f"unknown model {name!r}{nearest(name, MODELS)}")
+        raise UsageError(f"unknown model {name!r}{nearest(name, MODELS, 'alexnet recipes')}")
     return MODELS[name]
 
 

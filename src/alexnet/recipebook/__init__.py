@@ -89,7 +89,7 @@ def source_of(recipe: str, field: str) -> str:
 def find_recipe(name: str) -> Recipe:
     """A recipe by name; a misspelt one gets the nearest."""
     if name not in RECIPES:
-        raise UsageError(f"unknown recipe {name!r}{nearest(name, RECIPES)}")
+        raise UsageError(f"unknown recipe {name!r}{nearest(name, RECIPES, 'alexnet recipes')}")
     return RECIPES[name]()
 
 

@@ -38,7 +38,7 @@ HEADER_LIMIT = 16 * 2**20
 """Largest safetensors header read, in bytes; AlexNet's takes about two thousand."""
 
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
-_ELSE = "restore it from a copy or use another checkpoint"
+_ELSE = "restore it from a copy or use another checkpoint (--checkpoint step-N)"
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,15 @@ def find_checkpoint(root: Path, name: str = "best") -> Path:
     """
     paths = _newest_first(root)
     wanted = _linked(root / name) if name in ("best", "last") else _step_of(name)
+    if wanted is None and name in ("best", "last") and paths:  # links are lost in some copies
+        with contextlib.suppress(CheckpointError, KeyError, TypeError):
+            watch = read_json(paths[0] / "state.json")["watch"]
+            wanted = _step_of(paths[0].name) if name == "last" else int(watch["best_step"])
     for path in paths:
         if wanted is not None and _step_of(path.name) == wanted:
             return path
     there = ", ".join(f"step-{_step_of(path.name)}" for path in paths) or "none"
-    raise CheckpointError(
-        f"{root} has no checkpoint {name!r}; expected best, last or one of those there: {there}"
-    )
+    raise CheckpointError(f"{root} has no checkpoint {name!r}; there are: {there}")
 
 
 def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
@@ -204,8 +206,9 @@ def _read_sealed(path: Path, expected: object) -> bytes:
     data = read_bytes(path)
     found = _seal(data)
     if found != expected:
-        got = f"{len(data)} bytes with SHA-256 {found['sha256']}"
-        raise CheckpointError(f"{path} is damaged: {got}, expected {expected}; {_ELSE}")
+        raise CheckpointError(
+            f"{path} is damaged: its {len(data)} bytes are not those that were written; {_ELSE}"
+        )
     return data
 
 

@@ -56,6 +56,8 @@ class RunDir:
         """An existing run. Raises CheckpointError if `path` is none."""
         if not os.path.isfile(path / "recipe.json"):
             there = "it holds no recipe.json" if os.path.isdir(path) else "no such folder"
+            if os.path.isfile(path):
+                raise CheckpointError(f"{path} is a file and no run directory: name a run")
             raise CheckpointError(
                 f"{path} is no run directory: {there}; "
                 f"name one that is, or make one with `alexnet train --run {path}`"

@@ -29,14 +29,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path} holds more than tensors, or is no torch file, and is not read: save its "
-            "state dict alone, or name a .safetensors file"
+            f"{path} is no file of weights: it holds more than tensors, or torch did not write it; "
+            "save its state dict alone, or name a .safetensors file"
         ) from None
     # A damaged file raises nearly anything.
     except Exception as error:
-        why = " ".join(str(error).split())[:120]
+        why = " ".join(str(error).split()).partition(". ")[0] or "it is empty"
         raise CheckpointError(
-            f"{path} is damaged or no file of weights ({why}): get it again"
+            f"{path} is no file of weights, or damaged ({why}): get it again"
         ) from None
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
