@@ -192,7 +192,8 @@ class Recipe:
             )
         if self.colour and self.channels == 1:
             raise UsageError(
-                f"colour {self.colour} needs colours, and grey images have none: use --colour 0, or --channels 3"
+                f"colour {self.colour} needs colours, and grey images have none: use --colour 0, "
+                "or --channels 3"
             )
         if self.cutout >= self.crop:
             raise UsageError(f"cutout {self.cutout} hides the whole {self.crop}-pixel image")
