@@ -8,13 +8,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alexnet.commands import classify, data_check, data_get, data_pack, recipes, test, train
+    from alexnet.commands import (
+        bench,
+        classify,
+        data_check,
+        data_get,
+        data_pack,
+        recipes,
+        test,
+        train,
+    )
     from alexnet.models.norm import response_norm
     from alexnet.models.zoo import build_model
     from alexnet.predict import Predictor, load
 
 _HOMES = {
     "Predictor": "alexnet.predict",
+    "bench": "alexnet.commands",
     "build_model": "alexnet.models.zoo",
     "classify": "alexnet.commands",
     "data_check": "alexnet.commands",
@@ -29,6 +39,7 @@ _HOMES = {
 
 __all__ = [
     "Predictor",
+    "bench",
     "build_model",
     "classify",
     "data_check",

@@ -156,6 +156,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     sub.add_argument("--expect", nargs="+", metavar="SPLIT=COUNT", help="counts that are meant")
     _add_reading(sub)
 
+    sub = verb("bench", _bench, show.bench, "Measure throughput beside a reference.")
+    sub.add_argument("what", choices=("input",), nargs="?", default="input")
+    sub.add_argument("--data", metavar="DIR", help="class-folder tree (default: photos are made)")
+    for name, value in (("batches", 8), ("rounds", 5), ("batch-size", 128)):
+        sub.add_argument(f"--{name}", type=int, default=value, metavar="INT",
+                         help=f"default: {value}")  # fmt: skip
+
     args, unknown = parser.parse_known_args(argv)
     if not argv:
         parser.print_help()
@@ -255,6 +262,13 @@ def _data_check(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     options = {"orient": args.orient, "max_pixels": args.max_pixels, "workers": args.workers}
     r = commands.data_check(args.path, **options)
     return r, 1 if r["refused"] or r["across"] or r["classes"]["empty"] else 0
+
+
+def _bench(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from alexnet import commands
+
+    options = {name: getattr(args, name) for name in ("data", "batches", "rounds", "batch_size")}
+    return commands.bench(args.what, **options), 0
 
 
 def _data_pack(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -121,3 +121,17 @@ def with_interval(r: dict[str, Any], name: str) -> str:
         return percent(r[name])
     low, high = r[f"{name}_ci95"]
     return f"{percent(r[name])} (95 % interval {percent(low)} to {percent(high)}, n {r['n']:,})"
+
+
+def bench(r: dict[str, Any]) -> None:
+    rows = [
+        (
+            row["name"],
+            f"{row['images_per_s']:,.0f}",
+            f"{row['range'][0]:,.0f} to {row['range'][1]:,.0f}",
+            f"{row['ratio']:.2f}",
+        )
+        for row in r["rows"]
+    ]
+    print(table(("", "images/s", "range", "ratio"), rows))
+    print(f"medians of {r['rounds']} rounds of {r['batches']} batches of {r['batch_size']}")

@@ -1,9 +1,10 @@
 """The verbs as functions: each does what its command does and returns what --json prints."""
 
+from alexnet.commands.benching import bench
 from alexnet.commands.classifying import classify
 from alexnet.commands.data import data_check, data_get, data_pack
 from alexnet.commands.explaining import recipes
 from alexnet.commands.testing import test
 from alexnet.commands.training import train
 
-__all__ = ["classify", "data_check", "data_get", "data_pack", "recipes", "test", "train"]
+__all__ = ["bench", "classify", "data_check", "data_get", "data_pack", "recipes", "test", "train"]

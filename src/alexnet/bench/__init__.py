@@ -1,0 +1,1 @@
+"""Throughput beside a named reference and the machine's own limit, interleaved in one run."""
