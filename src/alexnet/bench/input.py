@@ -94,7 +94,7 @@ def _drain(batches: Iterable[Tensor]) -> int:
 
 
 def _ours(dataset: Dataset, target: str, recipe: Recipe, batches: int) -> Callable[[], int]:
-    train = dataset.train
+    train = dataset.split("train")  # not kept decoded, which would be no reading at all
     preprocess = preprocessing(recipe, dataset.statistics)
 
     def prepare(batch: Batch) -> Tensor:
