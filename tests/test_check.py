@@ -657,9 +657,9 @@ def test_100_000_members(tmp_path: Path) -> None:
             block[148:156] = b"%06o\0 " % sum(block)
             file.write(block + b"x".ljust(512, b"\0"))
         file.write(bytes(1024))
-    began = time.monotonic()
+    began = time.process_time()
     found = list_files(tmp_path / "many.tar")
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     assert len(found) == 100_000
     assert found.read(99_999) == b"x"
     assert found.names == sorted(found.names)

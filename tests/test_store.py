@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 import torch
 
+from alexnet import files
 from alexnet.errors import AlexNetError, CheckpointError, UsageError
 from alexnet.files import DirLock, read_json, sha256_of, write_atomic, write_json
-from alexnet.store import checkpoint, files
+from alexnet.store import checkpoint
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, load_latest
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
 
-ENV = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[2])}
+ENV = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[1])}
 
 
 def save(root: Path, step: int, *, value: float = 0, best: bool = False, **more: Any) -> Path:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from alexnet.bench.input import bench_input
+from alexnet.benches.input import bench_input
 from alexnet.errors import UsageError
 from alexnet.runtime import environment
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from alexnet.bench.rounds import Timed, take_turns
+from alexnet.benches.rounds import Timed, take_turns
 from alexnet.data.arrange import arrange
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset, open_dataset

@@ -1,0 +1,704 @@
+"""What `alexnet data pack` writes, that it can be killed, and training from it."""
+
+import gzip
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import alexnet.engine.train as engine
+from alexnet import commands
+from alexnet.cli import main
+from alexnet.data import pack as packer
+from alexnet.data.dataset import open_dataset
+from alexnet.errors import DataError, UsageError
+from alexnet.recipebook import find_recipe
+from archives import encode, jpeg, pack_and_die, picture, write_files, write_tar, write_zip
+from conftest import patterns, write_idx
+
+# Listings leave their files to the garbage collector: see test_check.test_files_are_closed.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+SIZE = 16
+KEYS = {
+    *("format", "key", "kind", "classes", "titles", "counts", "size", "channels", "encoding"),
+    *("orient", "source", "mean", "std", "covariance", "repairs", "refused", "payload"),
+}
+
+
+def pack(source: Path, out: Path, size: int = SIZE, **options: Any) -> Path:
+    commands.data_pack(source, out=out, size=size, **options)
+    return out
+
+
+def manifest(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "manifest.json").read_text())
+    return found
+
+
+def payload(out: Path) -> dict[str, bytes]:
+    """All of a packed set but the manifest and the lock."""
+    skip = ("manifest.json", ".lock")
+    files = (f for f in out.iterdir() if f.is_file() and f.name not in skip)
+    return {f.name: f.read_bytes() for f in files}
+
+
+def fitted(data: bytes, size: int = SIZE) -> np.ndarray:
+    """The whole image resized, antialiased, and its centre cut out: another way than ours."""
+    with Image.open(io.BytesIO(data)) as image:
+        rgb = image.convert("RGB")
+    width, height = rgb.size
+    short = min(width, height)
+    wide, high = size * width // short, size * height // short
+    whole = np.asarray(rgb.resize((wide, high), Image.Resampling.BILINEAR))
+    top, left = round((high - size) / 2), round((wide - size) / 2)
+    return whole[top : top + size, left : left + size]
+
+
+def make_files() -> dict[str, bytes]:
+    """Good files of two classes in three parts. One class's name begins as the other's."""
+    shapes = [(40, 30), (30, 40), (33, 33), (101, 24), (SIZE, SIZE), (9, 12), (17, 64)]
+    files = {}
+    for split, count in (("train", 9), ("val", 3), ("test", 2)):
+        for c, name in enumerate(("cat", "cat-like")):
+            for i in range(count):
+                seed = 100 * len(files) + c
+                image = picture(seed, *shapes[len(files) % len(shapes)])
+                if i % 3 == 2:
+                    files[f"{split}/{name}/{i}.png"] = encode(image, "PNG")
+                else:
+                    files[f"{split}/{name}/{i}.jpg"] = encode(image, quality=92)
+    return files
+
+
+FILES = make_files()
+ODD = {
+    "train/cat/gz.jpg": gzip.compress(jpeg(900)),
+    "train/cat/named.jpg": encode(picture(901), "PNG"),
+    "train/cat-like/cmyk.jpg": encode(picture(902).convert("CMYK")),
+}
+BROKEN = {"train/cat/0-broken.jpg": jpeg(903, 80, 80)[:-900], "val/cat/empty.jpg": b""}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_files(tmp_path_factory.mktemp("tree") / "set", FILES | ODD | BROKEN)
+
+
+@pytest.fixture(scope="module")
+def raw(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack(tree, tmp_path_factory.mktemp("packed") / "raw")
+
+
+@pytest.fixture(scope="module")
+def shards(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packer, "COMMIT", 8)
+        yield pack(tree, tmp_path_factory.mktemp("packed") / "jpeg", encoding="jpeg")
+
+
+GOOD = FILES | {k: gzip.decompress(v) if "gz" in k else v for k, v in ODD.items()}
+
+
+def names_of(split: str) -> list[str]:
+    return sorted(name for name in GOOD if name.startswith(f"{split}/"))
+
+
+# what is written
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_raw_is_a_plain_array_of_the_right_pixels(split: str, raw: Path) -> None:
+    found = np.load(raw / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+    names = names_of(split)
+    assert isinstance(found, np.memmap)
+    assert (found.dtype, found.shape) == (np.uint8, (len(names), SIZE, SIZE, 3))
+    assert (raw / f"{split}.npy").stat().st_size == 128 + found.size
+    for image, name in zip(found, names, strict=True):
+        difference = np.abs(image.astype(int) - fitted(GOOD[name]))
+        assert difference.max() <= 1, name
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_labels_and_names_go_with_the_pixels(split: str, raw: Path, shards: Path) -> None:
+    names = names_of(split)
+    labels = [("cat", "cat-like").index(name.split("/")[1]) for name in names]
+    for out in (raw, shards):
+        assert (out / f"{split}.names.txt").read_text().splitlines() == names
+        found = np.load(out / f"{split}.labels.npy", allow_pickle=False)
+        assert (found.dtype, found.tolist()) == (np.int64, labels)
+
+
+def test_a_single_channel(tree: Path, tmp_path: Path) -> None:
+    out = pack(tree, tmp_path / "grey", channels=1)
+    found = np.load(out / "train.npy")
+    assert found.shape[1:] == (SIZE, SIZE, 1)
+    for image, name in zip(found, names_of("train"), strict=True):
+        weights = np.array([0.299, 0.587, 0.114])
+        expected = fitted(GOOD[name]) @ weights  # grey before the resize or after: nearly the same
+        assert np.abs(image[..., 0] - expected).max() <= 2, name
+    assert len(manifest(out)["mean"]) == 1
+
+
+def test_orientation_is_applied_where_it_is_wanted(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = {f"{c}/1.png": encode(picture(i, 16, 16), "PNG", exif=exif) for i, c in enumerate("ab")}
+    tree = write_files(tmp_path / "tree", files)
+    lies = np.load(pack(tree, tmp_path / "lies") / "all.npy")
+    up = np.load(pack(tree, tmp_path / "up", orient="apply") / "all.npy")
+    for i in range(2):
+        np.testing.assert_array_equal(lies[i], np.asarray(picture(i, 16, 16)))
+        np.testing.assert_array_equal(up[i], np.rot90(lies[i], -1))
+
+
+def read_shards(out: Path, split: str) -> tuple[list[str], list[bytes], list[int]]:
+    """What a plain reader of WebDataset shards sees."""
+    keys, images, labels = [], [], []
+    for shard in sorted(out.glob(f"{split}-*.tar")):
+        with tarfile.open(shard, "r:") as archive:
+            for member in archive:
+                stream = archive.extractfile(member)
+                assert stream is not None
+                key, suffix = member.name.split(".")
+                if suffix == "jpg":
+                    keys.append(key)
+                    images.append(stream.read())
+                else:
+                    assert (suffix, key) == ("cls", keys[-1])
+                    labels.append(int(stream.read()))
+    return keys, images, labels
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_shards_are_webdataset_with_an_index(split: str, raw: Path, shards: Path) -> None:
+    keys, images, labels = read_shards(shards, split)
+    assert keys == [f"{i:08d}" for i in range(len(names_of(split)))]
+    assert labels == np.load(shards / f"{split}.labels.npy").tolist()
+    index = np.load(shards / f"{split}.index.npy", allow_pickle=False)
+    assert (index.dtype, index.shape) == (np.int64, (len(images), 3))
+    for (shard, offset, size), image in zip(index.tolist(), images, strict=True):
+        data = (shards / f"{split}-{shard:05d}.tar").read_bytes()
+        assert data[offset : offset + size] == image
+    pixels = np.load(raw / f"{split}.npy")
+    for image, expected, name in zip(images, pixels, names_of(split), strict=True):
+        with Image.open(io.BytesIO(image)) as opened:
+            assert (opened.format, opened.size, opened.mode) == ("JPEG", (SIZE, SIZE), "RGB")
+            error = np.asarray(opened).astype(int) - expected
+        assert np.abs(error).mean() < 12, name  # 4:2:0 of small noisy pictures
+
+
+def test_several_shards_were_made(shards: Path) -> None:
+    assert len(list(shards.glob("train-*.tar"))) == 3  # of 23 files in blocks of 8, two broken
+
+
+def test_a_jpeg_of_the_right_size_is_kept_as_it_is(shards: Path) -> None:
+    _, images, _ = read_shards(shards, "train")
+    stored = dict(zip(names_of("train"), images, strict=True))
+    kept = {n for n, data in stored.items() if data == GOOD[n]}
+    expected = set()
+    for name in stored:
+        with Image.open(io.BytesIO(GOOD[name])) as image:
+            if image.format == "JPEG" and image.size == (SIZE, SIZE) and name not in ODD:
+                expected.add(name)
+    assert kept == expected
+    assert kept
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_what_is_measured(encoding: str, raw: Path, shards: Path) -> None:
+    out = {"raw": raw, "jpeg": shards}[encoding]
+    if encoding == "raw":
+        pixels = np.load(raw / "train.npy").astype(float)
+    else:
+        decoded = (Image.open(io.BytesIO(image)) for image in read_shards(shards, "train")[1])
+        pixels = np.stack([np.asarray(image) for image in decoded]).astype(float)
+    flat, said = pixels.reshape(-1, 3), manifest(out)
+    np.testing.assert_allclose(said["mean"], flat.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(said["std"], flat.std(0), rtol=1e-9)
+    np.testing.assert_allclose(said["covariance"], np.cov(flat.T, bias=True), rtol=1e-9)
+    mean = np.load(out / "mean.npy", allow_pickle=False)
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_the_manifest_says_what_is_there(encoding: str, raw: Path, shards: Path) -> None:
+    out = {"raw": raw, "jpeg": shards}[encoding]
+    said = manifest(out)
+    assert set(said) == KEYS
+    assert said["classes"] == ["cat", "cat-like"]
+    assert said["counts"] == {s: len(names_of(s)) for s in ("train", "val", "test")}
+    assert (said["size"], said["channels"], said["encoding"]) == (SIZE, 3, encoding)
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in payload(out).items()}
+    assert {name: entry["sha256"] for name, entry in said["payload"].items()} == hashes
+    for name, entry in said["payload"].items():
+        assert entry["bytes"] == (out / name).stat().st_size
+    everything = FILES | ODD | BROKEN
+    in_order = [sorted(n for n in everything if n.startswith(s)) for s in ("train", "val", "test")]
+    digests = (hashlib.sha256(everything[name]).digest() for part in in_order for name in part)
+    assert said["source"]["files"] == len(everything)
+    assert said["source"]["sha256"] == hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def test_repairs_and_refusals_are_named(tree: Path, raw: Path) -> None:
+    said = manifest(raw)
+    assert {x["path"]: x["repairs"] for x in said["repairs"]} == {
+        "train/cat-like/cmyk.jpg": ["CMYK"],
+        "train/cat/gz.jpg": ["gzip-compressed"],
+        "train/cat/named.jpg": ["PNG named .jpg"],
+    }
+    reasons = {x["path"]: x["reason"] for x in said["refused"]}
+    assert reasons.keys() == BROKEN.keys()
+    assert reasons["val/cat/empty.jpg"] == "empty"
+    assert "truncated" in reasons["train/cat/0-broken.jpg"]
+    assert {n: (tree / n).read_bytes() for n in FILES | ODD | BROKEN} == FILES | ODD | BROKEN
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+@pytest.mark.parametrize("container", ["folder 0", "folder 1", "folder 4", "tar 2", "zip 2"])
+def test_the_same_bytes_from_everywhere(
+    container: str, encoding: str, raw: Path, tree: Path, tmp_path: Path,
+    shards: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    form, workers = container.split()
+    monkeypatch.setattr(packer, "PIECE", 3)
+    if encoding == "jpeg":
+        monkeypatch.setattr(packer, "COMMIT", 8)
+    source = tree
+    if form != "folder":
+        write = {"tar": write_tar, "zip": write_zip}[form]
+        source = write(tmp_path / f"set.{form}", FILES | ODD | BROKEN)
+    out = pack(source, tmp_path / "out", encoding=encoding, workers=int(workers))
+    expected = {"raw": raw, "jpeg": shards}[encoding]
+    assert payload(out) == payload(expected)
+    mine, theirs = manifest(out), manifest(expected)
+    mine["source"]["name"] = theirs["source"]["name"]
+    assert mine == theirs
+
+
+# killed
+
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["alexnet.commands"])
+
+
+def pack_until(source: Path, out: Path, encoding: str, deadly: int) -> int | None:
+    """The exit status of a pack that kills itself at a change to the disk; -9 if it did."""
+    process = context.Process(
+        target=pack_and_die, args=(str(source), str(out), encoding, 8, deadly)
+    )
+    process.start()
+    process.join(60)
+    status = process.exitcode
+    process.close()
+    return status
+
+
+def looks_finished(out: Path) -> bool:
+    return (out / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_killed_and_continued_it_ends_with_the_same_bytes(
+    encoding: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dies at nine places of one pack, before a sync, a rename or a removal: at the first, at
+    random ones, while the payload is moved, before the manifest and after it. Those of random
+    places die once more where they continue."""
+    monkeypatch.setattr(packer, "COMMIT", 8)
+    whole = pack(tree, tmp_path / "whole", encoding=encoding)
+    expected = payload(whole) | {"manifest.json": (whole / "manifest.json").read_bytes()}
+    made = changes(tree, tmp_path / "counted", encoding)
+    manifest_at = len(made) - 1 - made[::-1].index("replace")
+    shuffle = random.Random(5)
+    places = shuffle.sample(range(1, manifest_at - 6), 4)
+    for deadly in (*places, 0, *(manifest_at + more for more in (-6, -3, 0, 3))):
+        out = tmp_path / f"killed-{deadly}"
+        assert pack_until(tree, out, encoding, deadly) == -9
+        assert looks_finished(out) == (deadly > manifest_at)
+        if deadly in places:
+            assert pack_until(tree, out, encoding, shuffle.randrange(9)) == -9
+            assert not looks_finished(out)
+            with pytest.raises(DataError, match="half packed"):
+                open_dataset(find_recipe("photos"), out)
+        if looks_finished(out):
+            assert payload(out) | {"manifest.json": expected["manifest.json"]} == expected
+        pack(tree, out, encoding=encoding)
+        found = payload(out) | {"manifest.json": (out / "manifest.json").read_bytes()}
+        assert found == expected, f"killed at {deadly}"
+        assert not (out / ".packing").exists()
+
+
+def changes(source: Path, out: Path, encoding: str) -> list[str]:
+    """The changes to the disk that a whole pack makes, as `pack_and_die` counts them."""
+    made: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("fsync", "replace", "unlink", "rmdir"):
+            real = getattr(os, name)
+
+            def noted(*args: Any, name: str = name, real: Any = real, **options: Any) -> Any:
+                made.append(name)
+                return real(*args, **options)
+
+            patch.setattr(os, name, noted)
+        pack(source, out, encoding=encoding)
+    return made
+
+
+def test_killed_by_the_clock(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packer, "COMMIT", 8)
+    expected = payload(pack(tree, tmp_path / "whole"))
+    shuffle = random.Random(6)
+    out = tmp_path / "out"
+    for _ in range(6):
+        process = context.Process(target=pack_and_die, args=(str(tree), str(out), "raw", 8, 10**9))
+        process.start()
+        process.join(0.03 + 0.1 * shuffle.random())
+        process.kill()
+        process.join()
+        process.close()
+    pack(tree, out)
+    assert payload(out) == expected
+
+
+@pytest.fixture
+def half(tree: Path, tmp_path: Path) -> Path:
+    assert pack_until(tree, tmp_path / "half", "raw", 20) == -9
+    assert (tmp_path / "half/.packing/state.json").is_file()
+    assert not looks_finished(tmp_path / "half")
+    return tmp_path / "half"
+
+
+def test_half_a_pack_is_not_trained_on(half: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "photos", "--data", str(half), "--run", str(half.parent / "run")]) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "half packed: run the same `alexnet data pack` to finish it" in line
+    assert not (half.parent / "run").exists()
+
+
+def test_half_a_pack_of_something_else_is_not_continued(half: Path, tree: Path) -> None:
+    before = {f: f.read_bytes() for f in half.rglob("*") if f.is_file() and f.name != ".lock"}
+    for options in ({"size": 8}, {"encoding": "jpeg"}, {"channels": 1}, {"orient": "apply"}):
+        with pytest.raises(UsageError, match="half-finished pack of another source"):
+            pack(tree, half, **options)  # type: ignore[arg-type]
+    after = {f: f.read_bytes() for f in half.rglob("*") if f.is_file() and f.name != ".lock"}
+    assert after == before
+
+
+def test_it_says_where_it_continues(
+    half: Path, tree: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = sum(json.loads((half / ".packing/state.json").read_text())["done"].values())
+    assert main(["data", "pack", str(tree), "--out", str(half), "--size", str(SIZE)]) == 0
+    total = len(FILES | ODD | BROKEN)
+    assert f"continuing {half}: {done} of {total} images are packed" in capfd.readouterr().err
+
+
+# refused beforehand
+
+
+def test_a_finished_pack_is_not_done_again(
+    raw: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {f.name: f.stat().st_mtime_ns for f in raw.iterdir()}
+    monkeypatch.setattr(packer, "examine", None)
+    result = commands.data_pack(tree, out=raw, size=SIZE)
+    assert result["counts"] == manifest(raw)["counts"]
+    assert {f.name: f.stat().st_mtime_ns for f in raw.iterdir()} == before
+
+
+def test_another_set_does_not_go_into_a_finished_one(raw: Path, tree: Path, tmp_path: Path) -> None:
+    other = write_files(tmp_path / "other", {"a/1.jpg": jpeg(1), "b/1.jpg": jpeg(2)})
+    before = payload(raw)
+    for source, options in ((tree, {"size": 8}), (tree, {"encoding": "jpeg"}), (other, {})):
+        with pytest.raises(UsageError, match="holds another packed set"):
+            pack(source, raw, **options)  # type: ignore[arg-type]
+    assert payload(raw) == before
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_short_space_is_said_before_anything_is_written(
+    encoding: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(DataError, match=r"GB are needed and 0\.0 GB are free"):
+        pack(tree, tmp_path / "out", encoding=encoding)
+    files = [f for f in tmp_path.rglob("*") if f.is_file() and f.name != ".lock"]
+    assert files == []
+
+
+def test_enough_space_is_enough(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    needed = sum(len(x) for x in payload(pack(tree, tmp_path / "first")).values())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2 * needed))
+    assert looks_finished(pack(tree, tmp_path / "second"))
+
+
+@pytest.fixture
+def occupied(tmp_path: Path) -> Path:
+    return write_files(tmp_path / "mine", {"letter.txt": b"dear"})
+
+
+def test_a_folder_of_something_else_is_not_packed_into(occupied: Path, tree: Path) -> None:
+    with pytest.raises(UsageError, match="is not empty"):
+        pack(tree, occupied)
+    assert (occupied / "letter.txt").read_bytes() == b"dear"
+    with pytest.raises(UsageError, match="cannot create"):
+        pack(tree, occupied / "letter.txt")
+
+
+@pytest.mark.xfail(strict=True, reason="the lock file is made before the folder is looked at")
+def test_a_folder_of_something_else_is_left_alone(occupied: Path, tree: Path) -> None:
+    with pytest.raises(UsageError, match="is not empty"):
+        pack(tree, occupied)
+    assert [f.name for f in occupied.iterdir()] == ["letter.txt"]
+
+
+def test_nothing_readable_is_said(tmp_path: Path) -> None:
+    tree = write_files(tmp_path / "tree", {"a/1.jpg": b"text", "b/1.jpg": b""})
+    with pytest.raises(DataError, match="no training image could be read"):
+        pack(tree, tmp_path / "out")
+    assert not looks_finished(tmp_path / "out")
+
+
+def test_counts_that_are_meant(tree: Path, tmp_path: Path) -> None:
+    words = ["data", "pack", str(tree), "--out", str(tmp_path / "out"), "--size", "8"]
+    assert main([*words, "--expect", "train=21"]) == 2
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--expect", "train"]) == 2
+    assert main([*words, "--expect", "train=22", "val=7", "test=4"]) == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"size": 0}, {"size": 5000}, {"channels": 2}, {"workers": -1}, {"max_pixels": 0}]
+)
+def test_options_that_cannot_be(options: dict[str, int], tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        commands.data_pack(tree, out=tmp_path / "out", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.xfail(strict=True, reason="words of the Python interface are not checked")
+@pytest.mark.parametrize("options", [{"encoding": "webp"}, {"orient": "aply"}])
+def test_words_that_cannot_be(options: dict[str, str], tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        commands.data_pack(tree, out=tmp_path / "out", size=8, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("source", ["nothing", "one class", "unknown class", "text"])
+def test_sources_that_cannot_be(source: str, tmp_path: Path) -> None:
+    files, why = {
+        "nothing": ({}, "no such file or folder"),
+        "one class": ({"a/1.jpg": b""}, r"found 1 class folder"),
+        "unknown class": (
+            {"train/a/1.jpg": b"", "train/b/1.jpg": b"", "val/c/1.jpg": b""},
+            "val has the class 'c', which train has not",
+        ),
+        "text": ({"a/1.txt": b""}, "holds no image"),
+    }[source]
+    with pytest.raises(DataError, match=why):
+        pack(write_files(tmp_path / "source", files), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# arrays
+
+
+def test_idx_is_packed_as_it_is(tmp_path: Path) -> None:
+    images, labels = patterns(30)
+    write_idx(tmp_path / "idx", "train", images, labels)
+    write_idx(tmp_path / "idx", "t10k", images[:10][::-1], labels[:10][::-1])
+    out = pack(tmp_path / "idx", tmp_path / "out", size=28, channels=1)
+    np.testing.assert_array_equal(np.load(out / "train.npy")[..., 0], images)
+    np.testing.assert_array_equal(np.load(out / "test.npy")[..., 0], images[9::-1])
+    assert np.load(out / "train.labels.npy").tolist() == labels.tolist()
+    assert manifest(out)["classes"] == list("0123456789")
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_cifar_is_packed_as_it_is(encoding: str, tmp_path: Path) -> None:
+    made = np.random.default_rng(0)
+    smooth = [np.asarray(picture(i, 32, 32)) for i in range(12)]
+    labels = made.integers(0, 10, 12)
+    records = [
+        bytes([label]) + image.transpose(2, 0, 1).tobytes()
+        for image, label in zip(smooth, labels, strict=True)
+    ]
+    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+    files = {name: b"".join(records[2 * i : 2 * i + 2]) for i, name in enumerate(names)}
+    source = write_files(tmp_path / "cifar-10-batches-bin", files)
+    out = pack(source, tmp_path / "out", size=32, encoding=encoding)
+    for split, first, last in (("train", 0, 10), ("test", 10, 12)):
+        assert np.load(out / f"{split}.labels.npy").tolist() == labels[first:last].tolist()
+        if encoding == "raw":
+            np.testing.assert_array_equal(np.load(out / f"{split}.npy"), smooth[first:last])
+        else:
+            for i, data in enumerate(read_shards(out, split)[1], first):
+                with Image.open(io.BytesIO(data)) as image:
+                    assert np.abs(np.asarray(image).astype(int) - smooth[i]).mean() < 8
+
+
+# training
+
+
+FIELDS: dict[str, Any] = {
+    **{"size": 36, "crop": 32, "steps": 6, "batch_size": 8, "eval_every": 1.0, "save_every": 3},
+    **{"model": "cuda-convnet-18", "dropout": None},
+    **{"precision": "fp32", "workers": 2, "cutout": 4, "log_every": 2, "eval_batch": 16},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands.training.figures, "draw_curves", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def same_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PNGs and JPEGs of the stored size in three parts: nothing is resized, encoded or moved."""
+    files = {}
+    for split, count in (("train", 10), ("val", 5), ("test", 5)):
+        for c in "abc":
+            for i in range(count):
+                image = picture(1000 * "abc".index(c) + 10 * len(files) + i, 36, 36)
+                files[f"{split}/{c}/{i:02}.png"] = encode(image, "PNG")
+    return write_files(tmp_path_factory.mktemp("same") / "tree", files)
+
+
+@pytest.fixture(scope="module")
+def sets(same_size: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("sets")
+    made = {e: pack(same_size, root / e, size=36, encoding=e) for e in ("raw", "jpeg")}
+    return {"tree": same_size, **made}
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    folder = run / "checkpoints/last"
+    return {n: (folder / f"{n}.safetensors").read_bytes() for n in ("model", "optimizer")}
+
+
+def train(data: Path, run: Path, **fields: Any) -> Path:
+    commands.train("photos", data=data, run=run, **FIELDS | fields)
+    return run
+
+
+def test_the_same_weights_as_from_the_tree(sets: dict[str, Path], tmp_path: Path) -> None:
+    """Sorted alike, split alike: the runs are the same bit for bit."""
+    expected = weights(train(sets["tree"], tmp_path / "tree"))
+    assert weights(train(sets["raw"], tmp_path / "raw", workers=0)) == expected
+
+
+def test_the_same_weights_from_jpegs_kept_as_they_are(tmp_path: Path) -> None:
+    files = {
+        f"{split}/{c}/{i:02}.jpg": jpeg(70 * i + ord(c) + len(split), 36, 36)
+        for split, count in (("train", 10), ("val", 3), ("test", 4))
+        for c in "abc"
+        for i in range(count)
+    }
+    tree = write_files(tmp_path / "tree", files)
+    out = pack(tree, tmp_path / "packed", size=36, encoding="jpeg")
+    expected = weights(train(tree, tmp_path / "run-1"))
+    assert weights(train(out, tmp_path / "run-2")) == expected
+
+
+class Cut(Exception):
+    """Stands in for a kill."""
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_exact_resume(encoding: str, sets: dict[str, Path], tmp_path: Path) -> None:
+    whole = train(sets[encoding], tmp_path / "whole")
+    real = engine.save_checkpoint
+
+    def save_and_die(root: Path, step: int, **rest: Any) -> Path:
+        made = real(root, step, **rest)
+        if step == 3:
+            raise Cut
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "save_checkpoint", save_and_die)
+        with pytest.raises(Cut):
+            train(sets[encoding], tmp_path / "cut")
+    assert weights(tmp_path / "cut") != weights(whole)
+    commands.train(resume=True, run=tmp_path / "cut")
+    assert weights(tmp_path / "cut") == weights(whole)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_ten_views(encoding: str, sets: dict[str, Path], tmp_path: Path) -> None:
+    run = train(sets[encoding], tmp_path / "run", steps=3)
+    result = commands.test(run, views=10)
+    assert [(row["class"], row["n"]) for row in result["per_class"]] == [(c, 5) for c in "abc"]
+    assert np.isfinite(result["loss"])
+    assert result["views"] == 10
+
+
+def test_another_size_is_refused_with_both_numbers(
+    sets: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "photos", "--data", str(sets["raw"]), "--run", str(tmp_path / "run")]
+    assert main([*words, "--size", "72", "--crop", "64"]) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "packed at 36 pixels" in line
+    assert "--size 36" in line
+    assert "the recipe stores 72" in line
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+@pytest.mark.parametrize("damage", ["cut", "removed"])
+def test_damaged_payload_is_named(
+    damage: str, encoding: str, sets: dict[str, Path], tmp_path: Path
+) -> None:
+    names = sorted(manifest(sets[encoding])["payload"])
+    assert len(names) >= 10
+    for name in names:
+        copy = tmp_path / name
+        shutil.copytree(sets[encoding], copy)
+        if damage == "cut":
+            os.truncate(copy / name, (copy / name).stat().st_size - 1)
+        else:
+            (copy / name).unlink()
+        with pytest.raises(DataError, match=f"{name}: missing or cut"):
+            train(copy, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"size": 36}'])
+def test_a_damaged_manifest_is_one_line(
+    content: bytes, sets: dict[str, Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(sets["raw"], copy)
+    (copy / "manifest.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"manifest\.json"):
+        train(copy, tmp_path / "run")
+
+
+@pytest.mark.xfail(strict=True, reason="an unsplit set is measured whole, test images included")
+def test_the_test_slice_is_not_measured(tmp_path: Path) -> None:
+    files = {
+        f"{c}/{i:02}.png": encode(picture(100 * ord(c) + i, 36, 36), "PNG")
+        for c in "ab"
+        for i in range(10)
+    }
+    out = pack(write_files(tmp_path / "tree", files), tmp_path / "out", size=36)
+    dataset = open_dataset(find_recipe("photos").replace(size=36, crop=32), out)
+    parts = [dataset.split(name) for name in ("train", "val")]
+    seen = np.concatenate([part.read(np.arange(len(part))) for part in parts])
+    np.testing.assert_allclose(dataset.statistics.mean, seen.reshape(-1, 3).mean(0), rtol=1e-9)
