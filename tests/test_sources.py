@@ -165,7 +165,7 @@ def test_what_pillow_only_warns_about_is_decoded() -> None:
 
 
 def test_missing_file_and_wrong_arguments(tmp_path: Path) -> None:
-no such file"):
+    with pytest.raises(DataError, match=r"gone\.png: no such file"):
         decode_image(tmp_path / "gone.png", channels=3, size=8)
     with pytest.raises(UsageError, match="channels 2"):
         decode_image(b"", channels=2, size=8)
