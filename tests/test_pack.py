@@ -48,9 +48,11 @@ def manifest(out: Path) -> dict[str, Any]:
 
 
 def payload(out: Path) -> dict[str, bytes]:
-    """All of a packed set but the manifest and the lock."""
+    """All of a packed set but the manifest, the lock and what a kill may leave: see
+    test_a_kill_leaves_no_litter."""
     skip = ("manifest.json", ".lock")
     files = (f for f in out.iterdir() if f.is_file() and f.name not in skip)
+    files = (f for f in files if not f.name.startswith(".tmp-"))
     return {f.name: f.read_bytes() for f in files}
 
 
@@ -267,7 +269,7 @@ def test_repairs_and_refusals_are_named(tree: Path, raw: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-@pytest.mark.parametrize("container", ["folder 0", "folder 1", "folder 4", "tar 2", "zip 2"])
+@pytest.mark.parametrize("container", ["folder 0", "folder 4", "tar 1", "zip 2"])
 def test_the_same_bytes_from_everywhere(
     container: str, encoding: str, raw: Path, tree: Path, tmp_path: Path,
     shards: Path, monkeypatch: pytest.MonkeyPatch,
@@ -342,10 +344,23 @@ def test_killed_and_continued_it_ends_with_the_same_bytes(
         assert not (out / ".packing").exists()
 
 
+@pytest.mark.xfail(strict=True, reason="killed before the manifest is renamed, its copy stays")
+def test_a_kill_leaves_no_litter(tree: Path, tmp_path: Path) -> None:
+    made = changes(tree, tmp_path / "counted", "raw")
+    manifest_at = len(made) - 1 - made[::-1].index("replace")
+    out = tmp_path / "out"
+    assert pack_until(tree, out, "raw", manifest_at) == -9
+    assert not looks_finished(out)
+    pack(tree, out)
+    whole = {f.name for f in (tmp_path / "counted").iterdir()}
+    assert {f.name for f in out.iterdir()} == whole
+
+
 def changes(source: Path, out: Path, encoding: str) -> list[str]:
     """The changes to the disk that a whole pack makes, as `pack_and_die` counts them."""
     made: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packer, "COMMIT", 8)
         for name in ("fsync", "replace", "unlink", "rmdir"):
             real = getattr(os, name)
 
