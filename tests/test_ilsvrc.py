@@ -34,7 +34,6 @@ from archives import (
 )
 
 # Listings leave their files to the garbage collector: see test_check.test_files_are_closed.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 COUNTS = {wnid: 3 + i for i, wnid in enumerate(WNIDS)}
 TRUTH = [3, 1, 4, 1, 2]  # IDs of the validation images
@@ -297,7 +296,6 @@ def test_ground_truth_with_impossible_ids(truth: list[int], root: Path, capfd: C
     refused(root, "expected IDs from 1 to 4", capfd)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="int() of a line outside of `reading`")
 def test_ground_truth_of_words(root: Path, capfd: CAPFD) -> None:
     write_kit(root, "ILSVRC2012", COUNTS, [1, 2, "n01000002", 1, 1])
     refused(root, "IDs|ground truth", capfd)
@@ -403,7 +401,6 @@ def test_kaggles_val_without_its_table(tmp_path: Path) -> None:
         arrange(tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="columns that are not there escape as KeyError and such")
 @pytest.mark.parametrize("table", ["a,b\n1,2\n", "ImageId,PredictionString\nILSVRC2012_val_1\n"])
 def test_kaggles_table_is_another(table: str, tmp_path: Path) -> None:
     write_tables(write_files(tmp_path, kaggle_files()))
@@ -412,7 +409,6 @@ def test_kaggles_table_is_another(table: str, tmp_path: Path) -> None:
         arrange(tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="the tables are looked for beside the zip, not in it")
 def test_kaggles_own_zip_holds_its_tables(tmp_path: Path) -> None:
     write_tables(tmp_path)
     names = ("LOC_val_solution.csv", "LOC_synset_mapping.txt")

@@ -28,7 +28,6 @@ from archives import encode, jpeg, pack_and_die, picture, write_files, write_tar
 from conftest import patterns, write_idx
 
 # Listings leave their files to the garbage collector: see test_check.test_files_are_closed.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 SIZE = 16
 KEYS = {
@@ -344,7 +343,6 @@ def test_killed_and_continued_it_ends_with_the_same_bytes(
         assert not (out / ".packing").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="killed before the manifest is renamed, its copy stays")
 def test_a_kill_leaves_no_litter(tree: Path, tmp_path: Path) -> None:
     made = changes(tree, tmp_path / "counted", "raw")
     manifest_at = len(made) - 1 - made[::-1].index("replace")
@@ -478,7 +476,6 @@ def test_a_folder_of_something_else_is_not_packed_into(occupied: Path, tree: Pat
         pack(tree, occupied / "letter.txt")
 
 
-@pytest.mark.xfail(strict=True, reason="the lock file is made before the folder is looked at")
 def test_a_folder_of_something_else_is_left_alone(occupied: Path, tree: Path) -> None:
     with pytest.raises(UsageError, match="is not empty"):
         pack(tree, occupied)
@@ -508,7 +505,6 @@ def test_options_that_cannot_be(options: dict[str, int], tree: Path, tmp_path: P
         commands.data_pack(tree, out=tmp_path / "out", **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.xfail(strict=True, reason="words of the Python interface are not checked")
 @pytest.mark.parametrize("options", [{"encoding": "webp"}, {"orient": "aply"}])
 def test_words_that_cannot_be(options: dict[str, str], tree: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
@@ -705,7 +701,6 @@ def test_a_damaged_manifest_is_one_line(
         train(copy, tmp_path / "run")
 
 
-@pytest.mark.xfail(strict=True, reason="an unsplit set is measured whole, test images included")
 def test_the_test_slice_is_not_measured(tmp_path: Path) -> None:
     files = {
         f"{c}/{i:02}.png": encode(picture(100 * ord(c) + i, 36, 36), "PNG")

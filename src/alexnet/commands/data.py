@@ -8,7 +8,7 @@ from typing import Any
 from alexnet.data import check, fetch
 from alexnet.data.arrange import arrange
 from alexnet.data.examine import Orient
-from alexnet.data.images import MAX_PIXELS
+from alexnet.data.images import MAX_PIXELS, MOST_PIXELS
 from alexnet.data.pack import Encoding, Options, pack
 from alexnet.errors import UsageError
 from alexnet.recipe import nearest
@@ -71,10 +71,11 @@ def data_pack(
     ILSVRC's own archives with their development kit. Killed, the same call continues. Returns
     `out`, `classes` (a count), `counts`, `repaired` and `refused` (counts).
     """
-    if size < 1 or size > 4096 or channels not in (1, 3) or max_pixels < 1 or workers < 0:
+    _check_options(orient, max_pixels, workers)
+    if not 1 <= size <= 4096 or channels not in (1, 3) or encoding not in ("raw", "jpeg"):
         raise UsageError(
-            f"size {size} must be 1 to 4096, channels {channels} 1 or 3, "
-            f"max_pixels {max_pixels} at least 1, workers {workers} at least 0"
+            f"size {size} must be 1 to 4096, channels {channels} 1 or 3, encoding {encoding!r} raw "
+            "or jpeg"
         )
     began = time.monotonic()
     options = Options(size, encoding, orient, channels, max_pixels)
@@ -91,3 +92,10 @@ def data_pack(
         "bytes": sum(file["bytes"] for file in manifest["payload"].values()),
         "wall_s": round(time.monotonic() - began, 2),
     }
+
+
+def _check_options(orient: str, max_pixels: int, workers: int) -> None:
+    if orient not in ("apply", "ignore") or workers < 0:
+        raise UsageError(f"orient {orient!r} must be apply or ignore, workers {workers} 0 or more")
+    if not 1 <= max_pixels <= MOST_PIXELS:
+        raise UsageError(f"max_pixels {max_pixels:,} must be 1 to {MOST_PIXELS:,}")

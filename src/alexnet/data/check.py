@@ -1,8 +1,9 @@
 """Every image of a data set decoded, and what is odd about the set."""
 
 import hashlib
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -58,7 +59,7 @@ def check(
     total = sum(len(ids) for _, ids in tasks)
     if not total:
         raise DataError(f"{path}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    contents: dict[bytes, list[str]] = defaultdict(list)
+    contents: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
 
     def look(task: int) -> list[tuple[str, bytes, Examined]]:
         listing, ids = tasks[task]
@@ -69,10 +70,11 @@ def check(
             listing, ids = tasks[task]
             for i, (where, digest, found) in zip(ids, seen, strict=True):
                 report.images += 1
-                contents[digest].append(where)
-                split, label = place_of(listing.names[i])
+                split, label = _place(listing, i)
                 by_class = report.counts.setdefault(split, {})
                 by_class[label] = by_class.get(label, 0) + (not found.refused)
+                if not found.refused:
+                    contents[digest].append((where, split))
                 if found.refused:
                     report.refused.append({"path": where, "reason": found.refused})
                 elif found.repairs:
@@ -86,8 +88,12 @@ def check(
                 bar.note(f"{len(report.refused):,} refused")
     for same in contents.values():
         if len(same) > 1:
-            splits = {place_of(_inside(where, listings))[0] for where in same}
-            (report.across if len(splits) > 1 else report.duplicates).append(same)
+            several = len({split for _, split in same}) > 1
+            (report.across if several else report.duplicates).append([path for path, _ in same])
+    for listing in listings:
+        for folder in listing.empty:
+            split, label = place_of(f"{folder}/")
+            report.counts.setdefault(split, {}).setdefault(label, 0)
     report.classes = _odd_classes(report.counts)
     return report
 
@@ -99,7 +105,9 @@ def find_listings(path: Path) -> list[Listing]:
     if path.is_dir():
         archives = sorted(f for f in path.iterdir() if f.suffix in _ARCHIVES and f.is_file())
         if archives:
-            return [list_files(archive) for archive in archives]
+            beside = list_files(path)
+            loose = [beside] if any(map(_is_image, beside.names)) else []
+            return [*(list_files(archive) for archive in archives), *loose]
     return [list_files(path)]
 
 
@@ -130,8 +138,13 @@ def _is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _inside(where: str, listings: Sequence[Listing]) -> str:
-    return next(where[len(str(x.root)) + 1 :] for x in listings if where.startswith(f"{x.root}/"))
+def _place(listing: Listing, index: int) -> tuple[str, str]:
+    """Split and class of a file; an archive called ..._train.tar is of that split."""
+    split, label = place_of(listing.names[index])
+    if split == "all" and listing.root.is_file():
+        words = re.split(r"[^a-z]+", listing.root.stem.lower())
+        split = next((SPLITS[word] for word in words if word in SPLITS), split)
+    return split, label
 
 
 def _odd_classes(counts: dict[str, dict[str, int]]) -> dict[str, list[str]]:

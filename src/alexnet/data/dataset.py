@@ -125,7 +125,9 @@ class Dataset:
                     f"{shape[2]}, or pack again with --size {r.size} --channels {r.channels}"
                 )
             if (labels < 0).any():
-                raise DataError(f"{self.source.path}: the labels of {name} are not known")
+                raise DataError(
+                    f"{self.source.path}: the labels of {name} are not known: use --split val"
+                )
             pixels, rows = part.images, ids
         else:
             assert isinstance(part.images, np.ndarray)

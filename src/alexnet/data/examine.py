@@ -39,7 +39,7 @@ _MODES = {
     "RGBA": "alpha",
     "F": "float grey",
 }
-_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
+_PNG_END = b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,30 @@ def _oddities(image: Image.Image, kind: str, name: str, data: bytes) -> list[str
         found.append("alpha")
     if (frames := getattr(image, "n_frames", 1)) > 1:
         found.append(f"the first of {frames} frames")
-    if end := _ENDS.get(kind):
-        extra = len(data) - (data.rfind(end) + len(end))
-        if data.rfind(end) >= 0 and extra:
-            found.append(f"{extra:,} bytes after the end")
+    if kind == "PNG" and data[24] == 16 and "16-bit" not in found:
+        found.append("16-bit")
+    end = _end(kind, data)
+    if 0 < end < len(data):
+        found.append(f"{len(data) - end:,} bytes after the end")
     return found
+
+
+def _end(kind: str, data: bytes) -> int:
+    """Where an image ends in its file; 0 where that is not known.
+
+    In a JPEG the first end marker after the start of the scan is the end: those of thumbnails come
+    before it, and inside a scan the marker cannot occur.
+    """
+    if kind == "PNG":
+        at = data.find(_PNG_END)
+        return at + len(_PNG_END) if at >= 0 else 0
+    if kind != "JPEG":
+        return 0
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        at += 2 + int.from_bytes(data[at + 2 : at + 4]) if data[at + 1] != 0xFF else 1
+    at = data.find(b"\xff\xd9", at)
+    return at + 2 if at >= 0 else 0
 
 
 def _turn(image: Image.Image, orient: Orient, repairs: list[str]) -> Image.Image:

@@ -16,7 +16,7 @@ import numpy as np
 
 from alexnet.data.check import place_of
 from alexnet.data.listing import UNLABELLED, Arranged, Files, Listing, list_files, make_files
-from alexnet.data.raw import read_lines, reading
+from alexnet.data.raw import reading
 from alexnet.errors import DataError, Unavailable
 
 OFFICIAL = {
@@ -41,6 +41,7 @@ _KITS = {
     "ILSVRC-2010": "ILSVRC2010_devkit-1.0.tar.gz",
 }
 _PATCHES = "patch_images.tar"
+_MAPPING, _SOLUTION = "LOC_synset_mapping.txt", "LOC_val_solution.csv"
 KAGGLE = "ILSVRC/Data/CLS-LOC/train/"
 
 
@@ -157,7 +158,10 @@ def _truth(kind: str, root: Path, split: str, kit: _Kit) -> tuple[int, ...] | No
 
 
 def _ids(text: bytes, path: Path, classes: int) -> tuple[int, ...]:
-    ids = tuple(int(line) for line in text.split())
+    try:
+        ids = tuple(int(line) for line in text.split())
+    except ValueError:
+        ids = ()
     if not ids or min(ids) < 1 or max(ids) > classes:
         raise DataError(f"{path}: expected IDs from 1 to {classes}, one a line; get the kit again")
     return ids
@@ -217,15 +221,15 @@ def _patches(path: Path) -> dict[tuple[str, str], tuple[Listing, int]]:
 
 def kaggle(root: Path, listing: Listing) -> Arranged:
     """Kaggle's layout: train by wnid, val and test flat, labels of val in a table beside."""
-    base = root if root.is_dir() else root.parent
-    titles = {}
-    if (mapping := base / "LOC_synset_mapping.txt").is_file():
-        titles = {line.split(" ", 1)[0]: line.split(" ", 1)[-1] for line in read_lines(mapping)}
+    titles = dict(
+        line.split(" ", 1) for line in _table(listing, _MAPPING).splitlines() if " " in line
+    )
     answers: dict[str, str] = {}
-    if (solution := base / "LOC_val_solution.csv").is_file():
-        with reading(solution), solution.open(newline="") as file:
-            for row in csv.DictReader(file):
-                answers[row["ImageId"]] = row["PredictionString"].split(" ", 1)[0]
+    for row in csv.DictReader(io.StringIO(_table(listing, _SOLUTION))):
+        image, answer = row.get("ImageId"), row.get("PredictionString")
+        if not image or not answer:
+            raise DataError(f"{_SOLUTION}: expected the columns ImageId and PredictionString")
+        answers[image] = answer.split(" ", 1)[0]
     rows: dict[str, list[tuple[int, int, int]]] = {}
     images = [
         (i, *place_of(name), PurePosixPath(name))
@@ -248,3 +252,16 @@ def kaggle(root: Path, listing: Listing) -> Arranged:
         {k: make_files((listing,), v) for k, v in rows.items()},
         titles,
     )
+
+
+def _table(listing: Listing, name: str) -> str:
+    """A text of Kaggle's, inside the archive or beside it; empty where it is not there."""
+    if name in listing.names:
+        data = listing.read(listing.names.index(name))
+    elif (file := listing.root.parent / name).is_file():
+        with reading(file):
+            data = file.read_bytes()
+    else:
+        return ""
+    with reading(listing.root / name):
+        return data.decode("utf-8")

@@ -16,6 +16,7 @@ IMAGE_SUFFIXES = frozenset(
 """Suffixes of image files; compare with `path.suffix.lower()`."""
 
 MAX_PIXELS = 64_000_000
+MOST_PIXELS = 178_956_970  # beyond which Pillow itself refuses
 
 # A format that is not needed is only one more parser for a hostile file to reach.
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")

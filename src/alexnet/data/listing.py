@@ -11,7 +11,7 @@ import threading
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -38,8 +38,10 @@ class Listing:
     names: list[str]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    ignored: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)  # folders without anything in them
     _local: threading.local = field(default_factory=threading.local, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _file: int = field(default=-1, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -64,9 +66,14 @@ class Listing:
             return data
 
     def _descriptor(self) -> int:
-        if not hasattr(self._local, "file"):
-            self._local.file = open(self.root, "rb")  # noqa: SIM115
-        return int(self._local.file.fileno())
+        with self._lock:
+            if self._file < 0:
+                self._file = os.open(self.root, os.O_RDONLY)
+        return self._file
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
 
     def _zip(self) -> zipfile.ZipFile:
         if not hasattr(self._local, "zip"):
@@ -141,17 +148,21 @@ def _folder(root: Path) -> Listing:
     def fail(error: OSError) -> None:
         raise error  # os.walk alone would pass over a folder it cannot read
 
-    found = []
+    found, empty = [], []
     with reading(root):
         for place, folders, names in os.walk(root, onerror=fail):
             folders[:] = sorted(name for name in folders if name[0] != ".")
             inside = os.path.relpath(place, root)
+            if not folders and not names:
+                empty.append(inside.replace(os.sep, "/"))
             for name in names:
                 full = os.path.join(place, name)
                 if name[0] != "." and os.path.isfile(full):
                     short = name if inside == "." else f"{inside}/{name}"
                     found.append((short.replace(os.sep, "/"), -1, os.path.getsize(full)))
-    return _listing(root, found)
+    listing = _listing(root, found)
+    listing.empty = empty
+    return listing
 
 
 def _zip(root: Path) -> Listing:
@@ -195,7 +206,7 @@ def _tar(
                 if member.offset_data + member.size > size:
                     raise DataError(f"{root}: cut short within {name!r}; get it again")
                 if member.name.endswith(".tar") and not inside:
-                    folder = PurePosixPath(member.name).stem + "/"
+                    folder = member.name.removesuffix(".tar").removeprefix("./") + "/"
                     yield from _tar(root, at, member.size, folder, root / member.name)
                 else:
                     yield name, at, member.size
@@ -231,9 +242,11 @@ class _Window:
 def _listing(root: Path, found: Iterable[tuple[str, int, int]]) -> Listing:
     """Sorted by name, once the names are safe."""
     rows = []
-    for row in found:
-        _check_name(root, row[0])
-        rows.append(row)
+    for name, offset, size in found:
+        name = name.removeprefix("./")
+        _check_name(root, name)
+        if not any(folder.startswith(".") for folder in name.split("/")):  # hidden: not images
+            rows.append((name, offset, size))
         if len(rows) > MEMBERS_LIMIT:
             raise DataError(f"{root}: more than {MEMBERS_LIMIT:,} files; name a part of it")
     rows.sort()

@@ -90,15 +90,17 @@ def pack(
         if manifest.get("key") != key:
             raise UsageError(f"{out} holds another packed set: choose another --out")
         shutil.rmtree(out / _WORK, ignore_errors=True)  # of one killed at the very end
+        for left in out.glob(".tmp-*"):
+            left.unlink(missing_ok=True)
         return manifest
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot create {out}: {error.strerror}; choose another --out") from None
+    work = out / _WORK
+    if not work.is_dir() and any(name != ".lock" for name in os.listdir(out)):
+        raise UsageError(f"{out} is not empty: choose another --out, or a new folder")
     with DirLock(out):
-        work = out / _WORK
-        if not work.is_dir() and any(name != ".lock" for name in os.listdir(out)):
-            raise UsageError(f"{out} is not empty: choose another --out, or a new folder")
         work.mkdir(exist_ok=True)
         return _Packer(source, out, options, key, workers).run()
 
@@ -322,6 +324,8 @@ class _Packer:
             os.replace(self.work / name, self.out / name)
         fsync_dir(self.out)
         write_json(self.out / "manifest.json", manifest)
+        for left in self.out.glob(".tmp-*"):  # of one killed while writing it
+            left.unlink(missing_ok=True)
         shutil.rmtree(self.work)
         return manifest
 

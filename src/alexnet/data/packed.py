@@ -23,7 +23,8 @@ class PackedJpegs:
     def __init__(self, root: Path, split: str, index: NDArray[np.int64], shape: tuple[int, ...]):
         self.root, self.split, self.index = root, split, index
         self.shape = (len(index), *shape)
-        self._local = threading.local()
+        self._files: dict[Path, int] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -44,10 +45,14 @@ class PackedJpegs:
         return out
 
     def _descriptor(self, path: Path) -> int:
-        files = self._local.__dict__
-        if str(path) not in files:
-            files[str(path)] = open(path, "rb")  # noqa: SIM115
-        return int(files[str(path)].fileno())
+        with self._lock:
+            if path not in self._files:
+                self._files[path] = os.open(path, os.O_RDONLY)
+            return self._files[path]
+
+    def __del__(self) -> None:
+        for file in self._files.values():
+            os.close(file)
 
 
 def packed(root: Path) -> Source | None:
@@ -77,7 +82,8 @@ def packed(root: Path) -> Source | None:
         **{
             **vars(source),
             "digest": manifest["key"] + manifest["source"]["sha256"],
-            "statistics": Statistics(mean, std, covariance, image),
+            # Of a set that is split when it is read, they would be of its test images too.
+            "statistics": Statistics(mean, std, covariance, image) if "train" in readers else None,
         }
     )
 

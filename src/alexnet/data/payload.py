@@ -36,7 +36,9 @@ def encode_jpeg(data: bytes, repairs: tuple[str, ...], pixels: NDArray[np.uint8]
             if image.format == "JPEG" and image.size == (size, size) and image.mode == "RGB":
                 return data
     out = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(out, "JPEG", quality=QUALITY, subsampling="4:2:0")
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(
+        out, "JPEG", quality=QUALITY, subsampling="4:2:0"
+    )
     return out.getvalue()
 
 

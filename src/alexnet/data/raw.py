@@ -6,6 +6,7 @@ Shapes: N images, H, W, C. Nothing is written to disk and nothing in the data is
 import io
 import lzma
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,7 +84,11 @@ def reading(path: Path) -> Iterator[None]:
     """Turns what damaged or unreadable files raise into a DataError naming `path`."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, ValueError) as error:
+    except DataError:
+        raise
+    # A zip says RuntimeError for a locked member and NotImplementedError for a strange one.
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, ValueError,
+            zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # fmt: skip
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read ({why}); check it or get it again") from error
 

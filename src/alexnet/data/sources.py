@@ -63,6 +63,8 @@ def open_source(path: str | Path | None) -> Source:
 
 def find_arrays(root: Path) -> Source | None:
     """IDX files or CIFAR-10 at `root`, whose images come as arrays; None for anything else."""
+    if root.is_file() and "cifar" not in root.name and not root.name.endswith((".bin", ".bin.xz")):
+        return None  # an archive of photos is not to be read through to find that out
     with reading(root):
         return _idx(root) or cifar10(root)
 
