@@ -4,7 +4,6 @@ All ways read the same images in the same order and end in the same batches: sto
 (N, 256, 256, 3), or normalised float32 (N, 3, 224, 224) of random crops and mirrors.
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,11 +23,11 @@ from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset, open_dataset
 from alexnet.data.loader import Batch, read_ahead, read_batch
 from alexnet.data.pack import Options, pack
+from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD
 from alexnet.engine.network import preprocessing
 from alexnet.recipe import Recipe
 
 REFERENCE = "torch DataLoader, Pillow, 2 workers"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SYNTHETIC = 1024  # images made where no folder is given
 
 
@@ -59,7 +58,6 @@ def bench_input(
                 ways[f"ours, {encoding}"] = _ours(dataset, target, recipe, batches)
             ways["copy of the same bytes"] = _floor(target, recipe, batches)
             found[target] = take_turns(ways, rounds, f"reading to {target}")
-        shutil.rmtree(work / "raw")
     rows = [_row(name, target, found[target]) for target in found for name in found[target]]
     return {"rows": rows, "batch_size": batch_size, "batches": batches, "rounds": rounds}
 
@@ -136,7 +134,8 @@ class _Photos(TorchDataset[Tensor]):
         if torch.rand(()) < 0.5:
             pixels = pixels[:, ::-1]
         tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().float().div(255)
-        return tensor.sub_(torch.tensor(MEAN)[:, None, None]).div_(torch.tensor(STD)[:, None, None])
+        mean, std = (torch.tensor(v) / 255 for v in (TORCHVISION_MEAN, TORCHVISION_STD))
+        return tensor.sub_(mean[:, None, None]).div_(std[:, None, None])
 
 
 def _reference(files: list[Path], target: str, recipe: Recipe, batches: int) -> Callable[[], int]:

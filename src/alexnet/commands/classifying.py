@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from alexnet.data.images import IMAGE_SUFFIXES
+from alexnet.data.images import IMAGE_SUFFIXES, is_image
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.predict import load
 from alexnet.terminal import progress
@@ -67,9 +67,7 @@ def _find_images(images: Iterable[str | Path]) -> Iterable[str]:
         for folder, inner, files in os.walk(name):
             inner[:] = [place for place in inner if place[0] != "."]
             found += [
-                os.path.join(folder, file)
-                for file in files
-                if Path(file).suffix.lower() in IMAGE_SUFFIXES and file[0] != "."
+                os.path.join(folder, file) for file in files if is_image(file) and file[0] != "."
             ]
         if not found:
             raise UsageError(f"{name} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")

@@ -1,4 +1,4 @@
-"""alexnet data: data sets fetched, and checked."""
+"""alexnet data: data sets fetched, checked and packed."""
 
 import time
 from dataclasses import asdict
@@ -40,10 +40,7 @@ def data_check(
     within a split and `across` splits (lists of paths with the same bytes), `classes` (empty, tiny,
     in one split only) and `counts` of readable images by split and class.
     """
-    if max_pixels < 1 or workers < 0:
-        raise UsageError(
-            f"max_pixels {max_pixels} must be at least 1, workers {workers} at least 0"
-        )
+    _check_options(orient, max_pixels, workers)
     began = time.monotonic()
     report = check.check(
         Path(path).expanduser(), orient=orient, max_pixels=max_pixels, workers=workers

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from alexnet import figures
@@ -80,7 +81,8 @@ def train(
                     "images: use --batch-size 2"
                 )
             if chosen.freeze or chosen.part_lr:
-                build_net(chosen, len(dataset.classes))  # refuses parts that are not there
+                with torch.device("meta"):  # refuses parts that are not there, draws no weights
+                    build_net(chosen, len(dataset.classes))
             steps_per_epoch(len(dataset.train), chosen.batch_size)
             statistics = given.statistics or dataset.statistics
             if chosen.colour and not statistics.covariance:  # that run had no colour noise

@@ -1,14 +1,14 @@
 """From a path to labelled files: class-folder trees, arrays, and what `ilsvrc` knows."""
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data import ilsvrc
 from alexnet.data.check import place_of
-from alexnet.data.images import IMAGE_SUFFIXES
+from alexnet.data.images import IMAGE_SUFFIXES, is_image
 from alexnet.data.listing import Arranged, Listing, list_files, make_files
 from alexnet.data.sources import find_arrays
 from alexnet.errors import DataError
@@ -61,7 +61,7 @@ def _arrays(root: Path) -> Arranged | None:
 def _tree(root: Path, listing: Listing) -> Arranged:
     by_split: dict[str, list[tuple[int, str]]] = {}
     for i, name in enumerate(listing.names):
-        if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
+        if is_image(name):
             split, label = place_of(name)
             by_split.setdefault(split, []).append((i, label))
     if not by_split:

@@ -3,25 +3,19 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from alexnet.data.examine import Examined, Orient, examine
-from alexnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS
+from alexnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS, is_image
 from alexnet.data.listing import Listing, list_files
 from alexnet.data.loader import read_ahead
 from alexnet.data.odd import known_as
+from alexnet.data.raw import PART_FOLDERS
 from alexnet.errors import DataError
 from alexnet.terminal import progress
 
-SPLITS = {
-    "train": "train",
-    "val": "val",
-    "validation": "val",
-    "valid": "val",
-    "test": "test",
-}
+SPLITS = {name: split for split, names in PART_FOLDERS.items() for name in names}
 TINY = 10  # images; a class with fewer in train is called tiny
 _ARCHIVES = (".tar", ".zip")
 _PIECE = 16  # images a thread takes at a time
@@ -53,7 +47,7 @@ def check(
     report = Report()
     tasks = []
     for listing in listings:
-        chosen = [i for i, name in enumerate(listing.names) if _is_image(name)]
+        chosen = [i for i, name in enumerate(listing.names) if is_image(name)]
         report.others += len(listing) - len(chosen)
         tasks += [(listing, chosen[i : i + _PIECE]) for i in range(0, len(chosen), _PIECE)]
     total = sum(len(ids) for _, ids in tasks)
@@ -73,11 +67,11 @@ def check(
                 split, label = _place(listing, i)
                 by_class = report.counts.setdefault(split, {})
                 by_class[label] = by_class.get(label, 0) + (not found.refused)
-                if not found.refused:
-                    contents[digest].append((where, split))
                 if found.refused:
                     report.refused.append({"path": where, "reason": found.refused})
-                elif found.repairs:
+                    continue
+                contents[digest].append((where, split))
+                if found.repairs:
                     known = known_as(PurePosixPath(where).stem)
                     reason = ", ".join(found.repairs) + (f"; known of {known}" if known else "")
                     report.repairable.append({"path": where, "reason": reason})
@@ -106,7 +100,7 @@ def find_listings(path: Path) -> list[Listing]:
         archives = sorted(f for f in path.iterdir() if f.suffix in _ARCHIVES and f.is_file())
         if archives:
             beside = list_files(path)
-            loose = [beside] if any(map(_is_image, beside.names)) else []
+            loose = [beside] if any(map(is_image, beside.names)) else []
             return [*(list_files(archive) for archive in archives), *loose]
     return [list_files(path)]
 
@@ -128,14 +122,9 @@ def _look(
     try:
         data = listing.read(index)
     except DataError as error:
-        # Files that cannot be read are not copies of each other.
-        return where, where.encode(), Examined((), str(error))
+        return where, b"", Examined((), str(error))
     found = examine(data, name, orient=orient, max_pixels=max_pixels)
     return where, hashlib.sha256(data).digest(), found
-
-
-def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _place(listing: Listing, index: int) -> tuple[str, str]:
@@ -151,11 +140,7 @@ def _odd_classes(counts: dict[str, dict[str, int]]) -> dict[str, list[str]]:
     main = counts.get("train", counts.get("all", {}))
     labelled = {split: table for split, table in counts.items() if set(table) != {""}}
 
-    def everywhere() -> Iterator[str]:
-        for table in labelled.values():
-            yield from table
-
-    names = sorted({name for name in everywhere() if name})
+    names = sorted({name for table in labelled.values() for name in table if name})
     return {
         "empty": [n for n in names if n in main and not main[n]],
         "tiny": [n for n in names if 0 < main.get(n, 0) < TINY],

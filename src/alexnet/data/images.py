@@ -1,5 +1,6 @@
 """One image file, or its bytes, to an array of 8-bit pixels."""
 
+import os
 import threading
 import warnings
 from io import BytesIO
@@ -13,7 +14,7 @@ from alexnet.errors import DataError, UsageError
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 )
-"""Suffixes of image files; compare with `path.suffix.lower()`."""
+"""Suffixes of image files, see `is_image`."""
 
 MAX_PIXELS = 64_000_000
 MOST_PIXELS = 178_956_970  # beyond which Pillow itself refuses
@@ -73,6 +74,11 @@ def fit_image(image: Image.Image, *, channels: int, size: int | None) -> np.ndar
     pixels = _flatten(image, "L" if channels == 1 else "RGB")
     array = np.array(pixels if size is None else _crop(pixels, size))
     return array.reshape(*array.shape[:2], channels)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is called what an image is called."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def image_size(path: Path) -> tuple[int, int]:

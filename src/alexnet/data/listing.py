@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,14 +220,14 @@ def _tar(
 class _Window:
     """Part of a file as a file, for a tar inside a tar."""
 
-    def __init__(self, file: object, start: int, size: int) -> None:
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self.file, self.start, self.size, self.at = file, start, size, 0
 
     def read(self, count: int = -1) -> bytes:
         left = self.size - self.at
         count = left if count < 0 else min(count, left)
-        self.file.seek(self.start + self.at)  # type: ignore[attr-defined]
-        data: bytes = self.file.read(max(count, 0))  # type: ignore[attr-defined]
+        self.file.seek(self.start + self.at)
+        data = self.file.read(max(count, 0))
         self.at += len(data)
         return data
 

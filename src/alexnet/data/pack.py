@@ -13,11 +13,9 @@ The same source and options give the same bytes whatever the number of workers, 
 """
 
 import hashlib
-import io
 import json
 import os
 import shutil
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +27,7 @@ from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.data.images import MAX_PIXELS
 from alexnet.data.listing import Arranged, Files
 from alexnet.data.loader import read_ahead
-from alexnet.data.payload import HEADER, encode_jpeg, save_array, write_header
+from alexnet.data.payload import HEADER, encode_jpeg, encode_shard, save_array, write_header
 from alexnet.data.statistics import Sums
 from alexnet.errors import DataError, UsageError
 from alexnet.files import (
@@ -89,9 +87,7 @@ def pack(
         manifest = parse_json(read_bytes(finished), finished)
         if manifest.get("key") != key:
             raise UsageError(f"{out} holds another packed set: choose another --out")
-        shutil.rmtree(out / _WORK, ignore_errors=True)  # of one killed at the very end
-        for left in out.glob(".tmp-*"):
-            left.unlink(missing_ok=True)
+        _sweep(out)
         return manifest
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -103,6 +99,13 @@ def pack(
     with DirLock(out):
         work.mkdir(exist_ok=True)
         return _Packer(source, out, options, key, workers).run()
+
+
+def _sweep(out: Path) -> None:
+    """Clears what packing leaves beside a finished set, also when it was killed at the very end."""
+    for left in out.glob(".tmp-*"):
+        left.unlink(missing_ok=True)
+    shutil.rmtree(out / _WORK, ignore_errors=True)
 
 
 def _key(source: Arranged, options: Options) -> str:
@@ -250,17 +253,10 @@ class _Packer:
         first = self.state["bytes"].get(f"{split}.labels", 0) // 8
         shards = self.state.setdefault("shards", {})
         number = shards.get(split, 0)
-        rows = []
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            for i, image in enumerate(images, first):
-                for suffix, data in (("jpg", image.payload), ("cls", str(image.label).encode())):
-                    member = tarfile.TarInfo(f"{i:08d}.{suffix}")
-                    member.size = len(data)
-                    if suffix == "jpg":
-                        rows.append((number, out.tell() + tarfile.BLOCKSIZE, len(data)))
-                    archive.addfile(member, io.BytesIO(data))
-        write_atomic(self.work / f"{split}-{number:05d}.tar", out.getvalue())
+        samples = [(image.payload, image.label) for image in images]
+        shard, spans = encode_shard(samples, first)
+        rows = [(number, offset, size) for offset, size in spans]
+        write_atomic(self.work / f"{split}-{number:05d}.tar", shard)
         shards[split] = number + 1
         self._append(f"{split}.index", np.array(rows, np.int64).tobytes())
 
@@ -324,9 +320,7 @@ class _Packer:
             os.replace(self.work / name, self.out / name)
         fsync_dir(self.out)
         write_json(self.out / "manifest.json", manifest)
-        for left in self.out.glob(".tmp-*"):  # of one killed while writing it
-            left.unlink(missing_ok=True)
-        shutil.rmtree(self.work)
+        _sweep(self.out)
         return manifest
 
     def _read(self, name: str) -> bytes:

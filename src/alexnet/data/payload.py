@@ -2,6 +2,8 @@
 
 import io
 import os
+import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,25 @@ def encode_jpeg(data: bytes, repairs: tuple[str, ...], pixels: NDArray[np.uint8]
         out, "JPEG", quality=QUALITY, subsampling="4:2:0"
     )
     return out.getvalue()
+
+
+def encode_shard(
+    samples: Sequence[tuple[bytes, int]], first: int
+) -> tuple[bytes, list[tuple[int, int]]]:
+    """JPEGs and their labels as a tar in the WebDataset layout, numbered from `first`.
+
+    Returns its bytes, and where in it each JPEG lies: (offset, bytes).
+    """
+    spans = []
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for i, (jpeg, label) in enumerate(samples, first):
+            spans.append((out.tell() + tarfile.BLOCKSIZE, len(jpeg)))
+            for suffix, data in (("jpg", jpeg), ("cls", str(label).encode())):
+                member = tarfile.TarInfo(f"{i:08d}.{suffix}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    return out.getvalue(), spans
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:

@@ -20,6 +20,13 @@ from alexnet.errors import DataError
 
 _CHUNK_BYTES = 1 << 20
 
+# What people call the folders of a split.
+PART_FOLDERS = {
+    "train": ("train",),
+    "val": ("val", "validation", "valid"),
+    "test": ("test",),
+}
+
 
 @dataclass(frozen=True)
 class Part:

@@ -21,9 +21,17 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.cifar import cifar10
-from alexnet.data.images import IMAGE_SUFFIXES
+from alexnet.data.images import is_image
 from alexnet.data.packed import packed
-from alexnet.data.raw import Part, Source, make_source, read_exactly, read_lines, reading
+from alexnet.data.raw import (
+    PART_FOLDERS,
+    Part,
+    Source,
+    make_source,
+    read_exactly,
+    read_lines,
+    reading,
+)
 from alexnet.errors import DataError, Unavailable
 
 _FORMS = (
@@ -36,11 +44,6 @@ _FASHION = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
-_PART_FOLDERS = {
-    "train": ("train",),
-    "val": ("val", "validation", "valid"),
-    "test": ("test",),
-}
 _MAX_BYTES = 4 << 30
 
 
@@ -152,7 +155,7 @@ def _folder(root: Path) -> Source | None:
     inner = root / "ILSVRC/Data/CLS-LOC"
     top = inner if (inner / "train").is_dir() else root
     trees: dict[str, Path] = {}
-    for part, names in _PART_FOLDERS.items():
+    for part, names in PART_FOLDERS.items():
         present = [top / name for name in names if (top / name).is_dir()]
         if len(present) > 1:
             raise DataError(f"{top}: has {present[0].name} and {present[1].name}; keep one of them")
@@ -206,7 +209,7 @@ def _image_files(folder: Path) -> list[Path]:
         for place, folders, names in os.walk(folder, onerror=fail):
             folders[:] = [name for name in folders if name[0] != "."]
             visible = [name for name in names if name[0] != "."]
-            chosen = [n for n in visible if os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES]
+            chosen = [n for n in visible if is_image(n)]
             images += [os.path.join(place, name) for name in chosen]
             others += len(visible) - len(chosen)
     if not images:

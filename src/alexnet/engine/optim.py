@@ -57,7 +57,8 @@ def build_optimizer(model: Net, recipe: Recipe) -> torch.optim.Optimizer:
                 {
                     "params": [],
                     "weight_decay": recipe.weight_decay * (recipe.decay_biases or not is_vector),
-                    "factors": [*factors, (recipe.bias_lr if is_bias else 1.0, 0.0)],
+                    "times": recipe.bias_lr if is_bias else 1.0,
+                    "factors": factors,
                 },
             )
             if parameter.requires_grad:
@@ -73,9 +74,8 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float, epoch: int) -> None:
     """The learning rate of a step, times each group's factors; of a part's own factors the one
     that began last holds."""
     for group in optimizer.param_groups:
-        *factors, (bias, _) = group["factors"]
-        begun = [(since, factor) for factor, since in factors if epoch >= since]
-        group["lr"] = lr * bias * (max(begun, key=lambda b: b[0])[1] if begun else 1.0)
+        begun = [(since, factor) for factor, since in group["factors"] if epoch >= since]
+        group["lr"] = lr * group["times"] * (max(begun, key=lambda b: b[0])[1] if begun else 1.0)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

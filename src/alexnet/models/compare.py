@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from alexnet.models.layers import Conv, Linear, Local, Part, initial
-from alexnet.models.net import Preset, named_parts
+from alexnet.models.net import Preset, named_parts, stage_of
 
 _KINDS = {
     **dict.fromkeys(("out", "kernel", "stride", "side"), "sizes"),
@@ -73,7 +73,7 @@ def _stages(preset: Preset, classes: int) -> dict[str, dict[str, tuple[Part, tup
     given: tuple[int, ...] = (preset.channels, preset.size, preset.size)
     found: dict[str, dict[str, tuple[Part, tuple[int, ...]]]] = {}
     for name, part in named_parts(preset.spec(classes)):
-        stage = name.lstrip("abcdefghijklmnopqrstuvwxyz")
+        stage = stage_of(name)
         found.setdefault(stage, {})[name] = (part, given)
         given = part.shape(given)
     return found

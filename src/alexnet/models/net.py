@@ -1,6 +1,7 @@
 """A network built from its specification, with every part under its field name."""
 
 import math
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -46,13 +47,18 @@ class Preset:
         return (self.spec.__doc__ or "").splitlines()[0]
 
 
+def stage_of(name: str) -> str:
+    """The number in a part's name: pool5 is of stage 5."""
+    return name.lstrip(string.ascii_lowercase)
+
+
 def named_parts(spec: Spec) -> list[tuple[str, Part]]:
     """Each part with its name: conv1, then relu1, pool1 ... after the layer they follow."""
     named: list[tuple[str, Part]] = []
     number = ""
     for part in spec:
         if isinstance(part, Conv | Local | Linear):
-            number = part.label.lstrip("abcdefghijklmnopqrstuvwxyz")
+            number = stage_of(part.label)
             named.append((part.label, part))
         else:
             named.append((f"{part.label}{number}", part))
