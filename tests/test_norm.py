@@ -120,22 +120,36 @@ def test_both_alphas_by_torchs_own(n: int, divide: bool) -> None:
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels-last"])
-@pytest.mark.parametrize(("n", "divide"), [(1, False), (3, True), (5, False), (5, True)])
-def test_within_a_map(n: int, divide: bool, last: bool) -> None:
-    x = drawn(2, 3, 6, 4, scale=4).contiguous(memory_format=LAYOUTS[last])
+@pytest.mark.parametrize("chunk", [20, 150, 300_000])
+@pytest.mark.parametrize(("n", "divide"), [(1, False), (3, True), (5, False), (7, True)])
+def test_within_a_map(
+    n: int, divide: bool, chunk: int, last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(norm, "CHUNK", chunk)
+    x = drawn(2, 3, 6, 4, scale=4).contiguous(memory_format=LAYOUTS[last]).requires_grad_()
     expected = by_squares(wide(x), n, 0.2 / n**2 if divide else 0.2, 0.75, 1.5)
     found = response_norm(x, n, 0.2, 0.75, 1.5, window="map", divide=divide)
     assert error(found, expected) < 1e-6
-    assert found.stride() == x.stride()
+    g = drawn(2, 3, 6, 4, seed=1).contiguous(memory_format=LAYOUTS[not last])
+    (gradient,) = torch.autograd.grad(found, x, g)
+    assert found.stride() == gradient.stride() == x.stride()
+    double = x.detach().double().requires_grad_()
+    squares = F.avg_pool2d(double**2, n, 1, n // 2, divisor_override=1 if not divide else None)
+    (slope,) = torch.autograd.grad(double / (1.5 + 0.2 * squares) ** 0.75, double, g.double())
+    assert error(gradient, wide(slope)) < 1e-6
 
 
-def test_gradient_within_a_map() -> None:
-    x = drawn(1, 2, 4, 3, scale=2).double().requires_grad_()
+@pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels-last"])
+def test_gradients_within_a_map(last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norm, "CHUNK", 25)
+    x = drawn(1, 2, 4, 3, scale=2).double().contiguous(memory_format=LAYOUTS[last])
+    x.requires_grad_()
 
     def run(x: Tensor) -> Tensor:
         return response_norm(x, 3, 0.2, 0.75, 1.5, window="map", divide=True)
 
     assert torch.autograd.gradcheck(run, x)
+    assert torch.autograd.gradgradcheck(run, x)
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])

@@ -286,6 +286,10 @@ def test_the_same_bytes_from_everywhere(
     assert payload(out) == payload(expected)
     mine, theirs = manifest(out), manifest(expected)
     mine["source"]["name"] = theirs["source"]["name"]
+    data = source.read_bytes() if source.is_file() else b""
+    archive = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert mine["source"].pop("archives") == ({source.name: archive} if data else {})
+    assert theirs["source"].pop("archives") == {}
     assert mine == theirs
 
 
@@ -393,6 +397,32 @@ def half(tree: Path, tmp_path: Path) -> Path:
     assert (tmp_path / "half/.packing/state.json").is_file()
     assert not looks_finished(tmp_path / "half")
     return tmp_path / "half"
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_a_source_that_changed_meanwhile_is_noticed(kind: str, tree: Path, tmp_path: Path) -> None:
+    """Neither name nor size of the file changes, which is all that a listing shows."""
+    source = tmp_path / "set"
+    shutil.copytree(tree, source)
+    name = sorted(n for n in FILES if n.startswith("train"))[2]
+    data = bytearray((source / name).read_bytes())
+    if kind == "tar":
+        source = write_tar(tmp_path / "set.tar", FILES | ODD | BROKEN)
+    out = tmp_path / "out"
+    assert pack_until(source, out, "raw", 20) == -9
+    times = [source / name] if kind == "folder" else [source]
+    for path in times:  # a later time alone changes nothing
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+    assert pack_until(source, out, "raw", 10) == -9
+    data[-3] ^= 1
+    if kind == "folder":
+        (source / name).write_bytes(data)
+    else:
+        write_tar(source, FILES | ODD | BROKEN | {name: bytes(data)})
+    os.utime(times[0], ns=(0, 10**18))
+    with pytest.raises(DataError, match=rf"{name} has changed since it was packed"):
+        pack(source, out)
+    assert (out / ".packing/state.json").is_file()
 
 
 def test_half_a_pack_is_not_trained_on(half: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -159,6 +159,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     sub = verb("bench", _bench, show.bench, "Measure throughput beside a reference.")
     sub.add_argument("what", choices=("input",), nargs="?", default="input")
     sub.add_argument("--data", metavar="DIR", help="class-folder tree (default: photos are made)")
+    sub.add_argument("--model", help="also: how long its training steps wait for data")
     for name, value in (("batches", 8), ("rounds", 5), ("batch-size", 128)):
         sub.add_argument(f"--{name}", type=int, default=value, metavar="INT",
                          help=f"default: {value}")  # fmt: skip
@@ -267,8 +268,8 @@ def _data_check(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 def _bench(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from alexnet import commands
 
-    options = {name: getattr(args, name) for name in ("data", "batches", "rounds", "batch_size")}
-    return commands.bench(args.what, **options), 0
+    names = ("data", "model", "batches", "rounds", "batch_size")
+    return commands.bench(args.what, **{name: getattr(args, name) for name in names}), 0
 
 
 def _data_pack(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

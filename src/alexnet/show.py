@@ -130,8 +130,17 @@ def bench(r: dict[str, Any]) -> None:
             f"{row['images_per_s']:,.0f}",
             f"{row['range'][0]:,.0f} to {row['range'][1]:,.0f}",
             f"{row['ratio']:.2f}",
+            "" if row["extra_bytes"] is None else f"{row['extra_bytes'] / 2**20:,.0f} MiB",
         )
         for row in r["rows"]
     ]
-    print(table(("", "images/s", "range", "ratio"), rows))
-    print(f"medians of {r['rounds']} rounds of {r['batches']} batches of {r['batch_size']}")
+    print(table(("", "images/s", "range", "ratio", "memory"), rows))
+    print(
+        f"medians of {r['rounds']} rounds of {r['batches']} batches of {r['batch_size']}; "
+        f"{r['images']:,} JPEGs of {r['jpeg_bytes']:,} bytes on average"
+    )
+    for encoding, wait in r["waits"].items():
+        print(
+            f"{r['model']} from {encoding}: {wait['images_per_s']:,.1f} images/s, "
+            f"{percent(wait['share'])} of the time waiting for data ({wait['steps']} steps)"
+        )

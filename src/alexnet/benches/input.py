@@ -1,10 +1,12 @@
 """From files to batches: ours beside what a torchvision user has, and beside a plain copy.
 
-All ways read the same images in the same order and end in the same batches: stored uint8
-(N, 256, 256, 3), or normalised float32 (N, 3, 224, 224) of random crops and mirrors.
+All ways read the same JPEGs of 256 pixels. The reference ends where a torchvision user's loader
+does, in normalised float32 (N, 3, 224, 224) of random crops and mirrors; ours is timed to there
+and to what it hands to the device, stored uint8 (N, 256, 256, 3).
 """
 
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -21,45 +23,69 @@ from alexnet.benches.rounds import Timed, take_turns
 from alexnet.data.arrange import arrange
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset, open_dataset
-from alexnet.data.loader import Batch, read_ahead, read_batch
+from alexnet.data.loader import Batch, feed, read_ahead, read_batch
 from alexnet.data.pack import Options, pack
+from alexnet.data.packed import PackedJpegs
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD
-from alexnet.engine.network import preprocessing
+from alexnet.engine.network import build_net, preprocessing
+from alexnet.engine.optim import build_optimizer
+from alexnet.engine.train import train_step
 from alexnet.recipe import Recipe
+from alexnet.runtime import pick_device
+from alexnet.terminal import progress
 
-REFERENCE = "torch DataLoader, Pillow, 2 workers"
+REFERENCE = "torch DataLoader, Pillow, 2 workers, to float"
+READERS = 2  # threads of ours, workers of the reference
 SYNTHETIC = 1024  # images made where no folder is given
 
 
 def bench_input(
-    data: Path | None, *, batches: int = 8, rounds: int = 5, batch_size: int = 128
+    data: Path | None,
+    *,
+    batches: int = 8,
+    rounds: int = 5,
+    batch_size: int = 128,
+    model: str | None = None,
+    steps: int = 4,
 ) -> dict[str, Any]:
-    """Rows `name`, `target` (uint8 or float), `images_per_s`, `ratio` to the reference.
+    """`rows`: name, images_per_s, its range, ratio to the reference, extra_bytes of memory.
 
     `data` is a class-folder tree of images; without one, photos' like are made and thrown away.
+    With `model`, `waits` has the share of its training steps, in bfloat16, spent waiting for data.
     """
     recipe = Recipe(
         size=256, crop=224, flip=True, normalize="torchvision", batch_size=batch_size,
-        model="alexnet-2014",
+        model=model or "alexnet-2014", precision="bf16", channels_last=True,
     )  # fmt: skip
+    device = pick_device()
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
         work = Path(folder)
         tree = data or make_photos(work / "photos", SYNTHETIC)
-        ours: dict[str, Dataset] = {}
-        for encoding in ("jpeg", "raw"):
-            out = work / encoding
-            pack(arrange(tree), out, Options(encoding=encoding), expect=None, workers=2)
-            ours[encoding] = open_dataset(recipe, out)
-        files = [path for path in sorted(tree.rglob("*")) if path.is_file()]
-        found = {}
+        pack(arrange(tree), work / "jpeg", Options(encoding="jpeg"), expect=None, workers=READERS)
+        ours = {"jpeg": open_dataset(recipe, work / "jpeg")}
+        files = _unpack(ours["jpeg"], work / "files")
+        pack(arrange(work / "files"), work / "raw", Options(), expect=None, workers=READERS)
+        ours["raw"] = open_dataset(recipe, work / "raw")
+        ways: dict[str, Callable[[], int]] = {}
+        ways[REFERENCE] = _reference(files, True, recipe, batches, device)
+        ways["the same, to uint8"] = _reference(files, False, recipe, batches, device)
         for target in ("uint8", "float"):
-            ways = {REFERENCE: _reference(files, target, recipe, batches)}
             for encoding, dataset in ours.items():
-                ways[f"ours, {encoding}"] = _ours(dataset, target, recipe, batches)
-            ways["copy of the same bytes"] = _floor(target, recipe, batches)
-            found[target] = take_turns(ways, rounds, f"reading to {target}")
-    rows = [_row(name, target, found[target]) for target in found for name in found[target]]
-    return {"rows": rows, "batch_size": batch_size, "batches": batches, "rounds": rounds}
+                run = _ours(dataset, target == "float", recipe, batches, device)
+                ways[f"ours, {encoding}, to {target}"] = run
+            ways[f"copy of the {target} batches"] = _floor(target == "float", recipe, batches)
+        found = take_turns(ways, rounds, "reading")
+        waits = {
+            encoding: _wait(dataset, recipe, steps, device)
+            for encoding, dataset in ours.items()
+            if model
+        }
+        size = sum(file.stat().st_size for file in files) / len(files)
+    rows = [_row(name, timed, found[REFERENCE]) for name, timed in found.items()]
+    return {
+        "rows": rows, "waits": waits, "model": model, "jpeg_bytes": round(size),
+        "images": len(files), "batch_size": batch_size, "batches": batches, "rounds": rounds,
+    }  # fmt: skip
 
 
 def make_photos(root: Path, count: int) -> Path:
@@ -75,11 +101,23 @@ def make_photos(root: Path, count: int) -> Path:
     return root
 
 
-def _row(name: str, target: str, found: dict[str, Timed]) -> dict[str, Any]:
-    timed, reference = found[name], found[REFERENCE]
+def _unpack(dataset: Dataset, root: Path) -> list[Path]:
+    """The packed JPEGs of every split as files in class folders, as a torchvision user has them."""
+    files = []
+    for part in dataset.source.parts:
+        read = dataset.source.load(part)
+        assert isinstance(read.images, PackedJpegs)
+        for i, (label, jpeg) in enumerate(zip(read.labels, read.images.files(), strict=True)):
+            place = root / f"{label:04}" / f"{part}-{i:06}.jpg"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(jpeg)
+            files.append(place)
+    return files
+
+
+def _row(name: str, timed: Timed, reference: Timed) -> dict[str, Any]:
     return {
-        "name": f"{name}, to {target}",
-        "target": target,
+        "name": name,
         "images_per_s": round(timed.images_per_s, 1),
         "range": [round(timed.low, 1), round(timed.high, 1)],
         "ratio": round(timed.images_per_s / reference.images_per_s, 2),
@@ -87,31 +125,61 @@ def _row(name: str, target: str, found: dict[str, Timed]) -> dict[str, Any]:
     }
 
 
-def _drain(batches: Iterable[Tensor]) -> int:
-    return sum(len(batch) for batch in batches)
+def _drain(batches: Iterable[Tensor], device: torch.device) -> int:
+    images = sum(len(batch) for batch in batches)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return images
 
 
-def _ours(dataset: Dataset, target: str, recipe: Recipe, batches: int) -> Callable[[], int]:
+def _read(dataset: Dataset, recipe: Recipe, batches: int, device: torch.device) -> Iterable[Batch]:
     train = dataset.split("train")  # not kept decoded, which would be no reading at all
+
+    def read(step: int) -> Batch:
+        batch = read_batch(train, recipe, step)
+        return batch.pinned() if device.type == "cuda" else batch
+
+    return feed(read_ahead(read, range(batches), READERS), device)
+
+
+def _ours(
+    dataset: Dataset, to_float: bool, recipe: Recipe, batches: int, device: torch.device
+) -> Callable[[], int]:
     preprocess = preprocessing(recipe, dataset.statistics)
 
     def prepare(batch: Batch) -> Tensor:
-        if target == "uint8":
+        if not to_float:
             return batch.images
         return augment(batch.images, batch.ids, batch.epoch, recipe, preprocess)
 
-    def run() -> int:
-        steps = read_ahead(lambda s: read_batch(train, recipe, s), range(batches), 2)
-        return _drain(prepare(batch) for batch in steps)
+    return lambda: _drain(map(prepare, _read(dataset, recipe, batches, device)), device)
 
-    return run
+
+def _wait(dataset: Dataset, recipe: Recipe, steps: int, device: torch.device) -> dict[str, Any]:
+    """The share of a training step's time in which it waits for its batch; the first is warm-up."""
+    net = build_net(recipe, len(dataset.classes)).to(device)
+    optimizer, sums = build_optimizer(net, recipe), torch.zeros(4, device=device).double()
+    preprocess = preprocessing(recipe, dataset.statistics)
+    waited, began, last = 0.0, 0.0, 0.0
+    with progress(f"{recipe.model} from {dataset.source.path}", steps + 1, "steps") as bar:
+        for batch in _read(dataset, recipe, steps + 1, device):
+            waited += time.perf_counter() - last if began else 0.0
+            train_step(net, optimizer, batch, 0.01, recipe, preprocess, sums)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            last = time.perf_counter()
+            began = began or last
+            bar.advance()
+    seconds = last - began
+    speed = steps * recipe.batch_size / seconds
+    return {"share": waited / seconds, "images_per_s": round(speed, 1), "steps": steps}
 
 
 class _Photos(TorchDataset[Tensor]):
-    """What a torchvision user has: decode, resize, crop, mirror, normalise, image by image."""
+    """What a torchvision user has: decode, crop, mirror, normalise, image by image."""
 
-    def __init__(self, files: list[Path], target: str, recipe: Recipe) -> None:
-        self.files, self.target, self.recipe = files, target, recipe
+    def __init__(self, files: list[Path], to_float: bool, recipe: Recipe) -> None:
+        self.files, self.to_float, self.recipe = files, to_float, recipe
 
     def __len__(self) -> int:
         return len(self.files)
@@ -119,16 +187,9 @@ class _Photos(TorchDataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         size, crop = self.recipe.size, self.recipe.crop
         with Image.open(self.files[index]) as file:
-            image = file.convert("RGB")
-        if min(image.size) != size:
-            scale = size / min(image.size)
-            image = image.resize(
-                (round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR
-            )
-        left, top = (image.width - size) // 2, (image.height - size) // 2
-        pixels: NDArray[np.uint8] = np.array(image)[top : top + size, left : left + size]
-        if self.target == "uint8":
-            return torch.from_numpy(pixels.copy())
+            pixels: NDArray[np.uint8] = np.array(file.convert("RGB"))
+        if not self.to_float:
+            return torch.from_numpy(pixels)
         y, x = (int(torch.randint(size - crop + 1, ())) for _ in range(2))
         pixels = pixels[y : y + crop, x : x + crop]
         if torch.rand(()) < 0.5:
@@ -138,22 +199,24 @@ class _Photos(TorchDataset[Tensor]):
         return tensor.sub_(mean[:, None, None]).div_(std[:, None, None])
 
 
-def _reference(files: list[Path], target: str, recipe: Recipe, batches: int) -> Callable[[], int]:
+def _reference(
+    files: list[Path], to_float: bool, recipe: Recipe, batches: int, device: torch.device
+) -> Callable[[], int]:
     chosen = [files[i % len(files)] for i in range(batches * recipe.batch_size)]
     loader = DataLoader(
-        _Photos(chosen, target, recipe),
+        _Photos(chosen, to_float, recipe),
         recipe.batch_size,
         shuffle=True,
-        num_workers=2,
+        num_workers=READERS,
         persistent_workers=True,
+        pin_memory=device.type == "cuda",
     )
-    return lambda: _drain(loader)
+    return lambda: _drain((batch.to(device, non_blocking=True) for batch in loader), device)
 
 
-def _floor(target: str, recipe: Recipe, batches: int) -> Callable[[], int]:
-    shape = (recipe.batch_size, recipe.size, recipe.size, 3)
-    if target == "float":
+def _floor(to_float: bool, recipe: Recipe, batches: int) -> Callable[[], int]:
+    shape: tuple[int, ...] = (recipe.batch_size, recipe.size, recipe.size, 3)
+    if to_float:
         shape = (recipe.batch_size, 3, recipe.crop, recipe.crop)
-    kind = torch.uint8 if target == "uint8" else torch.float32
-    source = torch.ones(shape, dtype=kind)
-    return lambda: _drain(source.clone() for _ in range(batches))
+    source = torch.ones(shape, dtype=torch.float32 if to_float else torch.uint8)
+    return lambda: sum(len(source.clone()) for _ in range(batches))

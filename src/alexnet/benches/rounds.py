@@ -1,6 +1,8 @@
 """Several ways of doing the same, timed in turns so that a noisy machine is fair to all."""
 
+import re
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,34 +10,39 @@ from pathlib import Path
 
 from alexnet.terminal import progress
 
+SAMPLE_S = 0.002  # between two looks at the memory
+
 
 @dataclass(frozen=True)
 class Timed:
-    """Median, smallest and largest images/s over the rounds, and the most memory held, in bytes."""
+    """Median, smallest and largest images/s over the rounds.
+
+    `peak_bytes` is the most memory of its own that this process held beyond what it held before,
+    files mapped into memory not counted; None where the system does not say.
+    """
 
     images_per_s: float
     low: float
     high: float
-    peak_bytes: int
+    peak_bytes: int | None
 
 
 def take_turns(ways: Mapping[str, Callable[[], int]], rounds: int, what: str) -> dict[str, Timed]:
     """Runs each way once a round, the order turned round every time; each returns its images.
 
-    The first round warms up and is not counted.
+    The first round warms up and looks at the memory; it is not timed.
     """
     speeds: dict[str, list[float]] = {name: [] for name in ways}
-    peaks = dict.fromkeys(ways, 0)
+    peaks: dict[str, int | None] = {}
     with progress(what, (rounds + 1) * len(ways), "runs") as bar:
         for turn in range(rounds + 1):
             for name in list(ways) if turn % 2 else reversed(list(ways)):
-                before = resident_bytes()
-                began = time.perf_counter()
-                images = ways[name]()
-                seconds = time.perf_counter() - began
-                peaks[name] = max(peaks[name], resident_bytes() - before)
-                if turn:
-                    speeds[name].append(images / seconds)
+                if turn == 0:
+                    peaks[name] = peak_bytes(ways[name])
+                else:
+                    began = time.perf_counter()
+                    images = ways[name]()
+                    speeds[name].append(images / (time.perf_counter() - began))
                 bar.advance()
     return {
         name: Timed(statistics.median(found), min(found), max(found), peaks[name])
@@ -43,10 +50,32 @@ def take_turns(ways: Mapping[str, Callable[[], int]], rounds: int, what: str) ->
     }
 
 
-def resident_bytes() -> int:
-    """Memory of this process that is in use now; 0 where the system does not say."""
+def peak_bytes(run: Callable[[], object]) -> int | None:
+    """The most memory that `run` held beyond what there was before, looked at from a thread."""
+    before = _own_bytes()
+    if before is None:
+        run()
+        return None
+    highest, done = before, threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(SAMPLE_S):
+            highest = max(highest, _own_bytes() or 0)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return pages * 4096
+        run()
+    finally:
+        done.set()
+        watcher.join()
+    return highest - before
+
+
+def _own_bytes() -> int | None:
+    try:
+        found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None

@@ -35,6 +35,7 @@ class _Arrays:
     images: NDArray[np.uint8]
     names: list[str]
     sizes: NDArray[np.int64]
+    stamp: int
 
     def read(self, index: int) -> bytes:
         height, width, channels = self.images.shape[1:]
@@ -46,7 +47,7 @@ def _arrays(root: Path) -> Arranged | None:
     source = find_arrays(root)
     if source is None:
         return None
-    parts = {}
+    parts, stamp = {}, list_files(root).stamp if root.is_dir() else root.stat().st_mtime_ns
     for name in source.parts:
         part = source.load(name)
         assert isinstance(part.images, np.ndarray)
@@ -54,7 +55,7 @@ def _arrays(root: Path) -> Arranged | None:
         names = [f"{name}/{i:06d}.ppm" for i in range(count)]
         sizes = np.full(count, part.images[0].size, np.int64)
         rows = ((0, i, int(label)) for i, label in enumerate(part.labels))
-        parts[name] = make_files((_Arrays(part.images, names, sizes),), rows)
+        parts[name] = make_files((_Arrays(part.images, names, sizes, stamp),), rows)
     return Arranged(source.kind, root, source.classes, parts)
 
 

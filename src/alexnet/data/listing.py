@@ -32,12 +32,14 @@ class Listing:
 
     `names` are paths inside the root with "/" between; `offsets` and `sizes` are bytes in the
     archive (a plain tar), or -1 and the size where the file is opened by name (folder, zip).
+    `stamp` is of the times at which the files were last changed.
     """
 
     root: Path
     names: list[str]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    stamp: int
     empty: list[str] = field(default_factory=list)  # folders without anything in them
     _local: threading.local = field(default_factory=threading.local, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -88,6 +90,8 @@ class Readable(Protocol):
     def names(self) -> list[str]: ...
     @property
     def sizes(self) -> NDArray[np.int64]: ...
+    @property
+    def stamp(self) -> int: ...
     def read(self, index: int) -> bytes: ...
 
 
@@ -148,7 +152,7 @@ def _folder(root: Path) -> Listing:
     def fail(error: OSError) -> None:
         raise error  # os.walk alone would pass over a folder it cannot read
 
-    found, empty = [], []
+    found, empty, stamp = [], [], 0
     with reading(root):
         for place, folders, names in os.walk(root, onerror=fail):
             folders[:] = sorted(name for name in folders if name[0] != ".")
@@ -159,9 +163,11 @@ def _folder(root: Path) -> Listing:
                 full = os.path.join(place, name)
                 if name[0] != "." and os.path.isfile(full):
                     short = name if inside == "." else f"{inside}/{name}"
-                    found.append((short.replace(os.sep, "/"), -1, os.path.getsize(full)))
+                    about = os.stat(full)
+                    found.append((short.replace(os.sep, "/"), -1, about.st_size))
+                    stamp = (stamp + about.st_mtime_ns) % (1 << 62)
     listing = _listing(root, found)
-    listing.empty = empty
+    listing.empty, listing.stamp = empty, stamp
     return listing
 
 
@@ -258,7 +264,7 @@ def _listing(root: Path, found: Iterable[tuple[str, int, int]]) -> Listing:
     names = [name for name, _, _ in rows]
     offsets = np.array([offset for _, offset, _ in rows], np.int64)
     sizes = np.array([size for _, _, size in rows], np.int64)
-    return Listing(root, names, offsets, sizes)
+    return Listing(root, names, offsets, sizes, root.stat().st_mtime_ns)
 
 
 def _check_name(root: Path, name: str) -> None:

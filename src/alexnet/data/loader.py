@@ -1,9 +1,9 @@
 """Batches as a pure function of (data, recipe, seed, step), read ahead by threads."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -30,6 +30,10 @@ class Batch:
     images: Tensor
     labels: Tensor
 
+    def pinned(self) -> "Batch":
+        """The same in page-locked memory, from which a GPU copies by itself."""
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
+
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
     """Whole batches in an epoch; the remainder of a shuffle is left out, others each time."""
@@ -50,6 +54,30 @@ def read_batch(split: Slice, recipe: Recipe, step: int) -> Batch:
     ids = ids[place * recipe.batch_size : (place + 1) * recipe.batch_size]
     images = torch.from_numpy(split.read(ids))
     return Batch(step, epoch, ids, images, torch.from_numpy(split.labels[ids]))
+
+
+def feed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The same batches on the device. On CUDA a batch is copied while the one before is computed.
+
+    The copy runs beside the computation only from pinned memory: see `Batch.pinned`.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    aside, waiting = torch.cuda.Stream(device), None  # type: ignore[no-untyped-call]
+    for batch in batches:
+        with torch.cuda.stream(aside):
+            images = batch.images.to(device, non_blocking=True)
+            labels = batch.labels.to(device, non_blocking=True)
+            copied = aside.record_event()
+        if waiting is not None:
+            yield waiting
+        torch.cuda.current_stream(device).wait_event(copied)
+        for tensor in (images, labels):  # its memory is not for the side stream to take back
+            tensor.record_stream(torch.cuda.current_stream(device))
+        waiting = replace(batch, images=images, labels=labels)
+    if waiting is not None:
+        yield waiting
 
 
 def read_in_order(split: Slice, start: int, size: int) -> Batch:

@@ -131,6 +131,15 @@ def _check_counts(source: Arranged, expect: dict[str, int] | None) -> None:
             )
 
 
+def _read_and_hash(files: Files, index: int) -> tuple[bytes, bytes | str]:
+    """The sha256 of a file and its bytes; zeros, and why, where it cannot be read."""
+    try:
+        data = files.read(index)
+    except DataError as error:
+        return bytes(32), str(error)
+    return hashlib.sha256(data).digest(), data
+
+
 class _Packer:
     def __init__(
         self, source: Arranged, out: Path, options: Options, key: str, workers: int
@@ -158,10 +167,34 @@ class _Packer:
         before = sum(self.state["done"].values())
         if before:
             say(f"continuing {self.out}: {before:,} of {total:,} images are packed")
+            self._check_unchanged(splits)
+        self.state["stamps"] = self._stamps()
         with progress(f"packing {self.source.root.name}", total, "images", before) as bar:
             for split in splits:
                 self._pack_split(split, self.source.parts[split], bar)
         return self._finish(splits)
+
+    def _stamps(self) -> dict[str, list[int]]:
+        """When the files of each split were last changed."""
+        parts = self.source.parts.items()
+        return {split: [listing.stamp for listing in files.listings] for split, files in parts}
+
+    def _check_unchanged(self, splits: list[str]) -> None:
+        """Reads again what is packed already, where the times of the files are other ones."""
+        if self.state.get("stamps") == self._stamps():
+            return
+        digests = self._read("digests")
+        todo = [(s, i) for s in splits for i in range(self.state["done"].get(s, 0))]
+        with progress("checking what is packed", len(todo), "images") as bar:
+            for at, (split, i) in enumerate(todo):
+                files = self.source.parts[split]
+                found, _ = _read_and_hash(files, i)
+                if found != digests[at * 32 : (at + 1) * 32]:
+                    raise DataError(
+                        f"{self.source.root}: {files.name(i)} has changed since it was packed: "
+                        f"put it back, or remove {self.out} and pack again"
+                    )
+                bar.advance()
 
     # One split
 
@@ -189,12 +222,10 @@ class _Packer:
         sums = Sums((o.size, o.size, o.channels))
         for i in ids:
             name, label = files.name(i), int(files.labels[i])
-            try:
-                data = files.read(i)
-            except DataError as error:
-                ready.append(_Done(name, label, b"", refused=str(error)))
+            digest, data = _read_and_hash(files, i)
+            if isinstance(data, str):
+                ready.append(_Done(name, label, digest, refused=data))
                 continue
-            digest = hashlib.sha256(data).digest()
             found = examine(
                 data, name, size=o.size, channels=o.channels, orient=o.orient,
                 max_pixels=o.max_pixels,
@@ -308,6 +339,7 @@ class _Packer:
                 "name": self.source.root.name,
                 "files": sum(self.state["done"].values()),
                 "sha256": hashlib.sha256(self._read("digests")).hexdigest(),
+                "archives": self._hash_archives(),
             },
             "mean": measured.mean,
             "std": measured.std,
@@ -322,6 +354,18 @@ class _Packer:
         write_json(self.out / "manifest.json", manifest)
         _sweep(self.out)
         return manifest
+
+    def _hash_archives(self) -> dict[str, dict[str, Any]]:
+        """Size and sha256 of each whole archive, to hold against what its publisher says."""
+        parts = self.source.parts.values()
+        roots = {getattr(listing, "root", None) for files in parts for listing in files.listings}
+        archives = sorted(root for root in roots if root is not None and root.is_file())
+        with progress("hashing", len(archives), "archives") as bar:
+            found = {}
+            for path in archives:
+                found[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+                bar.advance()
+        return found
 
     def _read(self, name: str) -> bytes:
         """A file of the work folder as far as it is committed."""

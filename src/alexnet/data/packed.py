@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -33,16 +33,25 @@ class PackedJpegs:
         """Shapes: (M,) -> uint8 (M, size, size, C). DataError for what does not decode."""
         out = np.empty((len(ids), *self.shape[1:]), np.uint8)
         colours = "RGB" if self.shape[-1] == 3 else "GRAY"
-        for i, row in enumerate(self.index[ids]):
-            shard, offset, size = map(int, row)
+        for i, (path, data) in enumerate(self._files_of(ids)):
+            with reading(path):
+                height, width = simplejpeg.decode_jpeg_header(data)[:2]
+                if (height, width) != self.shape[1:3]:
+                    raise DataError(f"{path}: image {ids[i]} is {width}x{height}: pack it again")
+                simplejpeg.decode_jpeg(data, colours, buffer=out[i])
+        return out
+
+    def files(self) -> Iterator[bytes]:
+        """Every JPEG as it lies in the shards, in order."""
+        for _, data in self._files_of(np.arange(len(self))):
+            yield data
+
+    def _files_of(self, ids: NDArray[np.integer]) -> Iterator[tuple[Path, bytes]]:
+        for shard, offset, size in self.index[ids].tolist():
             path = self.root / f"{self.split}-{shard:05d}.tar"
             with reading(path):
                 data = os.pread(self._descriptor(path), size, offset)
-                pixels = simplejpeg.decode_jpeg(data, colours)
-            if pixels.shape != self.shape[1:]:
-                raise DataError(f"{path}: image {ids[i]} is {pixels.shape}: pack it again")
-            out[i] = pixels
-        return out
+            yield path, data
 
     def _descriptor(self, path: Path) -> int:
         with self._lock:

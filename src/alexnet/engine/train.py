@@ -15,7 +15,7 @@ from torch import Tensor
 from alexnet.data import draws
 from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.data.dataset import Dataset
-from alexnet.data.loader import Batch, read_ahead, read_batch, steps_per_epoch
+from alexnet.data.loader import Batch, feed, read_ahead, read_batch, steps_per_epoch
 from alexnet.data.statistics import Statistics
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, load_weights, preprocessing, take_weights
@@ -114,9 +114,14 @@ def fit(
 
     if start is None:
         save()  # so that a kill before the first validation loses no more than that
-    steps = range(state.step, total)
+
+    def read(step: int) -> Batch:
+        batch = read_batch(train, recipe, step)
+        return batch.pinned() if device.type == "cuda" else batch
+
+    device, steps = state.sums.device, range(state.step, total)
     with Signals() as signals, progress("training", total, "steps", state.step, plain=False) as bar:
-        for batch in read_ahead(lambda s: read_batch(train, recipe, s), steps, recipe.workers):
+        for batch in feed(read_ahead(read, steps, recipe.workers), device):
             lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)
             if state.step % per_epoch == 0:
                 state.sums = torch.zeros_like(state.sums)
@@ -171,17 +176,18 @@ def train_step(
     preprocess: Preprocess,
     sums: Tensor,
 ) -> Tensor:
-    """One update. Returns the mean loss, and adds to `sums` without waiting for the device."""
-    device = sums.device
-    labels = batch.labels.to(device, non_blocking=True)
-    images = batch.images.to(device, non_blocking=True)
-    x = augment(images, batch.ids, batch.epoch, recipe, preprocess)
+    """One update from a batch on the model's device.
+
+    Returns the mean loss, and adds to `sums` without waiting for the device.
+    """
+    labels = batch.labels
+    x = augment(batch.images, batch.ids, batch.epoch, recipe, preprocess)
     x, other_labels, share = mix(x, labels, batch.step, recipe)
     if recipe.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     torch.manual_seed(draws.net_seed(recipe.seed, batch.step))
     set_rate(optimizer, lr, batch.epoch)
-    with autocast(device, recipe.precision):
+    with autocast(x.device, recipe.precision):
         logits = model(x)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     if share < 1:

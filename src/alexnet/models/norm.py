@@ -6,6 +6,7 @@ cuda-convnet's other kind, over an n x n square of the same channel. N images, C
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,15 @@ from alexnet.errors import UsageError
 Window = Literal["channels", "map"]
 
 CHUNK = 300_000  # numbers worked on at a time: few enough to stay in a core's cache
+
+
+@dataclass(frozen=True)
+class Around:
+    """Which neighbours are summed: n channels within a group, or n x n places of a map."""
+
+    n: int
+    groups: int
+    window: Window
 
 
 def response_norm(
@@ -46,12 +56,11 @@ def response_norm(
             f"{x.shape[1]} channels"
         )
     alpha = alpha / (n if window == "channels" else n * n) if divide else alpha
-    if window == "map":
-        return _plain(x, alpha, beta, k, lambda sq: F.avg_pool2d(sq, n, 1, n // 2) * (n * n))
+    around = Around(n, groups, window)
     if x.device.type != "cpu" or _is_traced() or not x.numel():
         # Plain operations, which compilers and exporters see through and fuse.
-        return _plain(x, alpha, beta, k, lambda sq: _shifted_sum(sq, n, groups))
-    return _Across.apply(x, n, alpha, beta, k, groups)  # type: ignore[no-any-return,no-untyped-call]
+        return _plain(x, around, alpha, beta, k)
+    return _Chunked.apply(x, around, alpha, beta, k)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class ResponseNormLayer(nn.Module):
@@ -68,11 +77,14 @@ class ResponseNormLayer(nn.Module):
         return ", ".join(f"{key}={value}" for key, value in self.constants.items())
 
 
-def _plain(
-    x: Tensor, alpha: float, beta: float, k: float, total: Callable[[Tensor], Tensor]
-) -> Tensor:
+def _plain(x: Tensor, around: Around, alpha: float, beta: float, k: float) -> Tensor:
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    return (wide / _power(k + alpha * total(wide * wide), beta)).to(x.dtype)
+    squares = wide * wide
+    if around.window == "map":
+        total = F.avg_pool2d(squares, around.n, 1, around.n // 2) * around.n**2
+    else:
+        total = _shifted_sum(squares, around.n, around.groups)
+    return (wide / _power(k + alpha * total, beta)).to(x.dtype)
 
 
 def _shifted_sum(squares: Tensor, n: int, groups: int) -> Tensor:
@@ -94,8 +106,8 @@ def _power(s: Tensor, beta: float) -> Tensor:
     return s**beta
 
 
-class _Across(torch.autograd.Function):
-    """The sum across channels, forward and backward, a cache-sized chunk at a time.
+class _Chunked(torch.autograd.Function):
+    """Forward and backward, a cache-sized chunk at a time.
 
     With s = k + alpha * sum a^2 and h = g / s^beta:
     b = a / s^beta, da = h - 2 alpha beta a * sum' (a h / s), where sum' looks the other way.
@@ -103,35 +115,35 @@ class _Across(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, n: int, alpha: float, beta: float, k: float, groups: int
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, around: Around, alpha: float, beta: float, k: float) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.constants = n, alpha, beta, k, groups
+        ctx.constants = around, alpha, beta, k
         x = _dense(x)
         out = torch.empty_like(x)
-        work = _Work(x, n, alpha, beta, k, groups)
-        for a, b in work.chunks(x, out):
+        layout = _lay_out(x, around)
+        work = _Work(layout, x.dtype, around.n, alpha, beta, k)
+        for a, b in zip(layout.cut(x), layout.cut(out), strict=True):
             work.forward(a, b)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (x,) = ctx.saved_tensors
+        around, alpha, beta, k = ctx.constants
         if torch.is_grad_enabled():  # somebody wants the gradient of the gradient
-            n, alpha, beta, k, groups = ctx.constants
             with torch.enable_grad():
-                again = _plain(x, alpha, beta, k, lambda sq: _shifted_sum(sq, n, groups))
+                again = _plain(x, around, alpha, beta, k)
                 (dx,) = torch.autograd.grad(again, x, gradients[0], create_graph=True)
-            return dx, None, None, None, None, None
+            return dx, None, None, None, None
         x, (gradient,) = _dense(x), gradients
         if gradient.stride() != x.stride():
             gradient = torch.empty_like(x).copy_(gradient)
         out = torch.empty_like(x)
-        work = _Work(x, *ctx.constants)
-        for a, g, d in work.chunks(x, gradient, out):
+        layout = _lay_out(x, around)
+        work = _Work(layout, x.dtype, around.n, alpha, beta, k)
+        for a, g, d in zip(*(layout.cut(t) for t in (x, gradient, out)), strict=True):
             work.backward(a, g, d)
-        return out, None, None, None, None, None
+        return out, None, None, None, None
 
 
 def _is_traced() -> bool:
@@ -143,51 +155,87 @@ def _dense(x: Tensor) -> Tensor:
     return x if last or x.is_contiguous() else x.contiguous()
 
 
-class _Work:
-    """Buffers for one chunk, laid out so that a neighbouring channel is `unit` numbers away.
+@dataclass(frozen=True)
+class _Layout:
+    """How a chunk lies in a flat buffer: its `shape`, ends of the window's axes padded with zeros.
 
-    Every group of channels is followed by zeros, and the first has zeros before it. So each step
-    is one operation over a flat run of memory whatever the layout, and a window that leaves its
-    group adds nothing. A flat buffer is `ends` zeros, `size` numbers, `ends` zeros.
+    Neighbours along a window's axis are `units[axis]` numbers apart. Since what comes before a
+    row is the padding of the row before it, each step is one operation over a flat run of memory,
+    and a window that leaves its map or group adds nothing. `cut` gives a tensor's chunks as views
+    with the axes of `shape`.
     """
 
-    def __init__(self, x: Tensor, n: int, alpha: float, beta: float, k: float, groups: int) -> None:
-        images, channels, height, width = x.shape
+    shape: tuple[int, ...]
+    units: tuple[int, ...]
+    cut: Callable[[Tensor], Iterator[Tensor]]
+
+
+def _lay_out(x: Tensor, around: Around) -> _Layout:
+    last = not x.is_contiguous()  # then it is channels-last
+    find = _maps_layout if around.window == "map" else _channels_layout
+    return find(x, around, last)
+
+
+def _channels_layout(x: Tensor, around: Around, last: bool) -> _Layout:
+    images, channels, height, width = x.shape
+    channels //= around.groups
+    wide, places = channels + around.n // 2, height * width
+    if last:
+        step = min(max(CHUNK // wide, 1), images * around.groups * places)
+
+        def cut_places(t: Tensor) -> Iterator[Tensor]:
+            yield from torch.split(t.permute(0, 2, 3, 1).reshape(-1, channels), step)
+
+        return _Layout((step, wide), (1,), cut_places)
+    columns = math.ceil(places / math.ceil(places * wide / CHUNK))
+    rows = min(max(CHUNK // (wide * columns), 1), images * around.groups)
+
+    def cut_columns(t: Tensor) -> Iterator[Tensor]:
+        for some in torch.split(t.reshape(-1, channels, places).transpose(0, 1), rows, 1):
+            yield from torch.split(some, columns, 2)
+
+    return _Layout((wide, rows, columns), (rows * columns,), cut_columns)
+
+
+def _maps_layout(x: Tensor, around: Around, last: bool) -> _Layout:
+    images, channels, height, width = x.shape
+    high, wide = height + around.n // 2, width + around.n // 2
+    if last:
+        deep = min(max(CHUNK // (high * wide), 1), channels)
+        rows = min(max(CHUNK // (high * wide * deep), 1), images)
+
+        def cut_depths(t: Tensor) -> Iterator[Tensor]:
+            for some in torch.split(t.permute(0, 2, 3, 1), rows):
+                yield from torch.split(some, deep, 3)
+
+        return _Layout((rows, high, wide, deep), (deep, wide * deep), cut_depths)
+    rows = min(max(CHUNK // (high * wide), 1), images * channels)
+
+    def cut_maps(t: Tensor) -> Iterator[Tensor]:
+        yield from torch.split(t.flatten(0, 1), rows)
+
+    return _Layout((rows, high, wide), (1, wide), cut_maps)
+
+
+class _Work:
+    """Buffers for one chunk. A flat buffer is `ends` zeros, the layout's box, `ends` zeros."""
+
+    def __init__(
+        self, layout: _Layout, kind: torch.dtype, n: int, alpha: float, beta: float, k: float
+    ) -> None:
+        self.shape, self.units = layout.shape, layout.units
         self.n, self.alpha, self.beta = n, alpha, beta
-        self.last = not x.is_contiguous()  # then it is channels-last
-        self.channels, self.places = channels // groups, height * width
-        wide = self.channels + n // 2
-        self.shape: tuple[int, ...]
-        if self.last:
-            self.shape = (min(max(CHUNK // wide, 1), images * groups * self.places), wide)
-            self.unit = 1
-        else:
-            columns = math.ceil(self.places / math.ceil(self.places * wide / CHUNK))
-            rows = min(max(CHUNK // (wide * columns), 1), images * groups)
-            self.shape = (wide, rows, columns)
-            self.unit = rows * columns
-        size, ends = math.prod(self.shape), n // 2 * self.unit
+        size, ends = math.prod(self.shape), n // 2 * sum(self.units)
         self.ends, self.middle = ends, slice(ends, ends + size)
-        kind = torch.float64 if x.dtype == torch.float64 else torch.float32
-        self.share = torch.tensor(k / n, dtype=kind)  # n of them are in every window: k
-        self.squares = torch.full((size + 2 * ends,), k / n, dtype=kind)
+        kind = torch.float64 if kind == torch.float64 else torch.float32
+        share = k / n ** len(self.units)  # so many of them are in every window: k
+        self.share = torch.tensor(share, dtype=kind)
+        self.squares = torch.full((size + 2 * ends,), share, dtype=kind)
         self.t = torch.zeros_like(self.squares)
         self.halves = [torch.empty_like(self.squares) for _ in range(2)]
+        self.along = [torch.empty_like(self.squares) for _ in self.units[1:]]
         self.s, self.u = (torch.empty(size, dtype=kind) for _ in range(2))
         self.a, self.g = (torch.zeros(size, dtype=kind) for _ in range(2))
-
-    def chunks(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Views of a chunk of each: (places, channels), or (channels, images, places)."""
-        if self.last:
-            flat = [t.permute(0, 2, 3, 1).reshape(-1, self.channels) for t in tensors]
-            for i in range(0, len(flat[0]), self.shape[0]):
-                yield tuple(t[i : i + self.shape[0]] for t in flat)
-            return
-        rows, columns = self.shape[1:]
-        maps = [t.reshape(-1, self.channels, self.places).transpose(0, 1) for t in tensors]
-        for i in range(0, maps[0].shape[1], rows):
-            for j in range(0, self.places, columns):
-                yield tuple(t[:, i : i + rows, j : j + columns] for t in maps)
 
     def forward(self, a: Tensor, b: Tensor) -> None:
         self._place(self.a, a).copy_(a)
@@ -218,9 +266,17 @@ class _Work:
             torch.pow(self.s, self.beta, out=self.u)
 
     def _window(self, numbers: Tensor, before: int, out: Tensor) -> None:
-        """out[i] = the sum of n numbers, `unit` apart, from `before` of them before i."""
-        start = numbers[self.ends - before * self.unit :]
-        total, width, unit = start, 1, self.unit
+        """out[i] = the sum of n numbers along each axis, from `before` of them before i."""
+        start = numbers[self.ends - before * sum(self.units) :]
+        left = (self.n - 1) * sum(self.units)
+        for unit, target in zip(self.units, [*self.along, out], strict=True):
+            left -= (self.n - 1) * unit
+            self._run(start, unit, target[: len(out) + left])
+            start = target
+
+    def _run(self, start: Tensor, unit: int, out: Tensor) -> None:
+        """out[i] = start[i] + start[i + unit] + ..., n of them, by doubling."""
+        total, width = start, 1
         for place, bit in enumerate(bits := f"{self.n:b}"[1:]):
             wider = 2 * width + int(bit)
             length = len(out) + (self.n - wider) * unit
@@ -234,8 +290,5 @@ class _Work:
             out.copy_(start[: len(out)])
 
     def _place(self, flat: Tensor, like: Tensor) -> Tensor:
-        """Where a chunk's numbers are in a flat buffer, zeros left out."""
-        box = flat.view(self.shape)
-        if self.last:
-            return box[: len(like), : self.channels]
-        return box[: self.channels, : like.shape[1], : like.shape[2]]
+        """Where a chunk's numbers are in a flat buffer, padding left out."""
+        return flat.view(self.shape)[tuple(slice(side) for side in like.shape)]
