@@ -145,7 +145,9 @@ def train_tar(classes: Mapping[str, Tree]) -> bytes:
 # a pack that dies
 
 
-def pack_and_die(source: str, out: str, encoding: str, commit: int, deadly: int) -> None:
+def pack_and_die(
+    source: str, out: str, encoding: str, commit: int, deadly: int, size: int = 16
+) -> None:
     """Packs in blocks of `commit` images and kills itself before the deadly-th change that reaches
     the disk (counted from 0). Runs in a process of its own."""
     from alexnet.data import pack
@@ -168,5 +170,5 @@ def pack_and_die(source: str, out: str, encoding: str, commit: int, deadly: int)
 
     for name in ("fsync", "replace", "unlink", "rmdir"):
         guard(name)
-    options = pack.Options(16, encoding)  # type: ignore[arg-type]
-    pack.pack(arrange(Path(source)), Path(out), options, expect=None, workers=2)
+    options = pack.Options(size, encoding)  # type: ignore[arg-type]
+    pack.pack(arrange(Path(source)), Path(out), options, expect={}, workers=2)
