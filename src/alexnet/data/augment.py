@@ -34,7 +34,10 @@ class Preprocess:
     rule: str = "std"
 
     def normalize(
-        self, crops: Tensor, means: Tensor | None = None, offsets: Tensor | None = None
+        self,
+        crops: "Tensor | Rectangles",
+        means: "Tensor | Rectangles | None" = None,
+        offsets: Tensor | None = None,
     ) -> Tensor:
         """Crops on the 0-255 scale -> what the network sees.
 
@@ -42,34 +45,33 @@ class Preprocess:
         memory. Rule "image" needs `means`, the mean image cut where the crops were (N or 1 of
         them); `offsets` (N, C) are added to the images' colours.
         """
-        n, side, _, channels = crops.shape
+        (n, side, _, channels), device = crops.shape, crops.device
         if self.rule == "centre":
             edge = (self.size - self.crop) // 2
-            means = self._mean_image(crops)[:, edge:, edge:][:, : self.crop, : self.crop]
-        level = torch.zeros(1, channels, device=crops.device)
+            means = self._mean_image(device)[:, edge:, edge:][:, : self.crop, : self.crop]
+        level = torch.zeros(1, channels, device=device)
         scale = None
         if self.rule in ("std", "mean"):
-            level = self._channels(self.statistics.mean, crops)
+            level = self._channels(self.statistics.mean, device)
         if self.rule == "torchvision":
-            level, scale = (self._channels(v, crops) for v in (TORCHVISION_MEAN, TORCHVISION_STD))
+            level, scale = (self._channels(v, device) for v in (TORCHVISION_MEAN, TORCHVISION_STD))
         if self.rule == "std":
-            scale = self._channels(self.statistics.std, crops)
+            scale = self._channels(self.statistics.std, device)
         if offsets is not None:
             level = level - offsets
+        factor = torch.ones_like(level[:1]) if scale is None else 1 / scale
         # A row at a time is one run of memory, which a channel at a time is not.
-        level = level.repeat(1, side)[:, None]
-        row = None if scale is None else scale.repeat(1, side)
-        out = torch.empty(crops.shape, dtype=torch.float32, device=crops.device)
+        added = (-level * factor).repeat(1, side)[:, None]
+        factor = factor.repeat(1, side)[:, None]
+        out = torch.empty(crops.shape, dtype=torch.float32, device=device)
         step = n if out.is_cuda else CACHED
         for start in range(0, n, max(step, 1)):
             part = slice(start, start + step)
             x = out[part].copy_(crops[part])
             if means is not None:
-                x.sub_(means if len(means) == 1 else means[part])
+                x.sub_(means[:] if means.shape[0] == 1 else means[part])
             rows = x.view(len(x), side, -1)
-            rows.sub_(level if len(level) == 1 else level[part])
-            if row is not None:
-                rows.div_(row)
+            torch.addcmul(added if len(added) == 1 else added[part], rows, factor, out=rows)
         return out.permute(0, 3, 1, 2)
 
     def views(self, images: Tensor, count: int) -> Tensor:
@@ -95,18 +97,18 @@ class Preprocess:
             crops = [of[:, top:, left:][:, : self.crop, : self.crop] for top, left in corners]
             return crops + [crop.flip(2) for crop in crops] if count == 10 else crops
 
-        means = cut(self._mean_image(images)) if self.rule == "image" else [None] * count
+        means = cut(self._mean_image(images.device)) if self.rule == "image" else [None] * count
         crops = zip(cut(images), means, strict=True)
         return torch.stack([self.normalize(crop, mean) for crop, mean in crops])
 
-    def _mean_image(self, like: Tensor) -> Tensor:
+    def _mean_image(self, device: torch.device) -> Tensor:
         assert self.statistics.image is not None
-        return self.statistics.image.to(like.device)[None]
+        return self.statistics.image.to(device)[None]
 
-    def _channels(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+    def _channels(self, values: tuple[float, ...], device: torch.device) -> Tensor:
         """(1, C), of grey images the mean of the three."""
         found = values[: self.channels] if self.channels > 1 else (sum(values) / len(values),)
-        return torch.tensor([found], device=like.device)
+        return torch.tensor([found], device=device)
 
 
 def augment(
@@ -130,6 +132,7 @@ def augment(
 
     y, x = draw(draws.CROP_Y, leaders), draw(draws.CROP_X, leaders)
     mirrored = draw(draws.FLIP, leaders) < 0.5 if recipe.flip else None
+    crops: Tensor | Rectangles
     means = None
     if recipe.area < 1:
         boxes = _boxes(draw(draws.AREA, leaders), draw(draws.RATIO, leaders), y, x, recipe)
@@ -144,7 +147,7 @@ def augment(
         angle = (2 * draw(draws.ANGLE) - 1) * (recipe.rotate * torch.pi / 180)
         zoom_y = 1 + (2 * draw(draws.ZOOM_Y) - 1) * recipe.scale
         zoom_x = 1 + (2 * draw(draws.ZOOM_X) - 1) * recipe.scale
-        crops = _turned(crops, angle, zoom_y, zoom_x)
+        crops = _turned(crops[:], angle, zoom_y, zoom_x)
     offsets = None
     if recipe.colour and (not recipe.colour_until or epoch < recipe.colour_until):
         offsets = colour_noise(preprocess.statistics, ids, epoch, recipe).to(device)
@@ -202,27 +205,47 @@ def mix(x: Tensor, labels: Tensor, step: int, recipe: Recipe) -> tuple[Tensor, T
     return x, other_labels, 1 - (bottom - top) * (right - left) / side**2
 
 
-def _crops(images: Tensor, y: Tensor, x: Tensor, mirrored: Tensor | None, recipe: Recipe) -> Tensor:
+class Rectangles:
+    """Crops of stored images, cut part by part as they are asked for: on a CPU a copy of few
+    images stays in the core's cache until it is worked on, and one of a whole batch does not.
+
+    Shapes: images (N, H, W, C); places and mirrors (N,); a part of it (n, side, side, C).
+    """
+
+    def __init__(
+        self, images: Tensor, tops: Tensor, lefts: Tensor, mirrored: Tensor | None, side: int
+    ) -> None:
+        self.images, self.side, self.device = images, side, images.device
+        self.shape = (len(images), side, side, images.shape[3])
+        turned = [False] * len(images) if mirrored is None else mirrored.tolist()
+        self.places = list(zip(tops.tolist(), lefts.tolist(), turned, strict=True))
+
+    def __getitem__(self, part: slice) -> Tensor:
+        ids = range(*part.indices(len(self.places)))
+        out = self.images.new_empty(len(ids), *self.shape[1:])
+        for crop, i in zip(out, ids, strict=True):
+            top, left, mirrored = self.places[i]
+            found = self.images[i, top : top + self.side, left : left + self.side]
+            crop.copy_(found.flip(1) if mirrored else found)
+        return out
+
+
+def _crops(
+    images: Tensor, y: Tensor, x: Tensor, mirrored: Tensor | None, recipe: Recipe
+) -> Tensor | Rectangles:
     """(N, size, size, C) -> (N, crop, crop, C), places y, x drawn in [0, 1)."""
     if recipe.shift:
         images = F.pad(images, (0, 0, *(recipe.shift,) * 4))
     span, side = recipe.size + 2 * recipe.shift - recipe.crop + 1, recipe.crop
     tops, lefts = (y * span).long(), (x * span).long()
-    if images.is_cuda:
-        line = torch.arange(side, device=images.device)
-        rows = torch.arange(len(images), device=images.device)[:, None, None]
-        crops = images[rows, (line + tops[:, None])[:, :, None], (line + lefts[:, None])[:, None]]
-    else:  # a copy of a rectangle takes a tenth of the time of an index for every pixel
-        crops = images.new_empty(len(images), side, side, images.shape[3])
-        for i, (top, left) in enumerate(zip(tops.tolist(), lefts.tolist(), strict=True)):
-            crops[i] = images[i, top : top + side, left : left + side]
-    return crops if mirrored is None else _mirrored(crops, mirrored)
-
-
-def _mirrored(crops: Tensor, which: Tensor) -> Tensor:
-    chosen = which.nonzero()[:, 0]
-    crops[chosen] = crops[chosen].flip(2)
-    return crops
+    if not images.is_cuda:
+        return Rectangles(images, tops, lefts, mirrored, side)
+    line = torch.arange(side, device=images.device)
+    across = line.expand(len(images), -1)
+    if mirrored is not None:
+        across = torch.where(mirrored[:, None], side - 1 - across, across)
+    rows = torch.arange(len(images), device=images.device)[:, None, None]
+    return images[rows, (line + tops[:, None])[:, :, None], (across + lefts[:, None])[:, None]]
 
 
 def _boxes(

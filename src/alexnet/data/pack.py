@@ -27,7 +27,14 @@ from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.data.images import MAX_PIXELS
 from alexnet.data.listing import Arranged, Files
 from alexnet.data.loader import read_ahead
-from alexnet.data.payload import HEADER, encode_jpeg, encode_shard, save_array, write_header
+from alexnet.data.payload import (
+    HEADER,
+    QUALITY,
+    encode_jpeg,
+    encode_shard,
+    save_array,
+    write_header,
+)
 from alexnet.data.statistics import Sums
 from alexnet.errors import DataError, UsageError
 from alexnet.files import (
@@ -110,7 +117,9 @@ def _sweep(out: Path) -> None:
 
 def _key(source: Arranged, options: Options) -> str:
     """Names one packing: the files by name and size, their labels, and the options."""
-    h = hashlib.sha256(json.dumps([FORMAT, source.kind, source.classes, vars(options)]).encode())
+    h = hashlib.sha256(
+        json.dumps([FORMAT, QUALITY, source.kind, source.classes, vars(options)]).encode()
+    )
     for split, files in sorted(source.parts.items()):
         h.update(f"{split}:{len(files)};".encode())
         h.update(files.labels.tobytes())
