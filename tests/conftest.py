@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-CLOCK = ("images_per_s", "eta_s", "wall_s")  # what of metrics.jsonl may differ between equal runs
+# What of metrics.jsonl may differ between equal runs.
+CLOCK = ("images_per_s", "eta_s", "wall_s", "data_wait")
 
 
 def patterns(n: int, classes: int = 10, side: int = 28, seed: int = 0) -> tuple[Any, Any]:

@@ -22,7 +22,7 @@ from alexnet.engine import train as engine
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.predict import read_recipe
 from alexnet.store.rundir import RunDir
-from conftest import Launch, patterns, read_events, write_idx
+from conftest import CLOCK, Launch, patterns, read_events, write_idx
 
 STEPS = 28  # of 13 an epoch
 COMMON = {
@@ -110,7 +110,7 @@ def assert_same_run(run: Path, reference: Path) -> None:
 
 
 def strip(event: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in event.items() if k not in ("images_per_s", "eta_s", "wall_s")}
+    return {k: v for k, v in event.items() if k not in CLOCK}
 
 
 def wait_for(ready: Callable[[], bool], process: Any, seconds: float = 60) -> None:

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
         data_check,
         data_get,
         data_pack,
+        doctor,
         recipes,
         test,
         train,
     )
+    from alexnet.doctor.diagnose import diagnose
     from alexnet.models.norm import response_norm
     from alexnet.models.zoo import build_model
     from alexnet.predict import Predictor, load
@@ -30,6 +32,8 @@ _HOMES = {
     "data_check": "alexnet.commands",
     "data_get": "alexnet.commands",
     "data_pack": "alexnet.commands",
+    "doctor": "alexnet.commands",
+    "diagnose": "alexnet.doctor.diagnose",
     "load": "alexnet.predict",
     "recipes": "alexnet.commands",
     "response_norm": "alexnet.models.norm",
@@ -45,6 +49,8 @@ __all__ = [
     "data_check",
     "data_get",
     "data_pack",
+    "diagnose",
+    "doctor",
     "load",
     "recipes",
     "response_norm",

@@ -105,6 +105,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     sub.add_argument("--init", metavar="RUN_OR_FILE", help="weights to start from")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     sub.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard/")
+    sub.add_argument("--doctor", choices=("stop", "say", "off"), default="stop",
+                     help="what is done when it cannot learn (default: stop)")  # fmt: skip
+    sub.add_argument("--no-doctor", dest="doctor", action="store_const", const="off",
+                     help="short for --doctor off")  # fmt: skip
+    _add_fields(sub)
+
+    sub = verb("doctor", _doctor, show.doctor, "Say whether a recipe learns, or why a run did not.")
+    sub.add_argument("target", nargs="?", help="recipe or run directory (default: digits)")
+    sub.add_argument("--data", metavar="DIR", help="as for train")
+    sub.add_argument("--seconds", type=float, default=60.0, metavar="S",
+                     help="time to take at most, about (default: 60)")  # fmt: skip
     _add_fields(sub)
 
     sub = verb("test", _test, show.test, "Run every image of a split through a trained network.")
@@ -215,17 +226,30 @@ def _add_fields(parser: Parser) -> None:
         group.add_argument(*flags, **options)
 
 
-def _train(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    from alexnet import commands
-
+def _fields(args: argparse.Namespace) -> dict[str, Any]:
+    """The recipe fields that were given."""
     names = {field.name for field in dataclasses.fields(Recipe)} - {"data"}
     fields = {k: v for k, v in vars(args).items() if k in names}
     if args.amp and fields.setdefault("precision", "bf16") != "bf16":
         raise UsageError(f"--amp is bf16, and --precision {fields['precision']}: leave one out")
+    return fields
+
+
+def _train(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from alexnet import commands
+
     options = {"data": args.data, "run": args.run, "resume": args.resume}
-    options["init"] = args.init
-    result = commands.train(args.recipe, **options, tensorboard=args.tensorboard, **fields)
+    options |= {"init": args.init, "doctor": args.doctor}
+    result = commands.train(args.recipe, **options, tensorboard=args.tensorboard, **_fields(args))
     return result, 0
+
+
+def _doctor(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from alexnet import commands
+
+    options = {"data": args.data, "seconds": args.seconds}
+    found = commands.doctor(args.target, **options, **_fields(args))
+    return found, 0 if found["healthy"] else 1
 
 
 def _test(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -15,6 +15,33 @@ def train(r: dict[str, Any]) -> None:
     )
 
 
+def doctor(r: dict[str, Any]) -> None:
+    layers = [
+        (
+            row["name"],
+            row["kind"],
+            "x".join(map(str, row["shape"])),
+            f"{row['rms']:.3g}",
+            f"{row['signal']:.1e}",
+            f"{row['dead']:.0%}",
+            f"{row['gradient']:.1e}",
+        )
+        for row in r.get("layers", ())
+    ]
+    if layers:
+        heads = ("layer", "kind", "output", "size", "image matters", "dead", "gradient")
+        print(table(heads, layers))
+        print()
+    for v in r["verdicts"]:
+        where = f" ({v['where']})" if v["where"] else ""
+        print(f"{v['severity']}: {v['name']}{where}")
+        for what in ("evidence", "cause", "advice"):
+            print(f"    {what:9} {v[what]}")
+    worst = r["verdicts"][0]["severity"] if not r["healthy"] else ""
+    about = r.get("run") or r["recipe"]
+    print(f"{about}: {'nothing wrong was found' if r['healthy'] else worst}")
+
+
 def test(r: dict[str, Any]) -> None:
     rows = [
         (row["class"], f"{row['right']:,}", f"{row['n']:,}", percent(row["right"] / row["n"]))

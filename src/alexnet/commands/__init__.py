@@ -3,8 +3,19 @@
 from alexnet.commands.benching import bench
 from alexnet.commands.classifying import classify
 from alexnet.commands.data import data_check, data_get, data_pack
+from alexnet.commands.diagnosing import doctor
 from alexnet.commands.explaining import recipes
 from alexnet.commands.testing import test
 from alexnet.commands.training import train
 
-__all__ = ["bench", "classify", "data_check", "data_get", "data_pack", "recipes", "test", "train"]
+__all__ = [
+    "bench",
+    "classify",
+    "data_check",
+    "data_get",
+    "data_pack",
+    "doctor",
+    "recipes",
+    "test",
+    "train",
+]

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from alexnet import figures
+from alexnet.commands.diagnosing import examine
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net
-from alexnet.engine.train import fit
+from alexnet.engine.train import Doctor, fit
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import read_json, sha256_of, write_json
 from alexnet.models.layers import BatchNorm
@@ -31,6 +32,7 @@ from alexnet.store.weights import read_weights
 from alexnet.terminal import say
 
 RUNS = Path("runs")
+BRIEF_S = 5.0  # for the doctor's look before the first step
 INHERITED = ("model", "channels", "size", "crop", "normalize")  # from --init RUN
 
 
@@ -42,6 +44,7 @@ def train(
     resume: bool = False,
     tensorboard: bool = False,
     init: str | Path | None = None,
+    doctor: Doctor = "stop",
     **fields: Any,
 ) -> dict[str, Any]:
     """Trains a recipe, or continues a run.
@@ -49,15 +52,16 @@ def train(
     `fields` replace fields of the recipe. Without recipe and data it is `digits`; with data alone
     a recipe is chosen and said why. `init` is a run or a file of weights to start from: of a run
     the network and what its images go through come along, unless `fields` say otherwise; the head
-    is made anew where the classes differ. Returns the figures of the best validation, run and
-    checkpoint.
+    is made anew where the classes differ. `doctor` is what is done when something is found that
+    keeps it from learning: stop, say, or off, which does not look. Returns the figures of the best
+    validation, run and checkpoint.
     """
     if run == "" or recipe == "" or data == "":
         raise UsageError("an empty name: leave the option out, or say which")
     if resume:
         if init is not None:
             raise UsageError("--init starts a run and --resume continues one: leave one out")
-        return _resume(recipe, data, run, tensorboard, fields)
+        return _resume(recipe, data, run, tensorboard, doctor, fields)
     if recipe is None and data is not None:
         recipe, why = choose_recipe(open_source(data))
         say(why)
@@ -96,7 +100,11 @@ def train(
                 folder.write_mean_image(statistics.image)
             write_json(folder.path / "environment.json", environment())
             folder.write_recipe(saved)
-            return _fit(chosen, dataset, statistics, folder, None, tensorboard, given.weights)
+            if doctor != "off":
+                _examine(chosen, dataset, statistics)
+            return _fit(
+                chosen, dataset, statistics, folder, None, tensorboard, doctor, given.weights
+            )
         except BaseException:
             if not (folder.checkpoints / "last").is_symlink():  # there is nothing to continue
                 shutil.rmtree(folder.path, ignore_errors=True)  # it was empty before
@@ -136,6 +144,7 @@ def _resume(
     data: str | Path | None,
     run: str | Path | None,
     tensorboard: bool,
+    doctor: Doctor,
     fields: dict[str, Any],
 ) -> dict[str, Any]:
     named = recipe.name if isinstance(recipe, Recipe) else recipe
@@ -166,7 +175,7 @@ def _resume(
             folder.log({"event": "resume", "step": start.step})
             say(f"continuing {path} from step {start.step:,}")
         statistics = read_statistics(folder, described)
-        return _fit(asked, dataset, statistics, folder, start, tensorboard)
+        return _fit(asked, dataset, statistics, folder, start, tensorboard, doctor)
 
 
 def _latest(name: str | None) -> Path:
@@ -191,6 +200,12 @@ def _announce(recipe: Recipe, dataset: Dataset) -> None:
     say(f"splits: {dataset.describe_splits()}; test is not read here")
 
 
+def _examine(recipe: Recipe, dataset: Dataset, statistics: Statistics) -> None:
+    """A brief look before the first step: data, signals and contract, no trial steps."""
+    for verdict in examine(recipe, dataset, statistics, BRIEF_S, steps=0)["verdicts"]:
+        say(f"doctor: {verdict['name']}: {verdict['evidence']}; {verdict['advice']}")
+
+
 def _fit(
     recipe: Recipe,
     dataset: Dataset,
@@ -198,11 +213,15 @@ def _fit(
     folder: RunDir,
     start: Any,
     tensorboard: bool,
+    doctor: Doctor,
     weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     board = Board(folder.path, start.step if start else 0) if tensorboard else None
     try:
-        state = fit(recipe, dataset, statistics, folder, start, weights=weights, board=board)
+        state = fit(
+            recipe, dataset, statistics, folder, start,
+            weights=weights, board=board, doctor=doctor,
+        )  # fmt: skip
     finally:
         if board is not None:
             board.close()

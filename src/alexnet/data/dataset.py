@@ -47,7 +47,10 @@ class Slice:
         """Stored images by index. Shapes: (M,) -> uint8 (M, size, size, C)."""
         ids = ids if self.rows is None else self.rows[ids]
         if isinstance(self.pixels, np.ndarray):
-            return np.asarray(self.pixels[ids])
+            out = np.empty((len(ids), *self.pixels.shape[1:]), np.uint8)
+            for row, i in zip(out, ids.tolist(), strict=True):  # two threads do not share `take`
+                row[:] = self.pixels[i]
+            return out
         if not isinstance(self.pixels, tuple):
             return self.pixels.read(ids)
         files = [self.pixels[i] for i in ids]

@@ -112,6 +112,6 @@ def _read(root: Path, split: str, count: int, shape: tuple[int, ...], encoding: 
         pixels = table(f"{split}.npy", mapped=True)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
             raise DataError(f"{root / split}.npy: {pixels.dtype} {pixels.shape}: pack again")
-        return Part(labels, pixels)
+        return Part(labels, np.asarray(pixels))  # memmap's own views cost more than a small image
     index = table(f"{split}.index.npy").astype(np.int64)
     return Part(labels, PackedJpegs(root, split, index, shape))

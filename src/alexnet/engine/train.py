@@ -4,9 +4,9 @@ import math
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.data.dataset import Dataset
 from alexnet.data.loader import Batch, feed, read_ahead, read_batch, steps_per_epoch
 from alexnet.data.statistics import Statistics
+from alexnet.doctor.sentinel import Sentinel, first_not_finite
+from alexnet.doctor.verdict import Verdict
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, load_weights, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors, set_rate
@@ -29,6 +31,8 @@ from alexnet.runtime import Signals, autocast, pick_device
 from alexnet.store.checkpoint import Checkpoint, save_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import duration, percent, progress, say
+
+Doctor = Literal["stop", "say", "off"]  # what is done when the sentinel finds something
 
 
 @dataclass
@@ -65,13 +69,15 @@ def fit(
     *,
     weights: Mapping[str, Tensor] | None = None,
     board: Any = None,
+    doctor: Doctor = "stop",
 ) -> State:
     """Trains from the beginning or from a checkpoint until the recipe's end, saving as it goes.
 
     `weights` are what a beginning starts from in the place of the seed's, as far as they fit.
     Raises Interrupted, after saving, when SIGINT or SIGTERM arrives, and Diverged when the loss is
-    not a number. Weights and metrics are a function of the recipe and the data alone: wherever a
-    run is cut and resumed, they are the same bits on the same CPU and thread count.
+    not a number or, with `doctor` at "stop", when the sentinel finds that it will not learn.
+    Weights and metrics are a function of the recipe and the data alone: wherever a run is cut and
+    resumed, they are the same bits on the same CPU and thread count.
     """
     train, val = dataset.train, dataset.val
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
@@ -84,18 +90,34 @@ def fit(
     clock = _Clock(state, total, recipe.batch_size)
     loss = torch.tensor(0.0)
 
+    sentinel, fatal = Sentinel(model, len(dataset.classes)), list[Verdict]()
+    for event in run.events() if start is not None else ():
+        sentinel.note(event)
+
     def log(event: str, figures: dict[str, Any]) -> None:
         line = {"event": event, "step": state.step, "epoch": state.step / per_epoch, **figures}
         run.log(line)
         say(describe_event(line))
         if board is not None:
             board.add(line)
+        if event != "doctor" and doctor != "off":
+            heed(sentinel.note(line))
 
-    def diverged(loss: float) -> Diverged:
-        run.log({"event": "diverged", "step": state.step, "loss": str(loss)})
+    def heed(verdicts: list[Verdict]) -> None:
+        for v in verdicts:
+            told = {k: getattr(v, k) for k in ("name", "severity", "where", "evidence", "advice")}
+            log("doctor", told)
+        fatal.extend(v for v in verdicts if v.severity == "will not learn" and doctor == "stop")
+
+    def diverged(loss: float, batch: Batch | None = None) -> Diverged:
+        x = None
+        if batch is not None:
+            x = augment(batch.images, batch.ids, batch.epoch, recipe, preprocess)
+        where = first_not_finite(model, x)
+        run.log({"event": "diverged", "step": state.step, "loss": str(loss), "where": where})
         return Diverged(
-            f"the loss is {loss} at step {state.step:,}: try --lr {recipe.lr / 10:g}; "
-            f"the checkpoints before it are kept in {run.path}"
+            f"the loss is {loss} at step {state.step:,}, from {where} on: try --lr "
+            f"{recipe.lr / 10:g}; the checkpoints before it are kept in {run.path}"
         )
 
     def save(best: bool = False) -> None:
@@ -121,18 +143,21 @@ def fit(
 
     device, steps = state.sums.device, range(state.step, total)
     with Signals() as signals, progress("training", total, "steps", state.step, plain=False) as bar:
-        for batch in feed(read_ahead(read, steps, recipe.workers), device):
+        for batch in clock.waiting(feed(read_ahead(read, steps, recipe.workers), device)):
             lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)
             if state.step % per_epoch == 0:
                 state.sums = torch.zeros_like(state.sums)
-            loss = train_step(model, optimizer, batch, lr, recipe, preprocess, state.sums)
+            with sentinel.look(state.step) if doctor != "off" else nullcontext():
+                loss = train_step(model, optimizer, batch, lr, recipe, preprocess, state.sums)
             state.step += 1
             bar.advance()
+            heed(sentinel.found)
 
             validate = state.step % eval_steps == 0 or state.step == total
+            save_now = recipe.save_every and state.step % recipe.save_every == 0
             if validate or state.step % recipe.log_every == 0:
                 if not loss.isfinite():
-                    raise diverged(loss.item())
+                    raise diverged(loss.item(), batch)
                 figures = {"loss": loss.item(), **_means(state.sums, len(dataset.classes))}
                 log("train", {**figures, "lr": lr, **clock.read(state.step)})
             if validate:
@@ -154,13 +179,18 @@ def fit(
                     if state.step == total:
                         state.finished = state.finished or "all steps are done"
                     save(best)
-            elif signals.received or (recipe.save_every and state.step % recipe.save_every == 0):
+            elif signals.received or fatal or save_now:
                 with clock.paused():
                     save()
             if state.finished:
                 break
+            again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
+            if fatal:
+                raise Diverged(
+                    f"stopped at step {state.step:,}: {fatal[0].name}: {fatal[0].evidence}; "
+                    f"{fatal[0].advice}; to go on all the same: {again} --doctor say"
+                )
             if signals.received:
-                again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
                 say(f"saved at step {state.step:,} of {total:,}")
                 raise Interrupted(signals.received, again)
     state.seconds = clock.seconds()
@@ -205,6 +235,9 @@ def train_step(
 
 def describe_event(line: dict[str, Any]) -> str:
     """One line of the log for people."""
+    if line["event"] == "doctor":
+        where = f" ({line['where']})" if line["where"] else ""
+        return f"doctor: {line['name']}{where}: {line['evidence']}; {line['advice']}"
     at = f"step {line['step']:>6,}  epoch {line['epoch']:6.2f}"
     top5 = "" if line["top5"] is None else f"  top-5 {percent(line['top5'])}"
     if line["event"] == "val":
@@ -255,21 +288,32 @@ class _Clock:
     def __init__(self, state: State, total: int, batch: int) -> None:
         self._total, self._batch, self._before = total, batch, state.seconds
         self._began = self._since = time.monotonic()
-        self._step, self._rate = state.step, 0.0
+        self._step, self._rate, self._waited = state.step, 0.0, 0.0
 
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._began
 
     def read(self, step: int) -> dict[str, float]:
         now = time.monotonic()
-        self._rate = (step - self._step) / max(now - self._since, 1e-9)
+        spent = max(now - self._since, 1e-9)
+        self._rate = (step - self._step) / spent
         self._since, self._step = now, step
         left = (self._total - step) / self._rate
+        waited, self._waited = self._waited, 0.0
         return {
+            "data_wait": round(waited / spent, 4),
             "images_per_s": round(self._rate * self._batch, 1),
             "eta_s": round(left, 1),
             "wall_s": round(self.seconds(), 3),
         }
+
+    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; the time that each is waited for is counted."""
+        began = time.monotonic()
+        for batch in batches:
+            self._waited += time.monotonic() - began
+            yield batch
+            began = time.monotonic()
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -1,0 +1,1 @@
+"""Will it learn, and if not, why: measured on any network, with words for what was found."""

@@ -1,0 +1,177 @@
+"""Verdicts on a run's figures: the lines of metrics.jsonl, by whoever wrote them.
+
+A line has `event` (train, val, resume or diverged), `step`, `loss`, and where known `loss_mean`,
+`top1`, `top5` with its tie rules, `lr`, `n`, `data_wait`.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from alexnet.doctor.verdict import Verdict
+
+Event = dict[str, Any]
+
+LINES = 3  # so many in a row are no chance
+SPAN = 200  # steps on a plateau, half of all: some good networks begin on one
+EXACT = 1e-6  # nats
+NEAR = 0.01
+RISE = 1.1  # validation loss beside its lowest
+JUMP = 1.5  # learning rate after a resume beside the one before
+TIES = 0.01
+STARVED = 0.2
+
+
+def judge_history(events: Sequence[Event], classes: int) -> Iterator[Verdict]:
+    """Everything that the figures of a run show."""
+    train = [e for e in events if e["event"] == "train"]
+    val = [e for e in events if e["event"] == "val"]
+    yield from _diverged(events)
+    yield from _stuck(train, val, classes)
+    yield from _same(train, val)
+    yield from _jumped(events)
+    yield from _ties(val)
+    yield from _overfitting(train, val)
+    yield from _waiting(train)
+
+
+def _diverged(events: Sequence[Event]) -> Iterator[Verdict]:
+    for e in events:
+        if e["event"] == "diverged" or not math.isfinite(float(e.get("loss", 0.0))):
+            yield Verdict(
+                "not-finite-loss",
+                "will not learn",
+                f"the loss is {e.get('loss')} at step {e['step']:,}",
+                "steps that overshoot, or an image that is not finite",
+                "lower the learning rate tenfold; run `alexnet doctor RECIPE` on the data",
+                None, None, "a loss is a number", f"step {e['step']}",
+            )  # fmt: skip
+            return
+
+
+def _stuck(train: list[Event], val: list[Event], classes: int) -> Iterator[Verdict]:
+    ln_k, last = math.log(max(classes, 2)), train[-LINES:]
+    if len(last) < LINES:
+        return
+    apart = max(abs(e["loss"] - ln_k) for e in last)
+    where = f"since step {last[0]['step']:,}"
+    if apart < EXACT:
+        yield Verdict(
+            "loss-is-ln-k",
+            "will not learn",
+            f"the loss is {last[-1]['loss']:.6f}, which is ln {classes} to six digits, {where}",
+            "all logits are equal: an activation on the logits that is off for every image, or "
+            "weights that are all zero",
+            "look at the last layer: logits need no activation",
+            apart, EXACT, "a network that is only near guessing misses ln K by more", where,
+        )  # fmt: skip
+        return
+    since = [e for e in train if e["step"] > last[-1]["step"] - SPAN]
+    if last[-1]["step"] < 2 * SPAN or len(since) < LINES:
+        return
+    where = f"since step {since[0]['step']:,}"
+    seen = [*since, *val[-1:]]
+    off = max(abs(e.get("loss_mean", e["loss"]) - ln_k) for e in seen)
+    hits = val[-1] if val else last[-1]
+    n = hits.get("n") or 1000
+    chance = hits["top1"] < 1 / classes + 3 * math.sqrt(1 / classes * (1 - 1 / classes) / n)
+    if off < NEAR and chance:
+        early = float(last[-1].get("epoch", 1.0)) < 1
+        yield Verdict(
+            "loss-is-prior",
+            "learns badly" if early else "will not learn",
+            f"the loss is within {off:.4f} of ln {classes}, top-1 is {hits['top1']:.1%}, {where}",
+            "a constant predictor: the image does not reach the logits, or the labels are not the "
+            "images' own",
+            "run `alexnet doctor RECIPE` on the same data: it measures where the image is lost",
+            off, NEAR, "ln K is the loss of who ignores the images", where,
+        )  # fmt: skip
+
+
+def _same(train: list[Event], val: list[Event]) -> Iterator[Verdict]:
+    losses = {e["step"]: e["loss"] for e in train}
+    alike = [e for e in val if abs(losses.get(e["step"], math.inf) - e["loss"]) < EXACT]
+    if len(alike) >= 2 and len({e["loss"] for e in alike}) > 1:
+        yield Verdict(
+            "validation-is-training",
+            "misleads",
+            f"validation and training loss agree to six digits at {len(alike)} of {len(val)} steps",
+            "the training batch is used for validation",
+            "give validation its own images",
+            len(alike), 2, "two splits do not agree by chance", f"step {alike[0]['step']}",
+        )  # fmt: skip
+
+
+def _jumped(events: Sequence[Event]) -> Iterator[Verdict]:
+    before: Event | None = None
+    resumed = False
+    for e in events:
+        resumed = resumed or e["event"] == "resume"
+        if e["event"] != "train" or not e.get("lr"):
+            continue
+        if resumed and before is not None and e["lr"] > JUMP * before["lr"]:
+            yield Verdict(
+                "rate-jumped",
+                "learns badly",
+                f"the learning rate went from {before['lr']:.3g} to {e['lr']:.3g} when the run was "
+                f"continued at step {e['step']:,}",
+                "the schedule began anew: step, epoch or optimiser were not restored",
+                "restore the step and the schedule with the weights",
+                e["lr"] / before["lr"], JUMP, "a schedule does not know of restarts",
+                f"step {e['step']}",
+            )  # fmt: skip
+            return
+        before, resumed = e, False
+
+
+def _ties(val: list[Event]) -> Iterator[Verdict]:
+    for key in ("top1", "top5"):
+        for e in val:
+            high, low = e.get(f"{key}_optimistic"), e.get(f"{key}_pessimistic")
+            if high is not None and low is not None and high - low > TIES:
+                yield Verdict(
+                    "ties",
+                    "misleads",
+                    f"{key} is {low:.1%} or {high:.1%} at step {e['step']:,}, as ties are counted",
+                    "logits that are exactly equal: cut off at 0, or rounded to few bits",
+                    "compute the last layer in float32, without an activation",
+                    high - low, TIES, "float32 logits do not tie", f"step {e['step']}",
+                )  # fmt: skip
+                return
+
+
+def _overfitting(train: list[Event], val: list[Event]) -> Iterator[Verdict]:
+    if len(val) < LINES + 1 or not train:
+        return
+    best = min(val, key=lambda e: float(e["loss"]))
+    after = [e for e in val if e["step"] > best["step"]]
+    rising = len(after) >= LINES and min(e["loss"] for e in after[-LINES:]) > RISE * best["loss"]
+    falling = train[-1].get("loss_mean", train[-1]["loss"]) < best["loss"] / RISE
+    if rising and falling:
+        gap = train[-1].get("top1", 0.0) - val[-1]["top1"]
+        yield Verdict(
+            "overfitting",
+            "learns badly",
+            f"validation loss rose from {best['loss']:.3f} (step {best['step']:,}) to "
+            f"{val[-1]['loss']:.3f}; top-1 is {train[-1].get('top1', 0):.1%} in training and "
+            f"{val[-1]['top1']:.1%} on validation, {gap:.1%} apart",
+            "more steps than the images have to teach: the network learns them by heart",
+            "use the best checkpoint; shift, mirror or mix the images (--shift, --flip, --cutmix), "
+            "raise --dropout or --weight-decay, or stop early (--early-stop)",
+            val[-1]["loss"] / best["loss"], RISE, "the lowest validation loss of the run",
+            f"step {best['step']}",
+        )  # fmt: skip
+
+
+def _waiting(train: list[Event]) -> Iterator[Verdict]:
+    waits = [e["data_wait"] for e in train[1:] if e.get("data_wait") is not None]
+    if len(waits) >= LINES and sorted(waits)[len(waits) // 2] > STARVED:
+        middle = sorted(waits)[len(waits) // 2]
+        yield Verdict(
+            "starved-loader",
+            "note",
+            f"training waits for images {middle:.0%} of the time",
+            "images are read and decoded more slowly than the network takes them",
+            "pack them (`alexnet data pack`), or raise --workers",
+            middle, STARVED, "a packed set keeps it under 5 %",
+        )  # fmt: skip

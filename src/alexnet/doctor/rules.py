@@ -1,0 +1,293 @@
+"""Verdicts on the network, its contract with evaluation, and its learning rate."""
+
+import math
+import statistics
+from collections.abc import Iterator
+
+import torch
+
+from alexnet.doctor.contract import ALIKE
+from alexnet.doctor.findings import Findings
+from alexnet.doctor.signal import Layer, Signals, image_signal
+from alexnet.doctor.verdict import Severity, Verdict
+
+ZEROS = 0.1  # share of logits that are exactly zero, none being negative
+GAIN = 8.0  # deviation of the logits beside that of the input
+LOSS = 2.0  # initial loss, in ln K
+FOLLOWS = 0.5
+STARVED = 2e-5
+DEAD = 0.9
+LINEAR = 2  # pairs of layers
+UPDATE = 0.1  # rms of the first update beside that of the weight, the median over weights
+ROSE = 0.5  # of ln K
+LEARNT = 0.9  # of the entropy of the labels
+SLOW = 300.0  # times smaller than the best rate
+
+NORMS = ("LayerNorm", "GroupNorm", "RMSNorm", "InstanceNorm", "BatchNorm", "Softmax", "LogSoftmax")
+
+
+def judge(f: Findings) -> Iterator[Verdict]:
+    """Everything that the network shows; nothing where it could not be run."""
+    if f.signals is None or f.contract is None:
+        return
+    yield from _head(f, f.signals)
+    yield from _contract(f)
+    yield from _wiring(f, f.signals)
+    yield from _scale(f, f.signals)
+    yield from _rate(f)
+
+
+def _head(f: Findings, s: Signals) -> Iterator[Verdict]:
+    logits = s.logits
+    zeros, low, high = (logits == 0).float().mean().item(), float(logits.min()), float(logits.max())
+    if f.classes < 2:
+        yield Verdict(
+            "few-logits", "will not learn", f"the network has {f.classes} output",
+            "a head for another purpose", "give it as many outputs as there are classes",
+            f.classes, 2, "cross-entropy needs one output a class",
+        )  # fmt: skip
+    elif low >= 0 and zeros > ZEROS:
+        stuck = ", and the loss is exactly ln K" if abs(s.loss - math.log(f.classes)) < 1e-6 else ""
+        yield Verdict(
+            "activation-on-logits",
+            "will not learn",
+            f"{zeros:.0%} of the logits are exactly 0 and none is negative{stuck}",
+            "a ReLU after the last layer: a class whose logit is cut off gets no gradient, and "
+            "once all are, nothing moves again",
+            "take the activation off the last layer",
+            zeros, ZEROS, "logits without an activation are never exactly 0",
+        )  # fmt: skip
+    elif low >= 0 and high <= 1 and float((logits.sum(1) - 1).abs().max()) < 1e-3:
+        yield Verdict(
+            "softmax-twice",
+            "learns badly",
+            "the outputs of every image lie between 0 and 1 and add up to 1",
+            "the network ends in a softmax and the loss takes another one: the loss cannot come "
+            f"under {math.log(1 + (f.classes - 1) / math.e):.2f} and gradients are small",
+            "let the network return logits; take the softmax only where probabilities are shown",
+            float((logits.sum(1) - 1).abs().max()), 1e-3, "logits add up to anything",
+        )  # fmt: skip
+
+
+def _contract(f: Findings) -> Iterator[Verdict]:
+    c = f.contract
+    assert c is not None
+    if c.random > ALIKE:
+        yield Verdict(
+            "stochastic-evaluation",
+            "misleads",
+            f"two evaluations of the same images differ by {c.random:.2g} of the logits' deviation",
+            "dropout, or other noise, is live in evaluation",
+            "call model.eval() before evaluation, and pass training=self.training to dropout",
+            c.random, ALIKE, "float32 rounding gives under 1e-6",
+        )  # fmt: skip
+    elif c.batchwise > 1e-2:
+        yield Verdict(
+            "batch-in-evaluation",
+            "misleads",
+            f"an image's logits change by {c.batchwise:.2g} of their deviation with the images "
+            "beside it",
+            "batch norm uses the batch in evaluation",
+            "call model.eval() before evaluation; keep track_running_stats on",
+            c.batchwise, 1e-2, "float32 rounding gives under 1e-5",
+        )  # fmt: skip
+    for name in c.constants:
+        yield Verdict(
+            "trained-constant",
+            "learns badly",
+            f"{name} is one number, is trained, and moves the training output and not the "
+            "evaluation's",
+            "a rate of dropout or noise was made a parameter: training it away is the easiest way "
+            "to a lower loss",
+            f"make {name} a plain number or a buffer",
+            1, 0, "what only training sees cannot serve evaluation", name,
+        )  # fmt: skip
+    if c.frozen and set(c.head) <= set(c.frozen):
+        everything = f.signals is not None and len(c.frozen) == len(f.signals.parameters)
+        yield Verdict(
+            "frozen",
+            "will not learn" if everything else "learns badly",
+            f"the last layer ({', '.join(c.head)}) has requires_grad=False"
+            + (", like all parameters" if everything else ""),
+            "the head was frozen with the rest",
+            f"set requires_grad_(True) on {', '.join(c.head)}",
+            len(c.frozen), 0, "the head has to learn the classes", c.head[0],
+        )  # fmt: skip
+    if c.unheld:
+        trained = sum(p.trained for p in f.signals.parameters) if f.signals else 0
+        yield Verdict(
+            "not-in-optimizer",
+            "will not learn" if len(c.unheld) == trained else "learns badly",
+            f"{len(c.unheld)} of {trained} trained parameters are not in the optimiser: first "
+            f"{c.unheld[0]}",
+            "the optimiser was made before the layer was, or from another network's parameters",
+            "make the optimiser from model.parameters() once the network is complete",
+            len(c.unheld), 0, "a parameter that nobody updates stays as it was drawn", c.unheld[0],
+        )  # fmt: skip
+
+
+def _wiring(f: Findings, s: Signals) -> Iterator[Verdict]:
+    dead_ends = [p for p in s.parameters if p.trained and p.gradient is None]
+    if dead_ends:
+        everything = len(dead_ends) == sum(p.trained for p in s.parameters)
+        yield Verdict(
+            "no-gradient",
+            "will not learn" if everything else "learns badly",
+            f"no gradient arrives at {len(dead_ends)} of {len(s.parameters)} parameters: first "
+            f"{dead_ends[0].name}",
+            "the graph is cut (detach, no_grad, .data, numpy), or the layer is not used",
+            f"look for what cuts the graph after {dead_ends[-1].name}",
+            len(dead_ends), 0, "every trained parameter takes part in the loss", dead_ends[0].name,
+        )  # fmt: skip
+    if len(s.linear) >= LINEAR:
+        yield Verdict(
+            "linear-layers",
+            "learns badly",
+            f"{len(s.linear)} layers follow another without an activation between",
+            "a missing activation: two linear layers in a row can do no more than one",
+            "put a ReLU after every convolution and hidden fully connected layer",
+            len(s.linear), LINEAR, "read from the gradient's graph; 1x1 convolutions not counted",
+        )  # fmt: skip
+
+
+def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
+    spread = float(s.logits.std())
+    gain = spread / max(float(f.train.std.mean()), 1e-12)
+    ceiling = LOSS * math.log(max(f.classes, 2))
+    if gain > GAIN and s.loss > ceiling:
+        worst = max((x for x in s.layers if x.has_weights), key=lambda x: x.gain)
+        yield Verdict(
+            "exploding-signal",
+            "will not learn",
+            f"the logits' deviation is {gain:.3g} times the input's, the first loss {s.loss:.4g} "
+            f"where ln {f.classes} is {math.log(f.classes):.3g}; {worst.name} alone multiplies by "
+            f"{worst.gain:.3g}",
+            "initial weights that are too large for the number of inputs of a unit",
+            "draw weights with a deviation of sqrt(2 / fan-in) (kaiming_normal_), or 0.01",
+            gain, GAIN, "healthy networks measure 0.01 to 3", worst.name,
+        )  # fmt: skip
+    elif s.loss > ceiling:
+        yield Verdict(
+            "large-initial-loss",
+            "learns badly",
+            f"the first loss is {s.loss:.4g} and ln {f.classes} is {math.log(f.classes):.3g}",
+            "the network is sure of itself before it has seen anything: large inputs or weights",
+            "draw the last layer's weights smaller (deviation 0.01)",
+            s.loss, ceiling, "a network that knows nothing has a loss of ln K",
+        )  # fmt: skip
+    for layer in s.layers:
+        plain = not layer.has_weights and not layer.kind.rstrip("123d").startswith(NORMS)
+        if plain and layer.follows is not None and layer.follows < FOLLOWS:
+            yield Verdict(
+                "squashing-layer",
+                "learns badly",
+                f"where the input of {layer.name} ({layer.kind}) grows by 1 %, its output grows by "
+                f"{layer.follows:.2f} %",
+                "a saturated activation, or a normalisation whose constants are far too strong",
+                "make the layer's inputs smaller, or its constants weaker (response norm: alpha "
+                "1e-4 on the sum)",
+                layer.follows, FOLLOWS, "ReLU, pooling and the paper's response norm measure 1.0",
+                layer.name,
+            )  # fmt: skip
+            break
+    hidden = _hidden(s)
+    signal = image_signal(s.logits) if not hidden else hidden[-1].signal
+    if signal < STARVED and not f.train.constant:
+        first = next((x for x in hidden if x.signal < STARVED), None)
+        where = first.name if first else ""
+        yield Verdict(
+            "starved-signal",
+            "will not learn",
+            f"two images' activations before the last layer differ by 1 - cosine = {signal:.1e}"
+            + (f"; it falls under {STARVED:.0e} at {where}" if where else ""),
+            "weights so small beside the biases that what reaches the end is the biases",
+            "draw the biases as 0 or 0.1, or the weights larger",
+            signal, STARVED, "healthy networks measure 1e-4 to 1", where,
+        )  # fmt: skip
+    yield from _dead(s, "at the beginning")
+    if f.after is not None:
+        yield from _dead(f.after, "after the trial steps", _names_of_dead(s))
+
+
+def _hidden(s: Signals) -> list[Layer]:
+    """The layers before the last one with weights."""
+    last = max((i for i, layer in enumerate(s.layers) if layer.has_weights), default=0)
+    return s.layers[:last]
+
+
+def _names_of_dead(s: Signals) -> set[str]:
+    return {layer.name for layer in s.layers if layer.dead > DEAD}
+
+
+def _dead(s: Signals, when: str, known: set[str] | None = None) -> Iterator[Verdict]:
+    for layer in s.layers:
+        if layer.dead > DEAD and layer.name not in (known or set()):
+            fatal: Severity = "will not learn"
+            yield Verdict(
+                "dead-units",
+                fatal,
+                f"{layer.dead:.0%} of the units of {layer.name} are 0 for every image {when}",
+                "biases that are too negative, or steps so large that they pushed the units there: "
+                "a ReLU that is off for all images gets no gradient",
+                "lower the learning rate tenfold, and draw the biases as 0 or slightly positive",
+                layer.dead, DEAD, "healthy networks measure under 0.5", layer.name,
+            )  # fmt: skip
+            return
+
+
+def _rate(f: Findings) -> Iterator[Verdict]:
+    t, ln_k = f.trial, math.log(max(f.classes, 2))
+    if t is not None and t.losses and f.rate is not None:
+        first, last = t.losses[0], statistics.fmean(t.losses[-4:])
+        update = statistics.median(t.ratios.values()) if t.ratios else 0.0
+        limit = f.rates.limit if f.rates else None
+        advised = f.rates.best if f.rates and f.rates.best else f.rate / 10
+        if f.rate == 0 or (t.ratios and update == 0):
+            yield Verdict(
+                "no-steps", "will not learn",
+                f"a step changes nothing (learning rate {f.rate:g})",
+                "a learning rate of zero, or gradients that are all zero",
+                "set a learning rate, and look at the gradients above",
+                update, 0, "an update has to move the weights",
+            )  # fmt: skip
+        elif not math.isfinite(last) or last > max(first, ln_k) + ROSE * ln_k or update > UPDATE:
+            why = (
+                "the loss is not finite" if not math.isfinite(last)
+                else f"the loss went from {first:.3g} to {last:.3g} in {len(t.losses)} steps"
+            )  # fmt: skip
+            yield Verdict(
+                "rate-too-high",
+                "will not learn" if not math.isfinite(last) or last > 2 * ln_k else "learns badly",
+                f"at learning rate {f.rate:g} {why}, and the first update moved the weights by "
+                f"{update:.2g} of their size"
+                + (f"; the loss bursts from {limit:.1g} on" if limit else ""),
+                "steps that overshoot",
+                f"try a learning rate of {min(advised, f.rate / 3):.1g}",
+                update, UPDATE, "healthy first updates measure 1e-4 to 3e-2",
+            )  # fmt: skip
+        elif f.rates and f.rates.best and f.rate < f.rates.best / SLOW:
+            yield Verdict(
+                "rate-too-low",
+                "learns badly",
+                f"the learning rate is {f.rate:g}; the loss falls fastest at {f.rates.best:.1g}",
+                "a rate for another optimiser, or a schedule that starts too low",
+                f"try {f.rates.best / 3:.1g}",
+                f.rate, f.rates.best / SLOW, "the rate test above, on one batch",
+            )  # fmt: skip
+    if f.overfit is not None and f.overfit.losses:
+        labels = torch.bincount(torch.cat(f.train.labels).clamp(min=0))
+        least = min(f.prior(), math.log(max(int((labels > 0).sum()), 1)))
+        best = min(
+            statistics.fmean(f.overfit.losses[i : i + 3])
+            for i in range(max(len(f.overfit.losses) - 2, 1))
+        )
+        if best > LEARNT * least:
+            yield Verdict(
+                "cannot-overfit",
+                "note",
+                f"in {len(f.overfit.losses)} steps on 32 images the loss came to {best:.3g}; "
+                f"who ignores the images gets {least:.3g}",
+                "the network learns slowly at first (small initial weights), or not at all",
+                "see the other findings; without any, give it more steps",
+                best, LEARNT * least, "entropy of the labels",
+            )  # fmt: skip

@@ -1,0 +1,143 @@
+"""A guard beside a training: cheap looks at the network every so many steps, and at the figures."""
+
+import math
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.doctor.history import judge_history
+from alexnet.doctor.verdict import Verdict, ranked
+
+LOOK = 100  # steps between two looks
+DEAD = 0.95  # share of a layer's units that are 0 for a whole batch
+LARGE = 0.3  # rms of an update beside that of the weight, the median over weights
+SMALL = 1e-8
+KEPT = 200  # lines of the figures that are judged
+
+
+class Sentinel:
+    """Names what goes wrong while it does, each thing once.
+
+    `look` surrounds a training step; every `every` steps it measures there. `note` takes each line
+    of the figures, those from before a restart too, so that what is found does not depend on where
+    a run was cut. Both tell what is new, the worst first.
+    """
+
+    def __init__(self, model: nn.Module, classes: int, every: int = LOOK) -> None:
+        self.model, self.classes, self.every = model, classes, every
+        self.events: list[dict[str, Any]] = []
+        self.known: set[tuple[str, str]] = set()
+        self.found: list[Verdict] = []
+
+    @contextmanager
+    def look(self, step: int) -> Iterator[None]:
+        """Measures the step inside, if it is one of those."""
+        self.found = []
+        if step % self.every:
+            yield
+            return
+        shares: dict[str, float] = {}
+        names = {module: name for name, module in self.model.named_modules()}
+
+        def see(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.dim() > 1:
+                off = (output.detach() == 0).transpose(0, 1).flatten(1).all(1)
+                shares[names[module]] = float(off.float().mean())
+
+        leaves = [m for m in self.model.modules() if isinstance(m, nn.ReLU)]
+        handles = [m.register_forward_hook(see) for m in leaves]
+        before = {n: p.detach().clone() for n, p in self._weights()}
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.found = self._new([*self._dying(shares, step), *self._updates(before, step)])
+
+    def note(self, event: dict[str, Any]) -> list[Verdict]:
+        """What a line of the figures shows, with those before it."""
+        if event["event"] == "doctor":  # said before a restart
+            self.known.add((event["name"], event["where"]))
+            return []
+        self.events = [*self.events[-KEPT:], event]
+        return self._new(ranked(judge_history(self.events, self.classes)))
+
+    def _new(self, verdicts: list[Verdict]) -> list[Verdict]:
+        fresh = [v for v in verdicts if (v.name, v.where) not in self.known]
+        self.known.update((v.name, v.where) for v in fresh)
+        return fresh
+
+    def _weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad and p.dim() > 1)
+
+    def _dying(self, shares: dict[str, float], step: int) -> Iterator[Verdict]:
+        for name, share in shares.items():
+            if share > DEAD:
+                yield Verdict(
+                    "dead-units",
+                    "will not learn",
+                    f"{share:.0%} of the units of {name} are 0 for every image of a batch at step "
+                    f"{step:,}",
+                    "steps so large that they pushed units below zero for good",
+                    "lower the learning rate tenfold and start from a checkpoint before that",
+                    share, DEAD, "a unit that is off for all images gets no gradient", name,
+                )  # fmt: skip
+
+    def _updates(self, before: dict[str, Tensor], step: int) -> Iterator[Verdict]:
+        ratios = {}
+        for name, p in self._weights():
+            size = float(before[name].square().mean().sqrt())
+            if size > 0:
+                ratios[name] = float((p.detach() - before[name]).square().mean().sqrt()) / size
+        if not ratios:
+            return
+        middle = statistics.median(ratios.values())
+        if middle > LARGE or not math.isfinite(middle):
+            yield Verdict(
+                "rate-too-high",
+                "learns badly",
+                f"the update of step {step:,} is {middle:.2g} times as large as the weights",
+                "a learning rate that is too high",
+                "lower the learning rate tenfold",
+                middle, LARGE, "healthy updates are under a tenth of the weights",
+            )  # fmt: skip
+        elif middle < SMALL:
+            yield Verdict(
+                "vanishing-gradient",
+                "learns badly",
+                f"the update of step {step:,} is {middle:.2g} times as large as the weights",
+                "gradients that are zero, or a learning rate that came to nothing",
+                "stop here, or raise the learning rate",
+                middle, SMALL, "float32 cannot add less than 6e-8 of a number to it",
+            )  # fmt: skip
+
+
+def first_not_finite(model: nn.Module, x: Tensor | None) -> str:
+    """The first weight that is not finite, else the first layer whose output for x is not."""
+    for name, p in model.named_parameters():
+        if not bool(p.isfinite().all()):
+            return f"{name} (a weight)"
+    if x is None:
+        return "the loss"
+    place: list[str] = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def see(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not place and not bool(output.isfinite().all()):
+            place.append(names[module])
+
+    leaves = [m for m in model.modules() if not any(True for _ in m.children())]
+    handles = [m.register_forward_hook(see) for m in leaves]
+    try:
+        if not bool(x.isfinite().all()):
+            return "the images"
+        with torch.no_grad():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return place[0] if place else "the loss"

@@ -1,0 +1,286 @@
+"""One batch forward and backward through any network: what each layer does to it.
+
+Layers are the modules without modules in them, in the order in which they are called. Shapes: N
+images, K classes.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+NUDGE = 1.01  # by which a layer's input is scaled to see how its output follows
+
+
+@dataclass
+class Layer:
+    """`signal` is 1 - cosine between the outputs for two different images, on average: how much the
+    image still matters. `follows` is the elasticity of the output's size with the input's, 1 for
+    ReLU and pooling, 0 where it is saturated; None for layers with weights."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    mean: float
+    rms: float
+    gain: float
+    signal: float
+    zeros: float
+    dead: float
+    follows: float | None
+    gradient: float = 0.0
+    has_weights: bool = False
+
+
+@dataclass
+class Parameter:
+    """rms of the values and of the loss's gradient, None where none arrives."""
+
+    name: str
+    shape: tuple[int, ...]
+    trained: bool
+    rms: float
+    gradient: float | None
+
+
+@dataclass
+class Signals:
+    """All that one batch shows. logits (N, K) as evaluation sees them."""
+
+    layers: list[Layer]
+    parameters: list[Parameter]
+    logits: Tensor
+    loss: float
+    linear: list[tuple[str, str]] = field(default_factory=list)
+
+
+def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signals:
+    """Runs x (N, ...) and labels y (N,) through the network; weights stay, gradients are cleared.
+
+    Activations are those of evaluation, batch norm as in training, since at the beginning its
+    running figures are not of this data; gradients are those of training.
+    """
+    layers: list[Layer] = []
+    seen: dict[str, int] = {}
+    names = {module: name for name, module in model.named_modules()}
+
+    def look(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return
+        given = next((i for i in inputs if isinstance(i, Tensor)), None)
+        name = names[module] or type(module).__name__
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] == 1 and output.dim() > 1:
+            layers.append(_describe(module, name, given, output))
+
+    with evaluating(model, norms=True), torch.no_grad(), _hooked(model, look):
+        model(x)
+    with evaluating(model), torch.no_grad():
+        logits = model(x).float()
+    at = {layer.name: layer for layer in layers}
+    gradients: dict[str, float] = {}
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        name = names[module] or type(module).__name__
+
+        def note(gradient: Tensor) -> None:
+            gradients.setdefault(name, _rms(gradient))
+
+        if isinstance(output, Tensor) and output.requires_grad and name in at:
+            output.register_hook(note)  # type: ignore[no-untyped-call]
+
+    model.zero_grad(set_to_none=True)
+    with training(model), torch.enable_grad(), _hooked(model, keep):
+        total = loss(model(x).float(), y)
+        linear = linear_pairs(total)
+        if total.requires_grad:
+            total.backward()  # type: ignore[no-untyped-call]
+    for name, gradient in gradients.items():
+        at[name].gradient = gradient
+    parameters = [
+        Parameter(
+            name,
+            tuple(p.shape),
+            p.requires_grad,
+            _rms(p),
+            None if p.grad is None else _rms(p.grad),
+        )
+        for name, p in model.named_parameters()
+    ]
+    model.zero_grad(set_to_none=True)
+    return Signals(layers, parameters, logits, float(total.detach()), linear)
+
+
+def image_signal(x: Tensor) -> float:
+    """1 - cosine between rows of x (N, ...), the mean over pairs; 0 where they all are zero."""
+    rows = x.detach().flatten(1).float()
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    spread = (rows - rows.mean(0)).square().sum()
+    return float(spread / max(len(rows) - 1, 1))
+
+
+def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor) -> Layer:
+    out = output.detach().float()
+    before = _rms(given) if given is not None and given.is_floating_point() else 0.0
+    zero = out == 0
+    by_unit = zero.transpose(0, 1).flatten(1).all(1)
+    weights = any(True for _ in module.parameters(recurse=False))
+    follows = None
+    if not weights and given is not None and given.is_floating_point() and before > 0:
+        again = module.forward(given * NUDGE)
+        sizes = _rms(again), _rms(out)
+        if min(sizes) > 0:
+            follows = float(torch.tensor(sizes[0] / sizes[1]).log() / torch.tensor(NUDGE).log())
+    return Layer(
+        name,
+        type(module).__name__,
+        tuple(out.shape[1:]),
+        float(out.mean()),
+        _rms(out),
+        _rms(out) / before if before > 0 else 0.0,
+        image_signal(out),
+        float(zero.float().mean()),
+        float(by_unit.float().mean()),
+        follows,
+        has_weights=weights,
+    )
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.detach().float().square().mean().sqrt())
+
+
+@contextmanager
+def _hooked(model: nn.Module, look: Callable[..., None]) -> Iterator[None]:
+    leaves = [module for module in model.modules() if not any(True for _ in module.children())]
+    handles = [module.register_forward_hook(look) for module in leaves]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(model: nn.Module, *, norms: bool = False) -> Iterator[None]:
+    """In evaluation mode; with `norms`, batch norms as in training. All modes come back after."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    if norms:
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.train()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def training(model: nn.Module) -> Iterator[None]:
+    """In training mode, as `model.train()` leaves it; all modes come back after."""
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+# What stands between two layers of weights, read from the graph of the gradient
+
+_WEIGHT_NODES = ("ConvolutionBackward", "AddmmBackward", "MmBackward")
+_ACTIVATIONS = (
+    *("Relu", "Threshold", "LeakyRelu", "Elu", "Celu", "Selu", "Gelu", "Silu", "Mish", "Prelu"),
+    *("PreluKernel", "Rrelu", "RreluWithNoise", "Hardswish", "Hardsigmoid", "Hardtanh", "Softplus"),
+    *("LogSigmoid", "Tanh", "Sigmoid", "Clamp", "ClampMin", "Maximum", "Where", "Abs", "Exp"),
+    *("Softmax", "LogSoftmax", "Sin", "Cos", "Sign", "Softshrink", "Hardshrink", "Pow", "Glu"),
+)
+_TWO_SIDED = ("Mul", "Div", "Bmm")  # linear only where one side is a constant
+
+
+def linear_pairs(loss: Tensor) -> list[tuple[str, str]]:
+    """Layers of weights without an activation between them, (earlier, later) by kind.
+
+    Pooling and normalisation are no activations. Of convolutions only those of more than one pixel
+    count: a 1x1 after another is how some good networks widen and narrow. What somebody's own
+    function does is not known: it counts as an activation unless what comes out is as negative as
+    what a linear layer gives.
+    """
+    found = []
+    for node in _nodes(loss.grad_fn):
+        if _kind(node) not in _WEIGHT_NODES or not _is_wide(node):
+            continue
+        todo, done = [_input_of(node)], set()
+        while todo:
+            before = todo.pop()
+            if before is None or before in done:
+                continue
+            done.add(before)
+            kind = _kind(before)
+            inputs = [n for n, _ in before.next_functions if n and not _is_leaf(n)]
+            name = kind.removesuffix("Backward")
+            blocked = name in _ACTIVATIONS or (name in _TWO_SIDED and len(inputs) > 1)
+            if kind in _WEIGHT_NODES:
+                if _is_wide(before):
+                    found.append((kind, _kind(node)))
+            elif blocked:
+                continue
+            elif not isinstance(before, BackwardCFunction) or _is_negative(node):
+                todo += inputs
+    return found
+
+
+def _nodes(start: Any) -> Iterator[Any]:
+    todo, done = [start], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in done:
+            continue
+        done.add(node)
+        yield node
+        todo += [n for n, _ in node.next_functions]
+
+
+def _kind(node: Any) -> str:
+    return str(type(node).__name__).rstrip("0123456789")
+
+
+def _is_leaf(node: Any) -> bool:
+    return _kind(node) == "AccumulateGrad"
+
+
+def _input_of(node: Any) -> Any:
+    """The node that made what a layer's weights are multiplied with."""
+    place = 1 if _kind(node) == "AddmmBackward" else 0
+    return node.next_functions[place][0]
+
+
+def _is_wide(node: Any) -> bool:
+    if _kind(node) != "ConvolutionBackward":
+        return True
+    weight = node._saved_weight
+    return int(weight[0, 0].numel()) > 1
+
+
+def _is_negative(node: Any) -> bool:
+    name = "_saved_input" if _kind(node) == "ConvolutionBackward" else "_saved_mat1"
+    given = getattr(node, name, None)
+    if not isinstance(given, Tensor):
+        given = getattr(node, "_saved_self", None)
+    return isinstance(given, Tensor) and float(given.min()) < -0.5 * _rms(given)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean cross-entropy: what `diagnose` takes where no loss is given."""
+    return F.cross_entropy(logits, labels)

@@ -1,0 +1,142 @@
+"""A few steps of training, taken back afterwards: what they do to loss, weights and units."""
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.doctor.signal import Loss, training
+
+RATES = (1e-6, 3.0)  # learning rates that are tried, geometrically
+BURST = 4.0  # times the lowest loss, beyond which larger rates are not tried
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Losses before each step, and per parameter rms(update) / rms(weight) of the first
+    step at the full rate."""
+
+    losses: list[float]
+    ratios: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RateRange:
+    """Losses by learning rate; `best` is where it fell fastest, `limit` from where on it rose."""
+
+    rates: list[float]
+    losses: list[float]
+    best: float | None
+    limit: float | None
+
+
+@contextmanager
+def taken_back(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
+    """Weights, buffers, modes, optimiser and random state afterwards are those of before."""
+    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    modes = {module: module.training for module in model.modules()}
+    state = copy.deepcopy(optimizer.state_dict()) if optimizer else None
+    wanted = {name: p.requires_grad for name, p in model.named_parameters()}
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(devices=cuda):
+            yield
+    finally:
+        model.load_state_dict(weights)
+        for module, mode in modes.items():
+            module.training = mode
+        for name, p in model.named_parameters():
+            p.requires_grad_(wanted[name])
+            p.grad = gradients[name]
+        if optimizer is not None and state is not None:
+            optimizer.load_state_dict(state)
+
+
+def try_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    loss: Loss,
+    *,
+    steps: int,
+    seconds: float,
+    warmup: int = 0,
+) -> Trial:
+    """So many steps over the batches in turn, or as many as there is time for.
+
+    Over the first `warmup` the learning rates rise to what the optimiser has.
+    """
+    losses: list[float] = []
+    ratios: dict[str, float] = {}
+    until = time.monotonic() + seconds
+    rates = [group["lr"] for group in optimizer.param_groups]
+    with training(model):
+        for step in range(steps):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * min(1.0, (step + 1) / (warmup + 1))
+            before = _values(model) if step == warmup else {}
+            losses.append(_step(model, optimizer, *batches[step % len(batches)], loss))
+            for name, p in model.named_parameters():
+                if name in before:
+                    size = float(before[name].square().mean().sqrt())
+                    moved = float((p.detach() - before[name]).square().mean().sqrt())
+                    if size > 0 and p.dim() > 1:
+                        ratios[name] = moved / size
+            if not math.isfinite(losses[-1]) or time.monotonic() > until:
+                break
+    return Trial(losses, ratios)
+
+
+def find_rates(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor],
+    loss: Loss,
+    *,
+    steps: int,
+    seconds: float,
+) -> RateRange:
+    """Raises the learning rate with every step on one batch until the loss bursts."""
+    low, high = RATES
+    rates: list[float] = []
+    losses: list[float] = []
+    until = time.monotonic() + seconds
+    with training(model):
+        for i in range(steps):
+            rate = low * (high / low) ** (i / max(steps - 1, 1))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            found = _step(model, optimizer, *batch, loss)
+            if not math.isfinite(found) or (losses and found > BURST * max(min(losses), 0.1)):
+                break
+            rates.append(rate)
+            losses.append(found)
+            if time.monotonic() > until:
+                break
+    # The loss at step i + 1 is what the rate of step i did to it.
+    drops = [(losses[i] - losses[i + 1], rates[i]) for i in range(len(losses) - 1)]
+    best = max(drops)[1] if drops and max(drops)[0] > 0.002 * abs(losses[0]) else None
+    rises = [rate for drop, rate in drops if drop < -0.1 * abs(losses[0])]
+    limit = rises[0] if rises else (rates[-1] if len(rates) < steps and rates else None)
+    return RateRange(rates, losses, best, limit)
+
+
+def _step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, loss: Loss
+) -> float:
+    optimizer.zero_grad(set_to_none=True)
+    found = loss(model(x).float(), y)
+    if found.requires_grad:
+        found.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return float(found.detach())
+
+
+def _values(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -1,0 +1,83 @@
+"""What was found wrong: how bad, by which measurement, why it is likely so, what to change."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Severity = Literal["will not learn", "learns badly", "misleads", "note"]
+
+SEVERITIES: tuple[Severity, ...] = ("will not learn", "learns badly", "misleads", "note")
+
+# From what is fed in to what comes out: a fault makes those further down look ill too, so of two
+# that are as bad the earlier one is named first.
+CAUSES = (
+    "labels-out-of-range",
+    "not-finite-input",
+    "constant-input",
+    "one-class",
+    "labels-unrelated",
+    "class-order",
+    "input-scale",
+    "activation-on-logits",
+    "softmax-twice",
+    "few-logits",
+    "frozen",
+    "not-in-optimizer",
+    "no-gradient",
+    "linear-layers",
+    "stochastic-evaluation",
+    "batch-in-evaluation",
+    "trained-constant",
+    "exploding-signal",
+    "squashing-layer",
+    "starved-signal",
+    "dead-units",
+    "large-initial-loss",
+    "vanishing-gradient",
+    "not-finite-loss",
+    "loss-is-ln-k",
+    "loss-is-prior",
+    "rate-jumped",
+    "rate-too-high",
+    "rate-too-low",
+    "no-steps",
+    "cannot-overfit",
+    "splits-shifted",
+    "splits-differ",
+    "validation-is-training",
+    "shared-images",
+    "ties",
+    "overfitting",
+    "starved-loader",
+    "class-missing",
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One fault. `measured` stands against `threshold`, whose origin is `source`; `where` names the
+    layer, parameter or split."""
+
+    name: str
+    severity: Severity
+    evidence: str
+    cause: str
+    advice: str
+    measured: float | None = None
+    threshold: float | None = None
+    source: str = ""
+    where: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def ranked(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The worst first, and of those as bad what is nearer to the input."""
+    return sorted(
+        verdicts, key=lambda v: (SEVERITIES.index(v.severity), CAUSES.index(v.name), v.where)
+    )
+
+
+def is_healthy(verdicts: Iterable[Verdict]) -> bool:
+    return all(verdict.severity == "note" for verdict in verdicts)

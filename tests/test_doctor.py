@@ -1,0 +1,350 @@
+"""The doctor: that it names what is wrong, that it says nothing of what is not, and leaves no
+trace."""
+
+import copy
+import json
+import math
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from benchmarks.doctor import FAULTS, Case, Fault
+from torch import Tensor, nn
+
+import alexnet
+from alexnet import diagnose
+from alexnet.cli import main
+from alexnet.doctor.batches import Seen, look_at, order_of_labels, probe_labels
+from alexnet.doctor.history import judge_history
+from alexnet.doctor.signal import image_signal, linear_pairs, measure_signals
+from alexnet.doctor.trial import taken_back
+from alexnet.doctor.verdict import CAUSES, SEVERITIES, Verdict, is_healthy, ranked
+from alexnet.errors import UsageError
+from alexnet.models.layers import ResponseNorm
+from alexnet.models.norm import ResponseNormLayer
+from conftest import patterns
+
+# Small enough for a test; the real networks and images are the matrix of benchmarks/doctor.py.
+
+
+def small_net(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, (given, out) in enumerate(((1, 12), (12, 16), (16, 16)), 1):
+        layers[f"conv{i}"] = nn.Conv2d(given, out, 3, padding=1)
+        layers[f"relu{i}"] = nn.ReLU()
+        if i < 3:
+            layers[f"pool{i}"] = nn.MaxPool2d(2)
+            layers[f"norm{i}"] = ResponseNormLayer(n=5, alpha=1e-3, k=1.0)
+    layers["flat"] = nn.Flatten()
+    layers["fc4"] = nn.Linear(16 * 49, 48)
+    layers["relu4"] = nn.ReLU()
+    layers["drop4"] = nn.Dropout(0.3)
+    layers["fc5"] = nn.Linear(48, 10)
+    net = nn.Sequential(layers)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+    return net
+
+
+def drawn_images(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    images, labels = patterns(n, seed=seed)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    x = torch.from_numpy(images).float()[:, None]
+    return ((x - 40) / 40)[order], torch.from_numpy(labels).long()[order]
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    x, y = drawn_images(600, 0)
+    val_x, val_y = drawn_images(200, 1)
+    raw = (torch.full((1,), 40.0), torch.full((1,), 40.0))
+    return Case(small_net(), x, y, val_x, val_y, rate=0.01, raw=raw)
+
+
+def said(found: dict[str, Any]) -> list[str]:
+    return [v["name"] for v in found["verdicts"] if v["severity"] != "note"]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_the_right_cause_comes_first(fault: Fault, case: Case) -> None:
+    """Every fault of the library, on a small network and made-up images."""
+    one = copy.deepcopy(case)
+    broken = fault.apply(one)
+    if fault.needs is ResponseNorm:
+        broken = fault.apply(copy.deepcopy(case))
+    found = diagnose(
+        broken.model, broken.batches(), broken.optimizer(), val_loader=broken.val_batches()
+    )
+    named = said(found)
+    if fault.causes:
+        assert named[0] in fault.causes
+        assert not found["healthy"]
+    else:
+        assert found["healthy"]
+        assert not named
+    json.dumps(found)  # the evidence is plain data
+
+
+def test_verdicts_have_evidence_and_advice(case: Case) -> None:
+    found = diagnose(nn.Sequential(case.model, nn.ReLU()), case.batches())
+    for verdict in found["verdicts"]:
+        assert verdict["name"] in CAUSES
+        assert verdict["severity"] in SEVERITIES
+        assert all(verdict[key] for key in ("evidence", "cause", "advice", "source"))
+
+
+def test_the_patient_is_as_before(case: Case) -> None:
+    """Weights, buffers, modes, gradients, optimiser and random state, bit for bit."""
+    model = nn.Sequential(nn.BatchNorm2d(1), copy.deepcopy(case.model))
+    model[1].train(False)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    x, y = case.x[:64], case.y[:64]
+    F.cross_entropy(model(x), y).backward()
+    optimizer.step()
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    gradients = [p.grad for p in model.parameters()]
+    copies = [None if g is None else g.clone() for g in gradients]
+    modes = [m.training for m in model.modules()]
+    random = torch.get_rng_state()
+    diagnose(model, case.batches(), optimizer, val_loader=case.val_batches())
+    after = model.state_dict(), optimizer.state_dict()
+    assert all(torch.equal(before[0][k], after[0][k]) for k in before[0])
+    for a, b in zip(before[1]["state"].values(), after[1]["state"].values(), strict=True):
+        assert all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
+    assert before[1]["param_groups"] == after[1]["param_groups"]
+    assert modes == [m.training for m in model.modules()]
+    assert torch.equal(random, torch.get_rng_state())
+    for p, g, c in zip(model.parameters(), gradients, copies, strict=True):
+        assert p.grad is g
+        assert g is None or torch.equal(g, c)
+
+
+def test_taken_back_after_an_error(case: Case) -> None:
+    model = copy.deepcopy(case.model)
+    before = copy.deepcopy(model.state_dict())
+
+    def fail() -> None:
+        with taken_back(model, None):
+            nn.init.zeros_(next(model.parameters()))
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail()
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_no_batch_is_an_error(case: Case) -> None:
+    with pytest.raises(UsageError, match="no batch"):
+        diagnose(case.model, [])
+
+
+# measurements
+
+
+def test_image_signal() -> None:
+    """1 - cosine over all pairs, also where it is tiny, and 0 for zeros."""
+    x = torch.randn(7, 3, 4, generator=torch.Generator().manual_seed(0))
+    rows = F.normalize(x.flatten(1).double(), dim=1)
+    cosines = [float(rows[i] @ rows[j]) for i in range(7) for j in range(i)]
+    assert image_signal(x) == pytest.approx(1 - sum(cosines) / len(cosines), rel=1e-5)
+    same = torch.ones(5, 1000) + 1e-4 * torch.randn(5, 1000)
+    assert 5e-9 < image_signal(same) < 2e-8
+    assert image_signal(torch.zeros(4, 5)) == 0
+
+
+def pairs(*layers: nn.Module) -> int:
+    net = nn.Sequential(*layers)
+    return len(linear_pairs(net(torch.randn(2, 4, 9, 9)).sum()))
+
+
+class ByHand(nn.Module):
+    """SiLU from a product, as people write it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x)
+
+
+class Residual(nn.Module):
+    def __init__(self, inside: nn.Module) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inside(x)
+
+
+def conv(kernel: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(4, 4, kernel, padding=kernel // 2)
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([conv(), nn.ReLU(), conv()], 0),
+        ([conv(), conv()], 1),
+        ([conv(), nn.BatchNorm2d(4), nn.Dropout(), conv()], 1),
+        ([conv(), nn.MaxPool2d(2), conv()], 1),
+        ([conv(), ResponseNormLayer(), conv()], 1),
+        ([conv(), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), ResponseNormLayer(), conv()], 0),
+        ([conv(), nn.GELU(), conv(), nn.Tanh(), conv(), nn.LeakyReLU(), conv()], 0),
+        ([conv(), nn.PReLU(), conv(), nn.Hardswish(), conv(), nn.SELU(), conv()], 0),
+        ([conv(), ByHand(), conv()], 0),
+        ([conv(1), conv(1)], 0),
+        ([conv(), Residual(nn.Sequential(nn.ReLU(), conv())), nn.ReLU(), conv()], 0),
+        ([nn.Flatten(), nn.Linear(324, 8), nn.Linear(8, 8)], 1),
+        ([nn.Flatten(), nn.Linear(324, 8), nn.ReLU(), nn.Linear(8, 8)], 0),
+    ],
+    ids=lambda x: "-".join(type(m).__name__ for m in x) if isinstance(x, list) else str(x),
+)
+def test_activations_are_found_in_the_graph(layers: list[nn.Module], expected: int) -> None:
+    torch.manual_seed(0)
+    assert pairs(*layers) == expected
+
+
+def test_what_a_layer_does() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Tanh(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 2)
+    )
+    with torch.no_grad():
+        net[0].weight.fill_(1.0)
+        net[0].bias.copy_(torch.tensor([0.0, -100.0, 500.0]))
+    x = torch.rand(8, 1, 4, 4) + 0.1
+    found = measure_signals(net, x, torch.arange(8) % 2, F.cross_entropy)
+    layers = {layer.name: layer for layer in found.layers}
+    assert [layer.kind for layer in found.layers] == [type(m).__name__ for m in net]
+    assert layers["1"].dead == pytest.approx(1 / 3)
+    assert layers["1"].zeros == pytest.approx(1 / 3)
+    assert layers["1"].follows == pytest.approx(1)
+    assert layers["2"].follows is not None
+    assert layers["2"].follows < 0.3
+    assert layers["0"].gain == pytest.approx(layers["0"].rms / float(x.square().mean().sqrt()))
+    assert all(layer.gradient >= 0 for layer in found.layers)
+    assert layers["5"].gradient > 0
+    assert found.loss == pytest.approx(float(F.cross_entropy(net(x), torch.arange(8) % 2)))
+
+
+def test_labels_by_chance_have_full_entropy() -> None:
+    y = torch.arange(640) % 10
+    mixed = y[torch.randperm(640, generator=torch.Generator().manual_seed(1))]
+    seen = Seen(labels=list(mixed.split(32)))
+    batch, chance = order_of_labels(seen, 10)
+    assert batch == pytest.approx(chance, rel=0.03)
+    assert chance < math.log(10)  # 32 labels of 10 classes are never quite even
+    ordered = Seen(labels=list(y.sort().values.split(32)))
+    batch, chance = order_of_labels(ordered, 10)
+    assert batch < 0.3 * chance
+
+
+def test_the_probe_finds_what_there_is(case: Case) -> None:
+    train = look_at(case.batches(), images=600, seconds=60)
+    val = look_at(case.val_batches(), images=200, seconds=60)
+    probe = probe_labels(train, val, 10)
+    assert probe is not None
+    assert probe.accuracy > 0.9
+    assert probe.shifts[0] > 0.9
+    assert probe.prior == pytest.approx(0.1)
+    mixed = Seen(train.images, [y[torch.randperm(len(y))] for y in train.labels])
+    chance = probe_labels(mixed, None, 10)
+    assert chance is not None
+    assert chance.accuracy < 0.2
+    assert probe_labels(Seen(train.images[:2], train.labels[:2]), None, 10) is None
+
+
+def test_worst_first_then_nearest_to_the_input() -> None:
+    def made(name: str, severity: Any) -> Verdict:
+        return Verdict(name, severity, "e", "c", "a")
+
+    verdicts = [
+        made("rate-too-high", "will not learn"),
+        made("input-scale", "learns badly"),
+        made("class-missing", "note"),
+        made("class-order", "will not learn"),
+    ]
+    names = [v.name for v in ranked(verdicts)]
+    assert names == ["class-order", "rate-too-high", "input-scale", "class-missing"]
+    assert is_healthy(verdicts[2:3])
+    assert not is_healthy(verdicts[:2])
+
+
+# the figures of a run
+
+
+def lines(losses: list[float], every: int = 100, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"event": "train", "step": every * (i + 1), "loss": v, "loss_mean": v}
+        | {"top1": 0.1, "lr": 0.01}
+        | more
+        for i, v in enumerate(losses)
+    ]
+
+
+def val_lines(losses: list[float], every: int = 100, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"event": "val", "step": every * (i + 1), "loss": v, "top1": 0.1, "n": 1000} | more
+        for i, v in enumerate(losses)
+    ]
+
+
+LN10 = math.log(10)
+GOOD = [2.2, 1.9, 1.5, 1.2, 1.0, 0.8]
+RESUMED = [*lines(GOOD)[:3], {"event": "resume", "step": 300}, *lines(GOOD, lr=0.1)[3:]]
+TIED = {"top5_optimistic": 1.0, "top5_pessimistic": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        (lines(GOOD, top1=0.7) + val_lines([1.8, 1.4, 1.2, 1.1], top1=0.6), None),
+        ([], None),
+        (lines([2.31, 2.30, 2.30]), None),  # a plateau at the beginning is how some begin
+        (lines([LN10] * 8), "loss-is-ln-k"),
+        (lines([2.31, 2.30, 2.301, 2.304, 2.302, 2.303, 2.299, 2.303]), "loss-is-prior"),
+        ([*lines(GOOD), {"event": "diverged", "step": 700, "loss": "nan"}], "not-finite-loss"),
+        (lines(GOOD, top1=0.7) + val_lines(GOOD, top1=0.7), "validation-is-training"),
+        (RESUMED, "rate-jumped"),
+        (lines(GOOD, top1=0.7) + val_lines([2.0, 1.8], **TIED), "ties"),
+        (lines(GOOD, top1=0.7) + val_lines([1.9, 1.2, 1.3, 1.5, 1.6, 1.8]), "overfitting"),
+        (lines(GOOD, top1=0.7, data_wait=0.5), "starved-loader"),
+    ],
+    ids=str,
+)
+def test_what_the_figures_of_a_run_say(events: list[Any], expected: str | None) -> None:
+    found = [v.name for v in ranked(judge_history(events, 10))]
+    assert found[:1] == ([expected] if expected else [])
+
+
+# the command
+
+
+def test_doctor_of_a_recipe_and_of_a_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], idx_folder: Path
+) -> None:
+    words = ["--data", str(idx_folder), "--batch-size", "32", "--precision", "fp32"]
+    status = main(["doctor", "mnist", *words, "--seconds", "10", "--json"])
+    found = json.loads(capfd.readouterr().out)
+    assert status == (0 if found["healthy"] else 1)
+    assert {"recipe", "healthy", "verdicts", "layers", "figures"} <= found.keys()
+    assert {layer["name"] for layer in found["layers"]} >= {"conv1", "fc8"}
+    run = tmp_path / "run"
+    assert main(["train", "mnist", *words, "--steps", "4", "--run", str(run)]) == 0
+    capfd.readouterr()
+    assert main(["doctor", str(run), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["healthy"] is True
+    assert main(["doctor", str(run)]) == 0
+    assert "nothing wrong was found" in capfd.readouterr().out
+    assert main(["doctor", str(run), "--lr", "1"]) == 2
+    assert alexnet.doctor(run)["verdicts"] == []
+
+
+def test_doctor_says_what_is_wrong(capfd: pytest.CaptureFixture[str], idx_folder: Path) -> None:
+    words = ["doctor", "mnist", "--data", str(idx_folder), "--lr", "1e6", "--seconds", "10"]
+    assert main([*words, "--batch-size", "32", "--precision", "fp32"]) == 1
+    shown = capfd.readouterr().out
+    assert "rate-too-high" in shown
+    assert "advice" in shown
