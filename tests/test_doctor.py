@@ -15,17 +15,19 @@ from benchmarks.doctor import FAULTS, Case, Fault
 from torch import Tensor, nn
 
 import alexnet
+import alexnet.engine.train as engine
 from alexnet import diagnose
 from alexnet.cli import main
 from alexnet.doctor.batches import Seen, look_at, order_of_labels, probe_labels
 from alexnet.doctor.history import judge_history
+from alexnet.doctor.sentinel import Sentinel, first_not_finite
 from alexnet.doctor.signal import image_signal, linear_pairs, measure_signals
 from alexnet.doctor.trial import taken_back
 from alexnet.doctor.verdict import CAUSES, SEVERITIES, Verdict, is_healthy, ranked
 from alexnet.errors import UsageError
 from alexnet.models.layers import ResponseNorm
 from alexnet.models.norm import ResponseNormLayer
-from conftest import patterns
+from conftest import patterns, read_events
 
 # Small enough for a test; the real networks and images are the matrix of benchmarks/doctor.py.
 
@@ -339,6 +341,13 @@ def test_doctor_of_a_recipe_and_of_a_run(
     assert main(["doctor", str(run)]) == 0
     assert "nothing wrong was found" in capfd.readouterr().out
     assert main(["doctor", str(run), "--lr", "1"]) == 2
+    page = tmp_path / "page.html"
+    assert main(["doctor", str(run), "--out", str(page)]) == 0
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 2
+    assert "http" not in text  # self-contained
+    assert "conv1" in text
+    assert main(["doctor", str(run), "--out", str(tmp_path / "page.txt")]) == 2
     assert alexnet.doctor(run)["verdicts"] == []
 
 
@@ -348,3 +357,98 @@ def test_doctor_says_what_is_wrong(capfd: pytest.CaptureFixture[str], idx_folder
     shown = capfd.readouterr().out
     assert "rate-too-high" in shown
     assert "advice" in shown
+
+
+# the sentinel
+
+
+def test_the_sentinel_sees_units_die(case: Case) -> None:
+    net = copy.deepcopy(case.model)
+    guard = Sentinel(net, 10, every=5)
+    for step in range(11):
+        if step == 7:
+            nn.init.constant_(net.get_submodule("fc4").bias, -1e4)  # type: ignore[arg-type]
+        with guard.look(step):
+            net(case.x[:16])
+        assert [v.name for v in guard.found] == (["dead-units"] if step == 10 else [])
+    assert guard.found[0].where == "relu4"
+    with guard.look(15):
+        net(case.x[:16])
+    assert guard.found == []  # said once
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("rate", "name"), [(100.0, "rate-too-high"), (1e-12, "vanishing-gradient")]
+)
+def test_the_sentinel_sees_updates(rate: float, name: str, case: Case) -> None:
+    net = copy.deepcopy(case.model)
+    optimizer = torch.optim.SGD(net.parameters(), rate)
+    guard = Sentinel(net, 10)
+    with guard.look(0):
+        F.cross_entropy(net(case.x[:16]), case.y[:16]).backward()
+        optimizer.step()
+    assert [v.name for v in guard.found] == [name]
+
+
+def test_what_was_said_before_a_restart_is_not_said_again() -> None:
+    events = lines([LN10] * 8)
+    guard = Sentinel(small_net(), 10)
+    told = [v for event in events for v in guard.note(event)]
+    assert [v.name for v in told] == ["loss-is-ln-k"]
+    again = Sentinel(small_net(), 10)
+    said_before = {"event": "doctor", "step": 300, **told[0].to_dict()}
+    assert not [v for event in [*events[:3], said_before] for v in again.note(event)][1:]
+    assert not again.note(events[3])
+
+
+def test_where_a_number_stops_being_one(case: Case) -> None:
+    x = case.x[:4].clone()
+    net = copy.deepcopy(case.model).eval()
+    assert first_not_finite(net, x) == "the loss"
+    with torch.no_grad():
+        net.get_submodule("conv2").weight.mul_(1e38)  # type: ignore[operator]
+    assert first_not_finite(net, x) in ("conv2", "norm2", "conv3")
+    nn.init.constant_(net.get_submodule("fc4").bias, math.nan)  # type: ignore[arg-type]
+    assert first_not_finite(net, None) == "fc4.bias (a weight)"
+    x[0, 0, 0, 0] = math.nan
+    assert first_not_finite(copy.deepcopy(case.model), x) == "the images"
+
+
+def test_a_run_that_cannot_learn_is_stopped(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], idx_folder: Path
+) -> None:
+    """A loss of exactly ln 10 three times: weights that are all zero."""
+    run = tmp_path / "run"
+    words = ["train", "mnist", "--data", str(idx_folder), "--run", str(run), "--batch-size", "16"]
+    words += ["--log-every", "2", "--steps", "12", "--precision", "fp32"]
+    with pytest.MonkeyPatch.context() as patch:
+        real = engine.build_net
+
+        def zeroed(*args: Any) -> nn.Module:
+            net = real(*args)
+            for p in net.parameters():
+                nn.init.zeros_(p)
+            return net
+
+        patch.setattr(engine, "build_net", zeroed)
+        assert main(words) == 1
+    err = capfd.readouterr().err
+    assert "stopped at step 6: loss-is-ln-k" in err
+    assert "--doctor say" in err
+    found = [e for e in read_events(run) if e["event"] == "doctor"]
+    assert [e["name"] for e in found][-1] == "loss-is-ln-k"
+    assert main(["train", "--resume", "--run", str(run), "--doctor", "say"]) == 0
+    assert read_events(run)[-1]["step"] == 12
+    assert main(["doctor", str(run)]) == 1
+    assert "loss-is-ln-k" in capfd.readouterr().out
+
+
+def test_the_doctor_changes_no_bit(tmp_path: Path, idx_folder: Path) -> None:
+    weights = []
+    for mode in ("stop", "off"):
+        run = tmp_path / mode
+        fields = {"batch_size": 16, "steps": 5, "precision": "fp32"}
+        alexnet.train("mnist", data=idx_folder, run=run, doctor=mode, **fields)  # type: ignore[arg-type]
+        weights.append((run / "checkpoints/last/model.safetensors").read_bytes())
+    assert weights[0] == weights[1]

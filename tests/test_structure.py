@@ -22,7 +22,7 @@ LAYERS = (
     ("errors", "files", "terminal", "recipe"),
     ("runtime", "metrics", "models", "data", "store", "doctor"),
     ("engine",),
-    ("predict", "figures", "benches"),
+    ("predict", "figures", "benches", "pages"),
     ("recipebook", "commands", "cli", "show", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves

@@ -116,6 +116,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     sub.add_argument("--data", metavar="DIR", help="as for train")
     sub.add_argument("--seconds", type=float, default=60.0, metavar="S",
                      help="time to take at most, about (default: 60)")  # fmt: skip
+    sub.add_argument("--out", metavar="FILE", help="also a page of it, FILE.html")
     _add_fields(sub)
 
     sub = verb("test", _test, show.test, "Run every image of a split through a trained network.")
@@ -247,7 +248,7 @@ def _train(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 def _doctor(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from alexnet import commands
 
-    options = {"data": args.data, "seconds": args.seconds}
+    options = {"data": args.data, "seconds": args.seconds, "out": args.out}
     found = commands.doctor(args.target, **options, **_fields(args))
     return found, 0 if found["healthy"] else 1
 

@@ -80,6 +80,37 @@ def draw_curves(events: list[Event], out: Path, title: str) -> None:
     _write(figure, out)
 
 
+def draw_layers(layers: Sequence[dict[str, Any]], out: Path, title: str) -> None:
+    """Draw what each layer does: how much the image matters, how large it is, which units are dead.
+
+    `layers` are those of `doctor`: name, signal, rms, gradient and dead of each, in order.
+    """
+    names = [_name(layer["name"], 24) for layer in layers]
+    figure = _figure(13, 1.8 + 0.22 * len(names), title)
+    for axes, key, unit, color in zip(
+        figure.subplots(1, 3, sharey=True),
+        ("signal", "rms", "dead"),
+        ("how much the image matters (1 - cosine)", "size of the outputs (rms)", "dead units (%)"),
+        (BLUE, GREEN, RED),
+        strict=True,
+    ):
+        values = np.array([layer[key] for layer in layers], np.float64)
+        if key == "dead":
+            axes.barh(range(len(names)), 100 * values, color=color)
+            axes.set_xlim(0, 100)
+        else:
+            shown = np.where(values > 0, values, np.nan)
+            axes.plot(shown, range(len(names)), "o-", color=color, ms=4, lw=1.2)
+            axes.set_xscale("log")
+        axes.set(xlabel=unit)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.grid(color="#E4E4E4", lw=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].invert_yaxis()
+    _write(figure, out)
+
+
 def draw_mistakes(
     images: NDArray[np.uint8],
     labels: NDArray[np.integer],

@@ -1,29 +1,37 @@
 """alexnet doctor: whether a recipe will learn on its data, and what a run's figures say."""
 
+import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from alexnet import figures, pages
 from alexnet.data.augment import augment
-from alexnet.data.dataset import Dataset, open_dataset
+from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.loader import read_batch, steps_per_epoch
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
 from alexnet.doctor.diagnose import diagnose
 from alexnet.doctor.history import judge_history
+from alexnet.doctor.rules import dead
+from alexnet.doctor.signal import cross_entropy, measure_signals
+from alexnet.doctor.trial import taken_back
 from alexnet.doctor.verdict import is_healthy, ranked
 from alexnet.engine.network import build_net, preprocessing
 from alexnet.engine.optim import build_optimizer, set_rate
-from alexnet.errors import UsageError
+from alexnet.errors import DataError, UsageError
+from alexnet.files import write_atomic
 from alexnet.models.zoo import model_spec
-from alexnet.predict import read_recipe
+from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import choose_recipe, find_recipe
 from alexnet.runtime import pick_device
 from alexnet.store.rundir import RunDir
+from alexnet.terminal import say
 
 MEMORY = 256 << 20  # bytes of images that are looked at
 
@@ -33,24 +41,30 @@ def doctor(
     *,
     data: str | Path | None = None,
     seconds: float = 60.0,
+    out: str | Path | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """Says whether a recipe will learn on its data, or what went wrong in a run.
 
-    `target` is a recipe or a run directory; `fields` replace fields of the recipe. Returns
+    `target` is a recipe or a run directory; `fields` replace fields of the recipe; `out` is an HTML
+    page to write. Returns
     `healthy` and `verdicts` (name, severity, evidence, advice, cause, measured, threshold, source,
     where), worst first; of a recipe also `layers` and `figures`.
     """
+    page = Path(out) if out is not None else None
     if isinstance(target, str | Path) and (Path(target) / "recipe.json").is_file():
         if fields or data is not None:
             raise UsageError("a run has its recipe and data already: give no others")
-        return _of_run(RunDir.open(Path(target)))
+        return _of_run(RunDir.open(Path(target)), page)
     if target is None and data is not None:
         target, _ = choose_recipe(open_source(data))
     chosen = target if isinstance(target, Recipe) else find_recipe(str(target or "digits"))
     recipe = chosen.replace(**fields)
     dataset = open_dataset(recipe, data)
-    return {"recipe": recipe.name, **examine(recipe, dataset, dataset.statistics, seconds)}
+    found = {"recipe": recipe.name, **examine(recipe, dataset, dataset.statistics, seconds)}
+    if page is not None:
+        _write_page(found, [], page)
+    return found
 
 
 def examine(
@@ -95,18 +109,52 @@ def _validation(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     preprocess = preprocessing(recipe, statistics)
     order = torch.randperm(len(dataset.val), generator=torch.Generator().manual_seed(0)).numpy()
-    for start in range(0, len(order), 100):
-        ids = order[start : start + 100]
+    for start in range(0, len(order), 64):
+        ids = order[start : start + 64]
         images = torch.from_numpy(dataset.val.read(ids))
         yield preprocess.views(images, 1)[0], torch.from_numpy(dataset.val.labels[ids])
 
 
-def _of_run(run: RunDir) -> dict[str, Any]:
+def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
+    """What the figures of a run say, and its last weights where its data is still there."""
     recipe, data = read_recipe(run)
-    verdicts = ranked(judge_history(run.events(), len(data["classes"])))
-    return {
-        "run": str(run.path),
-        "recipe": recipe.name,
-        "healthy": is_healthy(verdicts),
-        "verdicts": [verdict.to_dict() for verdict in verdicts],
-    }
+    events = run.events()
+    verdicts = list(judge_history(events, len(data["classes"])))
+    layers: list[dict[str, Any]] = []
+    found = {"run": str(run.path), "recipe": recipe.name, "checkpoint": None, "layers": layers}
+    try:
+        dataset = reopen_dataset(recipe, data)
+        x, y = next(_validation(recipe, dataset, read_statistics(run, data)))
+    except (DataError, UsageError, OSError) as error:
+        say(f"without a look at the weights: {' '.join(str(error).split())}")
+    else:
+        predictor = load(run.path, "last")
+        device = next(predictor.model.parameters()).device
+        with taken_back(predictor.model, None):
+            signals = measure_signals(predictor.model, x.to(device), y.to(device), cross_entropy)
+        layers += [asdict(layer) for layer in signals.layers]
+        verdicts += dead(signals, "at the last checkpoint")
+        found["checkpoint"] = str(predictor.checkpoint)
+    verdicts = ranked(verdicts)
+    found |= {"healthy": is_healthy(verdicts), "verdicts": [v.to_dict() for v in verdicts]}
+    if out is not None:
+        found["figures"] = _write_page(found, events, out)
+    return found
+
+
+def _write_page(found: dict[str, Any], events: list[dict[str, Any]], out: Path) -> list[str]:
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--out {out}: the report is a page; give it a name that ends in .html")
+    with tempfile.TemporaryDirectory(prefix="alexnet-doctor-") as folder:
+        pictures = []
+        if events:
+            pictures.append(("What happened", Path(folder) / "curves.png"))
+            figures.draw_curves(events, pictures[-1][1], found["recipe"])
+        if found["layers"]:
+            pictures.append(("What each layer does", Path(folder) / "layers.png"))
+            figures.draw_layers(
+                found["layers"], pictures[-1][1], "64 validation images, layer by layer"
+            )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, pages.doctor_page(found, pictures).encode())
+    return [str(out)]

@@ -169,7 +169,7 @@ def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
     elif s.loss > ceiling:
         yield Verdict(
             "large-initial-loss",
-            "learns badly",
+            "note",
             f"the first loss is {s.loss:.4g} and ln {f.classes} is {math.log(f.classes):.3g}",
             "the network is sure of itself before it has seen anything: large inputs or weights",
             "draw the last layer's weights smaller (deviation 0.01)",
@@ -204,9 +204,9 @@ def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
             "draw the biases as 0 or 0.1, or the weights larger",
             signal, STARVED, "healthy networks measure 1e-4 to 1", where,
         )  # fmt: skip
-    yield from _dead(s, "at the beginning")
+    yield from dead(s, "at the beginning")
     if f.after is not None:
-        yield from _dead(f.after, "after the trial steps", _names_of_dead(s))
+        yield from dead(f.after, "after the trial steps", _names_of_dead(s))
 
 
 def _hidden(s: Signals) -> list[Layer]:
@@ -219,7 +219,8 @@ def _names_of_dead(s: Signals) -> set[str]:
     return {layer.name for layer in s.layers if layer.dead > DEAD}
 
 
-def _dead(s: Signals, when: str, known: set[str] | None = None) -> Iterator[Verdict]:
+def dead(s: Signals, when: str, known: set[str] | None = None) -> Iterator[Verdict]:
+    """Layers whose units are 0 for every image; those of `known` have been named already."""
     for layer in s.layers:
         if layer.dead > DEAD and layer.name not in (known or set()):
             fatal: Severity = "will not learn"

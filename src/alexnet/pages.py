@@ -1,0 +1,80 @@
+"""Self-contained HTML pages: text, tables and pictures in one file that opens anywhere."""
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+       color: #1b1b1b; background: white }
+h1 { font-size: 1.6rem } h2 { font-size: 1.15rem; margin-top: 2rem }
+.verdict { border-left: 5px solid #0072B2; padding: .2rem 1rem; margin: 1rem 0; background: #f6f6f6 }
+.verdict.bad { border-color: #D55E00 } .verdict.mild { border-color: #E69F00 }
+dt { font-weight: 600; float: left; clear: left; width: 6rem } dd { margin: 0 0 .3rem 6.5rem }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { text-align: right; padding: .15rem .8rem } th { border-bottom: 2px solid #999 }
+th:first-child, td:first-child { text-align: left }
+img { max-width: 100% }
+"""
+_CLASSES = {"will not learn": "bad", "learns badly": "bad", "misleads": "mild", "note": ""}
+
+
+def doctor_page(found: dict[str, Any], pictures: Sequence[tuple[str, Path]]) -> str:
+    """What `doctor` found, as a page; `pictures` are (title, PNG) and go into it."""
+    about = str(found.get("run") or found["recipe"])
+    verdicts = found["verdicts"]
+    verdict = "nothing wrong was found" if found["healthy"] else verdicts[0]["severity"]
+    parts = [f"<h1>{html.escape(about)}: {html.escape(verdict)}</h1>"]
+    parts += [_verdict(v) for v in verdicts]
+    parts += [_picture(title, path) for title, path in pictures]
+    if found.get("layers"):
+        parts += ["<h2>Layer by layer</h2>", _layers(found["layers"])]
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(about)}</title><style>{STYLE}</style></head>\n<body>{body}</body></html>\n"
+    )
+
+
+def _verdict(v: dict[str, Any]) -> str:
+    where = f" ({v['where']})" if v["where"] else ""
+    rows = "".join(
+        f"<dt>{what}</dt><dd>{html.escape(str(v[key]))}</dd>"
+        for what, key in (
+            ("measured", "evidence"),
+            ("why", "cause"),
+            ("change", "advice"),
+            ("judged by", "source"),
+        )
+    )
+    title = html.escape(f"{v['severity']}: {v['name']}{where}")
+    return f'<div class="verdict {_CLASSES[v["severity"]]}"><b>{title}</b><dl>{rows}</dl></div>'
+
+
+def _picture(title: str, path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    name = html.escape(title)
+    return f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{data}">'
+
+
+def _layers(layers: Sequence[dict[str, Any]]) -> str:
+    heads = ("layer", "kind", "output", "size (rms)", "image matters", "dead units", "gradient")
+    rows = [
+        (
+            layer["name"],
+            layer["kind"],
+            "x".join(map(str, layer["shape"])),
+            f"{layer['rms']:.3g}",
+            f"{layer['signal']:.2g}",
+            f"{layer['dead']:.0%}",
+            f"{layer['gradient']:.1e}",
+        )
+        for layer in layers
+    ]
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
