@@ -10,7 +10,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
        color: #1b1b1b; background: white }
 h1 { font-size: 1.6rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-.verdict { border-left: 5px solid #0072B2; padding: .2rem 1rem; margin: 1rem 0; background: #f6f6f6 }
+.verdict { border-left: 5px solid #0072B2; padding: .2rem 1rem; margin: 1rem 0 }
 .verdict.bad { border-color: #D55E00 } .verdict.mild { border-color: #E69F00 }
 dt { font-weight: 600; float: left; clear: left; width: 6rem } dd { margin: 0 0 .3rem 6.5rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }

@@ -121,7 +121,8 @@ def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
     events = run.events()
     verdicts = list(judge_history(events, len(data["classes"])))
     layers: list[dict[str, Any]] = []
-    found = {"run": str(run.path), "recipe": recipe.name, "checkpoint": None, "layers": layers}
+    found: dict[str, Any] = {"run": str(run.path), "recipe": recipe.name, "checkpoint": None}
+    found["layers"] = layers
     try:
         dataset = reopen_dataset(recipe, data)
         x, y = next(_validation(recipe, dataset, read_statistics(run, data)))
@@ -152,9 +153,8 @@ def _write_page(found: dict[str, Any], events: list[dict[str, Any]], out: Path) 
             figures.draw_curves(events, pictures[-1][1], found["recipe"])
         if found["layers"]:
             pictures.append(("What each layer does", Path(folder) / "layers.png"))
-            figures.draw_layers(
-                found["layers"], pictures[-1][1], "64 validation images, layer by layer"
-            )
+            title = f"{found['recipe']}, layer by layer"
+            figures.draw_layers(found["layers"], pictures[-1][1], title)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, pages.doctor_page(found, pictures).encode())
     return [str(out)]
