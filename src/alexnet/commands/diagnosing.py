@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alexnet import figures, pages
 from alexnet.data.augment import augment
-from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
+from alexnet.data.dataset import Slice, open_dataset, reopen_dataset
 from alexnet.data.loader import read_batch, steps_per_epoch
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
@@ -34,6 +34,7 @@ from alexnet.store.rundir import RunDir
 from alexnet.terminal import say
 
 MEMORY = 256 << 20  # bytes of images that are looked at
+SAMPLE = 500  # images that mean and deviation are taken from, where no packed set brings them
 
 
 def doctor(
@@ -61,22 +62,31 @@ def doctor(
     chosen = target if isinstance(target, Recipe) else find_recipe(str(target or "digits"))
     recipe = chosen.replace(**fields)
     dataset = open_dataset(recipe, data)
-    found = {"recipe": recipe.name, **examine(recipe, dataset, dataset.statistics, seconds)}
+    train, val = dataset.split("train"), dataset.split("val")  # not decoded whole, as to train
+    statistics = dataset.measure(train, SAMPLE)
+    found = {
+        "recipe": recipe.name,
+        **examine(recipe, len(dataset.classes), train, val, statistics, seconds),
+    }
     if page is not None:
         _write_page(found, [], page)
     return found
 
 
 def examine(
-    recipe: Recipe, dataset: Dataset, statistics: Statistics, seconds: float, steps: int = 24
+    recipe: Recipe,
+    classes: int,
+    train: Slice,
+    val: Slice,
+    statistics: Statistics,
+    seconds: float,
+    steps: int = 24,
 ) -> dict[str, Any]:
     """A recipe's own batches, network and optimiser through `diagnose`, in float32.
 
     Without `steps` nothing is trained, and fewer images are looked at.
     """
-    classes = len(dataset.classes)
-    given = (recipe.channels, recipe.crop, recipe.crop)
-    model_spec(recipe.model, classes, given)
+    model_spec(recipe.model, classes, (recipe.channels, recipe.crop, recipe.crop))
     device = pick_device()
     net = build_net(recipe, classes).to(device)
     optimizer = build_optimizer(net, recipe)
@@ -84,9 +94,9 @@ def examine(
     count = max(min(2000 if steps else 400, MEMORY // (4 * recipe.channels * recipe.crop**2)), 64)
     return diagnose(
         net,
-        _training(recipe, dataset, statistics),
+        _training(recipe, train, statistics),
         optimizer,
-        val_loader=_validation(recipe, dataset, statistics),
+        val_loader=_validation(recipe, val, statistics),
         classes=classes,
         steps=steps,
         seconds=seconds,
@@ -96,23 +106,23 @@ def examine(
 
 
 def _training(
-    recipe: Recipe, dataset: Dataset, statistics: Statistics
+    recipe: Recipe, train: Slice, statistics: Statistics
 ) -> Iterator[tuple[Tensor, Tensor]]:
     preprocess = preprocessing(recipe, statistics)
-    for step in range(steps_per_epoch(len(dataset.train), recipe.batch_size)):
-        batch = read_batch(dataset.train, recipe, step)
+    for step in range(steps_per_epoch(len(train), recipe.batch_size)):
+        batch = read_batch(train, recipe, step)
         yield augment(batch.images, batch.ids, 0, recipe, preprocess), batch.labels
 
 
 def _validation(
-    recipe: Recipe, dataset: Dataset, statistics: Statistics
+    recipe: Recipe, val: Slice, statistics: Statistics
 ) -> Iterator[tuple[Tensor, Tensor]]:
     preprocess = preprocessing(recipe, statistics)
-    order = torch.randperm(len(dataset.val), generator=torch.Generator().manual_seed(0)).numpy()
+    order = torch.randperm(len(val), generator=torch.Generator().manual_seed(0)).numpy()
     for start in range(0, len(order), 64):
         ids = order[start : start + 64]
-        images = torch.from_numpy(dataset.val.read(ids))
-        yield preprocess.views(images, 1)[0], torch.from_numpy(dataset.val.labels[ids])
+        images = torch.from_numpy(val.read(ids))
+        yield preprocess.views(images, 1)[0], torch.from_numpy(val.labels[ids])
 
 
 def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
@@ -125,7 +135,7 @@ def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
     found["layers"] = layers
     try:
         dataset = reopen_dataset(recipe, data)
-        x, y = next(_validation(recipe, dataset, read_statistics(run, data)))
+        x, y = next(_validation(recipe, dataset.split("val"), read_statistics(run, data)))
     except (DataError, UsageError, OSError) as error:
         say(f"without a look at the weights: {' '.join(str(error).split())}")
     else:

@@ -202,7 +202,8 @@ def _announce(recipe: Recipe, dataset: Dataset) -> None:
 
 def _examine(recipe: Recipe, dataset: Dataset, statistics: Statistics) -> None:
     """A brief look before the first step: data, signals and contract, no trial steps."""
-    for verdict in examine(recipe, dataset, statistics, BRIEF_S, steps=0)["verdicts"]:
+    given = len(dataset.classes), dataset.train, dataset.val, statistics
+    for verdict in examine(recipe, *given, BRIEF_S, steps=0)["verdicts"]:
         say(f"doctor: {verdict['name']}: {verdict['evidence']}; {verdict['advice']}")
 
 

@@ -178,14 +178,21 @@ class Dataset:
 
         Exact for slices in memory; of others, over the first 20,000 images of a fixed shuffle.
         """
-        wants_image = self.recipe.normalize in ("image", "centre")
         if self.source.statistics is not None:  # of the whole training part, val slice included
+            return self.measure(self.split("train"), 0)
+        train = self.train
+        in_memory = isinstance(train.pixels, np.ndarray)
+        return self.measure(train, len(train) if in_memory else STATISTICS_IMAGES)
+
+    def measure(self, train: Slice, images: int) -> Statistics:
+        """Statistics of so many images of train, or what the source brings."""
+        wants_image = self.recipe.normalize in ("image", "centre")
+        if self.source.statistics is not None:
             found = cast("Statistics", self.source.statistics)
             return found if wants_image else replace(found, image=None)
-        train = self.train
         ids = np.arange(len(train))
-        if not isinstance(train.pixels, np.ndarray):
-            ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:STATISTICS_IMAGES]
+        if images < len(train):
+            ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:images]
         found = measure(
             train.read,
             ids,

@@ -44,7 +44,7 @@ def _diverged(events: Sequence[Event]) -> Iterator[Verdict]:
                 f"the loss is {e.get('loss')} at step {e['step']:,}",
                 "steps that overshoot, or an image that is not finite",
                 "lower the learning rate tenfold; run `alexnet doctor RECIPE` on the data",
-                None, None, "a loss is a number", f"step {e['step']}",
+                None, None, "a loss is a number",
             )  # fmt: skip
             return
 
@@ -63,10 +63,10 @@ def _stuck(train: list[Event], val: list[Event], classes: int) -> Iterator[Verdi
             "all logits are equal: an activation on the logits that is off for every image, or "
             "weights that are all zero",
             "look at the last layer: logits need no activation",
-            apart, EXACT, "a network that is only near guessing misses ln K by more", where,
+            apart, EXACT, "a network that is only near guessing misses ln K by more",
         )  # fmt: skip
         return
-    since = [e for e in train if e["step"] > last[-1]["step"] - SPAN]
+    since = [e for e in train if e["step"] >= last[-1]["step"] - SPAN]
     if last[-1]["step"] < 2 * SPAN or len(since) < LINES:
         return
     where = f"since step {since[0]['step']:,}"
@@ -84,7 +84,7 @@ def _stuck(train: list[Event], val: list[Event], classes: int) -> Iterator[Verdi
             "a constant predictor: the image does not reach the logits, or the labels are not the "
             "images' own",
             "run `alexnet doctor RECIPE` on the same data: it measures where the image is lost",
-            off, NEAR, "ln K is the loss of who ignores the images", where,
+            off, NEAR, "ln K is the loss of who ignores the images",
         )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def _same(train: list[Event], val: list[Event]) -> Iterator[Verdict]:
             f"validation and training loss agree to six digits at {len(alike)} of {len(val)} steps",
             "the training batch is used for validation",
             "give validation its own images",
-            len(alike), 2, "two splits do not agree by chance", f"step {alike[0]['step']}",
+            len(alike), 2, "two splits do not agree by chance",
         )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def _jumped(events: Sequence[Event]) -> Iterator[Verdict]:
                 "the schedule began anew: step, epoch or optimiser were not restored",
                 "restore the step and the schedule with the weights",
                 e["lr"] / before["lr"], JUMP, "a schedule does not know of restarts",
-                f"step {e['step']}",
+               
             )  # fmt: skip
             return
         before, resumed = e, False
@@ -135,7 +135,7 @@ def _ties(val: list[Event]) -> Iterator[Verdict]:
                     f"{key} is {low:.1%} or {high:.1%} at step {e['step']:,}, as ties are counted",
                     "logits that are exactly equal: cut off at 0, or rounded to few bits",
                     "compute the last layer in float32, without an activation",
-                    high - low, TIES, "float32 logits do not tie", f"step {e['step']}",
+                    high - low, TIES, "float32 logits do not tie",
                 )  # fmt: skip
                 return
 
@@ -159,7 +159,7 @@ def _overfitting(train: list[Event], val: list[Event]) -> Iterator[Verdict]:
             "use the best checkpoint; shift, mirror or mix the images (--shift, --flip, --cutmix), "
             "raise --dropout or --weight-decay, or stop early (--early-stop)",
             val[-1]["loss"] / best["loss"], RISE, "the lowest validation loss of the run",
-            f"step {best['step']}",
+           
         )  # fmt: skip
 
 

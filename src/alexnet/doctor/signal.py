@@ -278,7 +278,7 @@ def _is_negative(node: Any) -> bool:
     given = getattr(node, name, None)
     if not isinstance(given, Tensor):
         given = getattr(node, "_saved_self", None)
-    return isinstance(given, Tensor) and float(given.min()) < -0.5 * _rms(given)
+    return isinstance(given, Tensor) and float(given.detach().min()) < -0.5 * _rms(given)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
