@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
-from alexnet.doctor.diagnose import diagnose
+from alexnet.diagnosis.diagnose import diagnose
 from alexnet.models.layers import Conv, Linear, Part, ResponseNorm
 from alexnet.models.net import Net
 from alexnet.models.zoo import MODELS, build_model

@@ -18,12 +18,12 @@ import alexnet
 import alexnet.engine.train as engine
 from alexnet import diagnose
 from alexnet.cli import main
-from alexnet.doctor.batches import Seen, look_at, order_of_labels, probe_labels
-from alexnet.doctor.history import judge_history
-from alexnet.doctor.sentinel import Sentinel, first_not_finite
-from alexnet.doctor.signal import image_signal, linear_pairs, measure_signals
-from alexnet.doctor.trial import taken_back
-from alexnet.doctor.verdict import CAUSES, SEVERITIES, Verdict, is_healthy, ranked
+from alexnet.diagnosis.batches import Seen, look_at, order_of_labels, probe_labels
+from alexnet.diagnosis.history import judge_history
+from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
+from alexnet.diagnosis.signal import image_signal, linear_pairs, measure_signals
+from alexnet.diagnosis.trial import taken_back
+from alexnet.diagnosis.verdict import CAUSES, SEVERITIES, Verdict, is_healthy, ranked
 from alexnet.errors import UsageError
 from alexnet.models.layers import ResponseNorm
 from alexnet.models.norm import ResponseNormLayer

@@ -20,7 +20,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A module may import modules of lower layers and of its own package; of its own layer nothing else.
 LAYERS = (
     ("errors", "files", "terminal", "recipe"),
-    ("runtime", "metrics", "models", "data", "store", "doctor"),
+    ("runtime", "metrics", "models", "data", "store", "diagnosis"),
     ("engine",),
     ("predict", "figures", "benches", "pages"),
     ("recipebook", "commands", "cli", "show", "__init__", "__main__"),

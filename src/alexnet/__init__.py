@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         test,
         train,
     )
-    from alexnet.doctor.diagnose import diagnose
+    from alexnet.diagnosis.diagnose import diagnose
     from alexnet.models.norm import response_norm
     from alexnet.models.zoo import build_model
     from alexnet.predict import Predictor, load
@@ -33,7 +33,7 @@ _HOMES = {
     "data_get": "alexnet.commands",
     "data_pack": "alexnet.commands",
     "doctor": "alexnet.commands",
-    "diagnose": "alexnet.doctor.diagnose",
+    "diagnose": "alexnet.diagnosis.diagnose",
     "load": "alexnet.predict",
     "recipes": "alexnet.commands",
     "response_norm": "alexnet.models.norm",

@@ -15,12 +15,12 @@ from alexnet.data.dataset import Slice, open_dataset, reopen_dataset
 from alexnet.data.loader import read_batch, steps_per_epoch
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
-from alexnet.doctor.diagnose import diagnose
-from alexnet.doctor.history import judge_history
-from alexnet.doctor.rules import dead
-from alexnet.doctor.signal import cross_entropy, measure_signals
-from alexnet.doctor.trial import taken_back
-from alexnet.doctor.verdict import is_healthy, ranked
+from alexnet.diagnosis.diagnose import diagnose
+from alexnet.diagnosis.history import judge_history
+from alexnet.diagnosis.rules import dead
+from alexnet.diagnosis.signal import cross_entropy, measure_signals
+from alexnet.diagnosis.trial import taken_back
+from alexnet.diagnosis.verdict import is_healthy, ranked
 from alexnet.engine.network import build_net, preprocessing
 from alexnet.engine.optim import build_optimizer, set_rate
 from alexnet.errors import DataError, UsageError

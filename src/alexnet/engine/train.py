@@ -17,8 +17,8 @@ from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.data.dataset import Dataset
 from alexnet.data.loader import Batch, feed, read_ahead, read_batch, steps_per_epoch
 from alexnet.data.statistics import Statistics
-from alexnet.doctor.sentinel import Sentinel, first_not_finite
-from alexnet.doctor.verdict import Verdict
+from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
+from alexnet.diagnosis.verdict import Verdict
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, load_weights, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors, set_rate

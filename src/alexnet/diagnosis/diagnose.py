@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.doctor import data_rules, rules
-from alexnet.doctor.batches import Seen, look_at, probe_labels
-from alexnet.doctor.contract import check_contract
-from alexnet.doctor.findings import Findings
-from alexnet.doctor.signal import Loss, cross_entropy, measure_signals
-from alexnet.doctor.trial import find_rates, taken_back, try_steps
-from alexnet.doctor.verdict import is_healthy, ranked
+from alexnet.diagnosis import data_rules, rules
+from alexnet.diagnosis.batches import Seen, look_at, probe_labels
+from alexnet.diagnosis.contract import check_contract
+from alexnet.diagnosis.findings import Findings
+from alexnet.diagnosis.signal import Loss, cross_entropy, measure_signals
+from alexnet.diagnosis.trial import find_rates, taken_back, try_steps
+from alexnet.diagnosis.verdict import is_healthy, ranked
 from alexnet.errors import UsageError
 
 BATCH = 32  # images of which the network is shown as many at a time

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import torch
 
-from alexnet.doctor.batches import order_of_labels, shared
-from alexnet.doctor.findings import Findings
-from alexnet.doctor.verdict import Verdict
+from alexnet.diagnosis.batches import order_of_labels, shared
+from alexnet.diagnosis.findings import Findings
+from alexnet.diagnosis.verdict import Verdict
 
 ORDER = 0.7  # entropy of a batch's labels beside that of shuffled batches
 BIG = 20.0  # standard deviation of the inputs: ten times what weights are drawn for

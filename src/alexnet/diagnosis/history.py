@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from alexnet.doctor.verdict import Verdict
+from alexnet.diagnosis.verdict import Verdict
 
 Event = dict[str, Any]
 

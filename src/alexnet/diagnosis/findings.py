@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from alexnet.doctor.batches import Probe, Seen, entropy
-from alexnet.doctor.contract import Contract
-from alexnet.doctor.signal import Signals
-from alexnet.doctor.trial import RateRange, Trial
+from alexnet.diagnosis.batches import Probe, Seen, entropy
+from alexnet.diagnosis.contract import Contract
+from alexnet.diagnosis.signal import Signals
+from alexnet.diagnosis.trial import RateRange, Trial
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from alexnet.doctor.signal import evaluating, training
+from alexnet.diagnosis.signal import evaluating, training
 
 ALIKE = 1e-4  # relative; float32 sums in another order differ by a hundredth of it
 

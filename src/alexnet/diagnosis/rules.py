@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
-from alexnet.doctor.contract import ALIKE
-from alexnet.doctor.findings import Findings
-from alexnet.doctor.signal import Layer, Signals, image_signal
-from alexnet.doctor.verdict import Severity, Verdict
+from alexnet.diagnosis.contract import ALIKE
+from alexnet.diagnosis.findings import Findings
+from alexnet.diagnosis.signal import Layer, Signals, image_signal
+from alexnet.diagnosis.verdict import Severity, Verdict
 
 ZEROS = 0.1  # share of logits that are exactly zero, none being negative
 GAIN = 8.0  # deviation of the logits beside that of the input

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from alexnet.doctor.signal import Loss, training
+from alexnet.diagnosis.signal import Loss, training
 
 RATES = (1e-6, 3.0)  # learning rates that are tried, geometrically
 BURST = 4.0  # times the lowest loss, beyond which larger rates are not tried

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.doctor.history import judge_history
-from alexnet.doctor.verdict import Verdict, ranked
+from alexnet.diagnosis.history import judge_history
+from alexnet.diagnosis.verdict import Verdict, ranked
 
 LOOK = 100  # steps between two looks
 DEAD = 0.95  # share of a layer's units that are 0 for a whole batch
