@@ -646,7 +646,10 @@ def test_the_same_weights_as_from_the_tree(sets: dict[str, Path], tmp_path: Path
 
 def test_the_same_weights_from_jpegs_kept_as_they_are(tmp_path: Path) -> None:
     files = {
-        f"{split}/{c}/{i:02}.jpg": jpeg(70 * i + ord(c) + len(split), 36, 36)
+        # Colours at full size: of smaller ones reading back makes the quick enlargement.
+        f"{split}/{c}/{i:02}.jpg": encode(
+            picture(70 * i + ord(c) + len(split), 36, 36), quality=90, subsampling="4:4:4"
+        )
         for split, count in (("train", 10), ("val", 3), ("test", 4))
         for c in "abc"
         for i in range(count)

@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 
 from alexnet import show
 from alexnet.errors import AlexNetError, Interrupted, UsageError
+from alexnet.memory import keep_pages
 from alexnet.recipe import Recipe, nearest
 from alexnet.terminal import say
 
@@ -29,8 +30,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status. Results go to stdout, all else to stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    # Read once, when torch first takes memory: pages of 2 MB, which are much fewer to clear.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    keep_pages()
     as_json = "--json" in argv
     failure: dict[str, Any]
     with contextlib.suppress(ValueError):  # not in the main thread, where signals cannot be set

@@ -139,7 +139,7 @@ def _read(dataset: Dataset, recipe: Recipe, batches: int, device: torch.device) 
         batch = read_batch(train, recipe, step)
         return batch.pinned() if device.type == "cuda" else batch
 
-    return feed(read_ahead(read, range(batches), READERS), device)
+    return feed(read_ahead(read, range(batches), READERS, behind=True), device)
 
 
 def _ours(

@@ -18,7 +18,7 @@ from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD, Statistic
 from alexnet.errors import UsageError
 from alexnet.recipe import Recipe
 
-CACHED = 2  # images normalised at a time on a CPU: few enough to stay in a core's cache
+CACHED = 1  # images normalised at a time on a CPU: few enough to stay in a core's cache
 RATIO = (3 / 4, 4 / 3)  # of the sides that `area` cuts out, as everybody has it
 
 
@@ -221,13 +221,15 @@ class Rectangles:
         self.places = list(zip(tops.tolist(), lefts.tolist(), turned, strict=True))
 
     def __getitem__(self, part: slice) -> Tensor:
-        ids = range(*part.indices(len(self.places)))
-        out = self.images.new_empty(len(ids), *self.shape[1:])
-        for crop, i in zip(out, ids, strict=True):
-            top, left, mirrored = self.places[i]
-            found = self.images[i, top : top + self.side, left : left + self.side]
-            crop.copy_(found.flip(1) if mirrored else found)
-        return out
+        whole = range(*part.indices(len(self.places)))
+        if len(whole) == 1:
+            return self._crop(whole[0])[None]
+        return torch.stack([self._crop(i) for i in whole])
+
+    def _crop(self, i: int) -> Tensor:
+        top, left, mirrored = self.places[i]
+        found = self.images[i, top : top + self.side, left : left + self.side]
+        return found.flip(1) if mirrored else found
 
 
 def _crops(

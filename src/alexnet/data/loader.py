@@ -1,5 +1,9 @@
 """Batches as a pure function of (data, recipe, seed, step), read ahead by threads."""
 
+import contextlib
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +22,8 @@ from alexnet.errors import DataError
 from alexnet.recipe import Recipe
 
 T = TypeVar("T")
+
+NICE = 10  # of reading threads: they get what is left, and all of it while a network waits
 
 
 @dataclass(frozen=True)
@@ -87,13 +93,21 @@ def read_in_order(split: Slice, start: int, size: int) -> Batch:
     return Batch(start // size, 0, ids, images, torch.from_numpy(split.labels[ids]))
 
 
-def read_ahead(read: Callable[[int], T], keys: range, workers: int) -> Iterator[T]:
-    """read(key) for each key, in order, computed by `workers` threads at most two each ahead."""
+def read_ahead(
+    read: Callable[[int], T], keys: range, workers: int, *, behind: bool = False
+) -> Iterator[T]:
+    """read(key) for each key, in order, computed by `workers` threads at most two each ahead.
+
+    `behind` lets the threads step back behind who computes with what they read: on a CPU that is
+    shared, a network's threads wait for each other, and so for the one that a reader pushed aside.
+    """
     if workers == 0:
         yield from map(read, keys)
         return
     waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
+    pool = ThreadPoolExecutor(
+        workers, thread_name_prefix="reader", initializer=_step_back if behind else None
+    )
     try:
         for key in keys:
             waiting.append(pool.submit(read, key))
@@ -103,3 +117,10 @@ def read_ahead(read: Callable[[int], T], keys: range, workers: int) -> Iterator[
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _step_back() -> None:
+    """A lower priority for this thread alone, which only Linux has."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -23,7 +23,14 @@ from typing import Any, Literal
 import numpy as np
 
 from alexnet.data.examine import Orient, examine
-from alexnet.data.ilsvrc import OFFICIAL
+from alexnet.data.identity import (
+    check_counts,
+    check_unchanged,
+    hash_archives,
+    key_of,
+    read_and_hash,
+    stamps_of,
+)
 from alexnet.data.images import MAX_PIXELS
 from alexnet.data.listing import Arranged, Files
 from alexnet.data.loader import read_ahead
@@ -87,8 +94,8 @@ def pack(
     Continues what a killed pack of the same source and options left in `out`. DataError where the
     counts are not the official ones (or those of `expect`), or there is too little space.
     """
-    _check_counts(source, expect)
-    key = _key(source, options)
+    check_counts(source, expect)
+    key = key_of(source, {"format": FORMAT, "quality": QUALITY, **vars(options)})
     finished = out / "manifest.json"
     if finished.is_file():
         manifest = parse_json(read_bytes(finished), finished)
@@ -113,40 +120,6 @@ def _sweep(out: Path) -> None:
     for left in out.glob(".tmp-*"):
         left.unlink(missing_ok=True)
     shutil.rmtree(out / _WORK, ignore_errors=True)
-
-
-def _key(source: Arranged, options: Options) -> str:
-    """Names one packing: the files by name and size, their labels, and the options."""
-    h = hashlib.sha256(
-        json.dumps([FORMAT, QUALITY, source.kind, source.classes, vars(options)]).encode()
-    )
-    for split, files in sorted(source.parts.items()):
-        h.update(f"{split}:{len(files)};".encode())
-        h.update(files.labels.tobytes())
-        for i in range(len(files)):
-            listing, at = files.places[i]
-            h.update(f"{files.name(i)}:{files.listings[listing].sizes[at]};".encode())
-    return h.hexdigest()
-
-
-def _check_counts(source: Arranged, expect: dict[str, int] | None) -> None:
-    wanted = expect if expect is not None else OFFICIAL.get(source.kind, {})
-    for split, count in wanted.items():
-        if split in source.parts and len(source.parts[split]) != count:
-            found = len(source.parts[split])
-            raise DataError(
-                f"{source.root}: {split} has {found:,} images and {count:,} are expected: get the "
-                f"missing ones, or say that it is meant with --expect {split}={found}"
-            )
-
-
-def _read_and_hash(files: Files, index: int) -> tuple[bytes, bytes | str]:
-    """The sha256 of a file and its bytes; zeros, and why, where it cannot be read."""
-    try:
-        data = files.read(index)
-    except DataError as error:
-        return bytes(32), str(error)
-    return hashlib.sha256(data).digest(), data
 
 
 class _Packer:
@@ -176,34 +149,14 @@ class _Packer:
         before = sum(self.state["done"].values())
         if before:
             say(f"continuing {self.out}: {before:,} of {total:,} images are packed")
-            self._check_unchanged(splits)
-        self.state["stamps"] = self._stamps()
+            if self.state.get("stamps") != stamps_of(self.source):
+                done = [(s, i) for s in splits for i in range(self.state["done"].get(s, 0))]
+                check_unchanged(self.source, done, self._read("digests"))
+        self.state["stamps"] = stamps_of(self.source)
         with progress(f"packing {self.source.root.name}", total, "images", before) as bar:
             for split in splits:
                 self._pack_split(split, self.source.parts[split], bar)
         return self._finish(splits)
-
-    def _stamps(self) -> dict[str, list[int]]:
-        """When the files of each split were last changed."""
-        parts = self.source.parts.items()
-        return {split: [listing.stamp for listing in files.listings] for split, files in parts}
-
-    def _check_unchanged(self, splits: list[str]) -> None:
-        """Reads again what is packed already, where the times of the files are other ones."""
-        if self.state.get("stamps") == self._stamps():
-            return
-        digests = self._read("digests")
-        todo = [(s, i) for s in splits for i in range(self.state["done"].get(s, 0))]
-        with progress("checking what is packed", len(todo), "images") as bar:
-            for at, (split, i) in enumerate(todo):
-                files = self.source.parts[split]
-                found, _ = _read_and_hash(files, i)
-                if found != digests[at * 32 : (at + 1) * 32]:
-                    raise DataError(
-                        f"{self.source.root}: {files.name(i)} has changed since it was packed: "
-                        f"put it back, or remove {self.out} and pack again"
-                    )
-                bar.advance()
 
     # One split
 
@@ -231,7 +184,7 @@ class _Packer:
         sums = Sums((o.size, o.size, o.channels))
         for i in ids:
             name, label = files.name(i), int(files.labels[i])
-            digest, data = _read_and_hash(files, i)
+            digest, data = read_and_hash(files, i)
             if isinstance(data, str):
                 ready.append(_Done(name, label, digest, refused=data))
                 continue
@@ -348,7 +301,7 @@ class _Packer:
                 "name": self.source.root.name,
                 "files": sum(self.state["done"].values()),
                 "sha256": hashlib.sha256(self._read("digests")).hexdigest(),
-                "archives": self._hash_archives(),
+                "archives": hash_archives(self.source),
             },
             "mean": measured.mean,
             "std": measured.std,
@@ -363,18 +316,6 @@ class _Packer:
         write_json(self.out / "manifest.json", manifest)
         _sweep(self.out)
         return manifest
-
-    def _hash_archives(self) -> dict[str, dict[str, Any]]:
-        """Size and sha256 of each whole archive, to hold against what its publisher says."""
-        parts = self.source.parts.values()
-        roots = {getattr(listing, "root", None) for files in parts for listing in files.listings}
-        archives = sorted(root for root in roots if root is not None and root.is_file())
-        with progress("hashing", len(archives), "archives") as bar:
-            found = {}
-            for path in archives:
-                found[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-                bar.advance()
-        return found
 
     def _read(self, name: str) -> bytes:
         """A file of the work folder as far as it is committed."""

@@ -23,7 +23,9 @@ class PackedJpegs:
     def __init__(self, root: Path, split: str, index: NDArray[np.int64], shape: tuple[int, ...]):
         self.root, self.split, self.index = root, split, index
         self.shape = (len(index), *shape)
-        self._files: dict[Path, int] = {}
+        numbers = np.unique(index[:, 0]).tolist()
+        self._paths = {shard: root / f"{split}-{shard:05d}.tar" for shard in numbers}
+        self._files: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -33,31 +35,34 @@ class PackedJpegs:
         """Shapes: (M,) -> uint8 (M, size, size, C). DataError for what does not decode."""
         out = np.empty((len(ids), *self.shape[1:]), np.uint8)
         colours = "RGB" if self.shape[-1] == 3 else "GRAY"
-        for i, (path, data) in enumerate(self._files_of(ids)):
-            with reading(path):
-                height, width = simplejpeg.decode_jpeg_header(data)[:2]
-                if (height, width) != self.shape[1:3]:
-                    raise DataError(f"{path}: image {ids[i]} is {width}x{height}: pack it again")
-                simplejpeg.decode_jpeg(data, colours, buffer=out[i])
+        side = self.shape[1:3]
+        for at, pixels, (shard, offset, size) in zip(
+            ids.tolist(), out, self.index[ids].tolist(), strict=True
+        ):
+            with reading(self._paths[shard]):
+                data = os.pread(self._descriptor(shard), size, offset)
+                found = simplejpeg.decode_jpeg_header(data)[:2]
+                if found != side:
+                    raise DataError(
+                        f"{self._paths[shard]}: image {at} is {found[1]}x{found[0]}: pack it again"
+                    )
+                simplejpeg.decode_jpeg(data, colours, fastupsample=True, buffer=pixels)
         return out
 
     def files(self) -> Iterator[bytes]:
         """Every JPEG as it lies in the shards, in order."""
-        for _, data in self._files_of(np.arange(len(self))):
-            yield data
+        for shard, offset, size in self.index.tolist():
+            with reading(self._paths[shard]):
+                yield os.pread(self._descriptor(shard), size, offset)
 
-    def _files_of(self, ids: NDArray[np.integer]) -> Iterator[tuple[Path, bytes]]:
-        for shard, offset, size in self.index[ids].tolist():
-            path = self.root / f"{self.split}-{shard:05d}.tar"
-            with reading(path):
-                data = os.pread(self._descriptor(path), size, offset)
-            yield path, data
-
-    def _descriptor(self, path: Path) -> int:
-        with self._lock:
-            if path not in self._files:
-                self._files[path] = os.open(path, os.O_RDONLY)
-            return self._files[path]
+    def _descriptor(self, shard: int) -> int:
+        file = self._files.get(shard)
+        if file is None:
+            with self._lock:
+                file = self._files.get(shard)
+                if file is None:
+                    file = self._files[shard] = os.open(self._paths[shard], os.O_RDONLY)
+        return file
 
     def __del__(self) -> None:
         for file in self._files.values():

@@ -14,7 +14,7 @@ from alexnet.diagnosis.contract import check_contract
 from alexnet.diagnosis.findings import Findings
 from alexnet.diagnosis.signal import Loss, cross_entropy, measure_signals
 from alexnet.diagnosis.trial import find_rates, taken_back, try_steps
-from alexnet.diagnosis.verdict import is_healthy, ranked
+from alexnet.diagnosis.verdict import is_healthy, settled
 from alexnet.errors import UsageError
 
 BATCH = 32  # images of which the network is shown as many at a time
@@ -57,7 +57,7 @@ def diagnose(
             _measure(found, model, optimizer, batches, loss, steps, warmup, began + seconds)
     found.classes = classes or found.classes or int(torch.cat(train.labels).max()) + 1
     found.probe = probe_labels(train, val, found.classes)
-    verdicts = ranked([*data_rules.judge(found), *rules.judge(found)])
+    verdicts = settled([*data_rules.judge(found), *rules.judge(found)])
     layers = [asdict(layer) for layer in found.signals.layers] if found.signals else []
     return {
         "healthy": is_healthy(verdicts),

@@ -205,8 +205,6 @@ def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
             signal, STARVED, "healthy networks measure 1e-4 to 1", where,
         )  # fmt: skip
     yield from dead(s, "at the beginning")
-    if f.after is not None:
-        yield from dead(f.after, "after the trial steps", _names_of_dead(s))
 
 
 def _hidden(s: Signals) -> list[Layer]:
@@ -215,14 +213,10 @@ def _hidden(s: Signals) -> list[Layer]:
     return s.layers[:last]
 
 
-def _names_of_dead(s: Signals) -> set[str]:
-    return {layer.name for layer in s.layers if layer.dead > DEAD}
-
-
-def dead(s: Signals, when: str, known: set[str] | None = None) -> Iterator[Verdict]:
-    """Layers whose units are 0 for every image; those of `known` have been named already."""
+def dead(s: Signals, when: str) -> Iterator[Verdict]:
+    """The first layer whose units are 0 for every image."""
     for layer in s.layers:
-        if layer.dead > DEAD and layer.name not in (known or set()):
+        if layer.dead > DEAD:
             fatal: Severity = "will not learn"
             yield Verdict(
                 "dead-units",
@@ -236,6 +230,15 @@ def dead(s: Signals, when: str, known: set[str] | None = None) -> Iterator[Verdi
             return
 
 
+def _died(f: Findings) -> Layer | None:
+    """The first layer whose units the trial steps switched off."""
+    if f.after is None or f.signals is None:
+        return None
+    before = {layer.name for layer in f.signals.layers if layer.dead > DEAD}
+    layers = (x for x in f.after.layers if x.dead > DEAD and x.name not in before)
+    return next(layers, None)
+
+
 def _rate(f: Findings) -> Iterator[Verdict]:
     t, ln_k = f.trial, math.log(max(f.classes, 2))
     if t is not None and t.losses and f.rate is not None:
@@ -243,6 +246,7 @@ def _rate(f: Findings) -> Iterator[Verdict]:
         update = statistics.median(t.ratios.values()) if t.ratios else 0.0
         limit = f.rates.limit if f.rates else None
         advised = f.rates.best if f.rates and f.rates.best else f.rate / 10
+        died = _died(f)
         if f.rate == 0 or (t.ratios and update == 0):
             yield Verdict(
                 "no-steps", "will not learn",
@@ -251,14 +255,21 @@ def _rate(f: Findings) -> Iterator[Verdict]:
                 "set a learning rate, and look at the gradients above",
                 update, 0, "an update has to move the weights",
             )  # fmt: skip
-        elif not math.isfinite(last) or last > max(first, ln_k) + ROSE * ln_k or update > UPDATE:
-            why = (
-                "the loss is not finite" if not math.isfinite(last)
-                else f"the loss went from {first:.3g} to {last:.3g} in {len(t.losses)} steps"
-            )  # fmt: skip
+        elif (
+            not math.isfinite(last)
+            or last > max(first, ln_k) + ROSE * ln_k
+            or update > UPDATE
+            or died
+        ):
+            why = f"the loss went from {first:.3g} to {last:.3g} in {len(t.losses)} steps"
+            if not math.isfinite(last):
+                why = "the loss is not finite"
+            elif died:
+                why += f", {died.dead:.0%} of the units of {died.name} died"
+            fatal = bool(died) or not math.isfinite(last) or last > 2 * ln_k
             yield Verdict(
                 "rate-too-high",
-                "will not learn" if not math.isfinite(last) or last > 2 * ln_k else "learns badly",
+                "will not learn" if fatal else "learns badly",
                 f"at learning rate {f.rate:g} {why}, and the first update moved the weights by "
                 f"{update:.2g} of their size"
                 + (f"; the loss bursts from {limit:.1g} on" if limit else ""),

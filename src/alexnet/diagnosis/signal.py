@@ -137,7 +137,8 @@ def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor
     if not weights and given is not None and given.is_floating_point() and before > 0:
         again = module.forward(given * NUDGE)
         sizes = _rms(again), _rms(out)
-        if min(sizes) > 0:
+        certain = torch.equal(module.forward(given), output)  # and not by chance, as dropout is
+        if min(sizes) > 0 and certain:
             follows = float(torch.tensor(sizes[0] / sizes[1]).log() / torch.tensor(NUDGE).log())
     return Layer(
         name,

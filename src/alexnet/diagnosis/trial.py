@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from alexnet.diagnosis.signal import Loss, training
 
 RATES = (1e-6, 3.0)  # learning rates that are tried, geometrically
+FELL, ROSE = 0.002, 0.3  # of the first loss: what counts as falling, and as bursting
 BURST = 4.0  # times the lowest loss, beyond which larger rates are not tried
 
 
@@ -112,6 +114,7 @@ def find_rates(
             rate = low * (high / low) ** (i / max(steps - 1, 1))
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            torch.manual_seed(0)  # the same units dropped each time: what changes is the rate
             found = _step(model, optimizer, *batch, loss)
             if not math.isfinite(found) or (losses and found > BURST * max(min(losses), 0.1)):
                 break
@@ -119,10 +122,13 @@ def find_rates(
             losses.append(found)
             if time.monotonic() > until:
                 break
-    # The loss at step i + 1 is what the rate of step i did to it.
+    # The loss at step i + 1 is what the rates up to step i did to it.
     drops = [(losses[i] - losses[i + 1], rates[i]) for i in range(len(losses) - 1)]
-    best = max(drops)[1] if drops and max(drops)[0] > 0.002 * abs(losses[0]) else None
-    rises = [rate for drop, rate in drops if drop < -0.1 * abs(losses[0])]
+    best = max(drops)[1] if drops and max(drops)[0] > FELL * abs(losses[0]) else None
+    lowest = list(accumulate(losses, min))
+    rises = [
+        rates[i] for i in range(len(losses) - 1) if losses[i + 1] > lowest[i] + ROSE * losses[0]
+    ]
     limit = rises[0] if rises else (rates[-1] if len(rates) < steps and rates else None)
     return RateRange(rates, losses, best, limit)
 

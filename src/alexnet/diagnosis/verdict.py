@@ -1,7 +1,7 @@
 """What was found wrong: how bad, by which measurement, why it is likely so, what to change."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Severity = Literal["will not learn", "learns badly", "misleads", "note"]
@@ -30,8 +30,8 @@ CAUSES = (
     "trained-constant",
     "exploding-signal",
     "squashing-layer",
-    "starved-signal",
     "dead-units",
+    "starved-signal",
     "large-initial-loss",
     "vanishing-gradient",
     "not-finite-loss",
@@ -51,6 +51,17 @@ CAUSES = (
     "starved-loader",
     "class-missing",
 )
+
+# What other faults bring about.
+SYMPTOMS = {
+    "dead-units",
+    "starved-signal",
+    "exploding-signal",
+    "large-initial-loss",
+    "vanishing-gradient",
+    "not-finite-loss",
+    "rate-too-high",
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,22 @@ def ranked(verdicts: Iterable[Verdict]) -> list[Verdict]:
     return sorted(
         verdicts, key=lambda v: (SEVERITIES.index(v.severity), CAUSES.index(v.name), v.where)
     )
+
+
+def settled(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Ranked, once what is only a consequence no longer outranks its cause.
+
+    A symptom that keeps the network from learning makes the first fault before it as bad.
+    """
+    found = ranked(verdicts)
+    fatal = [v for v in found if v.severity == "will not learn"]
+    if fatal and all(v.name in SYMPTOMS for v in fatal):
+        first = CAUSES.index(fatal[0].name)
+        before = [v for v in found if v.severity == "learns badly" and CAUSES.index(v.name) < first]
+        if before:
+            cause = min(before, key=lambda v: CAUSES.index(v.name))
+            found[found.index(cause)] = replace(cause, severity="will not learn")
+    return ranked(found)
 
 
 def is_healthy(verdicts: Iterable[Verdict]) -> bool:

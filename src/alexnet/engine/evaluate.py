@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import Slice
-from alexnet.data.loader import read_ahead, read_in_order
+from alexnet.data.loader import Batch, read_ahead, read_in_order
 from alexnet.metrics import Tally
 from alexnet.runtime import autocast
 
@@ -57,7 +57,11 @@ def evaluate(
     model.eval()
     tally = Tally(classes)
     starts = range(0, len(split), max(batch // views, 1))
-    for block in read_ahead(lambda i: read_in_order(split, i, starts.step), starts, workers):
+
+    def read(start: int) -> Batch:
+        return read_in_order(split, start, starts.step)
+
+    for block in read_ahead(read, starts, workers, behind=True):
         labels = block.labels.to(device)
         images = block.images.to(device, non_blocking=True)
         scores, log_p = predict_views(model, images, preprocess, views, precision)

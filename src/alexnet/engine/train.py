@@ -143,7 +143,8 @@ def fit(
 
     device, steps = state.sums.device, range(state.step, total)
     with Signals() as signals, progress("training", total, "steps", state.step, plain=False) as bar:
-        for batch in clock.waiting(feed(read_ahead(read, steps, recipe.workers), device)):
+        ahead = read_ahead(read, steps, recipe.workers, behind=True)
+        for batch in clock.waiting(feed(ahead, device)):
             lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)
             if state.step % per_epoch == 0:
                 state.sums = torch.zeros_like(state.sums)

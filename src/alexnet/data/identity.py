@@ -1,0 +1,76 @@
+"""What a pack was made from: named by a digest, counted, and held against what is there now."""
+
+import hashlib
+import json
+from typing import Any
+
+from alexnet.data.ilsvrc import OFFICIAL
+from alexnet.data.listing import Arranged, Files
+from alexnet.errors import DataError
+from alexnet.files import sha256_of
+from alexnet.terminal import progress
+
+
+def key_of(source: Arranged, options: dict[str, Any]) -> str:
+    """Names one packing: the files by name and size, their labels, and the options."""
+    h = hashlib.sha256(json.dumps([source.kind, source.classes, options]).encode())
+    for split, files in sorted(source.parts.items()):
+        h.update(f"{split}:{len(files)};".encode())
+        h.update(files.labels.tobytes())
+        for i in range(len(files)):
+            listing, at = files.places[i]
+            h.update(f"{files.name(i)}:{files.listings[listing].sizes[at]};".encode())
+    return h.hexdigest()
+
+
+def check_counts(source: Arranged, expect: dict[str, int] | None) -> None:
+    """DataError where the counts are not the official ones, or those that are expected."""
+    wanted = expect if expect is not None else OFFICIAL.get(source.kind, {})
+    for split, count in wanted.items():
+        if split in source.parts and len(source.parts[split]) != count:
+            found = len(source.parts[split])
+            raise DataError(
+                f"{source.root}: {split} has {found:,} images and {count:,} are expected: get the "
+                f"missing ones, or say that it is meant with --expect {split}={found}"
+            )
+
+
+def read_and_hash(files: Files, index: int) -> tuple[bytes, bytes | str]:
+    """The sha256 of a file and its bytes; zeros, and why, where it cannot be read."""
+    try:
+        data = files.read(index)
+    except DataError as error:
+        return bytes(32), str(error)
+    return hashlib.sha256(data).digest(), data
+
+
+def stamps_of(source: Arranged) -> dict[str, list[int]]:
+    """When the files of each split were last changed."""
+    parts = source.parts.items()
+    return {split: [listing.stamp for listing in files.listings] for split, files in parts}
+
+
+def check_unchanged(source: Arranged, done: list[tuple[str, int]], digests: bytes) -> None:
+    """Reads again what is packed already: (split, index) and 32 bytes of sha256 each, in order."""
+    with progress("checking what is packed", len(done), "images") as bar:
+        for at, (split, i) in enumerate(done):
+            files = source.parts[split]
+            if read_and_hash(files, i)[0] != digests[at * 32 : (at + 1) * 32]:
+                raise DataError(
+                    f"{source.root}: {files.name(i)} has changed since it was packed: put it back, "
+                    "or remove what is packed and begin again"
+                )
+            bar.advance()
+
+
+def hash_archives(source: Arranged) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of each whole archive, to hold against what its publisher says."""
+    parts = source.parts.values()
+    roots = {getattr(listing, "root", None) for files in parts for listing in files.listings}
+    archives = sorted(root for root in roots if root is not None and root.is_file())
+    with progress("hashing", len(archives), "archives") as bar:
+        found = {}
+        for path in archives:
+            found[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            bar.advance()
+    return found
