@@ -12,6 +12,8 @@ from alexnet.diagnosis.verdict import Verdict
 ORDER = 0.7  # entropy of a batch's labels beside that of shuffled batches
 BIG = 20.0  # standard deviation of the inputs: ten times what weights are drawn for
 SMALL = 0.02
+WILD = 2.0  # first loss in ln K
+NO_GAIN = 0.99  # loss after the trial steps beside the first
 FEW_SE = 2.0  # standard errors above chance under which a probe has found nothing
 MANY_SE = 4.0
 APART = 0.5  # standard deviations between the means of two splits
@@ -116,7 +118,8 @@ def _pixels(f: Findings) -> Iterator[Verdict]:
         what = "0 to 255" if std > BIG else "divided twice"
         yield Verdict(
             "input-scale",
-            "learns badly",
+            # The paper's own inputs are not divided: its weights are drawn for them.
+            "learns badly" if _suffers(f) else "note",
             f"the inputs have a standard deviation of {std:.3g} (largest {t.largest:.3g})",
             f"pixels that were not normalised as the initial weights expect ({what})",
             f"subtract the mean ({', '.join(f'{m:.3g}' for m in t.mean.tolist())}) and divide by "
@@ -124,6 +127,16 @@ def _pixels(f: Findings) -> Iterator[Verdict]:
             std, BIG if std > BIG else SMALL,
             "initial weights are drawn for inputs of a deviation near 1",
         )  # fmt: skip
+
+
+def _suffers(f: Findings) -> bool:
+    """Whether the network is ill at ease from the start, or its first steps go wrong."""
+    if f.signals is None or f.signals.loss > WILD * math.log(max(f.classes, 2)):
+        return True
+    if f.trial is None or not f.trial.losses:
+        return False
+    last = f.trial.losses[-4:]
+    return not math.isfinite(sum(last)) or sum(last) / len(last) > NO_GAIN * f.trial.losses[0]
 
 
 def _probe(f: Findings) -> Iterator[Verdict]:

@@ -1,0 +1,138 @@
+"""The input bench: that its ways really read the same images, and that it says so."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import alexnet
+from alexnet import show
+from alexnet.benches import input as bench
+from alexnet.benches.rounds import peak_bytes, take_turns
+from alexnet.cli import main
+from alexnet.data.loader import Batch, feed, read_ahead
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bench.make_photos(tmp_path_factory.mktemp("photos") / "set", 12)
+
+
+def test_made_photos_are_as_said(photos: Path) -> None:
+    files = sorted(photos.rglob("*.jpg"))
+    assert len(files) == 12
+    sizes = {Image.open(file).size for file in files}
+    assert sizes == {(256, 256)}
+
+
+def test_bench_input(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "input", "--data", str(photos), "--batches", "2", "--rounds", "1"]
+    words += ["--batch-size", "4", "--model", "cuda-convnet-18"]
+    assert main([*words, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capfd.readouterr().out)
+    names = [row["name"] for row in found["rows"]]
+    assert names[0] == bench.REFERENCE
+    assert {"ours, jpeg, to uint8", "ours, raw, to float", "copy of the float batches"} < set(names)
+    by_name = {row["name"]: row for row in found["rows"]}
+    assert by_name[bench.REFERENCE]["ratio"] == 1
+    for row in found["rows"]:
+        assert row["ratio"] == pytest.approx(
+            row["images_per_s"] / by_name[bench.REFERENCE]["images_per_s"], abs=0.02
+        )
+        assert row["range"][0] <= row["images_per_s"] <= row["range"][1]
+    assert found["waits"].keys() == {"jpeg", "raw"}
+    assert all(0 <= wait["share"] <= 1 for wait in found["waits"].values())
+    assert found["images"] == 12
+    show.bench(found)
+    assert "waiting for data" in capfd.readouterr().out
+
+
+def test_all_ways_end_in_the_same_pixels(photos: Path, tmp_path: Path) -> None:
+    """uint8 of the reference and of ours, the order aside."""
+    recipe = bench.Recipe(size=256, crop=224, batch_size=12, model="alexnet-2014")
+    options = bench.Options(encoding="jpeg")
+    bench.pack(bench.arrange(photos), tmp_path / "jpeg", options, expect=None, workers=1)
+    dataset = bench.open_dataset(recipe, tmp_path / "jpeg")
+    files = bench._unpack(dataset, tmp_path / "files")
+    theirs = np.stack([bench._Photos(files, False, recipe)[i].numpy() for i in range(12)])
+    part = dataset.source.load(dataset.source.parts[0])
+    ours = part.images.read(np.arange(12))
+    difference = theirs.astype(int) - ours
+    assert np.sqrt((difference**2).mean()) < 8  # colour planes are enlarged the quick way
+    assert abs(difference.mean()) < 0.5
+    one = bench._Photos(files, True, recipe)[0]
+    assert (one.shape, one.dtype) == ((3, 224, 224), torch.float32)
+
+
+@pytest.mark.parametrize(
+    "words", [["--rounds", "0"], ["--model", "alexnet-2013"], ["--data", "nowhere"]]
+)
+def test_bad_options(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "input", *words]) == 2
+    assert len(capfd.readouterr().err.strip().splitlines()) == 1
+
+
+def test_turns() -> None:
+    calls: list[str] = []
+
+    def way(name: str, seconds: float) -> Any:
+        def run() -> int:
+            calls.append(name)
+            time.sleep(seconds)
+            return 10
+
+        return run
+
+    found = take_turns({"slow": way("slow", 0.02), "quick": way("quick", 0.001)}, 3, "test")
+    assert calls == ["quick", "slow", "slow", "quick", "quick", "slow", "slow", "quick"]
+    assert found["quick"].images_per_s > found["slow"].images_per_s
+    assert found["slow"].low <= found["slow"].images_per_s <= found["slow"].high <= 500
+
+
+def test_peak_memory_is_what_was_held_for_a_while() -> None:
+    def hold() -> None:
+        block = np.ones(40 << 20, np.uint8)
+        time.sleep(0.05)
+        del block
+
+    found = peak_bytes(hold)
+    if found is None:
+        pytest.skip("this system does not say how much memory a process holds")
+    assert found > 30 << 20
+
+
+def test_feed_on_a_cpu_changes_nothing() -> None:
+    ids = np.arange(2)
+    batches = [Batch(i, 0, ids, torch.zeros(2), torch.zeros(2)) for i in range(3)]
+    assert list(feed(batches, torch.device("cpu"))) == batches
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_feed_on_a_gpu_copies_in_order() -> None:
+    device = torch.device("cuda")
+    made = [
+        Batch(i, 0, np.arange(4), torch.full((4, 64, 64, 3), i), torch.full((4,), i)).pinned()
+        for i in range(20)
+    ]
+    for i, batch in enumerate(feed(iter(made), device)):
+        assert batch.images.device.type == "cuda"
+        torch._foreach_add_([batch.images.float()] * 50, 1.0)  # work that lasts
+        assert int(batch.images.sum()) == i * 4 * 64 * 64 * 3
+        assert batch.labels.tolist() == [i] * 4
+
+
+def test_readers_that_step_back_give_the_same() -> None:
+    assert list(read_ahead(lambda i: i * i, range(20), 2, behind=True)) == [
+        i * i for i in range(20)
+    ]
+
+
+def test_bench_is_a_function(photos: Path) -> None:
+    found = alexnet.bench("input", data=photos, batches=1, rounds=1, batch_size=2)
+    assert found["waits"] == {}
+    assert "environment" in found
