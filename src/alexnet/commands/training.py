@@ -16,7 +16,8 @@ from alexnet.data.loader import steps_per_epoch
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net
-from alexnet.engine.train import Doctor, fit
+from alexnet.engine.record import Doctor
+from alexnet.engine.train import fit
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import read_json, sha256_of, write_json
 from alexnet.models.layers import BatchNorm

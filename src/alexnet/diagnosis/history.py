@@ -106,7 +106,7 @@ def _jumped(events: Sequence[Event]) -> Iterator[Verdict]:
     before: Event | None = None
     resumed = False
     for e in events:
-        resumed = resumed or e["event"] == "resume"
+        resumed = resumed or e["event"] == "resume" or e.get("resumed", False)
         if e["event"] != "train" or not e.get("lr"):
             continue
         if resumed and before is not None and e["lr"] > JUMP * before["lr"]:

@@ -30,6 +30,7 @@ class Sentinel:
     def __init__(self, model: nn.Module, classes: int, every: int = LOOK) -> None:
         self.model, self.classes, self.every = model, classes, every
         self.events: list[dict[str, Any]] = []
+        self.resumed = False
         self.known: set[tuple[str, str]] = set()
         self.found: list[Verdict] = []
 
@@ -63,6 +64,12 @@ class Sentinel:
         if event["event"] == "doctor":  # said before a restart
             self.known.add((event["name"], event["where"]))
             return []
+        if event["event"] == "resume":
+            self.resumed = True
+        if event["event"] not in ("train", "val"):
+            return []
+        if self.resumed:
+            event, self.resumed = {**event, "resumed": True}, False
         self.events = [*self.events[-KEPT:], event]
         return self._new(ranked(judge_history(self.events, self.classes)))
 

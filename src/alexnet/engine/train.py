@@ -4,9 +4,9 @@ import math
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +18,10 @@ from alexnet.data.dataset import Dataset
 from alexnet.data.loader import Batch, feed, read_ahead, read_batch, steps_per_epoch
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
-from alexnet.diagnosis.verdict import Verdict
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, load_weights, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors, set_rate
+from alexnet.engine.record import Doctor, Record
 from alexnet.engine.schedule import Watch, learning_rate
 from alexnet.errors import Diverged, Interrupted
 from alexnet.metrics import topk_hits
@@ -30,9 +30,7 @@ from alexnet.recipe import Recipe
 from alexnet.runtime import Signals, autocast, pick_device
 from alexnet.store.checkpoint import Checkpoint, save_checkpoint
 from alexnet.store.rundir import RunDir
-from alexnet.terminal import duration, percent, progress, say
-
-Doctor = Literal["stop", "say", "off"]  # what is done when the sentinel finds something
+from alexnet.terminal import progress, say
 
 
 @dataclass
@@ -90,24 +88,9 @@ def fit(
     clock = _Clock(state, total, recipe.batch_size)
     loss = torch.tensor(0.0)
 
-    sentinel, fatal = Sentinel(model, len(dataset.classes)), list[Verdict]()
-    for event in run.events() if start is not None else ():
-        sentinel.note(event)
-
-    def log(event: str, figures: dict[str, Any]) -> None:
-        line = {"event": event, "step": state.step, "epoch": state.step / per_epoch, **figures}
-        run.log(line)
-        say(describe_event(line))
-        if board is not None:
-            board.add(line)
-        if event != "doctor" and doctor != "off":
-            heed(sentinel.note(line))
-
-    def heed(verdicts: list[Verdict]) -> None:
-        for v in verdicts:
-            told = {k: getattr(v, k) for k in ("name", "severity", "where", "evidence", "advice")}
-            log("doctor", told)
-        fatal.extend(v for v in verdicts if v.severity == "will not learn" and doctor == "stop")
+    record = Record(run, board, per_epoch, Sentinel(model, len(dataset.classes)), doctor)
+    if start is not None:
+        record.read_back()
 
     def diverged(loss: float, batch: Batch | None = None) -> Diverged:
         x = None
@@ -148,11 +131,10 @@ def fit(
             lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)
             if state.step % per_epoch == 0:
                 state.sums = torch.zeros_like(state.sums)
-            with sentinel.look(state.step) if doctor != "off" else nullcontext():
+            with record.look(state.step):
                 loss = train_step(model, optimizer, batch, lr, recipe, preprocess, state.sums)
             state.step += 1
             bar.advance()
-            heed(sentinel.found)
 
             validate = state.step % eval_steps == 0 or state.step == total
             save_now = recipe.save_every and state.step % recipe.save_every == 0
@@ -160,7 +142,7 @@ def fit(
                 if not loss.isfinite():
                     raise diverged(loss.item(), batch)
                 figures = {"loss": loss.item(), **_means(state.sums, len(dataset.classes))}
-                log("train", {**figures, "lr": lr, **clock.read(state.step)})
+                record.add("train", state.step, {**figures, "lr": lr, **clock.read(state.step)})
             if validate:
                 with clock.paused():
                     tally = evaluate(
@@ -173,23 +155,24 @@ def fit(
                         workers=recipe.workers,
                     )
                     found = tally.figures()
-                    log("val", found)
+                    record.add("val", state.step, found)
                     best, state.finished = state.watch.update(
                         found["top1"], found["loss"], state.step, recipe
                     )
                     if state.step == total:
                         state.finished = state.finished or "all steps are done"
                     save(best)
-            elif signals.received or fatal or save_now:
+            elif signals.received or record.fatal or save_now:
                 with clock.paused():
                     save()
             if state.finished:
                 break
             again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
-            if fatal:
+            if record.fatal:
+                v = record.fatal
                 raise Diverged(
-                    f"stopped at step {state.step:,}: {fatal[0].name}: {fatal[0].evidence}; "
-                    f"{fatal[0].advice}; to go on all the same: {again} --doctor say"
+                    f"stopped at step {state.step:,}: {v.name}: {v.evidence}; {v.advice}; "
+                    f"to go on all the same: {again} --doctor say"
                 )
             if signals.received:
                 say(f"saved at step {state.step:,} of {total:,}")
@@ -232,26 +215,6 @@ def train_step(
         hits = [topk_hits(logits, labels, k)[:, 2].sum() for k in (1, 5)]
         sums += torch.stack([loss.new_tensor(n), loss.detach() * n, *hits]).double()
     return loss.detach()
-
-
-def describe_event(line: dict[str, Any]) -> str:
-    """One line of the log for people."""
-    if line["event"] == "doctor":
-        where = f" ({line['where']})" if line["where"] else ""
-        return f"doctor: {line['name']}{where}: {line['evidence']}; {line['advice']}"
-    at = f"step {line['step']:>6,}  epoch {line['epoch']:6.2f}"
-    top5 = "" if line["top5"] is None else f"  top-5 {percent(line['top5'])}"
-    if line["event"] == "val":
-        low, high = line["top1_ci95"]
-        return (
-            f"{at}  validation: loss {line['loss']:.4f}  top-1 {percent(line['top1'])} "
-            f"[{percent(low)}, {percent(high)}]{top5}  n {line['n']:,}"
-        )
-    return (
-        f"{at}  loss {line['loss']:.4f}  mean {line['loss_mean']:.4f}  "
-        f"top-1 {percent(line['top1'])}{top5}  lr {line['lr']:.2e}  "
-        f"{line['images_per_s']:,.0f} images/s  {duration(line['eta_s'])} left"
-    )
 
 
 def _begin(

@@ -1,0 +1,77 @@
+"""Where a training's figures go: metrics.jsonl, people, TensorBoard, and the sentinel."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from alexnet.diagnosis.sentinel import Sentinel
+from alexnet.diagnosis.verdict import Verdict
+from alexnet.store.rundir import RunDir
+from alexnet.terminal import duration, percent, say
+
+Doctor = Literal["stop", "say", "off"]  # what is done when the sentinel finds something
+
+
+class Record:
+    """Takes each line of figures, and lets the sentinel read along.
+
+    `fatal` is what it found that keeps the run from learning, where the doctor is to stop it.
+    """
+
+    def __init__(
+        self, run: RunDir, board: Any, per_epoch: int, sentinel: Sentinel, doctor: Doctor
+    ) -> None:
+        self._run, self._board, self._per_epoch = run, board, per_epoch
+        self._sentinel, self._doctor = sentinel, doctor
+        self.fatal: Verdict | None = None
+
+    def read_back(self) -> None:
+        """Lets the sentinel know what was before a restart."""
+        for event in self._run.events():
+            self._sentinel.note(event)
+
+    def add(self, event: str, step: int, figures: dict[str, Any]) -> None:
+        line = {"event": event, "step": step, "epoch": step / self._per_epoch, **figures}
+        self._run.log(line)
+        say(describe_event(line))
+        if self._board is not None:
+            self._board.add(line)
+        if event != "doctor" and self._doctor != "off":
+            self._heed(self._sentinel.note(line), step)
+
+    @contextmanager
+    def look(self, step: int) -> Iterator[None]:
+        """The sentinel's look at the training step inside."""
+        if self._doctor == "off":
+            yield
+            return
+        with self._sentinel.look(step):
+            yield
+        self._heed(self._sentinel.found, step + 1)
+
+    def _heed(self, verdicts: list[Verdict], step: int) -> None:
+        for v in verdicts:
+            told = {k: getattr(v, k) for k in ("name", "severity", "where", "evidence", "advice")}
+            self.add("doctor", step, told)
+            if v.severity == "will not learn" and self._doctor == "stop":
+                self.fatal = self.fatal or v
+
+
+def describe_event(line: dict[str, Any]) -> str:
+    """One line of the log for people."""
+    if line["event"] == "doctor":
+        where = f" ({line['where']})" if line["where"] else ""
+        return f"doctor: {line['name']}{where}: {line['evidence']}; {line['advice']}"
+    at = f"step {line['step']:>6,}  epoch {line['epoch']:6.2f}"
+    top5 = "" if line["top5"] is None else f"  top-5 {percent(line['top5'])}"
+    if line["event"] == "val":
+        low, high = line["top1_ci95"]
+        return (
+            f"{at}  validation: loss {line['loss']:.4f}  top-1 {percent(line['top1'])} "
+            f"[{percent(low)}, {percent(high)}]{top5}  n {line['n']:,}"
+        )
+    return (
+        f"{at}  loss {line['loss']:.4f}  mean {line['loss_mean']:.4f}  "
+        f"top-1 {percent(line['top1'])}{top5}  lr {line['lr']:.2e}  "
+        f"{line['images_per_s']:,.0f} images/s  {duration(line['eta_s'])} left"
+    )
