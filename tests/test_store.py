@@ -20,6 +20,7 @@ from alexnet import files
 from alexnet.errors import AlexNetError, CheckpointError, UsageError
 from alexnet.files import DirLock, read_json, sha256_of, write_atomic, write_json
 from alexnet.store import checkpoint
+from alexnet.store.board import Board
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, load_latest
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
 
@@ -471,3 +472,28 @@ def test_full_disk_while_logging(tmp_path: Path) -> None:
     run.log({"event": "train"})
     run.close()
     assert json.loads((run.path / "metrics.jsonl").read_text()) == {"event": "train"}
+
+
+def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
+    """By its own reader; what a restart takes back is gone there too."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train = {"event": "train", "loss": 1.0, "loss_mean": 1.5, "top1": 0.5, "top5": None, "lr": 0.1}
+    val = {"event": "val", "loss": 2.0, "top1": 0.25, "top1_ci95": [0.2, 0.3], "top5": None}
+    said = {"event": "doctor", "name": "dead-units", "where": "relu1", "severity": "will not learn"}
+    for start, steps in ((0, (1, 2, 3)), (2, (3,))):
+        board = Board(tmp_path, start)
+        for step in steps:
+            for line in (train, val, said | {"evidence": "all are 0", "advice": "lower it"}):
+                board.add({**line, "step": step, "images_per_s": 10.0 * step})
+        board.close()
+    found = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    tags = found.Tags()
+    assert {"train/loss", "train/acc1", "train/lr", "val/acc1", "val/acc1_ci95_low"} <= {
+        *tags["scalars"]
+    }
+    assert "train/acc5" not in tags["scalars"]
+    assert [e.step for e in found.Scalars("train/loss")] == [1, 2, 3]
+    assert [e.value for e in found.Scalars("train/images_per_sec")] == [10, 20, 30]
+    (last, *_) = found.Tensors("doctor/text_summary")[::-1]
+    assert b"dead-units" in last.tensor_proto.string_val[0]

@@ -33,6 +33,9 @@ class Board:
 
     def add(self, line: dict[str, Any]) -> None:
         """One event of metrics.jsonl; figures that are None are left out."""
+        if line["event"] == "doctor":
+            said = f"**{line['name']}** {line['where']}: {line['evidence']}; {line['advice']}"
+            self._writer.add_text("doctor", said, line["step"])
         for key, tag in _TAGS.get(line["event"], {}).items():
             if line.get(key) is not None:
                 self._writer.add_scalar(tag, line[key], line["step"])
