@@ -18,6 +18,7 @@ th, td { text-align: right; padding: .15rem .8rem } th { border-bottom: 2px soli
 th:first-child, td:first-child { text-align: left }
 img { max-width: 100% }
 """
+LAYER_HEADS = ("layer", "kind", "output", "size", "image matters", "dead", "gradient")
 _CLASSES = {"will not learn": "bad", "learns badly": "bad", "misleads": "mild", "note": ""}
 
 
@@ -59,22 +60,26 @@ def _picture(title: str, path: Path) -> str:
     return f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{data}">'
 
 
-def _layers(layers: Sequence[dict[str, Any]]) -> str:
-    heads = ("layer", "kind", "output", "size (rms)", "image matters", "dead units", "gradient")
-    rows = [
+def layer_rows(layers: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """What `doctor` found of each layer, in words under LAYER_HEADS."""
+    return [
         (
             layer["name"],
             layer["kind"],
             "x".join(map(str, layer["shape"])),
             f"{layer['rms']:.3g}",
-            f"{layer['signal']:.2g}",
+            f"{layer['signal']:.1e}",
             f"{layer['dead']:.0%}",
             f"{layer['gradient']:.1e}",
         )
         for layer in layers
     ]
-    head = "".join(f"<th>{name}</th>" for name in heads)
+
+
+def _layers(layers: Sequence[dict[str, Any]]) -> str:
+    head = "".join(f"<th>{name}</th>" for name in LAYER_HEADS)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in layer_rows(layers)
     )
     return f"<table><tr>{head}</tr>{body}</table>"

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from alexnet.pages import LAYER_HEADS, layer_rows
 from alexnet.terminal import bars, duration, percent, table
 
 
@@ -16,21 +17,8 @@ def train(r: dict[str, Any]) -> None:
 
 
 def doctor(r: dict[str, Any]) -> None:
-    layers = [
-        (
-            row["name"],
-            row["kind"],
-            "x".join(map(str, row["shape"])),
-            f"{row['rms']:.3g}",
-            f"{row['signal']:.1e}",
-            f"{row['dead']:.0%}",
-            f"{row['gradient']:.1e}",
-        )
-        for row in r.get("layers", ())
-    ]
-    if layers:
-        heads = ("layer", "kind", "output", "size", "image matters", "dead", "gradient")
-        print(table(heads, layers))
+    if r.get("layers"):
+        print(table(LAYER_HEADS, layer_rows(r["layers"])))
         print()
     for v in r["verdicts"]:
         where = f" ({v['where']})" if v["where"] else ""
