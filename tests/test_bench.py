@@ -13,9 +13,11 @@ from PIL import Image
 import alexnet
 from alexnet import show
 from alexnet.benches import input as bench
+from alexnet.benches import train
 from alexnet.benches.rounds import peak_bytes, take_turns
 from alexnet.cli import main
 from alexnet.data.loader import Batch, feed, read_ahead
+from alexnet.models.norm import ResponseNormLayer
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +138,42 @@ def test_bench_is_a_function(photos: Path) -> None:
     found = alexnet.bench("input", data=photos, batches=1, rounds=1, batch_size=2)
     assert found["waits"] == {}
     assert "environment" in found
+
+
+def test_bench_train(capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "train", "--model", "cuda-convnet-11", "--batch-size", "4", "--rounds", "1"]
+    assert main([*words, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capfd.readouterr().out)
+    names = [row["name"] for row in found["rows"]]
+    assert names == [train.REFERENCE, "ours, fp32", "ours, bf16"]
+    assert found["rows"][0]["ratio"] == 1
+    assert all(0 < row["share"] < 2 for row in found["rows"])
+    parts = {part["part"]: part for part in found["parts"]}
+    assert {"conv1", "norm1", "pool1", "optimiser"} <= parts.keys()
+    assert all(part["forward"] > 0 for part in parts.values())
+    assert all(part["backward"] >= 0 for part in parts.values())
+    show.bench(found)
+    assert "GFLOP an image" in capfd.readouterr().out
+
+
+def test_operations_are_counted() -> None:
+    """alexnet-2014 by hand: forward and two backward products, but for conv1's input."""
+    macs = {
+        "conv1": 64 * 55 * 55 * 3 * 121,
+        "rest": 192 * 27 * 27 * 64 * 25
+        + 13 * 13 * 9 * (384 * 192 + 256 * 384 + 256 * 256)
+        + 9216 * 4096 + 4096 * 4096 + 4096 * 1000,
+    }  # fmt: skip
+    assert train.operations("alexnet-2014", 1000) == 4 * macs["conv1"] + 6 * macs["rest"]
+
+
+def test_their_norm_is_ours_in_other_words() -> None:
+    x = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0)) * 5
+    for constants in (
+        {"n": 5, "alpha": 0.1, "k": 2.0},
+        {"n": 3, "alpha": 0.1, "k": 1.0, "divide": True},
+        {"n": 3, "alpha": 0.1, "k": 1.0, "window": "map"},
+        {"n": 3, "alpha": 0.1, "k": 1.0, "window": "map", "divide": True},
+    ):
+        ours = ResponseNormLayer(**constants)(x)
+        torch.testing.assert_close(train._TheirNorm(constants)(x), ours, rtol=1e-5, atol=1e-6)

@@ -171,9 +171,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     _add_reading(sub)
 
     sub = verb("bench", _bench, show.bench, "Measure throughput beside a reference.")
-    sub.add_argument("what", choices=("input",), nargs="?", default="input")
+    sub.add_argument("what", choices=("input", "train"), nargs="?", default="input")
     sub.add_argument("--data", metavar="DIR", help="class-folder tree (default: photos are made)")
-    sub.add_argument("--model", help="also: how long its training steps wait for data")
+    sub.add_argument(
+        "--model", help="to train; of input: how long its training steps wait for data"
+    )
     for name, value in (("batches", 8), ("rounds", 5), ("batch-size", 128)):
         sub.add_argument(f"--{name}", type=int, default=value, metavar="INT",
                          help=f"default: {value}")  # fmt: skip

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.benches.input import bench_input
+from alexnet.benches.train import bench_train
 from alexnet.errors import UsageError
 from alexnet.models.zoo import find_model
 from alexnet.runtime import environment
@@ -18,17 +19,25 @@ def bench(
     batch_size: int = 128,
     model: str | None = None,
 ) -> dict[str, Any]:
-    """Measures the input pipeline, interleaved with the reference in one run.
+    """Measures reading (`input`) or training steps (`train`), in turns with a named reference.
 
-    Returns `rows` (name, images_per_s, its range, ratio to the reference), with `model` the
-    shares of its training steps that wait for data, and `environment`.
+    Returns `rows` (name, images_per_s, its range, ratio to the reference) and `environment`; of
+    input with `model` also the shares of its training steps that wait for data; of train the
+    machine's own limits, the share of them that is reached, and the seconds of each part.
     """
-    if what != "input":
-        raise UsageError(f"cannot bench {what!r}: there is input")
+    if what not in ("input", "train"):
+        raise UsageError(f"cannot bench {what!r}: there are input and train")
     if min(batches, rounds, batch_size) < 1:
         raise UsageError(f"batches {batches}, rounds {rounds}, batch_size {batch_size}: 1 or more")
-    folder = Path(data).expanduser() if data is not None else None
     if model is not None:
         find_model(model)
-    found = bench_input(folder, batches=batches, rounds=rounds, batch_size=batch_size, model=model)
+    if what == "train":
+        if data is not None:
+            raise UsageError("bench train makes its own images: leave --data out")
+        found = bench_train(model or "alexnet-2014", batch_size=batch_size, rounds=rounds)
+    else:
+        folder = Path(data).expanduser() if data is not None else None
+        found = bench_input(
+            folder, batches=batches, rounds=rounds, batch_size=batch_size, model=model
+        )
     return {**found, "environment": environment()}

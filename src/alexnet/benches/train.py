@@ -1,0 +1,223 @@
+"""Training steps beside plain PyTorch's, beside the machine's own limit, and part by part."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet.benches.rounds import Timed, take_turns
+from alexnet.engine.network import build_net
+from alexnet.engine.optim import build_optimizer
+from alexnet.models.net import Net, summarize
+from alexnet.models.norm import ResponseNormLayer
+from alexnet.models.zoo import find_model
+from alexnet.recipe import Recipe
+from alexnet.runtime import autocast, pick_device
+
+REFERENCE = "plain PyTorch: eager, fp32, contiguous, its own response norm, SGD one by one"
+SQUARE = {"cpu": 2048, "cuda": 8192}  # sides of the matrices that the limit is measured with
+
+Step = Callable[[], int]
+
+
+def bench_train(
+    model: str, *, batch_size: int = 128, rounds: int = 3, classes: int = 1000
+) -> dict[str, Any]:
+    """`rows`: name, images_per_s, its range, ratio, extra_bytes, share of the machine's matrix
+    multiply in the same precision; `parts`: seconds of one step of ours, forward and backward.
+
+    On images of noise, made once: reading them is `bench input`.
+    """
+    device = pick_device()
+    preset = find_model(model)
+    size, channels = preset.size, preset.channels
+    recipe = Recipe(model=model, batch_size=batch_size, size=size, crop=size, channels=channels)
+    x = torch.randn(batch_size, channels, size, size, device=device)
+    y = torch.randint(0, classes, (batch_size,), device=device)
+    recipes = {
+        "ours, fp32": recipe.replace(precision="fp32", channels_last=True),
+        "ours, bf16": recipe.replace(precision="bf16", channels_last=True),
+    }
+    ways: dict[str, Step] = {REFERENCE: _plain_step(recipe, x, y, classes)}
+    for name, one in recipes.items():
+        ways[name] = _our_step(one, x, y, classes)
+    limits = {kind: _limit(kind, device) for kind in (torch.float32, torch.bfloat16)}
+    found = take_turns(ways, rounds, f"training {model}")
+    flops = operations(model, classes)
+    rows = []
+    for name, timed in found.items():
+        kind = torch.bfloat16 if "bf16" in name else torch.float32
+        rows.append(_row(name, timed, found[REFERENCE], flops / limits[kind]))
+    return {
+        "model": model,
+        "batch_size": batch_size,
+        "rounds": rounds,
+        "flops": flops,
+        "limits": {str(kind).removeprefix("torch."): limit for kind, limit in limits.items()},
+        "rows": rows,
+        "parts": _parts(recipes["ours, bf16"], x, y, classes),
+    }
+
+
+def operations(model: str, classes: int) -> int:
+    """Additions and multiplications of a training step, an image: the products alone, without the
+    gradient of the images, which nobody needs."""
+    preset = find_model(model)
+    layers = summarize(preset.spec(classes), (preset.channels, preset.size, preset.size))
+    return 6 * sum(row.macs for row in layers) - 2 * layers[0].macs
+
+
+def _row(name: str, timed: Timed, reference: Timed, seconds: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "images_per_s": round(timed.images_per_s, 1),
+        "range": [round(timed.low, 1), round(timed.high, 1)],
+        "ratio": round(timed.images_per_s / reference.images_per_s, 2),
+        "extra_bytes": timed.peak_bytes,
+        "share": round(timed.images_per_s * seconds, 3),
+    }
+
+
+def _plain_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Step:
+    net = build_net(recipe.replace(precision="fp32", channels_last=False), classes).to(x.device)
+    for module in list(net.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, ResponseNormLayer):
+                setattr(module, name, _TheirNorm(child.constants))
+    optimizer = torch.optim.SGD(
+        net.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, foreach=False, fused=False
+    )
+
+    def step() -> int:
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(net(x), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        _settle(x)
+        return len(x)
+
+    return step
+
+
+class _TheirNorm(nn.Module):
+    """torch's own norm with the same window; it knows no towers."""
+
+    def __init__(self, constants: dict[str, Any]) -> None:
+        super().__init__()
+        c = {"n": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0, "divide": False} | constants
+        self.inside = c.get("window") == "map"
+        self.c = c
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, alpha = self.c["n"], self.c["alpha"]
+        if self.inside:
+            squares = F.avg_pool2d(x * x, n, 1, n // 2) * (1 if self.c["divide"] else n * n)
+            return x / (self.c["k"] + alpha * squares) ** self.c["beta"]  # type: ignore[no-any-return]
+        times = 1 if self.c["divide"] else n
+        return F.local_response_norm(x, n, alpha * times, self.c["beta"], self.c["k"])
+
+
+def _our_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Step:
+    net = build_net(recipe, classes).to(x.device)
+    optimizer = build_optimizer(net, recipe)
+    x = x.contiguous(memory_format=torch.channels_last)
+
+    def step() -> int:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(x.device, recipe.precision):
+            logits = net(x)
+        F.cross_entropy(logits, y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        _settle(x)
+        return len(x)
+
+    return step
+
+
+def _settle(x: Tensor) -> None:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+
+
+def _limit(kind: torch.dtype, device: torch.device) -> float:
+    """The most operations a second that a square matrix multiply reaches here."""
+    side = SQUARE[device.type]
+    a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+    best = 0.0
+    for _ in range(8):
+        began = time.perf_counter()
+        for _ in range(4):
+            a @ b
+        _settle(a)
+        best = max(best, 4 * 2 * side**3 / (time.perf_counter() - began))
+    return best
+
+
+def _parts(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> list[dict[str, Any]]:
+    """Seconds of each part in the second of two steps: forward, backward, and the optimiser."""
+    net = build_net(recipe, classes).to(x.device)
+    optimizer = build_optimizer(net, recipe)
+    x = x.contiguous(memory_format=torch.channels_last)
+    seconds: dict[str, dict[str, float]] = {}
+    for _ in range(2):
+        seconds = {name: {"forward": 0.0, "backward": 0.0} for name in net.parts}
+        optimizer.zero_grad(set_to_none=True)
+        with _timed(net, seconds, x), autocast(x.device, recipe.precision):
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()  # type: ignore[no-untyped-call]
+        _settle(x)
+        began = time.perf_counter()
+        optimizer.step()
+        _settle(x)
+        seconds["optimiser"] = {"forward": time.perf_counter() - began, "backward": 0.0}
+    return [
+        {"part": name, **{key: round(value, 5) for key, value in found.items()}}
+        for name, found in seconds.items()
+    ]
+
+
+@contextmanager
+def _timed(net: Net, seconds: dict[str, dict[str, float]], x: Tensor) -> Iterator[None]:
+    """Times each part: forward around the call; backward from when the gradient of its output is
+    there to when that of its input is."""
+    clock = {"at": 0.0}
+    handles = []
+
+    def arrive(name: str, before: str | None) -> Callable[[Tensor], None]:
+        def note(gradient: Tensor) -> None:
+            _settle(x)
+            now = time.perf_counter()
+            if before is not None:
+                seconds[before]["backward"] = now - clock["at"]
+            clock["at"] = now
+
+        return note
+
+    names = list(net.parts)
+    for i, name in enumerate(names):
+        after = names[i + 1] if i + 1 < len(names) else None
+
+        def start(*_: Any, name: str = name) -> None:
+            _settle(x)
+            seconds[name]["forward"] = -time.perf_counter()
+
+        def stop(_m: Any, _i: Any, out: Tensor, name: str = name, after: Any = after) -> None:
+            _settle(x)
+            seconds[name]["forward"] += time.perf_counter()
+            if out.requires_grad:
+                out.register_hook(arrive(name, after))  # type: ignore[no-untyped-call]
+
+        handles += [
+            net.part(name).register_forward_pre_hook(start),
+            net.part(name).register_forward_hook(stop),
+        ]
+    try:
+        yield
+        _settle(x)
+        seconds[names[0]]["backward"] = time.perf_counter() - clock["at"]
+    finally:
+        for handle in handles:
+            handle.remove()
