@@ -28,8 +28,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_made_photos_are_as_said(photos: Path) -> None:
     files = sorted(photos.rglob("*.jpg"))
     assert len(files) == 12
-    sizes = {Image.open(file).size for file in files}
-    assert sizes == {(256, 256)}
+    for file in files:
+        with Image.open(file) as image:
+            assert image.size == (256, 256)
 
 
 def test_bench_input(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:

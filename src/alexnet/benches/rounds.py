@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from alexnet.memory import give_back
 from alexnet.terminal import progress
 
 SAMPLE_S = 0.002  # between two looks at the memory
@@ -52,6 +53,7 @@ def take_turns(ways: Mapping[str, Callable[[], int]], rounds: int, what: str) ->
 
 def peak_bytes(run: Callable[[], object]) -> int | None:
     """The most memory that `run` held beyond what there was before, looked at from a thread."""
+    give_back()
     before = _own_bytes()
     if before is None:
         run()
