@@ -223,8 +223,9 @@ def test_what_a_layer_does() -> None:
     assert layers["1"].dead == pytest.approx(1 / 3)
     assert layers["1"].zeros == pytest.approx(1 / 3)
     assert layers["1"].follows == pytest.approx(1)
-    assert layers["2"].follows is not None
-    assert layers["2"].follows < 0.3
+    assert layers["1"].responds is not None
+    assert layers["2"].responds is not None
+    assert layers["2"].responds < layers["1"].responds
     assert layers["0"].gain == pytest.approx(layers["0"].rms / float(x.square().mean().sqrt()))
     assert all(layer.gradient >= 0 for layer in found.layers)
     assert layers["5"].gradient > 0
@@ -251,12 +252,114 @@ def test_the_probe_finds_what_there_is(case: Case) -> None:
     assert probe is not None
     assert probe.accuracy > 0.9
     assert probe.shifts[0] > 0.9
-    assert probe.prior == pytest.approx(0.1)
+    assert probe.chance == pytest.approx(0.1)
     mixed = Seen(train.images, [y[torch.randperm(len(y))] for y in train.labels])
     chance = probe_labels(mixed, None, 10)
     assert chance is not None
     assert chance.accuracy < 0.2
     assert probe_labels(Seen(train.images[:2], train.labels[:2]), None, 10) is None
+
+
+def test_the_probe_sets_no_prize_on_the_commonest_class() -> None:
+    """97 images of 100 are of one class: naming it always is worth one half."""
+    y = (torch.arange(1500) % 33 == 0).long()
+    noise = torch.randn(1500, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    told = probe_labels(Seen([noise + 3 * y[:, None, None, None]], [y]), None, 2)
+    untold = probe_labels(Seen([noise], [y]), None, 2)
+    assert told is not None
+    assert untold is not None
+    assert told.chance == untold.chance == 0.5
+    assert told.accuracy > 0.9
+    assert untold.accuracy < 0.5 + 3 * untold.error
+
+
+class Sum(nn.Module):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + b
+
+
+class Odd(nn.Module):
+    """All that a legal network may do: work in place, call a module twice, take two inputs, know a
+    buffer that is not saved, begin with a head of zeros."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.again = nn.Conv2d(8, 8, 3, padding=1)
+        self.act = nn.SiLU(inplace=True)
+        self.sum = Sum()
+        self.rnn = nn.LSTM(28, 16, batch_first=True)
+        self.gate = nn.Sigmoid()
+        self.head = nn.Linear(16, 10)
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        x = x.sub_(0.1).div_(1.5)
+        x = self.act(self.conv(x))
+        x = self.sum(x, self.act(self.again(x)))
+        x = self.act(self.again(x))
+        x = x * self.gate(x.mean((2, 3), keepdim=True))
+        found: Tensor = self.head(self.rnn(x.mean(1))[1][0][-1])
+        return found
+
+
+def test_odd_but_healthy_networks(case: Case) -> None:
+    torch.manual_seed(3)
+    net = Odd()
+    before = copy.deepcopy(net.state_dict())
+    groups = [
+        {"params": list(net.conv.parameters()), "lr": 0.0},
+        {"params": list(net.again.parameters())},
+        {"params": [*net.rnn.parameters(), *net.head.parameters()]},
+    ]
+    optimizer = torch.optim.AdamW(groups, 0.003)
+    found = diagnose(net, case.batches(), optimizer, val_loader=case.val_batches())
+    assert said(found) == []
+    assert float(net.calls) == 0
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+def test_fine_tuning_with_a_frozen_body(case: Case) -> None:
+    net = copy.deepcopy(case.model)
+    for name, p in net.named_parameters():
+        p.requires_grad_(name.startswith("fc5"))
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.01)
+    found = diagnose(net, case.batches(), optimizer, val_loader=case.val_batches())
+    assert said(found) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types(dtype: torch.dtype, case: Case) -> None:
+    net = copy.deepcopy(case.model).to(dtype)
+    loader = [(x.to(dtype), y.int()) for x, y in case.batches()]
+    assert diagnose(net, loader, steps=2)["layers"]
+
+
+def test_two_classes_three_images(case: Case) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
+    found = diagnose(net, [(case.x[:3], torch.tensor([0, 1, 0]))])
+    assert not [v for v in found["verdicts"] if v["severity"] == "will not learn"]
+
+
+def test_loaders_draw_no_more_from_the_callers_generator(case: Case) -> None:
+    torch.manual_seed(7)
+    images = torch.utils.data.TensorDataset(case.x, case.y)
+    loader = torch.utils.data.DataLoader(images, 64, shuffle=True)
+    before = torch.get_rng_state()
+    diagnose(copy.deepcopy(case.model), loader, steps=0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_labels_out_of_range_in_a_later_batch(case: Case) -> None:
+    y = case.y.clone()
+    y[-1] = 10
+    found = diagnose(case.model, [(case.x, y)], torch.optim.SGD(case.model.parameters(), 0.01))
+    assert said(found)[0] == "labels-out-of-range"
 
 
 def test_worst_first_then_nearest_to_the_input() -> None:
@@ -401,6 +504,15 @@ def test_what_was_said_before_a_restart_is_not_said_again() -> None:
     said_before = {"event": "doctor", "step": 300, **told[0].to_dict()}
     assert not [v for event in [*events[:3], said_before] for v in again.note(event)][1:]
     assert not again.note(events[3])
+
+
+def test_a_rate_that_rises_is_no_jump() -> None:
+    rising = [{"event": "train", "step": s, "loss": 1.0, "lr": s / 1000} for s in (20, 40, 60)]
+    last = {"event": "train", "step": 80, "loss": 1.0, "lr": 0.08}
+    assert not list(judge_history([*rising, {"event": "resume", "step": 60}, last], 10))
+    assert not Sentinel(small_net(), 10).note({"event": "resume", "step": 25})
+    events = [*rising, {"event": "resume", "step": 60}, {**last, "lr": 0.6}]
+    assert [v.name for v in judge_history(events, 10)] == ["rate-jumped"]
 
 
 def test_where_a_number_stops_being_one(case: Case) -> None:

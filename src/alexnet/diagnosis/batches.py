@@ -53,8 +53,8 @@ def look_at(loader: Iterable[Any], *, images: int, seconds: float) -> Seen:
         if len(good):
             sums.append(
                 (
-                    good.sum((0, 2, 3)).double(),
-                    good.square().sum((0, 2, 3)).double(),
+                    good.sum((0, 2, 3)).double().cpu(),
+                    good.square().sum((0, 2, 3)).double().cpu(),
                     good[:, 0].numel(),
                 )
             )
@@ -101,21 +101,18 @@ def shared(train: Seen, other: Seen) -> float:
 class Probe:
     """How well a linear probe on small pictures names images it has not seen.
 
-    `prior` is what naming the commonest class gets; `shifts` are the accuracies where val's labels
-    are moved by 0, 1, ...
+    `accuracy` is the mean over the classes, which sets no prize on naming the commonest; `chance`
+    is one of the classes present, `error` its standard error, `least` the images of the rarest
+    class. `shifts` are the accuracies on val where its labels are moved by 0, 1, ...
     """
 
     n: int
     accuracy: float
-    prior: float
+    chance: float
+    error: float
+    least: int
     val_n: int = 0
     shifts: tuple[float, ...] = ()
-
-    @property
-    def error(self) -> float:
-        return float(
-            (max(self.accuracy, 1 / max(self.n, 1)) * (1 - self.accuracy) / max(self.n, 1)) ** 0.5
-        )
 
 
 def probe_labels(train: Seen, val: Seen | None, classes: int) -> Probe | None:
@@ -129,19 +126,25 @@ def probe_labels(train: Seen, val: Seen | None, classes: int) -> Probe | None:
     if len(y) < max(PROBE_IMAGES, PROBE_EACH * classes) or float(x.std()) == 0:
         return None
     fold = torch.randperm(len(y), generator=torch.Generator().manual_seed(0)) % 2 == 0
-    right = 0
+    named_right = torch.zeros(classes)
     for part in (fold, ~fold):
         weights = _ridge(x[part], y[part], classes)
-        right += int((_scores(x[~part], weights).argmax(1) == y[~part]).sum())
-    prior = float(torch.bincount(y, minlength=classes).max()) / len(y)
+        hits = _scores(x[~part], weights).argmax(1) == y[~part]
+        named_right += torch.bincount(y[~part][hits], minlength=classes)
+    counts = torch.bincount(y, minlength=classes)
+    present = counts > 0
+    accuracy = float((named_right[present] / counts[present]).mean())
+    chance = 1 / int(present.sum())
+    error = float((chance * (1 - chance) / counts[present]).sum().sqrt()) * chance
     if val is None or not val.n:
-        return Probe(len(y), right / len(y), prior)
+        return Probe(len(y), accuracy, chance, error, int(counts[present].min()))
     named = _scores(_pictures(val), _ridge(x, y, classes)).argmax(1)
     truth = torch.cat(val.labels)
     shifts = tuple(
         float((named == (truth - shift) % classes).float().mean()) for shift in range(classes)
     )
-    return Probe(len(y), right / len(y), prior, len(truth), shifts)
+    least = int(counts[present].min())
+    return Probe(len(y), accuracy, chance, error, least, len(truth), shifts)
 
 
 def _pictures(seen: Seen) -> Tensor:
@@ -152,7 +155,9 @@ def _pictures(seen: Seen) -> Tensor:
 def _ridge(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
     x = (x - mean) / std
-    target = F.one_hot(y, classes).float() - 1 / classes
+    # Every class weighs the same, however many images it has.
+    counts = torch.bincount(y, minlength=classes).clamp(min=1)
+    target = F.one_hot(y, classes).float() / counts - 1 / len(y)
     # Through the smaller of the two Gram matrices; a tenth of its mean diagonal as the ridge.
     if len(x) <= x.shape[1]:
         gram = x @ x.T

@@ -21,7 +21,6 @@ class Contract:
     constants: list[str]
     frozen: list[str]
     unheld: list[str]
-    head: list[str]
 
 
 def check_contract(
@@ -29,21 +28,19 @@ def check_contract(
 ) -> Contract:
     """x (N, ...): a batch. The parameters are as before; random state and batch norms are not."""
     with evaluating(model), torch.no_grad():
-        first, second = model(x).float(), model(x).float()
-        half = model(x[: max(len(x) // 2, 1)]).float()
+        first, second = model(x.clone()).float(), model(x.clone()).float()
+        half = model(x[: max(len(x) // 2, 1)].clone()).float()
     spread = max(float(first.std()), 1e-12) if first.numel() > 1 else 1.0
     named = list(model.named_parameters())
     held = (
         {id(p) for group in optimizer.param_groups for p in group["params"]} if optimizer else set()
     )
-    head = [name for name, p in named if p.dim() > 1][-1:]
     return Contract(
         _distance(first, second) / spread,
         _distance(first[: len(half)], half) / spread,
         [name for name, p in named if p.numel() == 1 and _only_trains(model, p, x)],
         [name for name, p in named if not p.requires_grad],
         [name for name, p in named if optimizer and p.requires_grad and id(p) not in held],
-        head,
     )
 
 
@@ -64,7 +61,7 @@ def _only_trains(model: nn.Module, p: nn.Parameter, x: Tensor) -> bool:
                 torch.manual_seed(0)
                 kept = p.detach().clone()
                 p.mul_(factor)
-                outputs.append(model(x).float())
+                outputs.append(model(x.clone()).float())
                 p.copy_(kept)
         return _distance(*outputs) > ALIKE * max(float(outputs[0].abs().max()), 1e-12)
 

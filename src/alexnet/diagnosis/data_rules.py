@@ -16,7 +16,7 @@ WILD = 2.0  # first loss in ln K
 NO_GAIN = 0.99  # loss after the trial steps beside the first
 FEW_SE = 2.0  # standard errors above chance under which a probe has found nothing
 MANY_SE = 4.0
-MANY = 500  # images that a probe has to have failed on
+MANY, FEW = 500, 20  # images, and images of the rarest class, that a probe has to have failed on
 APART = 0.5  # standard deviations between the means of two splits
 SAME = 0.5  # share of validation images that are training images
 SOME = 0.002
@@ -104,7 +104,7 @@ def _pixels(f: Findings) -> Iterator[Verdict]:
         )  # fmt: skip
         return
     same = 1 - len(set(t.hashes)) / max(t.n, 1)
-    if same > 0.9 and t.n > 20:
+    if same > 0.9 and t.n > 20 and len(set(t.hashes)) < 8:  # a small set may come round again
         yield Verdict(
             "constant-input",
             "will not learn",
@@ -144,17 +144,16 @@ def _probe(f: Findings) -> Iterator[Verdict]:
     p = f.probe
     if p is None:
         return
-    chance = max(p.prior, 1 / f.classes)
-    if p.accuracy < chance + FEW_SE * math.sqrt(chance * (1 - chance) / p.n):
+    if p.accuracy < p.chance + FEW_SE * p.error:
         yield Verdict(
             "labels-unrelated",
             # Cats and dogs are hard for a linear probe: few images prove nothing.
-            "will not learn" if p.n >= MANY else "note",
+            "will not learn" if p.n >= MANY and p.least >= FEW else "note",
             f"a linear probe on small pictures names {p.accuracy:.1%} of images it has not seen, "
-            f"and always the commonest class would be right for {p.prior:.1%} (n {p.n:,})",
+            f"the mean over classes, and guessing {p.chance:.1%} (n {p.n:,})",
             "labels that are not those of the images: shuffled, or joined by another order",
             "join labels to images by file name, and look at twenty images with their labels",
-            p.accuracy, chance, f"{FEW_SE:g} standard errors above chance",
+            p.accuracy, p.chance, f"{FEW_SE:g} standard errors above chance",
         )  # fmt: skip
         return
     if len(p.shifts) < 2:

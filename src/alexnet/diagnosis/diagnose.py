@@ -17,6 +17,7 @@ from alexnet.diagnosis.trial import find_rates, taken_back, try_steps
 from alexnet.diagnosis.verdict import is_healthy, settled
 from alexnet.errors import UsageError
 
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 BATCH = 32  # images of which the network is shown as many at a time
 
 
@@ -44,15 +45,16 @@ def diagnose(
     Returns `healthy`, `verdicts` (worst first: name, severity, evidence, cause, advice, measured,
     threshold, source, where), `layers` and `figures`.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    began = time.monotonic()
-    train = look_at(loader, images=images, seconds=seconds / 6)
-    if not train.n:
-        raise UsageError("the loader gives no batch: nothing to diagnose")
-    val = look_at(val_loader, images=images, seconds=seconds / 12) if val_loader else None
-    found = Findings(train=train, val=val, rate=_rate(optimizer))
-    batches = _batches(train, device)
-    with taken_back(model, optimizer):
+    began, val = time.monotonic(), None
+    model = getattr(model, "module", model) if isinstance(model, WRAPPERS) else model
+    with taken_back(model, optimizer):  # and the random state that loaders draw from
+        train = look_at(loader, images=images, seconds=seconds / 6)
+        if not train.n:
+            raise UsageError("the loader gives no batch: nothing to diagnose")
+        if val_loader is not None:
+            val = look_at(val_loader, images=images, seconds=seconds / 12)
+        found = Findings(train=train, val=val, rate=_rate(optimizer))
+        batches = _batches(train, model)
         if batches:
             _measure(found, model, optimizer, batches, loss, steps, warmup, began + seconds)
     found.classes = classes or found.classes or int(torch.cat(train.labels).max()) + 1
@@ -80,8 +82,9 @@ def _measure(
 ) -> None:
     x, y = batches[0]
     with taken_back(model, optimizer), torch.no_grad():
-        found.classes = int(model(x[:2]).shape[-1])
-    if int(y.max()) >= found.classes or int(y.min()) < 0:
+        found.classes = int(model(x[:2].clone()).shape[-1])
+    labels = torch.cat([y for _, y in batches])
+    if int(labels.max()) >= found.classes or int(labels.min()) < 0:
         return  # the loss cannot be computed; the labels are judged by themselves
     # Batch norms as they are, not as measuring left them, each time.
     with taken_back(model, optimizer):
@@ -111,16 +114,24 @@ def _measure(
         )
 
 
-def _batches(seen: Seen, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+def _batches(seen: Seen, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """The images that are finite, in batches of 32: mixed by a fixed seed, as they should be."""
-    x = torch.cat([batch.detach().float().cpu() for batch in seen.images])
-    y = torch.cat(seen.labels)
+    floats = (p for p in model.parameters() if p.is_floating_point())
+    like = next(floats, torch.zeros(0))
+    shape = seen.images[0].shape[1:]  # others come from multi-scale loaders
+    alike = [i for i, batch in enumerate(seen.images) if batch.shape[1:] == shape]
+    x = torch.cat([seen.images[i].detach().float().cpu() for i in alike])
+    y = torch.cat([seen.labels[i] for i in alike])
     good = x.flatten(1).isfinite().all(1).nonzero()[:, 0]
     order = good[torch.randperm(len(good), generator=torch.Generator().manual_seed(0))]
     parts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
     whole = [part for part in parts if len(part) == BATCH] or parts[:1]
-    return [(x[part].to(device), y[part].to(device)) for part in whole[:16] if len(part) > 1]
+    return [
+        (x[part].to(like.device, like.dtype), y[part].to(like.device))
+        for part in whole[:16]
+        if len(part) > 1
+    ]
 
 
 def _rate(optimizer: torch.optim.Optimizer | None) -> float | None:
-    return float(optimizer.param_groups[0]["lr"]) if optimizer else None
+    return max(float(group["lr"]) for group in optimizer.param_groups) if optimizer else None

@@ -103,25 +103,26 @@ def _same(train: list[Event], val: list[Event]) -> Iterator[Verdict]:
 
 
 def _jumped(events: Sequence[Event]) -> Iterator[Verdict]:
-    before: Event | None = None
+    """A rate that is higher after a restart than its rise before it would have made it."""
+    before: list[float] = []
     resumed = False
     for e in events:
-        resumed = resumed or e["event"] == "resume" or e.get("resumed", False)
+        resumed = resumed or e["event"] == "resume"
         if e["event"] != "train" or not e.get("lr"):
             continue
-        if resumed and before is not None and e["lr"] > JUMP * before["lr"]:
+        rise = before[-1] / before[-2] if len(before) > 1 else 1.0
+        if resumed and before and e["lr"] > JUMP * max(rise, 1.0) ** 2 * before[-1]:
             yield Verdict(
                 "rate-jumped",
                 "learns badly",
-                f"the learning rate went from {before['lr']:.3g} to {e['lr']:.3g} when the run was "
+                f"the learning rate went from {before[-1]:.3g} to {e['lr']:.3g} when the run was "
                 f"continued at step {e['step']:,}",
                 "the schedule began anew: step, epoch or optimiser were not restored",
                 "restore the step and the schedule with the weights",
-                e["lr"] / before["lr"], JUMP, "a schedule does not know of restarts",
-               
+                e["lr"] / before[-1], JUMP, "a schedule does not know of restarts",
             )  # fmt: skip
             return
-        before, resumed = e, False
+        before, resumed = [*before[-1:], e["lr"]], False
 
 
 def _ties(val: list[Event]) -> Iterator[Verdict]:

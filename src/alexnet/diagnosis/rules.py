@@ -14,7 +14,8 @@ from alexnet.diagnosis.verdict import Severity, Verdict
 ZEROS = 0.1  # share of logits that are exactly zero, none being negative
 GAIN = 8.0  # deviation of the logits beside that of the input
 LOSS = 2.0  # initial loss, in ln K
-FOLLOWS = 0.5
+FOLLOWS = -0.05  # percent that an output changes by where its input grows by one
+RESPONDS = 0.01
 STARVED = 2e-5
 DEAD = 0.9
 LINEAR = 2  # pairs of layers
@@ -23,7 +24,7 @@ ROSE = 0.5  # of ln K
 LEARNT = 0.9  # of the entropy of the labels
 SLOW = 300.0  # times smaller than the best rate
 
-NORMS = ("LayerNorm", "GroupNorm", "RMSNorm", "InstanceNorm", "BatchNorm", "Softmax", "LogSoftmax")
+BOUNDED = ("Tanh", "Sigmoid", "Hardtanh", "Hardsigmoid", "Softsign", "ReLU6")
 
 
 def judge(f: Findings) -> Iterator[Verdict]:
@@ -46,7 +47,7 @@ def _head(f: Findings, s: Signals) -> Iterator[Verdict]:
             "a head for another purpose", "give it as many outputs as there are classes",
             f.classes, 2, "cross-entropy needs one output a class",
         )  # fmt: skip
-    elif low >= 0 and zeros > ZEROS:
+    elif low >= 0 and zeros > ZEROS and not _begins_at_zero(s):
         stuck = ", and the loss is exactly ln K" if abs(s.loss - math.log(f.classes)) < 1e-6 else ""
         yield Verdict(
             "activation-on-logits",
@@ -67,6 +68,16 @@ def _head(f: Findings, s: Signals) -> Iterator[Verdict]:
             "let the network return logits; take the softmax only where probabilities are shown",
             float((logits.sum(1) - 1).abs().max()), 1e-3, "logits add up to anything",
         )  # fmt: skip
+
+
+def _begins_at_zero(s: Signals) -> bool:
+    """Whether the last layer's weights are zero, as some networks begin."""
+    last = _last(s)
+    return last is not None and last.rms == 0
+
+
+def _last(s: Signals) -> Layer | None:
+    return next((layer for layer in reversed(s.layers) if layer.has_weights), None)
 
 
 def _contract(f: Findings) -> Iterator[Verdict]:
@@ -102,16 +113,19 @@ def _contract(f: Findings) -> Iterator[Verdict]:
             f"make {name} a plain number or a buffer",
             1, 0, "what only training sees cannot serve evaluation", name,
         )  # fmt: skip
-    if c.frozen and set(c.head) <= set(c.frozen):
+    last = _last(f.signals) if f.signals else None
+    parameters = f.signals.parameters if f.signals else []
+    head = [p.name for p in parameters if last and p.name.startswith(f"{last.name}.")]
+    if head and set(head) <= set(c.frozen):
         everything = f.signals is not None and len(c.frozen) == len(f.signals.parameters)
         yield Verdict(
             "frozen",
             "will not learn" if everything else "learns badly",
-            f"the last layer ({', '.join(c.head)}) has requires_grad=False"
+            f"the last layer ({', '.join(head)}) has requires_grad=False"
             + (", like all parameters" if everything else ""),
             "the head was frozen with the rest",
-            f"set requires_grad_(True) on {', '.join(c.head)}",
-            len(c.frozen), 0, "the head has to learn the classes", c.head[0],
+            f"set requires_grad_(True) on {', '.join(head)}",
+            len(c.frozen), 0, "the head has to learn the classes", head[0],
         )  # fmt: skip
     if c.unheld:
         trained = sum(p.trained for p in f.signals.parameters) if f.signals else 0
@@ -155,7 +169,8 @@ def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
     gain = spread / max(float(f.train.std.mean()), 1e-12)
     ceiling = LOSS * math.log(max(f.classes, 2))
     if gain > GAIN and s.loss > ceiling:
-        worst = max((x for x in s.layers if x.has_weights), key=lambda x: x.gain)
+        weighted = [x for x in s.layers if x.has_weights] or s.layers
+        worst = max(weighted, key=lambda x: x.gain)
         yield Verdict(
             "exploding-signal",
             "will not learn",
@@ -176,20 +191,28 @@ def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
             s.loss, ceiling, "a network that knows nothing has a loss of ln K",
         )  # fmt: skip
     for layer in s.layers:
-        plain = not layer.has_weights and not layer.kind.rstrip("123d").startswith(NORMS)
-        if plain and layer.follows is not None and layer.follows < FOLLOWS:
-            yield Verdict(
-                "squashing-layer",
-                "learns badly",
-                f"where the input of {layer.name} ({layer.kind}) grows by 1 %, its output grows by "
-                f"{layer.follows:.2f} %",
-                "a saturated activation, or a normalisation whose constants are far too strong",
-                "make the layer's inputs smaller, or its constants weaker (response norm: alpha "
-                "1e-4 on the sum)",
-                layer.follows, FOLLOWS, "ReLU, pooling and the paper's response norm measure 1.0",
-                layer.name,
-            )  # fmt: skip
-            break
+        shrinks = layer.follows is not None and layer.follows < FOLLOWS
+        deaf = layer.kind in BOUNDED and layer.responds is not None and layer.responds < RESPONDS
+        if not (shrinks or deaf):
+            continue
+        what = f"where the input of {layer.name} ({layer.kind}) grows by 1 %, its output "
+        what += f"changes by {layer.follows or 0:.2f} %"
+        if deaf:
+            what = (
+                f"of a small change of its input {layer.name} ({layer.kind}) lets "
+                f"{layer.responds:.1e} through"
+            )
+        yield Verdict(
+            "squashing-layer",
+            "learns badly",
+            what,
+            "a saturated activation, or a normalisation whose constants are far too strong",
+            "make the layer's inputs smaller, or its constants weaker (response norm: alpha 1e-4 "
+            "on the sum)",
+            layer.responds if deaf else layer.follows, RESPONDS if deaf else FOLLOWS,
+            "ReLU, pooling and the paper's response norm measure 1.0 and 0.3 to 0.7", layer.name,
+        )  # fmt: skip
+        break
     hidden = _hidden(s)
     signal = image_signal(s.logits) if not hidden else hidden[-1].signal
     if signal < STARVED and not f.train.constant:
@@ -216,7 +239,8 @@ def _hidden(s: Signals) -> list[Layer]:
 def dead(s: Signals, when: str) -> Iterator[Verdict]:
     """The first layer whose units are 0 for every image."""
     for layer in s.layers:
-        if layer.dead > DEAD:
+        # Weights of zero are how some networks begin; what is off for good is an activation.
+        if layer.dead > DEAD and not layer.has_weights:
             fatal: Severity = "will not learn"
             yield Verdict(
                 "dead-units",
@@ -247,7 +271,7 @@ def _rate(f: Findings) -> Iterator[Verdict]:
         limit = f.rates.limit if f.rates else None
         advised = f.rates.best if f.rates and f.rates.best else f.rate / 10
         died = _died(f)
-        if f.rate == 0 or (t.ratios and update == 0):
+        if f.rate == 0 or (t.ratios and max(t.ratios.values()) == 0):
             yield Verdict(
                 "no-steps", "will not learn",
                 f"a step changes nothing (learning rate {f.rate:g})",

@@ -30,7 +30,6 @@ class Sentinel:
     def __init__(self, model: nn.Module, classes: int, every: int = LOOK) -> None:
         self.model, self.classes, self.every = model, classes, every
         self.events: list[dict[str, Any]] = []
-        self.resumed = False
         self.known: set[tuple[str, str]] = set()
         self.found: list[Verdict] = []
 
@@ -64,12 +63,8 @@ class Sentinel:
         if event["event"] == "doctor":  # said before a restart
             self.known.add((event["name"], event["where"]))
             return []
-        if event["event"] == "resume":
-            self.resumed = True
         if event["event"] not in ("train", "val"):
             return []
-        if self.resumed:
-            event, self.resumed = {**event, "resumed": True}, False
         self.events = [*self.events[-KEPT:], event]
         return self._new(ranked(judge_history(self.events, self.classes)))
 
@@ -112,7 +107,7 @@ class Sentinel:
                 "lower the learning rate tenfold",
                 middle, LARGE, "healthy updates are under a tenth of the weights",
             )  # fmt: skip
-        elif middle < SMALL:
+        elif max(ratios.values()) < SMALL:
             yield Verdict(
                 "vanishing-gradient",
                 "learns badly",

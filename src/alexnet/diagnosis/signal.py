@@ -4,6 +4,7 @@ Layers are the modules without modules in them, in the order in which they are c
 images, K classes.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ NUDGE = 1.01  # by which a layer's input is scaled to see how its output follows
 class Layer:
     """`signal` is 1 - cosine between the outputs for two different images, on average: how much the
     image still matters. `follows` is the elasticity of the output's size with the input's, 1 for
-    ReLU and pooling, 0 where it is saturated; None for layers with weights."""
+    ReLU and pooling; `responds` is how much of a small change of the input gets through, 0 where a
+    layer is saturated. None for layers with weights, or of more than one input."""
 
     name: str
     kind: str
@@ -36,6 +38,7 @@ class Layer:
     zeros: float
     dead: float
     follows: float | None
+    responds: float | None
     gradient: float = 0.0
     has_weights: bool = False
 
@@ -72,24 +75,31 @@ def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signa
     seen: dict[str, int] = {}
     names = {module: name for name, module in model.named_modules()}
 
+    given: dict[nn.Module, Tensor] = {}
+
+    def before(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given.pop(module, None)
+        alone = len(inputs) == 1 and not kwargs and isinstance(inputs[0], Tensor)
+        if alone and inputs[0].is_floating_point():
+            given[module] = inputs[0].detach().clone()  # some layers work in place
+
     def look(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return
-        given = next((i for i in inputs if isinstance(i, Tensor)), None)
-        name = names[module] or type(module).__name__
+        name = names.get(module) or type(module).__name__
         seen[name] = seen.get(name, 0) + 1
-        if seen[name] == 1 and output.dim() > 1:
-            layers.append(_describe(module, name, given, output))
+        if seen[name] == 1 and output.dim() > 1 and ".parametrizations." not in f".{name}":
+            layers.append(_describe(module, name, given.pop(module, None), output))
 
-    with evaluating(model, norms=True), torch.no_grad(), _hooked(model, look):
-        model(x)
+    with evaluating(model, norms=True), torch.no_grad(), _hooked(model, look, before):
+        model(x.clone())
     with evaluating(model), torch.no_grad():
-        logits = model(x).float()
+        logits = model(x.clone()).float()
     at = {layer.name: layer for layer in layers}
     gradients: dict[str, float] = {}
 
     def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        name = names[module] or type(module).__name__
+        name = names.get(module) or type(module).__name__
 
         def note(gradient: Tensor) -> None:
             gradients.setdefault(name, _rms(gradient))
@@ -99,7 +109,7 @@ def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signa
 
     model.zero_grad(set_to_none=True)
     with training(model), torch.enable_grad(), _hooked(model, keep):
-        total = loss(model(x).float(), y)
+        total = loss(model(x.clone()).float(), y)
         linear = linear_pairs(total)
         if total.requires_grad:
             total.backward()  # type: ignore[no-untyped-call]
@@ -128,18 +138,14 @@ def image_signal(x: Tensor) -> float:
 
 
 def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor) -> Layer:
-    out = output.detach().float()
-    before = _rms(given) if given is not None and given.is_floating_point() else 0.0
+    out = output.detach().float().clone()
+    before = _rms(given) if given is not None else 0.0
     zero = out == 0
     by_unit = zero.transpose(0, 1).flatten(1).all(1)
     weights = any(True for _ in module.parameters(recurse=False))
-    follows = None
-    if not weights and given is not None and given.is_floating_point() and before > 0:
-        again = module.forward(given * NUDGE)
-        sizes = _rms(again), _rms(out)
-        certain = torch.equal(module.forward(given), output)  # and not by chance, as dropout is
-        if min(sizes) > 0 and certain:
-            follows = float(torch.tensor(sizes[0] / sizes[1]).log() / torch.tensor(NUDGE).log())
+    follows, responds = None, None
+    if not weights and given is not None and before > 0:
+        follows, responds = _tried(module, given, out, before)
     return Layer(
         name,
         type(module).__name__,
@@ -151,18 +157,40 @@ def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor
         float(zero.float().mean()),
         float(by_unit.float().mean()),
         follows,
+        responds,
         has_weights=weights,
     )
 
 
+def _tried(
+    module: nn.Module, given: Tensor, out: Tensor, size: float
+) -> tuple[float | None, float | None]:
+    """How a layer's output follows the size of its input, and a small change of it."""
+    change = torch.randn_like(given) * (size * (NUDGE - 1))
+    try:
+        if not torch.equal(module.forward(given.clone()).float(), out):
+            return None, None  # by chance, as in dropout
+        larger, other = (module.forward(x).float() for x in (given * NUDGE, given + change))
+    except Exception:  # somebody's layer may want to be called as the network calls it
+        return None, None
+    follows = None
+    if _rms(larger) > 0 and _rms(out) > 0:
+        follows = math.log(_rms(larger) / _rms(out)) / math.log(NUDGE)
+    return follows, _rms(other - out) / _rms(change)
+
+
 def _rms(x: Tensor) -> float:
-    return float(x.detach().float().square().mean().sqrt())
+    return float(x.detach().abs().float().square().mean().sqrt())
 
 
 @contextmanager
-def _hooked(model: nn.Module, look: Callable[..., None]) -> Iterator[None]:
+def _hooked(
+    model: nn.Module, look: Callable[..., None], before: Callable[..., None] | None = None
+) -> Iterator[None]:
     leaves = [module for module in model.modules() if not any(True for _ in module.children())]
     handles = [module.register_forward_hook(look) for module in leaves]
+    if before is not None:
+        handles += [m.register_forward_pre_hook(before, with_kwargs=True) for m in leaves]
     try:
         yield
     finally:
@@ -206,8 +234,10 @@ _ACTIVATIONS = (
     *("PreluKernel", "Rrelu", "RreluWithNoise", "Hardswish", "Hardsigmoid", "Hardtanh", "Softplus"),
     *("LogSigmoid", "Tanh", "Sigmoid", "Clamp", "ClampMin", "Maximum", "Where", "Abs", "Exp"),
     *("Softmax", "LogSoftmax", "Sin", "Cos", "Sign", "Softshrink", "Hardshrink", "Pow", "Glu"),
+    "NativeLayerNorm",  # divides by what the image itself has
 )
-_TWO_SIDED = ("Mul", "Div", "Bmm")  # linear only where one side is a constant
+# Linear only where one side is a constant; a sum of two paths is how a residual network is built.
+_TWO_SIDED = ("Mul", "Div", "Bmm", "Add", "Sub")
 
 
 def linear_pairs(loss: Tensor) -> list[tuple[str, str]]:
@@ -231,7 +261,11 @@ def linear_pairs(loss: Tensor) -> list[tuple[str, str]]:
             kind = _kind(before)
             inputs = [n for n, _ in before.next_functions if n and not _is_leaf(n)]
             name = kind.removesuffix("Backward")
-            blocked = name in _ACTIVATIONS or (name in _TWO_SIDED and len(inputs) > 1)
+            blocked = (
+                name in _ACTIVATIONS
+                or name.startswith("ScaledDotProduct")
+                or (name in _TWO_SIDED and len(inputs) > 1)
+            )
             if kind in _WEIGHT_NODES:
                 if _is_wide(before):
                     found.append((kind, _kind(node)))

@@ -20,8 +20,8 @@ BURST = 4.0  # times the lowest loss, beyond which larger rates are not tried
 
 @dataclass(frozen=True)
 class Trial:
-    """Losses before each step, and per parameter rms(update) / rms(weight) of the first
-    step at the full rate."""
+    """Losses before each step, and per parameter rms(update) / rms(weight) of the
+    second step at the full rate."""
 
     losses: list[float]
     ratios: dict[str, float]
@@ -40,22 +40,27 @@ class RateRange:
 @contextmanager
 def taken_back(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
     """Weights, buffers, modes, optimiser and random state afterwards are those of before."""
-    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    held = [p for group in optimizer.param_groups for p in group["params"]] if optimizer else []
+    buffers = [(m, name, b) for m in model.modules() for name, b in m._buffers.items()]
+    tensors = [*model.parameters(), *held, *(b for _, _, b in buffers if b is not None)]
+    values = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    parameters = [(p, p.requires_grad, p.grad) for p in [*model.parameters(), *held]]
     modes = {module: module.training for module in model.modules()}
     state = copy.deepcopy(optimizer.state_dict()) if optimizer else None
-    wanted = {name: p.requires_grad for name, p in model.named_parameters()}
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
-        with torch.random.fork_rng(devices=cuda):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
-        model.load_state_dict(weights)
+        with torch.no_grad():
+            for tensor, value in values:
+                tensor.copy_(value)
+        for module, name, buffer in buffers:
+            module._buffers[name] = buffer
         for module, mode in modes.items():
             module.training = mode
-        for name, p in model.named_parameters():
-            p.requires_grad_(wanted[name])
-            p.grad = gradients[name]
+        for p, wanted, gradient in parameters:
+            p.requires_grad_(wanted)
+            p.grad = gradient
         if optimizer is not None and state is not None:
             optimizer.load_state_dict(state)
 
@@ -82,14 +87,14 @@ def try_steps(
         for step in range(steps):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * min(1.0, (step + 1) / (warmup + 1))
-            before = _values(model) if step == warmup else {}
+            # Where the head begins at zero, its first step is all that happens.
+            before = _moving(model, optimizer) if step == min(warmup + 1, steps - 1) else {}
             losses.append(_step(model, optimizer, *batches[step % len(batches)], loss))
-            for name, p in model.named_parameters():
-                if name in before:
-                    size = float(before[name].square().mean().sqrt())
-                    moved = float((p.detach() - before[name]).square().mean().sqrt())
-                    if size > 0 and p.dim() > 1:
-                        ratios[name] = moved / size
+            for name, (p, value) in before.items():
+                size = float(value.abs().square().mean().sqrt())
+                moved = float((p.detach() - value).abs().square().mean().sqrt())
+                if size > 0:
+                    ratios[name] = moved / size
             if not math.isfinite(losses[-1]) or time.monotonic() > until:
                 break
     return Trial(losses, ratios)
@@ -137,12 +142,20 @@ def _step(
     model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, loss: Loss
 ) -> float:
     optimizer.zero_grad(set_to_none=True)
-    found = loss(model(x).float(), y)
+    found = loss(model(x.clone()).float(), y)
     if found.requires_grad:
         found.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return float(found.detach())
 
 
-def _values(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
+def _moving(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, tuple[nn.Parameter, Tensor]]:
+    """The weights that are trained, with their values now."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return {
+        name: (p, p.detach().clone())
+        for name, p in model.named_parameters()
+        if p.requires_grad and p.dim() > 1 and id(p) in held
+    }

@@ -11,6 +11,8 @@ from alexnet.terminal import duration, percent, say
 
 Doctor = Literal["stop", "say", "off"]  # what is done when the sentinel finds something
 
+BY_THE_CLOCK = ("starved-loader",)
+
 
 class Record:
     """Takes each line of figures, and lets the sentinel read along.
@@ -25,10 +27,19 @@ class Record:
         self._sentinel, self._doctor = sentinel, doctor
         self.fatal: Verdict | None = None
 
-    def read_back(self) -> None:
-        """Lets the sentinel know what was before a restart."""
+    def read_back(self, step: int) -> None:
+        """Lets the sentinel know what was before a restart, and heeds what nobody heeded then."""
+        unsaid: dict[str, Verdict] = {}
         for event in self._run.events():
-            self._sentinel.note(event)
+            if event["event"] == "doctor":
+                said = unsaid.pop(event["name"], None)
+                if event["severity"] == "will not learn" and self._doctor == "stop":
+                    self.fatal = said or Verdict(
+                        event["name"], event["severity"], event["evidence"], "", event["advice"]
+                    )
+            unsaid |= {v.name: v for v in self._sentinel.note(event)}
+        if self._doctor != "off":
+            self._heed(list(unsaid.values()), step)
 
     def add(self, event: str, step: int, figures: dict[str, Any]) -> None:
         line = {"event": event, "step": step, "epoch": step / self._per_epoch, **figures}
@@ -51,6 +62,9 @@ class Record:
 
     def _heed(self, verdicts: list[Verdict], step: int) -> None:
         for v in verdicts:
+            if v.name in BY_THE_CLOCK:  # not a function of recipe and data, as the log is
+                say(f"doctor: {v.name}: {v.evidence}; {v.advice}")
+                continue
             told = {k: getattr(v, k) for k in ("name", "severity", "where", "evidence", "advice")}
             self.add("doctor", step, told)
             if v.severity == "will not learn" and self._doctor == "stop":

@@ -90,7 +90,7 @@ def fit(
 
     record = Record(run, board, per_epoch, Sentinel(model, len(dataset.classes)), doctor)
     if start is not None:
-        record.read_back()
+        record.read_back(state.step)
 
     def diverged(loss: float, batch: Batch | None = None) -> Diverged:
         x = None
