@@ -213,27 +213,21 @@ def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
             "ReLU, pooling and the paper's response norm measure 1.0 and 0.3 to 0.7", layer.name,
         )  # fmt: skip
         break
-    hidden = _hidden(s)
-    signal = image_signal(s.logits) if not hidden else hidden[-1].signal
+    last = _last(s)
+    signal = last.arrives if last and last.arrives is not None else image_signal(s.logits)
     if signal < STARVED and not f.train.constant:
-        first = next((x for x in hidden if x.signal < STARVED), None)
-        where = first.name if first else ""
+        lost = (x.name for x in s.layers if x.arrives is not None and x.arrives < STARVED)
+        where = next(lost, "")
         yield Verdict(
             "starved-signal",
             "will not learn",
             f"two images' activations before the last layer differ by 1 - cosine = {signal:.1e}"
-            + (f"; it falls under {STARVED:.0e} at {where}" if where else ""),
+            + (f"; it is under {STARVED:.0e} from {where} on" if where else ""),
             "weights so small beside the biases that what reaches the end is the biases",
             "draw the biases as 0 or 0.1, or the weights larger",
             signal, STARVED, "healthy networks measure 1e-4 to 1", where,
         )  # fmt: skip
     yield from dead(s, "at the beginning")
-
-
-def _hidden(s: Signals) -> list[Layer]:
-    """The layers before the last one with weights."""
-    last = max((i for i, layer in enumerate(s.layers) if layer.has_weights), default=0)
-    return s.layers[:last]
 
 
 def dead(s: Signals, when: str) -> Iterator[Verdict]:
@@ -261,6 +255,14 @@ def _died(f: Findings) -> Layer | None:
     before = {layer.name for layer in f.signals.layers if layer.dead > DEAD}
     layers = (x for x in f.after.layers if x.dead > DEAD and x.name not in before)
     return next(layers, None)
+
+
+def _creeps(f: Findings) -> bool:
+    """Whether the trial got nowhere, and the rate of the rate test does get somewhere."""
+    if f.trial is None or f.overfit is None:
+        return False
+    tried, better = f.trial.losses, f.overfit.losses
+    return statistics.fmean(tried[-4:]) > 0.98 * tried[0] and min(better) < 0.7 * better[0]
 
 
 def _rate(f: Findings) -> Iterator[Verdict]:
@@ -301,7 +303,7 @@ def _rate(f: Findings) -> Iterator[Verdict]:
                 f"try a learning rate of {min(advised, f.rate / 3):.1g}",
                 update, UPDATE, "healthy first updates measure 1e-4 to 3e-2",
             )  # fmt: skip
-        elif f.rates and f.rates.best and f.rate < f.rates.best / SLOW:
+        elif f.rates and f.rates.best and f.rate < f.rates.best / SLOW and _creeps(f):
             yield Verdict(
                 "rate-too-low",
                 "learns badly",

@@ -24,9 +24,10 @@ NUDGE = 1.01  # by which a layer's input is scaled to see how its output follows
 @dataclass
 class Layer:
     """`signal` is 1 - cosine between the outputs for two different images, on average: how much the
-    image still matters. `follows` is the elasticity of the output's size with the input's, 1 for
-    ReLU and pooling; `responds` is how much of a small change of the input gets through, 0 where a
-    layer is saturated. None for layers with weights, or of more than one input."""
+    image still matters; `arrives` is the same of the input. `follows` is the elasticity of the
+    output's size with the input's, 1 for ReLU and pooling; `responds` is how much of a small change
+    of the input gets through, 0 where a layer is saturated. None for layers with weights, or of
+    more than one input."""
 
     name: str
     kind: str
@@ -37,6 +38,7 @@ class Layer:
     signal: float
     zeros: float
     dead: float
+    arrives: float | None
     follows: float | None
     responds: float | None
     gradient: float = 0.0
@@ -156,6 +158,7 @@ def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor
         image_signal(out),
         float(zero.float().mean()),
         float(by_unit.float().mean()),
+        None if given is None else image_signal(given),
         follows,
         responds,
         has_weights=weights,
