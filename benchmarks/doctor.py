@@ -304,7 +304,7 @@ def narrow(classes: int, by: int = 4) -> Net:
 def read(kind: str, folder: str | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Any]:
     recipe = find_recipe(NETS[kind][0])
     if kind == "imagenette":
-        recipe = recipe.replace(size=224, crop=224)
+        recipe = recipe.replace(size=256, crop=224)
     dataset = open_dataset(recipe, folder)
     preprocess = Preprocess(recipe.size, recipe.crop, recipe.channels, dataset.statistics)
     found = []
