@@ -1,7 +1,7 @@
 """alexnet doctor: whether a recipe will learn on its data, and what a run's figures say."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from alexnet.diagnosis.rules import dead
 from alexnet.diagnosis.signal import cross_entropy, measure_signals
 from alexnet.diagnosis.trial import taken_back
 from alexnet.diagnosis.verdict import is_healthy, ranked
-from alexnet.engine.network import build_net, preprocessing
+from alexnet.engine.network import build_net, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer, set_rate
 from alexnet.errors import DataError, UsageError
 from alexnet.files import write_atomic
@@ -81,6 +81,7 @@ def examine(
     statistics: Statistics,
     seconds: float,
     steps: int = 24,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """A recipe's own batches, network and optimiser through `diagnose`, in float32.
 
@@ -89,6 +90,8 @@ def examine(
     model_spec(recipe.model, classes, (recipe.channels, recipe.crop, recipe.crop))
     device = pick_device()
     net = build_net(recipe, classes).to(device)
+    if weights is not None:
+        take_weights(net, weights, "--init")
     optimizer = build_optimizer(net, recipe)
     set_rate(optimizer, recipe.lr, 0)
     count = max(min(2000 if steps else 400, MEMORY // (4 * recipe.channels * recipe.crop**2)), 64)

@@ -102,7 +102,7 @@ def train(
             write_json(folder.path / "environment.json", environment())
             folder.write_recipe(saved)
             if doctor != "off":
-                _examine(chosen, dataset, statistics)
+                _examine(chosen, dataset, statistics, given.weights)
             return _fit(
                 chosen, dataset, statistics, folder, None, tensorboard, doctor, given.weights
             )
@@ -201,11 +201,17 @@ def _announce(recipe: Recipe, dataset: Dataset) -> None:
     say(f"splits: {dataset.describe_splits()}; test is not read here")
 
 
-def _examine(recipe: Recipe, dataset: Dataset, statistics: Statistics) -> None:
+def _examine(
+    recipe: Recipe,
+    dataset: Dataset,
+    statistics: Statistics,
+    weights: Mapping[str, Tensor] | None,
+) -> None:
     """A brief look before the first step: data, signals and contract, no trial steps."""
     given = len(dataset.classes), dataset.train, dataset.val, statistics
-    for verdict in examine(recipe, *given, BRIEF_S, steps=0)["verdicts"]:
-        say(f"doctor: {verdict['name']}: {verdict['evidence']}; {verdict['advice']}")
+    for verdict in examine(recipe, *given, BRIEF_S, steps=0, weights=weights)["verdicts"]:
+        if verdict["severity"] != "note":
+            say(f"doctor: {verdict['name']}: {verdict['evidence']}; {verdict['advice']}")
 
 
 def _fit(
