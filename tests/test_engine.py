@@ -444,8 +444,8 @@ def test_views_are_separate_crops() -> None:
     ten = preprocess.views(images, 10)
     assert ten.shape == (10, 4, 3, 6, 6)
     for i, crop in enumerate(crops):
-        assert torch.equal(ten[i], crop)
-        assert torch.equal(ten[5 + i], crop.flip(3))
+        torch.testing.assert_close(ten[i], crop, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(ten[5 + i], crop.flip(3), rtol=1e-6, atol=1e-6)
     assert torch.equal(preprocess.views(images, 5), ten[:5])
     assert torch.equal(preprocess.views(images, 1), ten[:1])
     with pytest.raises(UsageError, match="--views 1"):
