@@ -557,6 +557,8 @@ def test_a_run_that_cannot_learn_is_stopped(
     assert "--doctor say" in err
     found = [e for e in read_events(run) if e["event"] == "doctor"]
     assert [e["name"] for e in found][-1] == "loss-is-ln-k"
+    assert main(["train", "--resume", "--run", str(run)]) == 1  # a queue that tries again
+    assert read_events(run)[-1] == {"event": "resume", "step": 6}
     assert main(["train", "--resume", "--run", str(run), "--doctor", "say"]) == 0
     assert read_events(run)[-1]["step"] == 12
     assert main(["doctor", str(run)]) == 1

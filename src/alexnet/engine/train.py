@@ -18,6 +18,7 @@ from alexnet.data.dataset import Dataset
 from alexnet.data.loader import Batch, feed, read_ahead, read_batch, steps_per_epoch
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
+from alexnet.diagnosis.verdict import Verdict
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, load_weights, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors, set_rate
@@ -91,6 +92,13 @@ def fit(
     record = Record(run, board, per_epoch, Sentinel(model, len(dataset.classes)), doctor)
     if start is not None:
         record.read_back(state.step)
+    again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
+
+    def stopped(v: Verdict) -> Diverged:
+        return Diverged(
+            f"stopped at step {state.step:,}: {v.name}: {v.evidence}; {v.advice}; "
+            f"to go on all the same: {again} --doctor say"
+        )
 
     def diverged(loss: float, batch: Batch | None = None) -> Diverged:
         x = None
@@ -117,6 +125,8 @@ def fit(
             keep=recipe.keep,
         )
 
+    if record.fatal:  # before a restart
+        raise stopped(record.fatal)
     if start is None:
         save()  # so that a kill before the first validation loses no more than that
 
@@ -167,13 +177,8 @@ def fit(
                     save()
             if state.finished:
                 break
-            again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
             if record.fatal:
-                v = record.fatal
-                raise Diverged(
-                    f"stopped at step {state.step:,}: {v.name}: {v.evidence}; {v.advice}; "
-                    f"to go on all the same: {again} --doctor say"
-                )
+                raise stopped(record.fatal)
             if signals.received:
                 say(f"saved at step {state.step:,} of {total:,}")
                 raise Interrupted(signals.received, again)
