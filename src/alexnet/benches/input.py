@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from alexnet.benches.rounds import Timed, take_turns
+from alexnet.benches.rounds import take_turns
 from alexnet.data.arrange import arrange
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset, open_dataset
-from alexnet.data.loader import Batch, feed, read_ahead, read_batch
+from alexnet.data.loader import Batch, training_batches
 from alexnet.data.pack import Options, pack
 from alexnet.data.packed import PackedJpegs
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD
@@ -81,7 +81,7 @@ def bench_input(
             if model
         }
         size = sum(file.stat().st_size for file in files) / len(files)
-    rows = [_row(name, timed, found[REFERENCE]) for name, timed in found.items()]
+    rows = [timed.row(name, found[REFERENCE]) for name, timed in found.items()]
     return {
         "rows": rows, "waits": waits, "model": model, "jpeg_bytes": round(size),
         "images": len(files), "batch_size": batch_size, "batches": batches, "rounds": rounds,
@@ -115,16 +115,6 @@ def _unpack(dataset: Dataset, root: Path) -> list[Path]:
     return files
 
 
-def _row(name: str, timed: Timed, reference: Timed) -> dict[str, Any]:
-    return {
-        "name": name,
-        "images_per_s": round(timed.images_per_s, 1),
-        "range": [round(timed.low, 1), round(timed.high, 1)],
-        "ratio": round(timed.images_per_s / reference.images_per_s, 2),
-        "extra_bytes": timed.peak_bytes,
-    }
-
-
 def _drain(batches: Iterable[Tensor], device: torch.device) -> int:
     images = sum(len(batch) for batch in batches)
     if device.type == "cuda":
@@ -134,12 +124,7 @@ def _drain(batches: Iterable[Tensor], device: torch.device) -> int:
 
 def _read(dataset: Dataset, recipe: Recipe, batches: int, device: torch.device) -> Iterable[Batch]:
     train = dataset.split("train")  # not kept decoded, which would be no reading at all
-
-    def read(step: int) -> Batch:
-        batch = read_batch(train, recipe, step)
-        return batch.pinned() if device.type == "cuda" else batch
-
-    return feed(read_ahead(read, range(batches), READERS, behind=True), device)
+    return training_batches(train, recipe, range(batches), READERS, device)
 
 
 def _ours(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from alexnet.memory import give_back
 from alexnet.terminal import progress
@@ -26,6 +27,16 @@ class Timed:
     low: float
     high: float
     peak_bytes: int | None
+
+    def row(self, name: str, reference: "Timed") -> dict[str, Any]:
+        """As a bench reports it, with its ratio to the reference."""
+        return {
+            "name": name,
+            "images_per_s": round(self.images_per_s, 1),
+            "range": [round(self.low, 1), round(self.high, 1)],
+            "ratio": round(self.images_per_s / reference.images_per_s, 2),
+            "extra_bytes": self.peak_bytes,
+        }
 
 
 def take_turns(ways: Mapping[str, Callable[[], int]], rounds: int, what: str) -> dict[str, Timed]:

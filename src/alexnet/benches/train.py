@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.benches.rounds import Timed, take_turns
+from alexnet.benches.rounds import take_turns
 from alexnet.engine.network import build_net
 from alexnet.engine.optim import build_optimizer
 from alexnet.models.net import Net, summarize
@@ -51,7 +51,8 @@ def bench_train(
     rows = []
     for name, timed in found.items():
         kind = torch.bfloat16 if "bf16" in name else torch.float32
-        rows.append(_row(name, timed, found[REFERENCE], flops / limits[kind]))
+        share = round(timed.images_per_s * flops / limits[kind], 3)
+        rows.append({**timed.row(name, found[REFERENCE]), "share": share})
     return {
         "model": model,
         "batch_size": batch_size,
@@ -69,17 +70,6 @@ def operations(model: str, classes: int) -> int:
     preset = find_model(model)
     layers = summarize(preset.spec(classes), (preset.channels, preset.size, preset.size))
     return 6 * sum(row.macs for row in layers) - 2 * layers[0].macs
-
-
-def _row(name: str, timed: Timed, reference: Timed, seconds: float) -> dict[str, Any]:
-    return {
-        "name": name,
-        "images_per_s": round(timed.images_per_s, 1),
-        "range": [round(timed.low, 1), round(timed.high, 1)],
-        "ratio": round(timed.images_per_s / reference.images_per_s, 2),
-        "extra_bytes": timed.peak_bytes,
-        "share": round(timed.images_per_s * seconds, 3),
-    }
 
 
 def _plain_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Step:

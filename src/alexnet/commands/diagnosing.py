@@ -48,11 +48,12 @@ def doctor(
     """Says whether a recipe will learn on its data, or what went wrong in a run.
 
     `target` is a recipe or a run directory; `fields` replace fields of the recipe; `out` is an HTML
-    page to write. Returns
-    `healthy` and `verdicts` (name, severity, evidence, advice, cause, measured, threshold, source,
-    where), worst first; of a recipe also `layers` and `figures`.
+    page to write. Returns `healthy` and `verdicts` (name, severity, evidence, advice, cause,
+    measured, threshold, source, where), worst first; of a recipe also `layers` and `figures`.
     """
     page = Path(out) if out is not None else None
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--out {out}: the report is a page; give it a name that ends in .html")
     if isinstance(target, str | Path) and (Path(target) / "recipe.json").is_file():
         if fields or data is not None:
             raise UsageError("a run has its recipe and data already: give no others")
@@ -157,8 +158,6 @@ def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
 
 
 def _write_page(found: dict[str, Any], events: list[dict[str, Any]], out: Path) -> list[str]:
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--out {out}: the report is a page; give it a name that ends in .html")
     with tempfile.TemporaryDirectory(prefix="alexnet-doctor-") as folder:
         pictures = []
         if events:

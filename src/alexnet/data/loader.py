@@ -86,6 +86,18 @@ def feed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
         yield waiting
 
 
+def training_batches(
+    train: Slice, recipe: Recipe, steps: range, workers: int, device: torch.device
+) -> Iterator[Batch]:
+    """The batches of the steps in order, read ahead by threads that step back, on the device."""
+
+    def read(step: int) -> Batch:
+        batch = read_batch(train, recipe, step)
+        return batch.pinned() if device.type == "cuda" else batch
+
+    return feed(read_ahead(read, steps, workers, behind=True), device)
+
+
 def read_in_order(split: Slice, start: int, size: int) -> Batch:
     """Images start .. start + size of a slice, in order, for evaluation."""
     ids = np.arange(start, min(start + size, len(split)))

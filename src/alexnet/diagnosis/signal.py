@@ -202,14 +202,9 @@ def _hooked(
 
 
 @contextmanager
-def evaluating(model: nn.Module, *, norms: bool = False) -> Iterator[None]:
-    """In evaluation mode; with `norms`, batch norms as in training. All modes come back after."""
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Each module is afterwards in training or evaluation as it was."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
-    if norms:
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                module.train()
     try:
         yield
     finally:
@@ -218,15 +213,22 @@ def evaluating(model: nn.Module, *, norms: bool = False) -> Iterator[None]:
 
 
 @contextmanager
+def evaluating(model: nn.Module, *, norms: bool = False) -> Iterator[None]:
+    """In evaluation mode; with `norms`, batch norms as in training. All modes come back after."""
+    with modes_kept(model):
+        model.eval()
+        for module in model.modules() if norms else ():
+            if isinstance(module, _BatchNorm):
+                module.train()
+        yield
+
+
+@contextmanager
 def training(model: nn.Module) -> Iterator[None]:
     """In training mode, as `model.train()` leaves it; all modes come back after."""
-    modes = {module: module.training for module in model.modules()}
-    model.train()
-    try:
+    with modes_kept(model):
+        model.train()
         yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 # What stands between two layers of weights, read from the graph of the gradient

@@ -11,7 +11,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from alexnet.diagnosis.signal import Loss, training
+from alexnet.diagnosis.signal import Loss, modes_kept, training
 
 RATES = (1e-6, 3.0)  # learning rates that are tried, geometrically
 FELL, ROSE = 0.002, 0.3  # of the first loss: what counts as falling, and as bursting
@@ -45,10 +45,9 @@ def taken_back(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Ite
     tensors = [*model.parameters(), *held, *(b for _, _, b in buffers if b is not None)]
     values = [(tensor, tensor.detach().clone()) for tensor in tensors]
     parameters = [(p, p.requires_grad, p.grad) for p in [*model.parameters(), *held]]
-    modes = {module: module.training for module in model.modules()}
     state = copy.deepcopy(optimizer.state_dict()) if optimizer else None
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with modes_kept(model), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         with torch.no_grad():
@@ -56,8 +55,6 @@ def taken_back(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Ite
                 tensor.copy_(value)
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
-        for module, mode in modes.items():
-            module.training = mode
         for p, wanted, gradient in parameters:
             p.requires_grad_(wanted)
             p.grad = gradient

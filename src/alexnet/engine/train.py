@@ -15,7 +15,7 @@ from torch import Tensor
 from alexnet.data import draws
 from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.data.dataset import Dataset
-from alexnet.data.loader import Batch, feed, read_ahead, read_batch, steps_per_epoch
+from alexnet.data.loader import Batch, steps_per_epoch, training_batches
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.verdict import Verdict
@@ -130,14 +130,10 @@ def fit(
     if start is None:
         save()  # so that a kill before the first validation loses no more than that
 
-    def read(step: int) -> Batch:
-        batch = read_batch(train, recipe, step)
-        return batch.pinned() if device.type == "cuda" else batch
-
     device, steps = state.sums.device, range(state.step, total)
     with Signals() as signals, progress("training", total, "steps", state.step, plain=False) as bar:
-        ahead = read_ahead(read, steps, recipe.workers, behind=True)
-        for batch in clock.waiting(feed(ahead, device)):
+        batches = training_batches(train, recipe, steps, recipe.workers, device)
+        for batch in clock.waiting(batches):
             lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)
             if state.step % per_epoch == 0:
                 state.sums = torch.zeros_like(state.sums)
