@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from alexnet.diagnosis.batches import order_of_labels, shared
+from alexnet.diagnosis.batches import shared
 from alexnet.diagnosis.findings import Findings
 from alexnet.diagnosis.verdict import Verdict
 
@@ -55,17 +55,16 @@ def _labels(f: Findings) -> Iterator[Verdict]:
             1, 2, "there must be something to tell apart",
         )  # fmt: skip
         return
-    batch, chance = order_of_labels(f.train, f.classes)
-    if chance > 0 and len(f.train.labels) > 1 and batch / chance < ORDER:
+    order = f.order()
+    if order is not None and order < ORDER:
         yield Verdict(
             "class-order",
             "will not learn",
-            f"the labels of a batch have an entropy of {batch:.2f} nats; shuffled they would "
-            f"have {chance:.2f}",
+            f"the labels of a batch have {order:.0%} of the entropy that they would have shuffled",
             "images come in class order, or are shuffled within a small window only: every batch "
             "pulls all outputs towards its few classes",
             "shuffle the whole training set every epoch (shuffle=True)",
-            batch / chance, ORDER, "healthy loaders measure 0.95 to 1.05",
+            order, ORDER, "healthy loaders measure 0.95 to 1.05",
         )  # fmt: skip
     missing = [k for k in range(f.classes) if counts[k] == 0]
     expected = len(labels) / f.classes
@@ -195,12 +194,7 @@ def _splits(f: Findings) -> Iterator[Verdict]:
             "take them out of one: `alexnet data check` lists duplicates across splits",
             share, SOME, "published sets have under 0.1 %",
         )  # fmt: skip
-    if f.train.mean.shape != f.val.mean.shape:
-        return
-    scale = f.train.std.clamp(min=1e-9)
-    apart = float(((f.train.mean - f.val.mean) / scale).abs().max())
-    ratio = f.val.std / scale
-    stretch = float(torch.maximum(ratio, 1 / ratio.clamp(min=1e-9)).max())
+    apart, stretch = f.apart() or (0.0, 1.0)
     if share <= SAME and (apart > APART or stretch > 1 + APART):
         yield Verdict(
             "splits-differ",

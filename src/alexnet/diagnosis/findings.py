@@ -1,13 +1,14 @@
 """All that was measured of one network and its data, for the rules to judge."""
 
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from alexnet.diagnosis.batches import Probe, Seen, entropy
+from alexnet.diagnosis.batches import Probe, Seen, entropy, order_of_labels, shared
 from alexnet.diagnosis.contract import Contract
-from alexnet.diagnosis.signal import Signals
+from alexnet.diagnosis.signal import Layer, Signals, image_signal
 from alexnet.diagnosis.trial import RateRange, Trial
 
 
@@ -31,6 +32,54 @@ class Findings:
         """The entropy of the labels seen, in nats: the least loss of who ignores the images."""
         return entropy(torch.bincount(torch.cat(self.train.labels).clamp(min=0)))
 
+    def order(self) -> float | None:
+        """Entropy of the labels of a batch beside that of shuffled batches."""
+        if len(self.train.labels) < 2 or not self.classes:
+            return None
+        batch, chance = order_of_labels(self.train, self.classes)
+        return batch / chance if chance > 0 else None
+
+    def gain(self) -> float | None:
+        """The deviation of the logits beside that of the input."""
+        if self.signals is None:
+            return None
+        return float(self.signals.logits.std()) / max(float(self.train.std.mean()), 1e-12)
+
+    def head(self) -> Layer | None:
+        """The last layer with weights."""
+        layers = self.signals.layers if self.signals else []
+        return next((layer for layer in reversed(layers) if layer.has_weights), None)
+
+    def arrives(self) -> float | None:
+        """1 - cosine between what two images bring to the last layer of weights."""
+        if self.signals is None:
+            return None
+        head = self.head()
+        known = head is not None and head.arrives is not None
+        return head.arrives if head and known else image_signal(self.signals.logits)
+
+    def update(self) -> float | None:
+        """rms of an update beside that of the weight, the median over weights."""
+        if self.trial is None or not self.trial.moves:
+            return None
+        return statistics.median(move.ratio for move in self.trial.moves.values())
+
+    def shrinking(self) -> float | None:
+        """How far a step only makes the weights smaller, the median over weights."""
+        if self.trial is None or not self.trial.moves:
+            return None
+        return statistics.median(move.shrinking for move in self.trial.moves.values())
+
+    def apart(self) -> tuple[float, float] | None:
+        """How far the means of the splits are apart in train's deviations, and by what their
+        deviations differ."""
+        if self.val is None or not self.val.n or self.train.mean.shape != self.val.mean.shape:
+            return None
+        scale = self.train.std.clamp(min=1e-9)
+        ratio = self.val.std / scale
+        stretch = torch.maximum(ratio, 1 / ratio.clamp(min=1e-9)).max()
+        return float(((self.train.mean - self.val.mean) / scale).abs().max()), float(stretch)
+
     def figures(self) -> dict[str, Any]:
         """What people plot: losses and rates, data and probe."""
         rates, probe = self.rates, self.probe
@@ -41,6 +90,15 @@ class Findings:
             "mean": self.train.mean.tolist(),
             "std": self.train.std.tolist(),
             "loss": None if self.signals is None else self.signals.loss,
+            "gain": self.gain(),
+            "arrives": self.arrives(),
+            "update": self.update(),
+            "shrinking": self.shrinking(),
+            "order": self.order(),
+            "apart": self.apart(),
+            "shared": None if self.val is None else shared(self.train, self.val),
+            "random": None if self.contract is None else self.contract.random,
+            "batchwise": None if self.contract is None else self.contract.batchwise,
             "trial": None if self.trial is None else self.trial.losses,
             "overfit": None if self.overfit is None else self.overfit.losses,
             "rates": None if rates is None else {"rate": rates.rates, "loss": rates.losses},

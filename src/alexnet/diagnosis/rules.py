@@ -8,7 +8,7 @@ import torch
 
 from alexnet.diagnosis.contract import ALIKE
 from alexnet.diagnosis.findings import Findings
-from alexnet.diagnosis.signal import Layer, Signals, image_signal
+from alexnet.diagnosis.signal import Layer, Signals
 from alexnet.diagnosis.verdict import Severity, Verdict
 
 ZEROS = 0.1  # share of logits that are exactly zero, none being negative
@@ -20,6 +20,7 @@ STARVED = 2e-5
 DEAD = 0.9
 LINEAR = 2  # pairs of layers
 UPDATE = 0.1  # rms of the first update beside that of the weight, the median over weights
+SHRINKING = 0.7  # cosine between an update and minus the weight; Adam gives 0.8 by decay alone
 ROSE = 0.5  # of ln K
 LEARNT = 0.9  # of the entropy of the labels
 SLOW = 300.0  # times smaller than the best rate
@@ -47,7 +48,7 @@ def _head(f: Findings, s: Signals) -> Iterator[Verdict]:
             "a head for another purpose", "give it as many outputs as there are classes",
             f.classes, 2, "cross-entropy needs one output a class",
         )  # fmt: skip
-    elif low >= 0 and zeros > ZEROS and not _begins_at_zero(s):
+    elif low >= 0 and zeros > ZEROS and not _begins_at_zero(f):
         stuck = ", and the loss is exactly ln K" if abs(s.loss - math.log(f.classes)) < 1e-6 else ""
         yield Verdict(
             "activation-on-logits",
@@ -70,14 +71,10 @@ def _head(f: Findings, s: Signals) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _begins_at_zero(s: Signals) -> bool:
+def _begins_at_zero(f: Findings) -> bool:
     """Whether the last layer's weights are zero, as some networks begin."""
-    last = _last(s)
+    last = f.head()
     return last is not None and last.rms == 0
-
-
-def _last(s: Signals) -> Layer | None:
-    return next((layer for layer in reversed(s.layers) if layer.has_weights), None)
 
 
 def _contract(f: Findings) -> Iterator[Verdict]:
@@ -113,7 +110,7 @@ def _contract(f: Findings) -> Iterator[Verdict]:
             f"make {name} a plain number or a buffer",
             1, 0, "what only training sees cannot serve evaluation", name,
         )  # fmt: skip
-    last = _last(f.signals) if f.signals else None
+    last = f.head()
     parameters = f.signals.parameters if f.signals else []
     head = [p.name for p in parameters if last and p.name.startswith(f"{last.name}.")]
     if head and set(head) <= set(c.frozen):
@@ -165,8 +162,7 @@ def _wiring(f: Findings, s: Signals) -> Iterator[Verdict]:
 
 
 def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
-    spread = float(s.logits.std())
-    gain = spread / max(float(f.train.std.mean()), 1e-12)
+    gain = f.gain() or 0.0
     ceiling = LOSS * math.log(max(f.classes, 2))
     if gain > GAIN and s.loss > ceiling:
         weighted = [x for x in s.layers if x.has_weights] or s.layers
@@ -213,8 +209,7 @@ def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
             "ReLU, pooling and the paper's response norm measure 1.0 and 0.3 to 0.7", layer.name,
         )  # fmt: skip
         break
-    last = _last(s)
-    signal = last.arrives if last and last.arrives is not None else image_signal(s.logits)
+    signal = f.arrives() or 0.0
     if signal < STARVED and not f.train.constant:
         lost = (x.name for x in s.layers if x.arrives is not None and x.arrives < STARVED)
         where = next(lost, "")
@@ -248,6 +243,20 @@ def dead(s: Signals, when: str) -> Iterator[Verdict]:
             return
 
 
+def decay_alone(shrinking: float, when: str) -> Verdict:
+    """That steps do nothing but make the weights smaller."""
+    return Verdict(
+        "decay-alone",
+        "will not learn",
+        f"{when} the weights move straight towards zero: the cosine between an update and minus "
+        f"the weight is {shrinking:.3f}, the median over weights",
+        "weight decay, or an L2 term in the loss, is all that arrives: the loss may fall by it, "
+        "and nothing is learnt from the images",
+        "look for what keeps the loss from depending on the weights; log the loss without L2",
+        shrinking, SHRINKING, "updates that come from images measure -0.1 to 0.1",
+    )  # fmt: skip
+
+
 def _died(f: Findings) -> Layer | None:
     """The first layer whose units the trial steps switched off."""
     if f.after is None or f.signals is None:
@@ -269,11 +278,11 @@ def _rate(f: Findings) -> Iterator[Verdict]:
     t, ln_k = f.trial, math.log(max(f.classes, 2))
     if t is not None and t.losses and f.rate is not None:
         first, last = t.losses[0], statistics.fmean(t.losses[-4:])
-        update = statistics.median(t.ratios.values()) if t.ratios else 0.0
+        update = f.update() or 0.0
         limit = f.rates.limit if f.rates else None
         advised = f.rates.best if f.rates and f.rates.best else f.rate / 10
         died = _died(f)
-        if f.rate == 0 or (t.ratios and max(t.ratios.values()) == 0):
+        if f.rate == 0 or (t.moves and max(m.ratio for m in t.moves.values()) == 0):
             yield Verdict(
                 "no-steps", "will not learn",
                 f"a step changes nothing (learning rate {f.rate:g})",
@@ -281,6 +290,8 @@ def _rate(f: Findings) -> Iterator[Verdict]:
                 "set a learning rate, and look at the gradients above",
                 update, 0, "an update has to move the weights",
             )  # fmt: skip
+        elif (f.shrinking() or 0.0) > SHRINKING:
+            yield decay_alone(f.shrinking() or 0.0, "in trial steps")
         elif (
             not math.isfinite(last)
             or last > max(first, ln_k) + ROSE * ln_k

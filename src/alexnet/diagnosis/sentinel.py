@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.diagnosis.history import judge_history
+from alexnet.diagnosis.rules import SHRINKING, decay_alone
+from alexnet.diagnosis.trial import moved, weights_now
 from alexnet.diagnosis.verdict import Verdict, ranked
 
 LOOK = 100  # steps between two looks
@@ -48,14 +50,16 @@ class Sentinel:
                 off = (output.detach() == 0).transpose(0, 1).flatten(1).all(1)
                 shares[names[module]] = float(off.float().mean())
 
-        leaves = [m for m in self.model.modules() if isinstance(m, nn.ReLU)]
-        handles = [m.register_forward_hook(see) for m in leaves]
-        before = {n: p.detach().clone() for n, p in self._weights()}
+        activations = [m for m in self.model.modules() if isinstance(m, nn.ReLU)]
+        handles = [m.register_forward_hook(see) for m in activations]
+        before = weights_now(self.model)
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+        if not activations:
+            shares = self._without_gradient()
         self.found = self._new([*self._dying(shares, step), *self._updates(before, step)])
 
     def note(self, event: dict[str, Any]) -> list[Verdict]:
@@ -73,8 +77,19 @@ class Sentinel:
         self.known.update((v.name, v.where) for v in fresh)
         return fresh
 
-    def _weights(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad and p.dim() > 1)
+    def _without_gradient(self) -> dict[str, float]:
+        """The layer nearest to the output most of whose units get no gradient, and their share.
+
+        For networks whose activations are functions: a unit that is off for a whole batch gets
+        none, and neither do the layers before, once all of a layer are off.
+        """
+        shares = {
+            name: float((p.grad.flatten(1).abs().amax(1) == 0).float().mean())
+            for name, p in self.model.named_parameters()
+            if p.grad is not None and p.dim() > 1
+        }
+        off = [name for name, share in shares.items() if share > DEAD]
+        return {off[-1]: shares[off[-1]]} if off and len(off) < len(shares) else {}
 
     def _dying(self, shares: dict[str, float], step: int) -> Iterator[Verdict]:
         for name, share in shares.items():
@@ -90,14 +105,12 @@ class Sentinel:
                 )  # fmt: skip
 
     def _updates(self, before: dict[str, Tensor], step: int) -> Iterator[Verdict]:
-        ratios = {}
-        for name, p in self._weights():
-            size = float(before[name].square().mean().sqrt())
-            if size > 0:
-                ratios[name] = float((p.detach() - before[name]).square().mean().sqrt()) / size
-        if not ratios:
+        moves = moved(self.model, before).values()
+        if not moves:
             return
-        middle = statistics.median(ratios.values())
+        shrinking = statistics.median(move.shrinking for move in moves)
+        ratios = [move.ratio for move in moves]
+        middle = statistics.median(ratios)
         if middle > LARGE or not math.isfinite(middle):
             yield Verdict(
                 "rate-too-high",
@@ -107,7 +120,9 @@ class Sentinel:
                 "lower the learning rate tenfold",
                 middle, LARGE, "healthy updates are under a tenth of the weights",
             )  # fmt: skip
-        elif max(ratios.values()) < SMALL:
+        elif shrinking > SHRINKING:
+            yield decay_alone(shrinking, f"at step {step:,}")
+        elif max(ratios) < SMALL:
             yield Verdict(
                 "vanishing-gradient",
                 "learns badly",

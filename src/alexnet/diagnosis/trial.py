@@ -19,12 +19,20 @@ BURST = 4.0  # times the lowest loss, beyond which larger rates are not tried
 
 
 @dataclass(frozen=True)
+class Move:
+    """What a step did to a weight: rms(update) / rms(weight), and the cosine between the update and
+    minus the weight, 1 where it was only made smaller."""
+
+    ratio: float
+    shrinking: float
+
+
+@dataclass(frozen=True)
 class Trial:
-    """Losses before each step, and per parameter rms(update) / rms(weight) of the
-    second step at the full rate."""
+    """Losses before each step, and what the second step at the full rate did to each weight."""
 
     losses: list[float]
-    ratios: dict[str, float]
+    moves: dict[str, Move]
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ def try_steps(
     Over the first `warmup` the learning rates rise to what the optimiser has.
     """
     losses: list[float] = []
-    ratios: dict[str, float] = {}
+    moves: dict[str, Move] = {}
     until = time.monotonic() + seconds
     rates = [group["lr"] for group in optimizer.param_groups]
     with training(model):
@@ -85,16 +93,12 @@ def try_steps(
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * min(1.0, (step + 1) / (warmup + 1))
             # Where the head begins at zero, its first step is all that happens.
-            before = _moving(model, optimizer) if step == min(warmup + 1, steps - 1) else {}
+            before = weights_now(model, optimizer) if step == min(warmup + 1, steps - 1) else {}
             losses.append(_step(model, optimizer, *batches[step % len(batches)], loss))
-            for name, (p, value) in before.items():
-                size = float(value.abs().square().mean().sqrt())
-                moved = float((p.detach() - value).abs().square().mean().sqrt())
-                if size > 0:
-                    ratios[name] = moved / size
+            moves |= moved(model, before)
             if not math.isfinite(losses[-1]) or time.monotonic() > until:
                 break
-    return Trial(losses, ratios)
+    return Trial(losses, moves)
 
 
 def find_rates(
@@ -146,13 +150,27 @@ def _step(
     return float(found.detach())
 
 
-def _moving(
-    model: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, tuple[nn.Parameter, Tensor]]:
-    """The weights that are trained, with their values now."""
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+def weights_now(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> dict[str, Tensor]:
+    """Copies of the weights that are trained: of matrices and kernels that the optimiser holds."""
+    groups = optimizer.param_groups if optimizer else [{"params": list(model.parameters())}]
+    held = {id(p) for group in groups for p in group["params"]}
     return {
-        name: (p, p.detach().clone())
+        name: p.detach().clone()
         for name, p in model.named_parameters()
         if p.requires_grad and p.dim() > 1 and id(p) in held
     }
+
+
+def moved(model: nn.Module, before: dict[str, Tensor]) -> dict[str, Move]:
+    """How weights differ from what they were; those that were zero are left out."""
+    now, found = dict(model.named_parameters()) if before else {}, {}
+    for name, value in before.items():
+        size = float(torch.linalg.vector_norm(value))
+        update = now[name].detach() - value
+        length = float(torch.linalg.vector_norm(update))
+        if size > 0:
+            along = -float((update * value).sum()) / (size * length) if length > 0 else 0.0
+            found[name] = Move(length / size, along)
+    return found

@@ -37,6 +37,7 @@ CAUSES = (
     "not-finite-loss",
     "loss-is-ln-k",
     "loss-is-prior",
+    "decay-alone",
     "rate-jumped",
     "rate-too-high",
     "rate-too-low",

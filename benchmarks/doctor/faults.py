@@ -1,35 +1,14 @@
-"""Faults x data x networks x seeds: does the doctor name the right cause first?
+"""The fault library: a healthy case, and what can be wrong with its network, data or optimiser."""
 
-    python -m benchmarks.doctor [--data digits cifar imagenette] [--seeds 3] [--out FILE.json]
-
-`digits` ships with the extra `demo`; cifar and imagenette are folders named by --cifar and
---imagenette (CLASS folders in train and test or val). A row a fault, a column a network; healthy
-runs stand in the first row. Thresholds are decided on seeds under 100; reported ones are above.
-"""
-
-import argparse
-import copy
-import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import open_dataset
-from alexnet.diagnosis.diagnose import diagnose
-from alexnet.models.layers import Conv, Linear, Part, ResponseNorm
-from alexnet.models.net import Net
-from alexnet.models.zoo import MODELS, build_model
-from alexnet.recipebook import find_recipe
-from alexnet.runtime import environment
+from alexnet.models.layers import ResponseNorm
 
-TRAIN, VAL, BATCH = 2000, 500, 64
-REPORTED = 100  # the first seed of those that are reported
+BATCH = 64
 
 
 @dataclass
@@ -242,7 +221,7 @@ FAULTS = [
     Fault("class order", ("class-order", "one-class"), class_order),
     Fault("class order, badly shuffled", ("class-order",), badly_shuffled),
     Fault("training as validation", ("validation-is-training",),
-          lambda c: replace(c, val_x=c.x[:VAL], val_y=c.y[:VAL])),
+          lambda c: replace(c, val_x=c.x[: len(c.val_x)], val_y=c.y[: len(c.val_y)])),
     Fault("dropout at evaluation", ("stochastic-evaluation",), live_dropout),
     Fault("batch norm at evaluation", ("batch-in-evaluation",),
           lambda c: before_middle(c, _live_norm(c))),
@@ -278,114 +257,3 @@ def _live_norm(case: Case) -> nn.Module:
 class _LiveNorm1d(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True)
-
-
-# The matrix
-
-NETS = {
-    "digits": ("digits", ("mnist-alexnet", "alexnet-28")),
-    "cifar": ("cifar10", ("cifar-alexnet", "cuda-convnet-11")),
-    "imagenette": ("photos", ("alexnet-2012 / 4",)),
-}
-
-
-def narrow(classes: int, by: int = 4) -> Net:
-    """alexnet-2012 with a fourth of the units, and weights as much larger as keep its signals."""
-    parts: list[Part] = []
-    for part in MODELS["alexnet-2012"].spec(classes):
-        if isinstance(part, Conv | Linear):
-            std = float(part.std) * (1 if part.label == "conv1" else by**0.5)
-            out = part.out if part.label == "fc8" else part.out // by
-            part = replace(part, out=out, std=std)
-        parts.append(part)
-    return Net(parts, (3, 224, 224))
-
-
-def read(kind: str, folder: str | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Any]:
-    recipe = find_recipe(NETS[kind][0])
-    if kind == "imagenette":
-        recipe = recipe.replace(size=256, crop=224)
-    dataset = open_dataset(recipe, folder)
-    preprocess = Preprocess(recipe.size, recipe.crop, recipe.channels, dataset.statistics)
-    found = []
-    for split, count in ((dataset.split("train"), TRAIN), (dataset.split("val"), VAL)):
-        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-        ids = order[:count].numpy()
-        images = torch.from_numpy(split.read(ids))
-        found += [preprocess.views(images, 1)[0].contiguous(), torch.from_numpy(split.labels[ids])]
-    s, c = dataset.statistics, recipe.channels
-    raw = (torch.tensor(s.mean[:c]), torch.tensor(s.std[:c]))
-    x, y, val_x, val_y = found
-    return x, y, val_x, val_y, (raw, recipe)
-
-
-def cases(kind: str, folder: str | None, seeds: list[int]) -> Iterator[tuple[str, int, Case]]:
-    x, y, val_x, val_y, (raw, recipe) = read(kind, folder)
-    for name in NETS[kind][1]:
-        for seed in seeds:
-            torch.manual_seed(seed)
-            if "/" in name:
-                model: nn.Module = narrow(10)
-            else:
-                model = build_model(name, 10, channels=recipe.channels, size=recipe.crop)
-            yield name, seed, Case(model, x, y, val_x, val_y, seed=seed, raw=raw)
-
-
-def run(case: Case, fault: Fault) -> dict[str, Any]:
-    torch.manual_seed(case.seed)
-    broken = fault.apply(replace(case, model=copy.deepcopy(case.model)))
-    found = diagnose(
-        broken.model, broken.batches(), broken.optimizer(), val_loader=broken.val_batches()
-    )
-    named = [v["name"] for v in found["verdicts"] if v["severity"] != "note"]
-    # A fault that does a network no harm is rightly only noted.
-    shown = named or [v["name"] for v in found["verdicts"]]
-    right = shown[0] in fault.causes if shown and fault.causes else not (named or fault.causes)
-    return {
-        "right": right,
-        "named": shown,
-        "seconds": found["seconds"],
-        "verdicts": found["verdicts"],
-        "figures": found["figures"],
-        "layers": found["layers"],
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", nargs="+", default=["digits"], choices=sorted(NETS))
-    parser.add_argument("--cifar")
-    parser.add_argument("--imagenette")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first", type=int, default=REPORTED)
-    parser.add_argument("--faults", nargs="*")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    rows = []
-    for kind in args.data:
-        folder = {"cifar": args.cifar, "imagenette": args.imagenette}.get(kind)
-        seeds = list(range(args.first, args.first + args.seeds))
-        for name, seed, case in cases(kind, folder, seeds):
-            for fault in FAULTS:
-                if args.faults and fault.name not in args.faults:
-                    continue
-                if fault.needs and not any(hasattr(m, "constants") for m in case.model.modules()):
-                    continue
-                began = time.monotonic()
-                row = {"data": kind, "model": name, "seed": seed, "fault": fault.name}
-                row |= run(case, fault)
-                rows.append(row)
-                mark = "  " if row["right"] else "X "
-                print(
-                    f"{mark}{name:18} {seed:4} {fault.name:36} {', '.join(row['named'][:3]) or '-'}"
-                    f"  {time.monotonic() - began:.1f} s",
-                    flush=True,
-                )
-    right = sum(row["right"] for row in rows)
-    print(f"right {right} of {len(rows)}")
-    if args.out:
-        args.out.write_text(json.dumps({"rows": rows, "environment": environment()}) + "\n")
-
-
-if __name__ == "__main__":
-    main()

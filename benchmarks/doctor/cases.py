@@ -1,0 +1,70 @@
+"""Healthy cases: networks with real data, for the matrix to break."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from benchmarks.doctor.faults import Case
+from torch import Tensor, nn
+
+from alexnet.data.augment import Preprocess
+from alexnet.data.dataset import open_dataset
+from alexnet.models.layers import Conv, Linear, Part
+from alexnet.models.net import Net
+from alexnet.models.zoo import MODELS, build_model
+from alexnet.recipe import Recipe
+from alexnet.recipebook import find_recipe
+
+TRAIN, VAL = 2000, 500
+NARROW = 4
+
+# The recipe that reads the data, and the networks.
+NETS = {
+    "digits": ("digits", ("mnist-alexnet", "alexnet-28")),
+    "cifar": ("cifar10", ("cifar-alexnet", "cuda-convnet-11")),
+    "imagenette": ("photos", ("alexnet-2012 / 4",)),
+}
+
+
+def cases(kind: str, folder: str | None, seeds: list[int]) -> Iterator[tuple[str, Case]]:
+    """The networks of a kind of data with each seed, by name."""
+    recipe = find_recipe(NETS[kind][0])
+    if kind == "imagenette":
+        recipe = recipe.replace(size=256, crop=224)
+    x, y, val_x, val_y, raw = _read(recipe, folder)
+    for name in NETS[kind][1]:
+        for seed in seeds:
+            torch.manual_seed(seed)
+            if "/" in name:
+                model: nn.Module = _narrow(10)
+            else:
+                model = build_model(name, 10, channels=recipe.channels, size=recipe.crop)
+            yield name, Case(model, x, y, val_x, val_y, seed=seed, raw=raw)
+
+
+def _read(
+    recipe: Recipe, folder: str | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+    dataset = open_dataset(recipe, folder)
+    preprocess = Preprocess(recipe.size, recipe.crop, recipe.channels, dataset.statistics)
+    found = []
+    for split, count in ((dataset.split("train"), TRAIN), (dataset.split("val"), VAL)):
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+        ids = order[:count].numpy()
+        images = torch.from_numpy(split.read(ids))
+        found += [preprocess.views(images, 1)[0].contiguous(), torch.from_numpy(split.labels[ids])]
+    s, c = dataset.statistics, recipe.channels
+    x, y, val_x, val_y = found
+    return x, y, val_x, val_y, (torch.tensor(s.mean[:c]), torch.tensor(s.std[:c]))
+
+
+def _narrow(classes: int) -> Net:
+    """alexnet-2012 with a fourth of the units, and weights as much larger as keep its signals."""
+    parts: list[Part] = []
+    for part in MODELS["alexnet-2012"].spec(classes):
+        if isinstance(part, Conv | Linear):
+            std = float(part.std) * (1 if part.label == "conv1" else NARROW**0.5)
+            out = part.out if part.label == "fc8" else part.out // NARROW
+            part = replace(part, out=out, std=std)
+        parts.append(part)
+    return Net(parts, (3, 224, 224))

@@ -1,0 +1,130 @@
+"""Every fault in every network with every seed, a line a case; a run that was cut goes on."""
+
+import copy
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.doctor.cases import cases
+from benchmarks.doctor.during import DURING, train_under_guard
+from benchmarks.doctor.faults import FAULTS, Case, Fault
+
+from alexnet.commands.diagnosing import SAMPLE, examine
+from alexnet.data.dataset import open_dataset
+from alexnet.diagnosis.diagnose import diagnose
+from alexnet.recipe import Recipe
+from alexnet.recipebook import RECIPES, find_recipe
+
+Row = dict[str, Any]
+FIGURES = ("gain", "arrives", "update", "shrinking", "order", "random", "batchwise", "shared")
+
+
+def before(kinds: list[str], folders: dict[str, str], seeds: list[int], out: Path) -> None:
+    """Faults that `diagnose` should name before the first step."""
+    for kind in kinds:
+        for name, case in cases(kind, folders.get(kind), seeds):
+            has_norm = any(hasattr(m, "constants") for m in case.model.modules())
+            for fault in FAULTS:
+                if fault.needs is None or has_norm:
+                    key = {"when": "before", "data": kind, "model": name, "fault": fault.name}
+                    _once(out, key, case.seed, partial(_diagnosed, case, fault))
+
+
+def during(kinds: list[str], folders: dict[str, str], seeds: list[int], out: Path) -> None:
+    """Faults that the sentinel should name while training shows them."""
+    for kind in kinds:
+        for name, case in cases(kind, folders.get(kind), seeds):
+            for fault in DURING:
+                key = {"when": "during", "data": kind, "model": name, "fault": fault.name}
+                _once(out, key, case.seed, partial(train_under_guard, case, fault))
+
+
+def healthy(folders: dict[str, str], seeds: list[int], out: Path) -> None:
+    """Every recipe on data that it is for, as `alexnet doctor RECIPE` looks at it."""
+    for name in RECIPES:
+        recipe = find_recipe(name)
+        data = folders.get("imagenette" if recipe.crop > 64 else recipe.name) or folders["cifar"]
+        for seed in seeds:
+            key = {"when": "recipe", "data": recipe.name, "model": recipe.model, "fault": "healthy"}
+            _once(out, key, seed, partial(_examined, recipe.replace(seed=seed), data))
+
+
+def _parts(case: Case) -> list[torch.nn.Module]:
+    return list(case.model.modules())
+
+
+def _once(out: Path, key: Row, seed: int, measure: Callable[[], Row]) -> None:
+    """Appends a line, unless the file has it."""
+    key = {**key, "seed": seed}
+    lines = out.read_text().splitlines() if out.exists() else []
+    if any(key.items() <= json.loads(line).items() for line in lines):
+        return
+    began = time.monotonic()
+    row = key | measure() | {"seconds": round(time.monotonic() - began, 1)}
+    with out.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    mark = "  " if row["right"] else "X "
+    named = ", ".join(row["named"][:3]) or "-"
+    print(
+        f"{mark}{row['model']:18} {seed:4} {row['fault']:36} {named}  {row['seconds']} s",
+        flush=True,
+    )
+
+
+def _diagnosed(case: Case, fault: Fault) -> Row:
+    torch.manual_seed(case.seed)
+    broken = fault.apply(replace(case, model=copy.deepcopy(case.model)))
+    found = diagnose(
+        broken.model, broken.batches(), broken.optimizer(), val_loader=broken.val_batches()
+    )
+    return _row(found, fault.causes)
+
+
+def _examined(recipe: Recipe, folder: str | None) -> Row:
+    dataset = open_dataset(recipe, folder)
+    train, val = dataset.split("train"), dataset.split("val")
+    statistics = dataset.measure(train, SAMPLE)
+    return _row(examine(recipe, len(dataset.classes), train, val, statistics, 60.0), ())
+
+
+def _row(found: dict[str, Any], causes: tuple[str, ...]) -> Row:
+    """What the report needs. A fault that does a network no harm is rightly only noted."""
+    verdicts = found["verdicts"]
+    named = [v["name"] for v in verdicts if v["severity"] != "note"]
+    shown = named or [v["name"] for v in verdicts]
+    right = shown[0] in causes if shown and causes else not (named or causes)
+    return {
+        "right": right,
+        "named": shown,
+        "severity": verdicts[0]["severity"] if verdicts else "none",
+        "measured": {key: _rounded(value) for key, value in quantities(found).items()},
+    }
+
+
+def quantities(found: dict[str, Any]) -> dict[str, float]:
+    """What thresholds are held against, of one look."""
+    figures, layers = found["figures"], found["layers"]
+    activations = [layer for layer in layers if not layer["has_weights"]]
+    taken = {key: figures[key] for key in FIGURES}
+    if figures["apart"]:
+        taken["apart"], taken["stretch"] = figures["apart"]
+    if figures["loss"] is not None:
+        taken["loss"] = figures["loss"] / math.log(max(figures["classes"], 2))
+    taken["std"] = statistics.fmean(figures["std"])
+    taken["dead"] = max((layer["dead"] for layer in activations), default=None)
+    follows = (layer["follows"] for layer in activations)
+    taken["follows"] = min((x for x in follows if x is not None), default=None)
+    if figures["probe"]:
+        taken["probe"] = figures["probe"]["accuracy"]
+    return {key: value for key, value in taken.items() if value is not None}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
