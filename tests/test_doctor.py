@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from benchmarks.doctor import FAULTS, Case, Fault
+from benchmarks.doctor.faults import FAULTS, Case, Fault
 from torch import Tensor, nn
 
 import alexnet

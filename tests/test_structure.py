@@ -23,6 +23,7 @@ LAYERS = (
     ("runtime", "metrics", "models", "data", "store", "diagnosis"),
     ("engine",),
     ("predict", "figures", "benches", "pages"),
+    ("claims",),
     ("recipebook", "commands", "cli", "show", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves

@@ -1,7 +1,6 @@
 """Healthy cases: networks with real data, for the matrix to break."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from benchmarks.doctor.faults import Case
@@ -9,9 +8,8 @@ from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
-from alexnet.models.layers import Conv, Linear, Part
 from alexnet.models.net import Net
-from alexnet.models.zoo import MODELS, build_model
+from alexnet.models.zoo import build_model, model_spec, narrowed
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 
@@ -36,7 +34,9 @@ def cases(kind: str, folder: str | None, seeds: list[int]) -> Iterator[tuple[str
         for seed in seeds:
             torch.manual_seed(seed)
             if "/" in name:
-                model: nn.Module = _narrow(10)
+                model: nn.Module = Net(
+                    narrowed(model_spec("alexnet-2012", 10), NARROW), (3, 224, 224)
+                )
             else:
                 model = build_model(name, 10, channels=recipe.channels, size=recipe.crop)
             yield name, Case(model, x, y, val_x, val_y, seed=seed, raw=raw)
@@ -56,15 +56,3 @@ def _read(
     s, c = dataset.statistics, recipe.channels
     x, y, val_x, val_y = found
     return x, y, val_x, val_y, (torch.tensor(s.mean[:c]), torch.tensor(s.std[:c]))
-
-
-def _narrow(classes: int) -> Net:
-    """alexnet-2012 with a fourth of the units, and weights as much larger as keep its signals."""
-    parts: list[Part] = []
-    for part in MODELS["alexnet-2012"].spec(classes):
-        if isinstance(part, Conv | Linear):
-            std = float(part.std) * (1 if part.label == "conv1" else NARROW**0.5)
-            out = part.out if part.label == "fc8" else part.out // NARROW
-            part = replace(part, out=out, std=std)
-        parts.append(part)
-    return Net(parts, (3, 224, 224))

@@ -131,7 +131,8 @@ def before_middle(case: Case, module: nn.Module) -> Case:
     """Puts a module in front of the middle layer of weights."""
     layers = weights(case.model)
     middle = layers[len(layers) // 2]
-    swapped(case.model, lambda m: nn.Sequential(module, m) if m is middle else None)
+    first = [nn.Flatten()] if isinstance(middle, nn.Linear) else []
+    swapped(case.model, lambda m: nn.Sequential(*first, module, m) if m is middle else None)
     return case
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alexnet.commands import (
         bench,
+        claim,
         classify,
         data_check,
         data_get,
@@ -28,6 +29,7 @@ _HOMES = {
     "Predictor": "alexnet.predict",
     "bench": "alexnet.commands",
     "build_model": "alexnet.models.zoo",
+    "claim": "alexnet.commands",
     "classify": "alexnet.commands",
     "data_check": "alexnet.commands",
     "data_get": "alexnet.commands",
@@ -45,6 +47,7 @@ __all__ = [
     "Predictor",
     "bench",
     "build_model",
+    "claim",
     "classify",
     "data_check",
     "data_get",

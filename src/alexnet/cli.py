@@ -180,6 +180,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         sub.add_argument(f"--{name}", type=int, default=value, metavar="INT",
                          help=f"default: {value}")  # fmt: skip
 
+    sub = verb("claim", _claim, show.claim, "Measure what the paper claims; without a name, list.")
+    sub.add_argument("name", nargs="?", help="a claim's name")
+    sub.add_argument("--data", metavar="DIR", help="images to measure it on")
+    sub.add_argument("--seeds", type=int, default=3, metavar="INT", help="repetitions (default: 3)")
+    sub.add_argument("--out", metavar="DIR", default="results/claims",
+                     help="where records go (default: results/claims); continues")  # fmt: skip
+
     args, unknown = parser.parse_known_args(argv)
     if not argv:
         parser.print_help()
@@ -299,6 +306,12 @@ def _bench(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
     names = ("data", "model", "batches", "rounds", "batch_size")
     return commands.bench(args.what, **{name: getattr(args, name) for name in names}), 0
+
+
+def _claim(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from alexnet import commands
+
+    return commands.claim(args.name, data=args.data, seeds=args.seeds, out=args.out), 0
 
 
 def _data_pack(args: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -6,7 +6,7 @@ share one look: white, Okabe-Ito colours and cividis, both readable by the colou
 
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,6 +180,70 @@ def draw_confusion(
         for (row, column), count in np.ndenumerate(matrix):
             ink = "black" if share[row, column] > middle else "white"
             axes.text(column, row, f"{count:,}", color=ink, ha="center", va="center", fontsize=8)
+    _write(figure, out)
+
+
+def draw_panels(
+    panels: Mapping[str, Sequence[tuple[str, Sequence[float]]]],
+    out: Path,
+    title: str,
+    level: tuple[str, float],
+) -> None:
+    """Draw a small plot for each panel: its curves, those of one label in one colour, on one scale.
+
+    `level` is a line that all are held against: its name and height.
+    """
+    labels = list(dict.fromkeys(label for curves in panels.values() for label, _ in curves))
+    colours = dict(zip(labels, (BLUE, RED, GREEN, ORANGE), strict=False))
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure(3.1 * columns, 2.5 * rows + 0.8, title)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    high = max(
+        level[1] * 1.4, *(min(c[0], level[1] * 3) for _, cs in panels.items() for _, c in cs)
+    )
+    for axes, (name, curves) in zip(grid, panels.items(), strict=False):
+        axes.axhline(level[1], color="#666666", lw=1, ls=":", label=level[0])
+        for label, values in curves:
+            known = axes.get_legend_handles_labels()[1]
+            shown = None if label in known else label
+            axes.plot(range(1, len(values) + 1), values, color=colours[label], lw=1.2, label=shown)
+        axes.set_title(name, fontsize=9)
+        axes.set_ylim(0, high)
+        axes.grid(color="#E4E4E4", lw=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+    grid[0].legend(frameon=False, fontsize=8)
+    figure.supxlabel("step", fontsize=10)
+    figure.supylabel("loss (nats)", fontsize=10)
+    _write(figure, out)
+
+
+def draw_dots(
+    columns: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
+    out: Path,
+    title: str,
+    logarithmic: Collection[int] = (),
+) -> None:
+    """Draw a column of dots for each measurement, a row a condition: its values, several of one
+    case joined by a line. `logarithmic` names columns by number."""
+    rows = list(next(iter(columns.values())))
+    figure = _figure(3.2 * len(columns) + 3, 0.27 * len(rows) + 1.6, title)
+    grid = figure.subplots(1, len(columns), squeeze=False, sharey=True).ravel()
+    for i, (axes, (name, conditions)) in enumerate(zip(grid, columns.items(), strict=True)):
+        for y, row in enumerate(rows):
+            cases = conditions[row]
+            for j, values in enumerate(cases):
+                at = y + 0.5 * ((j + 1) / (len(cases) + 1) - 0.5)
+                axes.plot(values, [at] * len(values), "-", color="#BBBBBB", lw=1, zorder=1)
+                shades = (BLUE, GREEN, ORANGE)[: len(values)]
+                axes.scatter(values, [at] * len(values), c=shades, s=14, zorder=2)
+        axes.set_title(name, fontsize=9)
+        axes.set_yticks(range(len(rows)), rows, fontsize=8)
+        axes.grid(color="#E4E4E4", lw=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        if i in logarithmic:
+            axes.set_xscale("log")
+    grid[0].invert_yaxis()
     _write(figure, out)
 
 

@@ -138,6 +138,17 @@ def with_interval(r: dict[str, Any], name: str) -> str:
     return f"{percent(r[name])} (95 % interval {percent(low)} to {percent(high)}, n {r['n']:,})"
 
 
+def claim(r: dict[str, Any]) -> None:
+    if "claims" in r:
+        rows = [[c["name"], c["printed"], f"{c['minutes']:g} min", c["needs"]] for c in r["claims"]]
+        print(table(("claim", "what it says", "takes", "needs"), rows))
+        return
+    print(f"{r['claim']}: {r['result']}")
+    print(f"  the claim: {r['printed']} ({r['source']})")
+    print(f"  measured:  {r['finding']} ({r['seeds']} seeds)")
+    print(f"  record: {r['record']}")
+
+
 def bench(r: dict[str, Any]) -> None:
     train = "parts" in r
     rows = [

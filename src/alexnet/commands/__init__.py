@@ -1,6 +1,7 @@
 """The verbs as functions: each does what its command does and returns what --json prints."""
 
 from alexnet.commands.benching import bench
+from alexnet.commands.claiming import claim
 from alexnet.commands.classifying import classify
 from alexnet.commands.data import data_check, data_get, data_pack
 from alexnet.commands.diagnosing import doctor
@@ -10,6 +11,7 @@ from alexnet.commands.training import train
 
 __all__ = [
     "bench",
+    "claim",
     "classify",
     "data_check",
     "data_get",

@@ -67,7 +67,7 @@ class Sentinel:
         if event["event"] == "doctor":  # said before a restart
             self.known.add((event["name"], event["where"]))
             return []
-        if event["event"] not in ("train", "val"):
+        if event["event"] not in ("train", "val", "resume"):
             return []
         self.events = [*self.events[-KEPT:], event]
         return self._new(ranked(judge_history(self.events, self.classes)))

@@ -1,7 +1,10 @@
 """The named networks, by name."""
 
+from dataclasses import replace
+
 from alexnet.errors import UsageError
 from alexnet.models.family import FAMILY
+from alexnet.models.layers import Conv, Linear, Part
 from alexnet.models.net import Net, Preset, Spec, check_fits
 from alexnet.models.small import SMALL
 from alexnet.recipe import nearest
@@ -24,6 +27,24 @@ def model_spec(name: str, classes: int, given: tuple[int, ...] | None = None) ->
     if given is not None:
         check_fits(name, spec, given)
     return spec
+
+
+def narrowed(spec: Spec, by: int) -> Spec:
+    """The same network with a `by`-th of the units in every layer but the last.
+
+    Weights are drawn as much larger as keeps the size of its signals: sqrt(by) times, but in the
+    first layer, whose inputs stay as many.
+    """
+    sized = [part for part in spec if isinstance(part, Conv | Linear)]
+    parts: list[Part] = []
+    for part in spec:
+        if isinstance(part, Conv | Linear):
+            out = part.out if part is sized[-1] else part.out // by
+            grows = part is not sized[0] and not isinstance(part.std, str)
+            std = part.std * by**0.5 if grows and not isinstance(part.std, str) else part.std
+            part = replace(part, out=out, std=std)
+        parts.append(part)
+    return parts
 
 
 def build_model(

@@ -1,0 +1,1 @@
+"""What the paper, and those who repeat it, claim; each measured by one experiment."""
