@@ -199,9 +199,8 @@ def draw_panels(
     rows = -(-len(panels) // columns)
     figure = _figure(3.1 * columns, 2.5 * rows + 0.8, title)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    high = max(
-        level[1] * 1.4, *(min(c[0], level[1] * 3) for _, cs in panels.items() for _, c in cs)
-    )
+    starts = (curve[0] for curves in panels.values() for _, curve in curves)
+    high = max(level[1] * 1.4, *(min(start, level[1] * 3) for start in starts))
     for axes, (name, curves) in zip(grid, panels.items(), strict=False):
         axes.axhline(level[1], color="#666666", lw=1, ls=":", label=level[0])
         for label, values in curves:

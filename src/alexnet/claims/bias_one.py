@@ -3,14 +3,17 @@
 import itertools
 import math
 import statistics
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.claims.lab import Lab, Outcome, Row
+from alexnet import figures
+from alexnet.claims.lab import Claim, Lab, Outcome, Row
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import Slice, open_dataset
 from alexnet.diagnosis.signal import cross_entropy, measure_signals
@@ -23,7 +26,7 @@ from alexnet.models.zoo import model_spec, narrowed
 from alexnet.recipe import Recipe
 from alexnet.runtime import pick_device
 
-SIZE, NARROW = 224, 4
+SIZE, CROP, NARROW = 256, 224, 4
 IMAGES, HELD = 2000, 500
 STEPS, BATCH = 300, 32
 RATES = {"momentum": 0.01, "Adam": 1e-3}
@@ -43,11 +46,11 @@ def measure(lab: Lab) -> Outcome:
     """Every combination, with each seed: 300 steps of 32 photos on a quarter of `alexnet-2012`."""
     if lab.data is None:
         raise UsageError("bias-one trains on photos: name a folder of classes with --data")
-    recipe = Recipe(name="bias-one", model="alexnet-2012", size=SIZE, crop=SIZE, channels=3)
+    recipe = Recipe(name="bias-one", model="alexnet-2012", size=SIZE, crop=CROP, channels=3)
     dataset = open_dataset(recipe, lab.data)
     train, held = (_some(dataset.split(s), n) for s, n in (("train", IMAGES), ("val", HELD)))
     measured = dataset.measure(dataset.split("train"), HELD)
-    preprocess = Preprocess(SIZE, SIZE, 3, measured, "mean")  # 0 to 255 less the mean, as in 2012
+    preprocess = Preprocess(SIZE, CROP, 3, measured, "mean")  # 0 to 255 less the mean, as in 2012
     fixed = {"data": dataset.digest, "steps": STEPS, "batch": BATCH, "narrow": NARROW}
     cells = [
         dict(zip(AXES, values, strict=True)) | {"seed": seed} | fixed
@@ -68,7 +71,7 @@ def network(cell: Row, classes: int) -> nn.Sequential:
         if isinstance(part, Linear) and part.label != "fc8":
             part = replace(part, bias=cell["fc_bias"])
         parts.append(part)
-    net = Net(parts, (3, SIZE, SIZE))
+    net = Net(parts, (3, CROP, CROP))
     return nn.Sequential(net, nn.ReLU()) if cell["relu_on_logits"] else nn.Sequential(net)
 
 
@@ -132,7 +135,7 @@ def _draw(rows: list[Row], ln_k: float, folder: Path) -> None:
     figures.draw_panels(
         panels, folder / "losses.png", "Loss over steps (mean of ten)", ("ln K", ln_k)
     )
-    measured = {
+    values: dict[str, Callable[[Row], list[float]]] = {
         "deviation of the logits": lambda r: [max(r["logits_std"], 1e-9)],
         "dead units of relu6 and relu7 (%)": lambda r: [
             100 * share for name, share in r["dead_units"].items() if name[-5:] in FC_UNITS
@@ -143,7 +146,7 @@ def _draw(rows: list[Row], ln_k: float, folder: Path) -> None:
     }
     columns = {
         title: {name: [value(r) for r in of] for name, of in _conditions(rows).items()}
-        for title, value in measured.items()
+        for title, value in values.items()
     }
     figures.draw_dots(columns, folder / "state.png", "The networks after training", {0})
 
@@ -199,7 +202,7 @@ def _state(
     tally, logits = Tally(classes), []
     model.eval()
     with torch.no_grad():
-        for ids in torch.split(torch.arange(len(held)), 64):  # type: ignore[no-untyped-call]
+        for ids in torch.split(torch.arange(len(held)), 64):
             images, labels = (t.to(device) for t in _batch(held, ids, preprocess))
             logits.append(model(images).float())
             tally.add(logits[-1], labels, F.cross_entropy(logits[-1], labels, reduction="none"))
