@@ -54,12 +54,13 @@ class Lab:
         file = self.folder / "cells.json"
         self.folder.mkdir(parents=True, exist_ok=True)
         known = read_json(file).get("cells", []) if file.exists() else []
+        vary = {key for cell in cells for key in cell if cell[key] != cells[0][key]}
         found: list[Row] = []
         with DirLock(self.folder), progress("measuring", len(cells), "cells") as bar:
             for cell in cells:
                 row = next((row for row in known if cell.items() <= row.items()), None)
                 if row is None:
-                    bar.note(", ".join(f"{key} {value}" for key, value in cell.items()))
+                    bar.note(", ".join(f"{key} {cell[key]}" for key in cell if key in vary))
                     row = cell | how(cell)
                     known.append(row)
                     write_json(file, {"cells": known})
