@@ -22,8 +22,10 @@ DIGITS = [str(digit) for digit in range(10)]
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Collect the figures as they are written."""
     seen: list[Figure] = []
-    write = figures._write
-    monkeypatch.setattr(figures, "_write", lambda f, out: (write(f, out), seen.append(f)))
+    for home in (figures.run, figures.conditions):
+        write = home.write_figure
+        keep = lambda f, out, write=write: (write(f, out), seen.append(f))  # noqa: E731
+        monkeypatch.setattr(home, "write_figure", keep)
     return seen
 
 
@@ -146,3 +148,26 @@ def test_a_script_the_font_lacks_is_no_error(tmp_path: Path) -> None:
     out = tmp_path / "c.png"
     figures.draw_confusion(np.eye(2, dtype=int), ["犬\x1b", "caf\udce9"], out, "t")
     assert out.exists()
+
+
+def test_panels_dots_and_distributions(tmp_path: Path, drawn: list[Figure]) -> None:
+    curves = {f"condition {i}": [("a", [2.3, 2.0, 1.0]), ("b", [9.0, 2.3, 2.3])] for i in range(6)}
+    figures.draw_panels(curves, tmp_path / "p.png", "Panels", ("ln K", 2.3))
+    texts = check(drawn[0], tmp_path / "p.png")
+    assert {"condition 5", "ln K", "a", "b", "step", "loss (nats)"} <= set(texts)
+    lines = drawn[0].axes[0].get_lines()
+    assert [list(line.get_ydata()) for line in lines[1:]] == [[2.3, 2.0, 1.0], [9.0, 2.3, 2.3]]
+
+    rows = {"one": [[1e-9], [0.1]], "two": [[1.0], [2.0]]}
+    figures.draw_dots({"x": rows, "y": rows}, tmp_path / "d.png", "Dots", {0})
+    check(drawn[1], tmp_path / "d.png")
+    assert [axes.get_xscale() for axes in drawn[1].axes] == ["log", "linear"]
+    assert [t.get_text() for t in drawn[1].axes[0].get_yticklabels()] == ["one", "two"]
+
+    panel = figures.Panel("gain", {"healthy": [0.0, 1.0], "sick": [100.0]}, (8.0,), True)
+    figures.draw_distributions([panel] * 4, tmp_path / "t.png", "Distributions")
+    check(drawn[2], tmp_path / "t.png")
+    dots = [c.get_offsets()[:, 0].tolist() for c in drawn[2].axes[0].collections]
+    assert dots[0][1] == 1.0
+    assert 0 < dots[0][0] < 1.0  # zero has no place on a logarithmic axis: at its left edge
+    assert dots[1] == [100.0]

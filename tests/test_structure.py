@@ -29,7 +29,7 @@ LAYERS = (
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()
 
-LINES = 12_000
+LINES = 16_000
 LONGEST = 350
 LONG_FILES: dict[str, int] = {}
 
@@ -115,7 +115,7 @@ def test_the_import_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_only_figures_draws() -> None:
     drawing = {module_name(f) for f in FILES for n in imports(f) if n.startswith("matplotlib")}
-    assert drawing == {"alexnet.figures"}
+    assert {unit(name) for name in drawing} == {"figures"}
 
 
 def test_nothing_unpickles() -> None:

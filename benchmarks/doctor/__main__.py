@@ -42,7 +42,10 @@ def main() -> None:
         matrix.during(args.data, folders, seeds, args.out)
     if "healthy" in what:
         matrix.healthy(folders, seeds, args.out)
-    report.summarize(args.out)
+    rows = report.read(args.out)
+    report.summarize(rows)
+    if "report" in what:
+        report.write_docs(rows)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from alexnet.recipebook import find_recipe
 TRAIN, VAL = 2000, 500
 NARROW = 4
 
-# The recipe that reads the data, and the networks.
+# The recipe that reads the data, and the networks with their learning rates.
 NETS = {
-    "digits": ("digits", ("mnist-alexnet", "alexnet-28")),
-    "cifar": ("cifar10", ("cifar-alexnet", "cuda-convnet-11")),
-    "imagenette": ("photos", ("alexnet-2012 / 4",)),
+    "digits": ("digits", {"mnist-alexnet": 0.001, "alexnet-28": 0.01}),
+    "cifar": ("cifar10", {"cifar-alexnet": 0.01, "cuda-convnet-11": 0.01}),
+    "imagenette": ("photos", {"alexnet-2012 / 4": 0.01}),
 }
 
 
@@ -30,7 +30,7 @@ def cases(kind: str, folder: str | None, seeds: list[int]) -> Iterator[tuple[str
     if kind == "imagenette":
         recipe = recipe.replace(size=256, crop=224)
     x, y, val_x, val_y, raw = _read(recipe, folder)
-    for name in NETS[kind][1]:
+    for name, rate in NETS[kind][1].items():
         for seed in seeds:
             torch.manual_seed(seed)
             if "/" in name:
@@ -39,7 +39,7 @@ def cases(kind: str, folder: str | None, seeds: list[int]) -> Iterator[tuple[str
                 )
             else:
                 model = build_model(name, 10, channels=recipe.channels, size=recipe.crop)
-            yield name, Case(model, x, y, val_x, val_y, seed=seed, raw=raw)
+            yield name, Case(model, x, y, val_x, val_y, rate, seed=seed, raw=raw)
 
 
 def _read(

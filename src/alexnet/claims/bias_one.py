@@ -135,13 +135,14 @@ def _draw(rows: list[Row], ln_k: float, folder: Path) -> None:
     figures.draw_panels(
         panels, folder / "losses.png", "Loss over steps (mean of ten)", ("ln K", ln_k)
     )
+    top = "top5" if all("top5_optimistic" in row["val"] for row in rows) else "top1"
     values: dict[str, Callable[[Row], list[float]]] = {
         "deviation of the logits": lambda r: [max(r["logits_std"], 1e-9)],
         "dead units of relu6 and relu7 (%)": lambda r: [
             100 * share for name, share in r["dead_units"].items() if name[-5:] in FC_UNITS
         ],
-        "top-5 (%): ties missed, shared, hit": lambda r: [
-            100 * r["val"][key] for key in ("top5_pessimistic", "top5", "top5_optimistic")
+        f"{top} (%): ties missed, shared, hit": lambda r: [
+            100 * r["val"][f"{top}{rule}"] for rule in ("_pessimistic", "", "_optimistic")
         ],
     }
     columns = {
@@ -197,7 +198,7 @@ def _state(
 ) -> dict[str, Any]:
     """What held-out images show; dead is a network through which no gradient comes any more."""
     device = next(model.parameters()).device
-    x, y = (t.to(device) for t in _batch(held, torch.arange(64), preprocess))
+    x, y = (t.to(device) for t in _batch(held, torch.arange(min(64, len(held))), preprocess))
     signals = measure_signals(model, x, y, cross_entropy)
     tally, logits = Tally(classes), []
     model.eval()

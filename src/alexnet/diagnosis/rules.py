@@ -12,6 +12,7 @@ from alexnet.diagnosis.signal import Layer, Signals
 from alexnet.diagnosis.verdict import Severity, Verdict
 
 ZEROS = 0.1  # share of logits that are exactly zero, none being negative
+BATCHWISE = 0.01  # of the logits' deviation
 GAIN = 8.0  # deviation of the logits beside that of the input
 LOSS = 2.0  # initial loss, in ln K
 FOLLOWS = -0.05  # percent that an output changes by where its input grows by one
@@ -89,7 +90,7 @@ def _contract(f: Findings) -> Iterator[Verdict]:
             "call model.eval() before evaluation, and pass training=self.training to dropout",
             c.random, ALIKE, "float32 rounding gives under 1e-6",
         )  # fmt: skip
-    elif c.batchwise > 1e-2:
+    elif c.batchwise > BATCHWISE:
         yield Verdict(
             "batch-in-evaluation",
             "misleads",
@@ -97,7 +98,7 @@ def _contract(f: Findings) -> Iterator[Verdict]:
             "beside it",
             "batch norm uses the batch in evaluation",
             "call model.eval() before evaluation; keep track_running_stats on",
-            c.batchwise, 1e-2, "float32 rounding gives under 1e-5",
+            c.batchwise, BATCHWISE, "float32 rounding gives under 1e-5",
         )  # fmt: skip
     for name in c.constants:
         yield Verdict(

@@ -1,29 +1,28 @@
-"""Pictures of a run: learning curves, the surest mistakes, the confusion matrix.
-
-Only matplotlib's object interface is used, so drawing leaves no global state behind. All pictures
-share one look: white, Okabe-Ito colours and cividis, both readable by the colour-blind.
-"""
+"""Pictures of a run: learning curves, layers, the surest mistakes, the confusion matrix."""
 
 import textwrap
-import warnings
-from collections.abc import Collection, Mapping, Sequence
-from io import BytesIO
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.errors import UsageError
-from alexnet.files import write_atomic
-from alexnet.terminal import percent, shorten
+from alexnet.figures.canvas import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    RED,
+    fitting,
+    new_figure,
+    plain,
+    write_figure,
+)
+from alexnet.terminal import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-DPI = 150
 LOG_SPAN = 20  # values further apart than this factor are drawn on a logarithmic axis
 COUNTS_UP_TO, LABELS_UP_TO = 12, 60  # classes whose cells hold counts, whose ticks hold names
 CAPTION = 24  # characters that fit above a small picture
@@ -33,7 +32,7 @@ Event = dict[str, Any]
 
 def draw_curves(events: list[Event], out: Path, title: str) -> None:
     """Draw loss, top-1 and learning rate over epochs from the events of metrics.jsonl."""
-    figure = _figure(13, 4.2, title)
+    figure = new_figure(13, 4.2, title)
     loss, top1, rate = figure.subplots(1, 3)
     train, val = _of_kind(events, "train"), _of_kind(events, "val")
 
@@ -69,15 +68,13 @@ def draw_curves(events: list[Event], out: Path, title: str) -> None:
         (rate, "Learning rate", "learning rate"),
     ):
         axes.set(title=name, xlabel="epoch", ylabel=unit)
-        axes.grid(color="#E4E4E4", lw=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
         if not any(len(line.get_xdata(orig=False)) for line in axes.lines):
             axes.set(xticks=[], yticks=[])
             axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center")
         elif axes is not rate:
             axes.legend(frameon=False, fontsize=9)
-    _write(figure, out)
+    write_figure(figure, out)
 
 
 def draw_layers(layers: Sequence[dict[str, Any]], out: Path, title: str) -> None:
@@ -85,8 +82,8 @@ def draw_layers(layers: Sequence[dict[str, Any]], out: Path, title: str) -> None
 
     `layers` are those of `doctor`: name, signal, rms, gradient and dead of each, in order.
     """
-    names = [_name(layer["name"], 24) for layer in layers]
-    figure = _figure(13, 1.8 + 0.22 * len(names), title)
+    names = [fitting(layer["name"], 24) for layer in layers]
+    figure = new_figure(13, 1.8 + 0.22 * len(names), title)
     for axes, key, unit, color in zip(
         figure.subplots(1, 3, sharey=True),
         ("signal", "rms", "dead"),
@@ -104,11 +101,9 @@ def draw_layers(layers: Sequence[dict[str, Any]], out: Path, title: str) -> None
             axes.set_xscale("log")
         axes.set(xlabel=unit)
         axes.set_yticks(range(len(names)), names, fontsize=8)
-        axes.grid(color="#E4E4E4", lw=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
     figure.axes[0].invert_yaxis()
-    _write(figure, out)
+    write_figure(figure, out)
 
 
 def draw_mistakes(
@@ -125,9 +120,9 @@ def draw_mistakes(
     wrong = np.flatnonzero(np.asarray(labels) != np.asarray(predicted))
     picked = wrong[np.argsort(-np.asarray(probability)[wrong], kind="stable")][:limit]
     if not len(picked):
-        figure = _figure(6, 2, title)
+        figure = new_figure(6, 2, title)
         figure.text(0.5, 0.4, f"no mistakes in {len(labels):,} images", ha="center", fontsize=13)
-        _write(figure, out)
+        write_figure(figure, out)
         return
 
     captions = [
@@ -136,7 +131,7 @@ def draw_mistakes(
     columns = min(6, len(picked))
     rows = -(-len(picked) // columns)
     lines = max(caption.count("\n") for caption in captions) + 1
-    figure = _figure(max(5, 2.1 * columns), rows * (1.75 + 0.16 * lines) + 0.9, title)
+    figure = new_figure(max(5, 2.1 * columns), rows * (1.75 + 0.16 * lines) + 0.9, title)
     figure.supxlabel("true class → predicted class (its probability)", fontsize=10)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
@@ -145,7 +140,7 @@ def draw_mistakes(
         image = images[i]
         axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmax=255)
         axes.set_title(caption, fontsize=9)
-    _write(figure, out)
+    write_figure(figure, out)
 
 
 def draw_confusion(
@@ -158,10 +153,10 @@ def draw_confusion(
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     # The scale starts below the rarest mistake: one lone error still differs from none.
     floor = float(share[share > 0].min(initial=1.0)) / 3
-    names = [_name(name, 28) for name in classes] if size <= LABELS_UP_TO else []
+    names = [fitting(name, 28) for name in classes] if size <= LABELS_UP_TO else []
     side = 4.2 + 0.15 * size if names else 8.6
     reach = 0.085 * max(map(len, names), default=0)
-    figure = _figure(side + reach + 1.4, side + reach, title)
+    figure = new_figure(side + reach + 1.4, side + reach, title)
     axes = figure.subplots()
     shown = axes.imshow(
         np.maximum(share, floor), cmap="cividis", norm=LogNorm(floor, 1), interpolation="nearest"
@@ -180,107 +175,16 @@ def draw_confusion(
         for (row, column), count in np.ndenumerate(matrix):
             ink = "black" if share[row, column] > middle else "white"
             axes.text(column, row, f"{count:,}", color=ink, ha="center", va="center", fontsize=8)
-    _write(figure, out)
-
-
-def draw_panels(
-    panels: Mapping[str, Sequence[tuple[str, Sequence[float]]]],
-    out: Path,
-    title: str,
-    level: tuple[str, float],
-) -> None:
-    """Draw a small plot for each panel: its curves, those of one label in one colour, on one scale.
-
-    `level` is a line that all are held against: its name and height.
-    """
-    labels = list(dict.fromkeys(label for curves in panels.values() for label, _ in curves))
-    colours = dict(zip(labels, (BLUE, RED, GREEN, ORANGE), strict=False))
-    columns = min(4, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = _figure(3.1 * columns, 2.5 * rows + 0.8, title)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    starts = (curve[0] for curves in panels.values() for _, curve in curves)
-    high = max(level[1] * 1.4, *(min(start, level[1] * 3) for start in starts))
-    for axes, (name, curves) in zip(grid, panels.items(), strict=False):
-        axes.axhline(level[1], color="#666666", lw=1, ls=":", label=level[0])
-        for label, values in curves:
-            known = axes.get_legend_handles_labels()[1]
-            shown = None if label in known else label
-            axes.plot(range(1, len(values) + 1), values, color=colours[label], lw=1.2, label=shown)
-        axes.set_title(name, fontsize=9)
-        axes.set_ylim(0, high)
-        axes.grid(color="#E4E4E4", lw=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-    grid[0].legend(frameon=False, fontsize=8)
-    figure.supxlabel("step", fontsize=10)
-    figure.supylabel("loss (nats)", fontsize=10)
-    _write(figure, out)
-
-
-def draw_dots(
-    columns: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
-    out: Path,
-    title: str,
-    logarithmic: Collection[int] = (),
-) -> None:
-    """Draw a column of dots for each measurement, a row a condition: its values, several of one
-    case joined by a line. `logarithmic` names columns by number."""
-    rows = list(next(iter(columns.values())))
-    figure = _figure(3.2 * len(columns) + 3, 0.27 * len(rows) + 1.6, title)
-    grid = figure.subplots(1, len(columns), squeeze=False, sharey=True).ravel()
-    for i, (axes, (name, conditions)) in enumerate(zip(grid, columns.items(), strict=True)):
-        for y, row in enumerate(rows):
-            cases = conditions[row]
-            for j, values in enumerate(cases):
-                at = y + 0.5 * ((j + 1) / (len(cases) + 1) - 0.5)
-                axes.plot(values, [at] * len(values), "-", color="#BBBBBB", lw=1, zorder=1)
-                shades = (BLUE, GREEN, ORANGE)[: len(values)]
-                axes.scatter(values, [at] * len(values), c=shades, s=14, zorder=2)
-        axes.set_title(name, fontsize=9)
-        axes.set_yticks(range(len(rows)), rows, fontsize=8)
-        axes.grid(color="#E4E4E4", lw=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-        if i in logarithmic:
-            axes.set_xscale("log")
-    grid[0].invert_yaxis()
-    _write(figure, out)
-
-
-def _figure(width: float, height: float, title: str) -> "Figure":
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout=layout)
-    heading = textwrap.fill(_name(title, 300), width=int(8 * width))
-    figure.suptitle(heading, fontsize=13, fontweight="bold")
-    return figure
-
-
-def _write(figure: "Figure", out: Path) -> None:
-    kind = out.suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
-        raise UsageError(f"{out}: a picture ends in .png or .svg; rename it")
-    data = BytesIO()
-    with warnings.catch_warnings():
-        # A script the font lacks shows as boxes; the names themselves are in the result files.
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure.savefig(data, format=kind)
-    write_atomic(out, data.getvalue())
-
-
-def _name(text: str, limit: int = 40) -> str:
-    """Return a name that fits and that matplotlib does not take for a formula."""
-    return shorten(text, limit).replace("$", r"\$")
+    write_figure(figure, out)
 
 
 def _caption(true: str, said: str, probability: float) -> str:
     """Return "true → said (97 %)", on several lines if the names are long."""
-    likely = f"{_name(said)} ({percent(probability, 0)})".replace(" %", "\N{NO-BREAK SPACE}%")
-    caption = f"{_name(true)} → {likely}"
+    likely = f"{fitting(said)} ({percent(probability, 0)})".replace(" %", "\N{NO-BREAK SPACE}%")
+    caption = f"{fitting(true)} → {likely}"
     if len(caption) <= CAPTION:
         return caption
-    return "\n".join(textwrap.wrap(f"{_name(true)} →", CAPTION) + textwrap.wrap(likely, CAPTION))
+    return "\n".join(textwrap.wrap(f"{fitting(true)} →", CAPTION) + textwrap.wrap(likely, CAPTION))
 
 
 def _of_kind(events: list[Event], kind: str) -> list[Event]:

@@ -1,0 +1,135 @@
+"""`alexnet claim`: what is measured is kept, and a verdict follows from it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import alexnet
+from alexnet.claims import bias_one
+from alexnet.claims.lab import Lab
+from alexnet.cli import main
+from alexnet.errors import UsageError
+from alexnet.models.zoo import model_spec, narrowed
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bias-one on little, one network of each kind of logits."""
+    axes = {**bias_one.AXES, "optimizer": ("Adam",), "std": (0.01,), "fc_bias": (1.0,)}
+    for name, value in (("AXES", axes), ("STEPS", 3), ("BATCH", 4), ("HELD", 8), ("IMAGES", 12)):
+        monkeypatch.setattr(bias_one, name, value)
+
+
+def test_bias_one_measures_once(
+    quick: None, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record, the pictures, and a second call that takes what the first one measured."""
+    found = alexnet.claim("bias-one", data=tree, seeds=1, out=tmp_path)
+    record = json.loads((tmp_path / "bias-one" / "claim.json").read_text())
+    assert record == {k: v for k, v in found.items() if k != "record"}
+    assert record["result"] in ("confirmed", "contradicted")
+    assert len(record["figures"]["conditions"]) == 2
+    assert {p.name for p in (tmp_path / "bias-one").glob("*.png")} == {"losses.png", "state.png"}
+    cells = json.loads((tmp_path / "bias-one" / "cells.json").read_text())["cells"]
+    assert [cell["relu_on_logits"] for cell in cells] == [False, True]
+    for cell in cells:
+        assert len(cell["losses"]) == 3
+        assert set(cell["dead_units"]) >= {"0.relu6", "0.relu7"}
+        pessimistic, fair, optimistic = (
+            cell["val"][f"top1{rule}"] for rule in ("_pessimistic", "", "_optimistic")
+        )
+        assert pessimistic <= fair <= optimistic
+
+    def again(*_: Any) -> Any:
+        raise AssertionError("measured twice")
+
+    monkeypatch.setattr(bias_one, "_trained", again)
+    assert (
+        alexnet.claim("bias-one", data=tree, seeds=1, out=tmp_path)["figures"] == found["figures"]
+    )
+    with pytest.raises(AssertionError, match="measured twice"):  # another seed is another cell
+        alexnet.claim("bias-one", data=tree, seeds=2, out=tmp_path)
+
+
+def test_networks_of_bias_one() -> None:
+    """What a cell says is what its network has."""
+    torch.manual_seed(0)
+    cell = {"relu_on_logits": True, "fc_bias": 1.0, "std": 0.03}
+    net = bias_one.network(cell, 10)
+    parameters = {name: p.detach() for name, p in net.named_parameters()}
+    assert float(parameters["0.fc6.bias"].mean()) == 1.0
+    assert float(parameters["0.fc8.bias"].mean()) == 0.0
+    assert parameters["0.conv4.weight"].std().item() == pytest.approx(0.06, rel=0.05)
+    assert parameters["0.conv2.weight"].std().item() == pytest.approx(0.02, rel=0.05)
+    assert float(net(torch.randn(2, 3, 224, 224)).detach().min()) >= 0
+    assert len(bias_one.network({**cell, "relu_on_logits": False}, 10)) == 1
+
+
+def cell(cut: bool, bias: float, dead: bool) -> dict[str, Any]:
+    known = {"optimizer": "Adam", "std": 0.01, "losses": [2.3] * 30}
+    return {"relu_on_logits": cut, "fc_bias": bias, "dead": dead, **known}
+
+
+@pytest.mark.parametrize(
+    ("free", "result"),
+    [
+        ((True, False), "confirmed"),
+        ((False, False), "contradicted"),
+        ((True, True), "contradicted"),
+    ],
+)
+def test_the_verdict_follows_from_the_cells(free: tuple[bool, bool], result: str) -> None:
+    """`free`: whether networks with biases of 1 and of 0 die where no ReLU cuts their logits."""
+    rows = [cell(False, 1.0, free[0]), cell(False, 0.0, free[1])] * 3
+    rows += [cell(True, 1.0, True), cell(True, 0.0, False)] * 3
+    outcome = bias_one.judge(rows, 10)
+    assert outcome.result == result
+    assert f"{3 * free[0]} of 3 networks with FC biases of 1 died" in outcome.finding
+    assert [c["dead"] for c in outcome.figures["conditions"]] == [3 * free[0], 3 * free[1], 3, 0]
+
+
+def test_narrowed_networks() -> None:
+    """A fourth of the units everywhere but at the end, and signals of the same size."""
+    spec = narrowed(model_spec("alexnet-2012", 10), 4)
+    sizes = [(part.out, part.std) for part in spec if hasattr(part, "out")]  # type: ignore[attr-defined]
+    assert sizes == [
+        *((24, 0.01), (64, 0.02), (96, 0.02), (96, 0.02), (64, 0.02)),
+        *((1024, 0.02), (1024, 0.02), (10, 0.02)),
+    ]
+
+
+def test_a_lab_keeps_what_it_has(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "x", None, 1)
+    asked: list[int] = []
+
+    def how(cell: dict[str, Any]) -> dict[str, Any]:
+        if cell["i"] == 2 and len(asked) < 4:
+            asked.append(-1)
+            raise KeyboardInterrupt
+        asked.append(cell["i"])
+        return {"twice": 2 * cell["i"]}
+
+    cells = [{"i": i} for i in range(4)]
+    with pytest.raises(KeyboardInterrupt):
+        lab.measure(cells, how)
+    with pytest.raises(KeyboardInterrupt):
+        lab.measure(cells, how)
+    assert [row["twice"] for row in lab.measure(cells, how)] == [0, 2, 4, 6]
+    assert asked == [0, 1, -1, -1, 2, 3]
+
+
+def test_claim_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["claim"]) == 0
+    assert "bias-one" in capsys.readouterr().out
+    for argv, part in (
+        (["claim", "bias-two"], "bias-one"),
+        (["claim", "bias-one"], "--data"),
+        (["claim", "bias-one", "--seeds", "0"], "seeds"),
+    ):
+        assert main(argv) == 2
+        assert part in capsys.readouterr().err
+    with pytest.raises(UsageError):
+        alexnet.claim("none")
