@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["digits"], choices=sorted(NETS))
     for name in FOLDERS:
         parser.add_argument(f"--{name}", metavar="DIR")
+    parser.add_argument("--faults", nargs="*", default=(), help="only these, before training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=REPORTED)
     parser.add_argument("--out", type=Path, default=ROWS)
@@ -37,7 +38,7 @@ def main() -> None:
     seeds = list(range(args.first, args.first + args.seeds))
     what = args.what or ["before", "during"]
     if "before" in what:
-        matrix.before(args.data, folders, seeds, args.out)
+        matrix.before(args.data, folders, seeds, args.out, args.faults)
     if "during" in what:
         matrix.during(args.data, folders, seeds, args.out)
     if "healthy" in what:

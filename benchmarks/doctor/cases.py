@@ -19,7 +19,7 @@ NARROW = 4
 # The recipe that reads the data, and the networks with their learning rates.
 NETS = {
     "digits": ("digits", {"mnist-alexnet": 0.001, "alexnet-28": 0.01}),
-    "cifar": ("cifar10", {"cifar-alexnet": 0.01, "cuda-convnet-11": 0.01}),
+    "cifar": ("cifar10", {"cifar-alexnet": 0.01}),
     "imagenette": ("photos", {"alexnet-2012 / 4": 0.01}),
 }
 

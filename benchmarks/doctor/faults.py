@@ -45,12 +45,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Fault:
-    """`causes` are the names that are right; `apply` breaks a case; `needs` a kind of module."""
+    """`causes` are the names that are right; `apply` breaks a case; `needs` a kind of module.
+
+    `harmless` are networks that were measured to learn in spite of it: there it is as right to find
+    nothing.
+    """
 
     name: str
     causes: tuple[str, ...]
     apply: Callable[[Case], Case]
     needs: type | None = None
+    harmless: tuple[str, ...] = ()
 
 
 # The network
@@ -213,9 +218,13 @@ FAULTS = [
           lambda c: with_model(c, Then(c.model, lambda x: x.softmax(1)))),
     Fault("linear convolutions", ("linear-layers",), linear_convolutions),
     Fault("weights N(0, 1)", ("exploding-signal",), lambda c: drawn(c, 1.0, None)),
-    Fault("weights N(0, 0.1)", ("exploding-signal",), lambda c: drawn(c, 0.1, None)),
-    Fault("std 0.01 and bias 1", ("starved-signal",), lambda c: drawn(c, 0.01, 1.0)),
-    Fault("bias -5", ("dead-units",), lambda c: drawn(c, None, -5.0)),
+    # Batch norm undoes the scale of weights, and before a ReLU the biases too: after 200 steps
+    # alexnet-28 names 93 to 96 % of held-out digits with each of these.
+    Fault("weights N(0, 0.1)", ("exploding-signal",), lambda c: drawn(c, 0.1, None),
+          harmless=("alexnet-28", "cifar-alexnet")),
+    Fault("std 0.01 and bias 1", ("starved-signal",), lambda c: drawn(c, 0.01, 1.0),
+          harmless=("alexnet-28", "cifar-alexnet")),
+    Fault("bias -5", ("dead-units",), lambda c: drawn(c, None, -5.0), harmless=("alexnet-28",)),
     Fault("Adam at 10x", ("rate-too-high",), lambda c: replace(c, adam=True, rate=0.01)),
     Fault("momentum at 100x", ("rate-too-high",), lambda c: replace(c, rate=c.rate * 100)),
     Fault("learning rate 0", ("no-steps",), lambda c: replace(c, rate=0.0)),

@@ -110,8 +110,9 @@ def _measure(
         for group in given.param_groups:
             group["lr"] = found.rates.best or group["lr"]
         found.overfit = try_steps(
-            model, given, batches[:1], loss, steps=2 * steps, seconds=left / 3
-        )
+            model, given, batches[:1], loss,
+            steps=2 * steps, seconds=left / 3, enough=found.prior() / 2,
+        )  # fmt: skip
 
 
 def _batches(seen: Seen, model: nn.Module) -> list[tuple[Tensor, Tensor]]:

@@ -79,10 +79,12 @@ def try_steps(
     steps: int,
     seconds: float,
     warmup: int = 0,
+    enough: float = 0.0,
 ) -> Trial:
     """So many steps over the batches in turn, or as many as there is time for.
 
-    Over the first `warmup` the learning rates rise to what the optimiser has.
+    Over the first `warmup` the learning rates rise to what the optimiser has. Ends where the loss
+    comes under `enough`.
     """
     losses: list[float] = []
     moves: dict[str, Move] = {}
@@ -96,7 +98,8 @@ def try_steps(
             before = weights_now(model, optimizer) if step == min(warmup + 1, steps - 1) else {}
             losses.append(_step(model, optimizer, *batches[step % len(batches)], loss))
             moves |= moved(model, before)
-            if not math.isfinite(losses[-1]) or time.monotonic() > until:
+            done = losses[-1] < enough or time.monotonic() > until
+            if done or not math.isfinite(losses[-1]):
                 break
     return Trial(losses, moves)
 
