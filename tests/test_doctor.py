@@ -404,6 +404,7 @@ def val_lines(losses: list[float], every: int = 100, **more: Any) -> list[dict[s
 
 
 LN10 = math.log(10)
+EVEN = [0.1] * 10
 GOOD = [2.2, 1.9, 1.5, 1.2, 1.0, 0.8]
 RESUMED = [*lines(GOOD)[:3], {"event": "resume", "step": 300}, *lines(GOOD, lr=0.1)[3:]]
 TIED = {"top5_optimistic": 1.0, "top5_pessimistic": 0.0}
@@ -416,6 +417,7 @@ TIED = {"top5_optimistic": 1.0, "top5_pessimistic": 0.0}
         ([], None),
         (lines([2.31, 2.30, 2.30]), None),  # a plateau at the beginning is how some begin
         (lines([LN10] * 8), "loss-is-ln-k"),
+        (lines([2.31, 2.29, 2.28, 2.27, 2.25, 2.24, 2.23, 2.21]), None),  # falls, if slowly
         (lines([2.31, 2.30, 2.301, 2.304, 2.302, 2.303, 2.299, 2.303]), "loss-is-prior"),
         ([*lines(GOOD), {"event": "diverged", "step": 700, "loss": "nan"}], "not-finite-loss"),
         (lines(GOOD, top1=0.7) + val_lines(GOOD, top1=0.7), "validation-is-training"),
@@ -427,7 +429,7 @@ TIED = {"top5_optimistic": 1.0, "top5_pessimistic": 0.0}
     ids=str,
 )
 def test_what_the_figures_of_a_run_say(events: list[Any], expected: str | None) -> None:
-    found = [v.name for v in ranked(judge_history(events, 10))]
+    found = [v.name for v in ranked(judge_history(events, EVEN))]
     assert found[:1] == ([expected] if expected else [])
 
 
@@ -474,7 +476,7 @@ def test_doctor_says_what_is_wrong(capfd: pytest.CaptureFixture[str], idx_folder
 
 def test_the_sentinel_sees_units_die(case: Case) -> None:
     net = copy.deepcopy(case.model)
-    guard = Sentinel(net, 10, every=5)
+    guard = Sentinel(net, EVEN, every=5)
     for step in range(11):
         if step == 7:
             nn.init.constant_(net.get_submodule("fc4").bias, -1e4)  # type: ignore[arg-type]
@@ -494,7 +496,7 @@ def test_the_sentinel_sees_units_die(case: Case) -> None:
 def test_the_sentinel_sees_updates(rate: float, name: str, case: Case) -> None:
     net = copy.deepcopy(case.model)
     optimizer = torch.optim.SGD(net.parameters(), rate)
-    guard = Sentinel(net, 10)
+    guard = Sentinel(net, EVEN)
     with guard.look(0):
         F.cross_entropy(net(case.x[:16]), case.y[:16]).backward()
         optimizer.step()
@@ -503,10 +505,10 @@ def test_the_sentinel_sees_updates(rate: float, name: str, case: Case) -> None:
 
 def test_what_was_said_before_a_restart_is_not_said_again() -> None:
     events = lines([LN10] * 8)
-    guard = Sentinel(small_net(), 10)
+    guard = Sentinel(small_net(), EVEN)
     told = [v for event in events for v in guard.note(event)]
     assert [v.name for v in told] == ["loss-is-ln-k"]
-    again = Sentinel(small_net(), 10)
+    again = Sentinel(small_net(), EVEN)
     said_before = {"event": "doctor", "step": 300, **told[0].to_dict()}
     assert not [v for event in [*events[:3], said_before] for v in again.note(event)][1:]
     assert not again.note(events[3])
@@ -515,10 +517,10 @@ def test_what_was_said_before_a_restart_is_not_said_again() -> None:
 def test_a_rate_that_rises_is_no_jump() -> None:
     rising = [{"event": "train", "step": s, "loss": 1.0, "lr": s / 1000} for s in (20, 40, 60)]
     last = {"event": "train", "step": 80, "loss": 1.0, "lr": 0.08}
-    assert not list(judge_history([*rising, {"event": "resume", "step": 60}, last], 10))
-    assert not Sentinel(small_net(), 10).note({"event": "resume", "step": 25})
+    assert not list(judge_history([*rising, {"event": "resume", "step": 60}, last], EVEN))
+    assert not Sentinel(small_net(), EVEN).note({"event": "resume", "step": 25})
     events = [*rising, {"event": "resume", "step": 60}, {**last, "lr": 0.6}]
-    assert [v.name for v in judge_history(events, 10)] == ["rate-jumped"]
+    assert [v.name for v in judge_history(events, EVEN)] == ["rate-jumped"]
 
 
 def test_where_a_number_stops_being_one(case: Case) -> None:

@@ -40,7 +40,7 @@ def main() -> None:
     if "before" in what:
         matrix.before(args.data, folders, seeds, args.out, args.faults)
     if "during" in what:
-        matrix.during(args.data, folders, seeds, args.out)
+        matrix.during(seeds, args.out)
     if "healthy" in what:
         matrix.healthy(folders, seeds, args.out)
     rows = report.read(args.out)

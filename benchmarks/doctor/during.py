@@ -41,8 +41,8 @@ def train_under_guard(case: Case, fault: During) -> dict[str, Any]:
     torch.manual_seed(case.seed)
     case = fault.apply(replace(case, model=copy.deepcopy(case.model)))
     model, optimizer = case.model, case.optimizer()
-    classes = 10
-    sentinel = Sentinel(model, classes, every=50)
+    shares = torch.bincount(case.y, minlength=10) / len(case.y)
+    sentinel = Sentinel(model, shares.tolist(), every=50)
     chance = torch.Generator().manual_seed(case.seed)
     found: list[Any] = []
     losses: list[float] = []

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.doctor.cases import cases
+from benchmarks.doctor.cases import TRAINED, cases
 from benchmarks.doctor.during import DURING, train_under_guard
 from benchmarks.doctor.faults import FAULTS, Case, Fault
 
@@ -39,13 +39,12 @@ def before(
                     _once(out, key, case.seed, partial(_diagnosed, name, case, fault))
 
 
-def during(kinds: list[str], folders: dict[str, str], seeds: list[int], out: Path) -> None:
-    """Faults that the sentinel should name while training shows them."""
-    for kind in kinds:
-        for name, case in cases(kind, folders.get(kind), seeds):
-            for fault in DURING:
-                key = {"when": "during", "data": kind, "model": name, "fault": fault.name}
-                _once(out, key, case.seed, partial(train_under_guard, case, fault))
+def during(seeds: list[int], out: Path) -> None:
+    """Faults that the sentinel should name while training shows them, on digits."""
+    for name, case in cases("digits", None, seeds, TRAINED):
+        for fault in DURING:
+            key = {"when": "during", "data": "digits", "model": name, "fault": fault.name}
+            _once(out, key, case.seed, partial(train_under_guard, case, fault))
 
 
 def healthy(folders: dict[str, str], seeds: list[int], out: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from alexnet.diagnosis.history import judge_history
 from alexnet.diagnosis.rules import dead
 from alexnet.diagnosis.signal import cross_entropy, measure_signals
 from alexnet.diagnosis.trial import taken_back
-from alexnet.diagnosis.verdict import is_healthy, ranked
+from alexnet.diagnosis.verdict import Verdict, is_healthy, ranked
 from alexnet.engine.network import build_net, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer, set_rate
 from alexnet.errors import DataError, UsageError
@@ -133,12 +134,15 @@ def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
     """What the figures of a run say, and its last weights where its data is still there."""
     recipe, data = read_recipe(run)
     events = run.events()
-    verdicts = list(judge_history(events, len(data["classes"])))
+    shares = [1 / len(data["classes"])] * len(data["classes"])
     layers: list[dict[str, Any]] = []
+    verdicts: list[Verdict] = []
     found: dict[str, Any] = {"run": str(run.path), "recipe": recipe.name, "checkpoint": None}
     found["layers"] = layers
     try:
         dataset = reopen_dataset(recipe, data)
+        counts = np.bincount(dataset.split("train").labels, minlength=len(shares))
+        shares = (counts / counts.sum()).tolist()
         x, y = next(_validation(recipe, dataset.split("val"), read_statistics(run, data)))
     except (DataError, UsageError, OSError) as error:
         say(f"without a look at the weights: {' '.join(str(error).split())}")
@@ -150,7 +154,7 @@ def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
         layers += [asdict(layer) for layer in signals.layers]
         verdicts += dead(signals, "at the last checkpoint")
         found["checkpoint"] = str(predictor.checkpoint)
-    verdicts = ranked(verdicts)
+    verdicts = ranked([*verdicts, *judge_history(events, shares)])
     found |= {"healthy": is_healthy(verdicts), "verdicts": [v.to_dict() for v in verdicts]}
     if out is not None:
         found["figures"] = _write_page(found, events, out)

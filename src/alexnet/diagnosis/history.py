@@ -5,6 +5,7 @@ A line has `event` (train, val, resume or diverged), `step`, `loss`, and where k
 """
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,19 +16,20 @@ Event = dict[str, Any]
 LINES = 3  # so many in a row are no chance
 SPAN = 200  # steps on a plateau, half of all: some good networks begin on one
 EXACT = 1e-6  # nats
-NEAR = 0.01
+BELOW, ABOVE = 0.985, 1.06  # of the entropy of the labels; small batches hold it above 1
+FLAT = 0.01  # of it, from one half of the plateau to the other
 RISE = 1.1  # validation loss beside its lowest
 JUMP = 1.5  # learning rate after a resume beside the one before
 TIES = 0.01
 STARVED = 0.2
 
 
-def judge_history(events: Sequence[Event], classes: int) -> Iterator[Verdict]:
-    """Everything that the figures of a run show."""
+def judge_history(events: Sequence[Event], shares: Sequence[float]) -> Iterator[Verdict]:
+    """Everything that the figures of a run show. `shares` of the classes among training labels."""
     train = [e for e in events if e["event"] == "train"]
     val = [e for e in events if e["event"] == "val"]
     yield from _diverged(events)
-    yield from _stuck(train, val, classes)
+    yield from _stuck(train, val, shares)
     yield from _same(train, val)
     yield from _jumped(events)
     yield from _ties(val)
@@ -49,17 +51,17 @@ def _diverged(events: Sequence[Event]) -> Iterator[Verdict]:
             return
 
 
-def _stuck(train: list[Event], val: list[Event], classes: int) -> Iterator[Verdict]:
-    ln_k, last = math.log(max(classes, 2)), train[-LINES:]
+def _stuck(train: list[Event], val: list[Event], shares: Sequence[float]) -> Iterator[Verdict]:
+    ln_k, last = math.log(max(len(shares), 2)), train[-LINES:]
     if len(last) < LINES:
         return
     apart = max(abs(e["loss"] - ln_k) for e in last)
-    where = f"since step {last[0]['step']:,}"
     if apart < EXACT:
         yield Verdict(
             "loss-is-ln-k",
             "will not learn",
-            f"the loss is {last[-1]['loss']:.6f}, which is ln {classes} to six digits, {where}",
+            f"the loss is {last[-1]['loss']:.6f}, which is ln {len(shares)} to six digits, since "
+            f"step {last[0]['step']:,}",
             "all logits are equal: an activation on the logits that is off for every image, or "
             "weights that are all zero",
             "look at the last layer: logits need no activation",
@@ -69,22 +71,26 @@ def _stuck(train: list[Event], val: list[Event], classes: int) -> Iterator[Verdi
     since = [e for e in train if e["step"] >= last[-1]["step"] - SPAN]
     if last[-1]["step"] < 2 * SPAN or len(since) < LINES:
         return
-    where = f"since step {since[0]['step']:,}"
-    seen = [*since, *val[-1:]]
-    off = max(abs(e.get("loss_mean", e["loss"]) - ln_k) for e in seen)
-    hits = val[-1] if val else last[-1]
-    n = hits.get("n") or 1000
-    chance = hits["top1"] < 1 / classes + 3 * math.sqrt(1 / classes * (1 - 1 / classes) / n)
-    if off < NEAR and chance:
+    prior = -sum(p * math.log(p) for p in shares if p > 0)
+    losses = [float(e.get("loss_mean", e["loss"])) for e in since]
+    half = len(losses) // 2
+    level, fall = statistics.fmean(losses), statistics.fmean(losses[:half])
+    fall -= statistics.fmean(losses[half:])
+    hits, common = val[-1] if val else last[-1], max(shares)
+    chance = common + 3 * math.sqrt(common * (1 - common) / (hits.get("n") or 1000))
+    flat = abs(fall) < FLAT * prior
+    if BELOW * prior < level < ABOVE * prior and flat and hits["top1"] < chance:
         early = float(last[-1].get("epoch", 1.0)) < 1
         yield Verdict(
             "loss-is-prior",
             "learns badly" if early else "will not learn",
-            f"the loss is within {off:.4f} of ln {classes}, top-1 is {hits['top1']:.1%}, {where}",
+            f"the loss is {level:.3f} on average and falls no more since step "
+            f"{since[0]['step']:,}, top-1 is {hits['top1']:.1%}; who ignores the images has "
+            f"{prior:.3f} and {common:.1%}",
             "a constant predictor: the image does not reach the logits, or the labels are not the "
             "images' own",
             "run `alexnet doctor RECIPE` on the same data: it measures where the image is lost",
-            off, NEAR, "ln K is the loss of who ignores the images",
+            level / prior, ABOVE, "the entropy of the labels is the loss of who ignores the images",
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,13 +24,14 @@ KEPT = 200  # lines of the figures that are judged
 class Sentinel:
     """Names what goes wrong while it does, each thing once.
 
-    `look` surrounds a training step; every `every` steps it measures there. `note` takes each line
-    of the figures, those from before a restart too, so that what is found does not depend on where
-    a run was cut. Both tell what is new, the worst first.
+    `shares` are those of the classes among training labels. `look` surrounds a training step; every
+    `every` steps it measures there. `note` takes each line of the figures, those from before a
+    restart too, so that what is found does not depend on where a run was cut. Both tell what is
+    new, the worst first.
     """
 
-    def __init__(self, model: nn.Module, classes: int, every: int = LOOK) -> None:
-        self.model, self.classes, self.every = model, classes, every
+    def __init__(self, model: nn.Module, shares: Sequence[float], every: int = LOOK) -> None:
+        self.model, self.shares, self.every = model, shares, every
         self.events: list[dict[str, Any]] = []
         self.known: set[tuple[str, str]] = set()
         self.found: list[Verdict] = []
@@ -70,7 +71,7 @@ class Sentinel:
         if event["event"] not in ("train", "val", "resume"):
             return []
         self.events = [*self.events[-KEPT:], event]
-        return self._new(ranked(judge_history(self.events, self.classes)))
+        return self._new(ranked(judge_history(self.events, self.shares)))
 
     def _new(self, verdicts: list[Verdict]) -> list[Verdict]:
         fresh = [v for v in verdicts if (v.name, v.where) not in self.known]

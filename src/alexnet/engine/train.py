@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -89,7 +90,9 @@ def fit(
     clock = _Clock(state, total, recipe.batch_size)
     loss = torch.tensor(0.0)
 
-    record = Record(run, board, per_epoch, Sentinel(model, len(dataset.classes)), doctor)
+    counts = np.bincount(train.labels, minlength=len(dataset.classes))
+    sentinel = Sentinel(model, (counts / counts.sum()).tolist())
+    record = Record(run, board, per_epoch, sentinel, doctor)
     if start is not None:
         record.read_back(state.step)
     again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
