@@ -407,6 +407,11 @@ LN10 = math.log(10)
 EVEN = [0.1] * 10
 GOOD = [2.2, 1.9, 1.5, 1.2, 1.0, 0.8]
 RESUMED = [*lines(GOOD)[:3], {"event": "resume", "step": 300}, *lines(GOOD, lr=0.1)[3:]]
+ANEW = [
+    *({**e, "epoch": e["step"] / 200} for e in lines(GOOD)[:3]),
+    {"event": "resume", "step": 300},
+    *({**e, "epoch": 1 + e["step"] / 1000} for e in lines(GOOD)[3:]),
+]
 TIED = {"top5_optimistic": 1.0, "top5_pessimistic": 0.0}
 
 
@@ -422,6 +427,7 @@ TIED = {"top5_optimistic": 1.0, "top5_pessimistic": 0.0}
         ([*lines(GOOD), {"event": "diverged", "step": 700, "loss": "nan"}], "not-finite-loss"),
         (lines(GOOD, top1=0.7) + val_lines(GOOD, top1=0.7), "validation-is-training"),
         (RESUMED, "rate-jumped"),
+        (ANEW, "order-jumped"),
         (lines(GOOD, top1=0.7) + val_lines([2.0, 1.8], **TIED), "ties"),
         (lines(GOOD, top1=0.7) + val_lines([1.9, 1.2, 1.3, 1.5, 1.6, 1.8]), "overfitting"),
         (lines(GOOD, top1=0.7, data_wait=0.5), "starved-loader"),

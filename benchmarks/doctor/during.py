@@ -28,7 +28,9 @@ class During:
     name: str
     causes: tuple[str, ...]
     apply: Callable[[Case], Case] = lambda case: case
-    resumes_at: int = 0  # with ten times the rate
+    resumes_at: int = 0  # with `rate_times` the rate, and the epoch anew where `forgets`
+    rate_times: float = 1.0
+    forgets: bool = False
     validates_on_training: bool = False
     penalty: float = 0.0  # an L2 term in the loss
     breaks_at: int = 0  # the images are NaN from there on
@@ -46,12 +48,13 @@ def train_under_guard(case: Case, fault: During) -> dict[str, Any]:
     chance = torch.Generator().manual_seed(case.seed)
     found: list[Any] = []
     losses: list[float] = []
-    waited, since = 0.0, time.monotonic()
+    waited, since, lost = 0.0, time.monotonic(), 0
     for step in range(fault.steps):
         if fault.resumes_at and step == fault.resumes_at:
             found += sentinel.note({"event": "resume", "step": step})
+            lost = step % (len(case.y) // BATCH) if fault.forgets else 0
             for group in optimizer.param_groups:
-                group["lr"] *= 10
+                group["lr"] *= fault.rate_times
         began = time.monotonic()
         time.sleep(fault.waits)
         part = torch.randint(len(case.y), (BATCH,), generator=chance)
@@ -75,7 +78,7 @@ def train_under_guard(case: Case, fault: During) -> dict[str, Any]:
             line = {
                 "event": "train",
                 "step": step + 1,
-                "epoch": (step + 1) * BATCH / len(case.y),
+                "epoch": (step + 1 - lost) * BATCH / len(case.y),
                 "loss": losses[-1],
                 "loss_mean": statistics.fmean(losses[-LINE:]),
                 "top1": float((logits.argmax(1) == y).float().mean()),
@@ -140,7 +143,9 @@ def _rate(rate: float, adam: bool = False) -> Callable[[Case], Case]:
 DURING = [
     During("healthy", ()),
     During("ReLU on the logits, Adam", ("loss-is-ln-k", "ties", "dead-units"), _cut_off),
-    During("rate restarted on resume", ("rate-jumped",), resumes_at=200),
+    During("rate restarted on resume", ("rate-jumped",), resumes_at=200, rate_times=10),
+    During("epoch restarted on resume", ("order-jumped",), resumes_at=160, forgets=True),
+    During("resumed as it should be", (), resumes_at=160, steps=250),
     During("training batch as validation", ("validation-is-training",), validates_on_training=True),
     During("falling by L2 alone", ("decay-alone",), _silenced, penalty=1e-3),
     During("Adam at 0.1", ("dead-units", "rate-too-high", "not-finite-loss"), _rate(0.1, True)),
@@ -148,7 +153,7 @@ DURING = [
     During("rate 1e-12", ("vanishing-gradient",), _rate(1e-12)),
     During("NaN from step 120 on", ("not-finite-loss",), breaks_at=120),
     During("shuffled labels", ("loss-is-prior",), _shuffled),
-    During("one picture", ("loss-is-prior",), _one_picture),
+    During("one picture", ("loss-is-prior", "decay-alone"), _one_picture),
     During("a hundred images", ("overfitting",), _few, steps=1500),
     During("slow loader", ("starved-loader",), waits=0.2, steps=80),
 ]

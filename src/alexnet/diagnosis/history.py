@@ -72,7 +72,7 @@ def _stuck(train: list[Event], val: list[Event], shares: Sequence[float]) -> Ite
     if last[-1]["step"] < 2 * SPAN or len(since) < LINES:
         return
     prior = -sum(p * math.log(p) for p in shares if p > 0)
-    losses = [float(e.get("loss_mean", e["loss"])) for e in since]
+    losses = [float(e["loss_mean"] if "loss_mean" in e else e["loss"]) for e in since]
     half = len(losses) // 2
     level, fall = statistics.fmean(losses), statistics.fmean(losses[:half])
     fall -= statistics.fmean(losses[half:])
@@ -109,26 +109,37 @@ def _same(train: list[Event], val: list[Event]) -> Iterator[Verdict]:
 
 
 def _jumped(events: Sequence[Event]) -> Iterator[Verdict]:
-    """A rate that is higher after a restart than its rise before it would have made it."""
-    before: list[float] = []
+    """What a restart changed: a rate above what its rise before would have made it, or an epoch
+    that began anew."""
+    before: list[Event] = []
     resumed = False
     for e in events:
         resumed = resumed or e["event"] == "resume"
         if e["event"] != "train" or not e.get("lr"):
             continue
-        rise = before[-1] / before[-2] if len(before) > 1 else 1.0
-        if resumed and before and e["lr"] > JUMP * max(rise, 1.0) ** 2 * before[-1]:
-            yield Verdict(
-                "rate-jumped",
-                "learns badly",
-                f"the learning rate went from {before[-1]:.3g} to {e['lr']:.3g} when the run was "
-                f"continued at step {e['step']:,}",
-                "the schedule began anew: step, epoch or optimiser were not restored",
-                "restore the step and the schedule with the weights",
-                e["lr"] / before[-1], JUMP, "a schedule does not know of restarts",
-            )  # fmt: skip
-            return
-        before, resumed = [*before[-1:], e["lr"]], False
+        if resumed and before:
+            last = before[-1]
+            rise = last["lr"] / before[-2]["lr"] if len(before) > 1 else 1.0
+            at = f"when the run was continued at step {e['step']:,}"
+            if e["lr"] > JUMP * max(rise, 1.0) ** 2 * last["lr"]:
+                yield Verdict(
+                    "rate-jumped",
+                    "learns badly",
+                    f"the learning rate went from {last['lr']:.3g} to {e['lr']:.3g} {at}",
+                    "the schedule began anew: step, epoch or optimiser were not restored",
+                    "restore the step and the schedule with the weights",
+                    e["lr"] / last["lr"], JUMP, "a schedule does not know of restarts",
+                )  # fmt: skip
+            if e["step"] > last["step"] and e.get("epoch", 0.0) < last.get("epoch", 0.0):
+                yield Verdict(
+                    "order-jumped",
+                    "learns badly",
+                    f"the epoch went from {last['epoch']:.3f} back to {e['epoch']:.3f} {at}",
+                    "the epoch began anew: some images come twice in it, others never",
+                    "restore the place in the epoch and the seed of its order with the weights",
+                    last["epoch"] - e["epoch"], 0, "steps and epochs go forward together",
+                )  # fmt: skip
+        before, resumed = [*before[-1:], e], False
 
 
 def _ties(val: list[Event]) -> Iterator[Verdict]:

@@ -39,6 +39,7 @@ CAUSES = (
     "loss-is-prior",
     "decay-alone",
     "rate-jumped",
+    "order-jumped",
     "rate-too-high",
     "rate-too-low",
     "no-steps",
