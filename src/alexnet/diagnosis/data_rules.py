@@ -13,7 +13,7 @@ ORDER = 0.7  # entropy of a batch's labels beside that of shuffled batches
 BIG = 20.0  # standard deviation of the inputs: ten times what weights are drawn for
 SMALL = 0.02
 WILD = 2.0  # first loss in ln K
-NO_GAIN = 0.99  # loss after the trial steps beside the first
+ROSE = 0.5  # of ln K; a loss that only stays where it is may be a plateau
 FEW_SE = 2.0  # standard errors above chance under which a probe has found nothing
 MANY_SE = 4.0
 MANY, FEW = 500, 20  # images, and images of the rarest class, that a probe has to have failed on
@@ -130,13 +130,14 @@ def _pixels(f: Findings) -> Iterator[Verdict]:
 
 
 def _suffers(f: Findings) -> bool:
-    """Whether the network is ill at ease from the start, or its first steps go wrong."""
+    """Whether the network is ill at ease from the start, or its first steps make it worse."""
     if f.signals is None or f.signals.loss > WILD * math.log(max(f.classes, 2)):
         return True
     if f.trial is None or not f.trial.losses:
         return False
     last = f.trial.losses[-4:]
-    return not math.isfinite(sum(last)) or sum(last) / len(last) > NO_GAIN * f.trial.losses[0]
+    rise = sum(last) / len(last) - f.trial.losses[0]
+    return not rise < ROSE * math.log(max(f.classes, 2))  # NaN is no number that is smaller
 
 
 def _probe(f: Findings) -> Iterator[Verdict]:
