@@ -51,14 +51,11 @@ def healthy(folders: dict[str, str], seeds: list[int], out: Path) -> None:
     """Every recipe on data that it is for, as `alexnet doctor RECIPE` looks at it."""
     for name in RECIPES:
         recipe = find_recipe(name)
-        data = folders.get("imagenette" if recipe.crop > 64 else recipe.name) or folders["cifar"]
+        kind = "imagenette" if recipe.crop > 64 else "mnist" if recipe.channels == 1 else "cifar"
+        folder = None if recipe.data == "digits" else folders[kind]
         for seed in seeds:
             key = {"when": "recipe", "data": recipe.name, "model": recipe.model, "fault": "healthy"}
-            _once(out, key, seed, partial(_examined, recipe.replace(seed=seed), data))
-
-
-def _parts(case: Case) -> list[torch.nn.Module]:
-    return list(case.model.modules())
+            _once(out, key, seed, partial(_examined, recipe.replace(seed=seed), folder))
 
 
 def _once(out: Path, key: Row, seed: int, measure: Callable[[], Row]) -> None:
