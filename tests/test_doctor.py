@@ -509,6 +509,58 @@ def test_the_sentinel_sees_updates(rate: float, name: str, case: Case) -> None:
     assert [v.name for v in guard.found] == [name]
 
 
+def test_functional_activations_die_too(case: Case) -> None:
+    """The layer nearest to the output whose units get no gradient is where it began."""
+
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.fc2 = nn.Conv2d(1, 8, 3), nn.Linear(8 * 26 * 26, 32)
+            self.fc3 = nn.Linear(32, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc3(F.relu(self.fc2(F.relu(self.conv1(x)).flatten(1))))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    net = Functional()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    for bias, expected in ((0.0, []), (-1e4, [("dead-units", "fc2")])):
+        nn.init.constant_(net.fc2.bias, bias)
+        guard = Sentinel(net, EVEN)
+        with guard.look(0):
+            optimizer.zero_grad()
+            F.cross_entropy(net(case.x[:32]), case.y[:32]).backward()
+            optimizer.step()
+        assert [(v.name, v.where) for v in guard.found if v.name == "dead-units"] == expected
+
+
+def test_weights_that_only_shrink(case: Case) -> None:
+    """By the guard and before training, whether the decay is the optimiser's or in the loss."""
+    net = nn.Sequential(copy.deepcopy(case.model), nn.Threshold(1e9, 0.0))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, weight_decay=5e-3)
+    guard = Sentinel(net, EVEN)
+    with guard.look(0):
+        F.cross_entropy(net(case.x[:32]), case.y[:32]).backward()
+        optimizer.step()
+    assert "decay-alone" in [v.name for v in guard.found]
+
+    def with_penalty(logits: Tensor, labels: Tensor) -> Tensor:
+        weights = sum(p.square().sum() for p in case.model.parameters())
+        return 0.0 * F.cross_entropy(logits, labels) + 1e-3 * weights
+
+    plain = torch.optim.SGD(case.model.parameters(), 0.1)
+    found = diagnose(case.model, case.batches(), plain, loss=with_penalty)
+    assert "decay-alone" in said(found)
+
+
+def test_a_look_is_a_line_of_the_figures(trained: Path) -> None:
+    looks = [e for e in read_events(trained) if e["event"] == "look"]
+    assert [e["step"] for e in looks] == [1]
+    assert set(looks[0]["dead"]) >= {"relu1", "relu7"}
+    assert all(0 <= share <= 1 for share in looks[0]["dead"].values())
+    assert 0 < looks[0]["update"] < 1
+
+
 def test_what_was_said_before_a_restart_is_not_said_again() -> None:
     events = lines([LN10] * 8)
     guard = Sentinel(small_net(), EVEN)

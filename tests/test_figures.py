@@ -150,6 +150,17 @@ def test_a_script_the_font_lacks_is_no_error(tmp_path: Path) -> None:
     assert out.exists()
 
 
+def test_what_the_guard_saw(tmp_path: Path, drawn: list[Figure]) -> None:
+    looks = [
+        {"event": "look", "step": s, "epoch": s / 50, "update": 0.01, "dead": {"relu1": s / 1000}}
+        for s in (1, 101, 201)
+    ]
+    assert not figures.draw_looks(looks[:1], tmp_path / "l.png", "one look is no curve")
+    assert figures.draw_looks(looks, tmp_path / "l.png", "A run")
+    assert "relu1" in check(drawn[0], tmp_path / "l.png")
+    assert list(drawn[0].axes[0].get_lines()[0].get_ydata()) == pytest.approx([0.1, 10.1, 20.1])
+
+
 def test_panels_dots_and_distributions(tmp_path: Path, drawn: list[Figure]) -> None:
     curves = {f"condition {i}": [("a", [2.3, 2.0, 1.0]), ("b", [9.0, 2.3, 2.3])] for i in range(6)}
     figures.draw_panels(curves, tmp_path / "p.png", "Panels", ("ln K", 2.3))

@@ -152,7 +152,7 @@ DURING = [
     During("rate 10", ("rate-too-high", "not-finite-loss", "dead-units"), _rate(10.0)),
     During("rate 1e-12", ("vanishing-gradient",), _rate(1e-12)),
     During("NaN from step 120 on", ("not-finite-loss",), breaks_at=120),
-    During("shuffled labels", ("loss-is-prior",), _shuffled),
+    During("shuffled labels", ("loss-is-prior",), _shuffled, steps=900),
     During("one picture", ("loss-is-prior", "decay-alone"), _one_picture),
     During("a hundred images", ("overfitting",), _few, steps=1500),
     During("slow loader", ("starved-loader",), waits=0.2, steps=80),

@@ -8,6 +8,7 @@ from typing import Any
 from alexnet import figures
 from alexnet.diagnosis import data_rules, rules
 from alexnet.diagnosis.contract import ALIKE
+from alexnet.diagnosis.findings import GAIN
 from alexnet.files import write_atomic
 from alexnet.metrics import wilson
 from alexnet.terminal import percent
@@ -19,7 +20,7 @@ Row = dict[str, Any]
 
 # Quantity, what it is, thresholds, whether its axis is logarithmic, the faults that it should show.
 QUANTITIES = (
-    ("gain", "deviation of the logits / of the input", (rules.GAIN,), True,
+    ("gain", "deviation of the logits / of the input", (GAIN,), True,
      ("weights N(0, 1)", "weights N(0, 0.1)")),
     ("loss", "first loss / ln K", (rules.LOSS,), True, ("weights N(0, 1)", "weights N(0, 0.1)")),
     ("arrives", "1 - cosine at the last layer", (rules.STARVED,), True, ("std 0.01 and bias 1",)),

@@ -167,6 +167,9 @@ def _write_page(found: dict[str, Any], events: list[dict[str, Any]], out: Path) 
         if events:
             pictures.append(("What happened", Path(folder) / "curves.png"))
             figures.draw_curves(events, pictures[-1][1], found["recipe"])
+        looks = Path(folder) / "looks.png"
+        if figures.draw_looks(events, looks, found["recipe"]):
+            pictures.append(("What the guard saw", looks))
         if found["layers"]:
             pictures.append(("What each layer does", Path(folder) / "layers.png"))
             title = f"{found['recipe']}, layer by layer"

@@ -131,6 +131,8 @@ def _pixels(f: Findings) -> Iterator[Verdict]:
 
 def _suffers(f: Findings) -> bool:
     """Whether the network is ill at ease from the start, or its first steps make it worse."""
+    if f.explodes():
+        return False  # at any scale of the inputs
     if f.signals is None or f.signals.loss > WILD * math.log(max(f.classes, 2)):
         return True
     if f.trial is None or not f.trial.losses:

@@ -11,6 +11,8 @@ from alexnet.diagnosis.contract import Contract
 from alexnet.diagnosis.signal import Layer, Signals, image_signal
 from alexnet.diagnosis.trial import RateRange, Trial
 
+GAIN = 8.0  # deviation of the logits beside that of the input
+
 
 @dataclass
 class Findings:
@@ -44,6 +46,10 @@ class Findings:
         if self.signals is None:
             return None
         return float(self.signals.logits.std()) / max(float(self.train.std.mean()), 1e-12)
+
+    def explodes(self) -> bool:
+        """Whether the weights enlarge what they are given beyond what any good network does."""
+        return (self.gain() or 0.0) > GAIN
 
     def head(self) -> Layer | None:
         """The last layer with weights."""

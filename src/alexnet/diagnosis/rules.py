@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import torch
 
 from alexnet.diagnosis.contract import ALIKE
-from alexnet.diagnosis.findings import Findings
+from alexnet.diagnosis.findings import GAIN, Findings
 from alexnet.diagnosis.signal import Layer, Signals
 from alexnet.diagnosis.verdict import Severity, Verdict
 
 ZEROS = 0.1  # share of logits that are exactly zero, none being negative
 BATCHWISE = 0.01  # of the logits' deviation
-GAIN = 8.0  # deviation of the logits beside that of the input
 LOSS = 2.0  # initial loss, in ln K
 FOLLOWS = -0.05  # percent that an output changes by where its input grows by one
 RESPONDS = 0.01
@@ -165,7 +164,7 @@ def _wiring(f: Findings, s: Signals) -> Iterator[Verdict]:
 def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
     gain = f.gain() or 0.0
     ceiling = LOSS * math.log(max(f.classes, 2))
-    if gain > GAIN and s.loss > ceiling:
+    if f.explodes() and s.loss > ceiling:
         weighted = [x for x in s.layers if x.has_weights] or s.layers
         worst = max(weighted, key=lambda x: x.gain)
         yield Verdict(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alexnet.diagnosis.history import judge_history
 from alexnet.diagnosis.rules import SHRINKING, decay_alone
-from alexnet.diagnosis.trial import moved, weights_now
+from alexnet.diagnosis.trial import Move, moved, weights_now
 from alexnet.diagnosis.verdict import Verdict, ranked
 
 LOOK = 100  # steps between two looks
@@ -35,11 +35,13 @@ class Sentinel:
         self.events: list[dict[str, Any]] = []
         self.known: set[tuple[str, str]] = set()
         self.found: list[Verdict] = []
+        self.measured: dict[str, Any] = {}
 
     @contextmanager
     def look(self, step: int) -> Iterator[None]:
-        """Measures the step inside, if it is one of those."""
-        self.found = []
+        """Measures the step inside, if it is one of those: `measured` are the share of dead units
+        by layer, and the size of the update beside the weight, the median over weights."""
+        self.found, self.measured = [], {}
         if step % self.every:
             yield
             return
@@ -61,7 +63,11 @@ class Sentinel:
                 handle.remove()
         if not activations:
             shares = self._without_gradient()
-        self.found = self._new([*self._dying(shares, step), *self._updates(before, step)])
+        moves = list(moved(self.model, before).values())
+        self.measured = {"dead": {name: round(share, 4) for name, share in shares.items()}}
+        if moves:
+            self.measured["update"] = statistics.median(move.ratio for move in moves)
+        self.found = self._new([*self._dying(shares, step), *self._updates(moves, step)])
 
     def note(self, event: dict[str, Any]) -> list[Verdict]:
         """What a line of the figures shows, with those before it."""
@@ -84,11 +90,14 @@ class Sentinel:
         For networks whose activations are functions: a unit that is off for a whole batch gets
         none, and neither do the layers before, once all of a layer are off.
         """
-        shares = {
-            name: float((p.grad.flatten(1).abs().amax(1) == 0).float().mean())
-            for name, p in self.model.named_parameters()
-            if p.grad is not None and p.dim() > 1
-        }
+        shares = {}
+        for name, module in self.model.named_modules():
+            # A bias's gradient is the unit's; a weight's is zero too where its input is.
+            p = getattr(module, "bias", None)
+            p = getattr(module, "weight", None) if p is None else p
+            if isinstance(p, Tensor) and p.grad is not None and p.dim() > 0:
+                by_unit = p.grad.flatten(1).abs().amax(1) if p.dim() > 1 else p.grad
+                shares[name] = float((by_unit == 0).float().mean())
         off = [name for name, share in shares.items() if share > DEAD]
         return {off[-1]: shares[off[-1]]} if off and len(off) < len(shares) else {}
 
@@ -105,8 +114,7 @@ class Sentinel:
                     share, DEAD, "a unit that is off for all images gets no gradient", name,
                 )  # fmt: skip
 
-    def _updates(self, before: dict[str, Tensor], step: int) -> Iterator[Verdict]:
-        moves = moved(self.model, before).values()
+    def _updates(self, moves: Sequence[Move], step: int) -> Iterator[Verdict]:
         if not moves:
             return
         shrinking = statistics.median(move.shrinking for move in moves)

@@ -42,13 +42,17 @@ class Record:
             self._heed(list(unsaid.values()), step)
 
     def add(self, event: str, step: int, figures: dict[str, Any]) -> None:
-        line = {"event": event, "step": step, "epoch": step / self._per_epoch, **figures}
-        self._run.log(line)
+        line = self._write(event, step, figures)
         say(describe_event(line))
-        if self._board is not None:
-            self._board.add(line)
         if event != "doctor" and self._doctor != "off":
             self._heed(self._sentinel.note(line), step)
+
+    def _write(self, event: str, step: int, figures: dict[str, Any]) -> dict[str, Any]:
+        line = {"event": event, "step": step, "epoch": step / self._per_epoch, **figures}
+        self._run.log(line)
+        if self._board is not None:
+            self._board.add(line)
+        return line
 
     @contextmanager
     def look(self, step: int) -> Iterator[None]:
@@ -58,6 +62,8 @@ class Record:
             return
         with self._sentinel.look(step):
             yield
+        if self._sentinel.measured:
+            self._write("look", step + 1, self._sentinel.measured)
         self._heed(self._sentinel.found, step + 1)
 
     def _heed(self, verdicts: list[Verdict], step: int) -> None:

@@ -1,7 +1,14 @@
 """Pictures, each written to a PNG or SVG file."""
 
 from alexnet.figures.conditions import Panel, draw_distributions, draw_dots, draw_panels
-from alexnet.figures.run import Event, draw_confusion, draw_curves, draw_layers, draw_mistakes
+from alexnet.figures.run import (
+    Event,
+    draw_confusion,
+    draw_curves,
+    draw_layers,
+    draw_looks,
+    draw_mistakes,
+)
 
 __all__ = [
     "Event",
@@ -11,6 +18,7 @@ __all__ = [
     "draw_distributions",
     "draw_dots",
     "draw_layers",
+    "draw_looks",
     "draw_mistakes",
     "draw_panels",
 ]

@@ -77,6 +77,34 @@ def draw_curves(events: list[Event], out: Path, title: str) -> None:
     write_figure(figure, out)
 
 
+def draw_looks(events: list[Event], out: Path, title: str) -> bool:
+    """Draw what the sentinel saw over epochs: dead units of each layer, update beside weight.
+
+    False, and nothing is drawn, where it looked less than twice.
+    """
+    looks = _of_kind(events, "look")
+    if len(looks) < 2:
+        return False
+    figure = new_figure(13, 4.2, title)
+    dead, update = figure.subplots(1, 2)
+    epochs = [look["epoch"] for look in looks]
+    names = list(looks[0]["dead"])
+    for i, name in enumerate(names):
+        shade = f"C{i % 10}" if len(names) > 4 else (BLUE, RED, GREEN, ORANGE)[i]
+        values = [100 * look["dead"].get(name, np.nan) for look in looks]
+        dead.plot(epochs, values, color=shade, lw=1.4, label=fitting(name, 24))
+    dead.set(title="Dead units", xlabel="epoch", ylabel="0 for a whole batch (%)", ylim=(0, 100))
+    if names:
+        dead.legend(frameon=False, fontsize=8, ncols=2)
+    values = [look.get("update", np.nan) for look in looks]
+    update.plot(epochs, values, color=BLUE, lw=1.4)
+    update.set(title="Steps", xlabel="epoch", ylabel="update / weight (median)", yscale="log")
+    for axes in (dead, update):
+        plain(axes)
+    write_figure(figure, out)
+    return True
+
+
 def draw_layers(layers: Sequence[dict[str, Any]], out: Path, title: str) -> None:
     """Draw what each layer does: how much the image matters, how large it is, which units are dead.
 

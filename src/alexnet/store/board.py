@@ -14,6 +14,7 @@ _TAGS = {
         "lr": "train/lr",
         "images_per_s": "train/images_per_sec",
     },
+    "look": {"update": "train/update_to_weight"},
     "val": {"loss": "val/loss", "top1": "val/acc1", "top5": "val/acc5"},
 }
 
@@ -36,6 +37,8 @@ class Board:
         if line["event"] == "doctor":
             said = f"**{line['name']}** {line['where']}: {line['evidence']}; {line['advice']}"
             self._writer.add_text("doctor", said, line["step"])
+        for name, share in line.get("dead", {}).items():
+            self._writer.add_scalar(f"dead/{name}", share, line["step"])
         for key, tag in _TAGS.get(line["event"], {}).items():
             if line.get(key) is not None:
                 self._writer.add_scalar(tag, line[key], line["step"])
