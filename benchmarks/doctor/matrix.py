@@ -23,6 +23,7 @@ from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
 
 Row = dict[str, Any]
+SECONDS = 600.0  # more than any case takes: what is found is not to depend on the machine's load
 FIGURES = ("gain", "arrives", "update", "shrinking", "order", "random", "batchwise", "shared")
 
 
@@ -80,7 +81,11 @@ def _diagnosed(name: str, case: Case, fault: Fault) -> Row:
     torch.manual_seed(case.seed)
     broken = fault.apply(replace(case, model=copy.deepcopy(case.model)))
     found = diagnose(
-        broken.model, broken.batches(), broken.optimizer(), val_loader=broken.val_batches()
+        broken.model,
+        broken.batches(),
+        broken.optimizer(),
+        val_loader=broken.val_batches(),
+        seconds=SECONDS,
     )
     return _row(found, fault.causes, name in fault.harmless)
 
@@ -89,7 +94,7 @@ def _examined(recipe: Recipe, folder: str | None) -> Row:
     dataset = open_dataset(recipe, folder)
     train, val = dataset.split("train"), dataset.split("val")
     statistics = dataset.measure(train, SAMPLE)
-    return _row(examine(recipe, len(dataset.classes), train, val, statistics, 60.0), ())
+    return _row(examine(recipe, len(dataset.classes), train, val, statistics, SECONDS), ())
 
 
 def _row(found: dict[str, Any], causes: tuple[str, ...], harmless: bool = False) -> Row:

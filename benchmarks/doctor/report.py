@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 # Quantity, what it is, thresholds, whether its axis is logarithmic, the faults that it should show.
 QUANTITIES = (
-    ("gain", "deviation of the logits / of the input", (GAIN,), True,
+    ("gain", "deviation of the logits, inputs at 1", (GAIN,), True,
      ("weights N(0, 1)", "weights N(0, 0.1)")),
     ("loss", "first loss / ln K", (rules.LOSS,), True, ("weights N(0, 1)", "weights N(0, 0.1)")),
     ("arrives", "1 - cosine at the last layer", (rules.STARVED,), True, ("std 0.01 and bias 1",)),

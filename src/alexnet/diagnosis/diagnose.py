@@ -12,7 +12,7 @@ from alexnet.diagnosis import data_rules, rules
 from alexnet.diagnosis.batches import Seen, look_at, probe_labels
 from alexnet.diagnosis.contract import check_contract
 from alexnet.diagnosis.findings import Findings
-from alexnet.diagnosis.signal import Loss, cross_entropy, measure_signals
+from alexnet.diagnosis.signal import Loss, cross_entropy, evaluating, measure_signals
 from alexnet.diagnosis.trial import find_rates, taken_back, try_steps
 from alexnet.diagnosis.verdict import is_healthy, settled
 from alexnet.errors import UsageError
@@ -89,6 +89,9 @@ def _measure(
     # Batch norms as they are, not as measuring left them, each time.
     with taken_back(model, optimizer):
         found.signals = measure_signals(model, x, y, loss)
+    scale = found.train.std.clamp(min=1e-9)[:, None, None].to(x)
+    with taken_back(model, optimizer), evaluating(model), torch.no_grad():
+        found.standard = model((x - found.train.mean[:, None, None].to(x)) / scale).float()
     with taken_back(model, optimizer):
         found.contract = check_contract(model, x, optimizer)
     if not steps:

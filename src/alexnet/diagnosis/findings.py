@@ -5,24 +5,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from alexnet.diagnosis.batches import Probe, Seen, entropy, order_of_labels, shared
 from alexnet.diagnosis.contract import Contract
 from alexnet.diagnosis.signal import Layer, Signals, image_signal
 from alexnet.diagnosis.trial import RateRange, Trial
 
-GAIN = 8.0  # deviation of the logits beside that of the input
+GAIN = 8.0  # deviation of the logits where that of the input is 1
 
 
 @dataclass
 class Findings:
-    """`rate` is the optimiser's learning rate; `after` is measured after the trial steps."""
+    """`rate` is the optimiser's learning rate; `standard` are the logits (N, K) of images of mean 0
+    and deviation 1, `after` is measured after the trial steps."""
 
     train: Seen
     val: Seen | None = None
     rate: float | None = None
     classes: int = 0
     signals: Signals | None = None
+    standard: Tensor | None = None
     contract: Contract | None = None
     trial: Trial | None = None
     after: Signals | None = None
@@ -42,10 +45,8 @@ class Findings:
         return batch / chance if chance > 0 else None
 
     def gain(self) -> float | None:
-        """The deviation of the logits beside that of the input."""
-        if self.signals is None:
-            return None
-        return float(self.signals.logits.std()) / max(float(self.train.std.mean()), 1e-12)
+        """The deviation of the logits where the inputs have a deviation of 1."""
+        return None if self.standard is None else float(self.standard.std())
 
     def explodes(self) -> bool:
         """Whether the weights enlarge what they are given beyond what any good network does."""
