@@ -171,8 +171,8 @@ def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
             "exploding-signal",
             "will not learn",
             f"for inputs of a deviation of 1 that of the logits is {gain:.3g}, and the first loss "
-            f"is {s.loss:.4g} where ln {f.classes} is {math.log(f.classes):.3g}; {worst.name} alone "
-            f"multiplies by {worst.gain:.3g}",
+            f"is {s.loss:.4g} where ln {f.classes} is {math.log(f.classes):.3g}; {worst.name} "
+            f"alone multiplies by {worst.gain:.3g}",
             "initial weights that are too large for the number of inputs of a unit",
             "draw weights with a deviation of sqrt(2 / fan-in) (kaiming_normal_), or 0.01",
             gain, GAIN, "healthy networks measure 0.01 to 3", worst.name,
