@@ -3,17 +3,22 @@
 import hashlib
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexnet.errors import UsageError
+
 PROBE_SIDE = 16  # pixels an image is shrunk to before a linear probe looks at it
 PROBE_IMAGES = 300  # fewer say nothing
 FEWEST = 64  # images that are read whatever the time
+MEMORY = 1 << 30  # bytes of images that are kept of a split
 PROBE_EACH = 20  # images a class
+CLEAR = 4.0  # standard errors above chance
+FILTERS, TEXTURE_SIDE = 48, 48
 
 
 @dataclass
@@ -33,15 +38,24 @@ class Seen:
     def n(self) -> int:
         return sum(len(batch) for batch in self.labels)
 
+    def scale(self) -> Tensor:
+        """`std`, but that of a constant channel a thousandth of the others': (C,), above 0."""
+        return self.std.clamp(min=max(1e-3 * float(self.std.mean()), 1e-12))
+
 
 def look_at(loader: Iterable[Any], *, images: int, seconds: float) -> Seen:
-    """Reads batches (images, labels) until so many images or so much time."""
+    """Reads batches (images, labels, ...) until so many images, so much time or memory.
+
+    Raises UsageError for what is no batch of images with one class each.
+    """
     seen, until = Seen(), time.monotonic() + seconds
     sums: list[tuple[Tensor, Tensor, int]] = []
+    held = 0
     for batch in loader:
-        x, y = batch[0], batch[1]
+        x, y = _checked(batch)
+        held += x.numel() * x.element_size()
         seen.images.append(x)
-        seen.labels.append(torch.as_tensor(y).long().cpu())
+        seen.labels.append(y)
         flat = x.detach().float().flatten(1)
         finite = flat.isfinite().all(1)
         seen.bad += int((~finite).sum())
@@ -59,7 +73,8 @@ def look_at(loader: Iterable[Any], *, images: int, seconds: float) -> Seen:
                 )
             )
             seen.largest = max(seen.largest, float(good.abs().max()))
-        if seen.n >= images or (seen.n >= FEWEST and time.monotonic() > until):
+        late = time.monotonic() > until or held > MEMORY
+        if seen.n >= images or (seen.n >= FEWEST and late):
             break
     if sums:
         count = sum(n for _, _, n in sums)
@@ -67,6 +82,29 @@ def look_at(loader: Iterable[Any], *, images: int, seconds: float) -> Seen:
         square = (sum((s for _, s, _ in sums), torch.zeros(1)) / count).float().cpu()
         seen.std = (square - seen.mean**2).clamp(min=0).sqrt()
     return seen
+
+
+def _checked(batch: Any) -> tuple[Tensor, Tensor]:
+    pair = isinstance(batch, tuple | list) and len(batch) >= 2
+    if not pair or not isinstance(batch[0], Tensor):
+        raise UsageError(
+            f"the loader gives a {type(batch).__name__}: wrap it so that a batch is "
+            "(images, labels)"
+        )
+    x, y = batch[0], torch.as_tensor(batch[1])
+    if x.dim() != 4 or not x.is_floating_point():
+        raise UsageError(
+            f"images are {str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}: give floats of "
+            "(N, C, H, W)"
+        )
+    if y.dim() == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.dim() != 1 or y.is_floating_point() or len(y) != len(x):
+        raise UsageError(
+            f"labels are {str(y.dtype).removeprefix('torch.')} {tuple(y.shape)} for {len(x)} "
+            "images: give whole numbers (N,); of one-hot or soft labels argmax(1)"
+        )
+    return x, y.detach().long().cpu()
 
 
 def entropy(counts: Tensor) -> float:
@@ -103,7 +141,8 @@ class Probe:
 
     `accuracy` is the mean over the classes, which sets no prize on naming the commonest; `chance`
     is one of the classes present, `error` its standard error, `least` the images of the rarest
-    class. `shifts` are the accuracies on val where its labels are moved by 0, 1, ...
+    class. `shifts` are the same on val where its labels are moved by 0, 1, ..., over the classes
+    that it has; `renamed` is that of the best exchange of class numbers.
     """
 
     n: int
@@ -113,43 +152,86 @@ class Probe:
     least: int
     val_n: int = 0
     shifts: tuple[float, ...] = ()
+    renamed: float = 0.0
 
 
 def probe_labels(train: Seen, val: Seen | None, classes: int) -> Probe | None:
-    """Ridge regression from pictures of 16 pixels to labels, two folds of train, then val.
+    """Ridge regression from images to labels, two folds of train, then val.
 
-    None where there are too few images for it to say anything.
+    From pictures of 16 pixels, and where those say nothing from how strongly random filters answer:
+    orientation and texture are not linear in pixels. None where there are too few images.
     """
-    x, y = _pictures(train), torch.cat(train.labels)
-    keep = x.isfinite().all(1) & (y >= 0) & (y < classes)
-    x, y = x[keep], y[keep]
-    if len(y) < max(PROBE_IMAGES, PROBE_EACH * classes) or float(x.std()) == 0:
-        return None
+    y = torch.cat(train.labels)
+    known = (y >= 0) & (y < classes)
+    best: Probe | None = None
+    for describe in (_pictures, _textures):
+        x = describe(train)
+        keep = known & x.isfinite().all(1)
+        if int(keep.sum()) < max(PROBE_IMAGES, PROBE_EACH * classes) or float(x[keep].std()) == 0:
+            return best
+        probe = _probed(x[keep], y[keep], classes)
+        if val is not None and val.n:
+            fitted = _ridge(x[keep], y[keep], classes)
+            probe = _on_val(probe, _scores(describe(val), fitted).argmax(1), val, classes)
+        if best is None or probe.accuracy > best.accuracy:
+            best = probe
+        if best.accuracy > best.chance + CLEAR * best.error:
+            break
+    return best
+
+
+def _probed(x: Tensor, y: Tensor, classes: int) -> Probe:
     fold = torch.randperm(len(y), generator=torch.Generator().manual_seed(0)) % 2 == 0
-    named_right = torch.zeros(classes)
+    right = torch.zeros(classes)
     for part in (fold, ~fold):
-        weights = _ridge(x[part], y[part], classes)
-        hits = _scores(x[~part], weights).argmax(1) == y[~part]
-        named_right += torch.bincount(y[~part][hits], minlength=classes)
+        hits = _scores(x[~part], _ridge(x[part], y[part], classes)).argmax(1) == y[~part]
+        right += torch.bincount(y[~part][hits], minlength=classes)
     counts = torch.bincount(y, minlength=classes)
     present = counts > 0
-    accuracy = float((named_right[present] / counts[present]).mean())
     chance = 1 / int(present.sum())
     error = float((chance * (1 - chance) / counts[present]).sum().sqrt()) * chance
-    if val is None or not val.n:
-        return Probe(len(y), accuracy, chance, error, int(counts[present].min()))
-    named = _scores(_pictures(val), _ridge(x, y, classes)).argmax(1)
+    accuracy = float((right[present] / counts[present]).mean())
+    return Probe(len(y), accuracy, chance, error, int(counts[present].min()))
+
+
+def _on_val(probe: Probe, named: Tensor, val: Seen, classes: int) -> Probe:
     truth = torch.cat(val.labels)
+    keep = (truth >= 0) & (truth < classes)
+    named, truth = named[keep], truth[keep]
+    # Of the images of each true class, the share that is given each name.
+    table = torch.zeros(classes, classes)
+    table.index_put_((truth, named), torch.ones(len(truth)), accumulate=True)
+    counts = table.sum(1)
+    present = (counts > 0).nonzero()[:, 0]
+    share = table / counts.clamp(min=1)[:, None]
     shifts = tuple(
-        float((named == (truth - shift) % classes).float().mean()) for shift in range(classes)
+        float(share[present, (present - shift) % classes].mean()) for shift in range(classes)
     )
-    least = int(counts[present].min())
-    return Probe(len(y), accuracy, chance, error, least, len(truth), shifts)
+    most = share[present].max(1)
+    exchanged = len(set(most.indices.tolist())) == len(present)
+    renamed = float(most.values.mean()) if exchanged else 0.0
+    return replace(probe, val_n=len(truth), shifts=shifts, renamed=renamed)
 
 
 def _pictures(seen: Seen) -> Tensor:
     small = [F.adaptive_avg_pool2d(x.detach().float().cpu(), PROBE_SIDE) for x in seen.images]
     return torch.cat(small).flatten(1)
+
+
+def _textures(seen: Seen) -> Tensor:
+    """The mean and the largest answer of random filters, in four quarters of an image."""
+    channels = seen.images[0].shape[1]
+    chance = torch.Generator().manual_seed(0)
+    filters = torch.randn(FILTERS, channels, 7, 7, generator=chance)
+    filters -= filters.mean((1, 2, 3), keepdim=True)
+    found = []
+    for x in seen.images:
+        for part in x.detach().float().cpu().split(64):  # type: ignore[no-untyped-call]
+            side = min(*part.shape[-2:], TEXTURE_SIDE)
+            answer = F.conv2d(F.adaptive_avg_pool2d(part, side), filters, padding=3).relu_()
+            pooled = F.adaptive_avg_pool2d(answer, 2), F.adaptive_max_pool2d(answer, 2)
+            found.append(torch.cat(pooled, 1).flatten(1))
+    return torch.cat(found)
 
 
 def _ridge(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """What training and evaluation silently promise each other, tried out on any network."""
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,7 @@ def check_contract(
     return Contract(
         _distance(first, second) / spread,
         _distance(first[: len(half)], half) / spread,
-        [name for name, p in named if p.numel() == 1 and _only_trains(model, p, x)],
+        _only_train(model, [(n, p) for n, p in named if p.numel() == 1 and p.requires_grad], x),
         [name for name, p in named if not p.requires_grad],
         [name for name, p in named if optimizer and p.requires_grad and id(p) not in held],
     )
@@ -49,20 +50,31 @@ def _distance(a: Tensor, b: Tensor) -> float:
     return found if math.isfinite(found) else 0.0
 
 
-def _only_trains(model: nn.Module, p: nn.Parameter, x: Tensor) -> bool:
-    """Whether a number moves the training output and not evaluation's, as dropout's rate does."""
-    if not p.requires_grad:
-        return False
+def _only_train(model: nn.Module, some: list[tuple[str, nn.Parameter]], x: Tensor) -> list[str]:
+    """Those of some numbers that move the training output and not evaluation's, as dropout's rate
+    does. All are tried at once, and halves of them only where that moves anything."""
+    if not some or not _moves(model, some, training(model), x):
+        return []
+    if len(some) > 1:
+        half = len(some) // 2
+        return _only_train(model, some[:half], x) + _only_train(model, some[half:], x)
+    return [] if _moves(model, some, evaluating(model), x) else [some[0][0]]
 
-    def moves(mode: object) -> bool:
-        outputs = []
-        with mode, torch.no_grad():  # type: ignore[attr-defined]
-            for factor in (1.0, 0.8):
-                torch.manual_seed(0)
-                kept = p.detach().clone()
+
+def _moves(
+    model: nn.Module,
+    some: list[tuple[str, nn.Parameter]],
+    mode: AbstractContextManager[None],
+    x: Tensor,
+) -> bool:
+    outputs = []
+    kept = [p.detach().clone() for _, p in some]
+    with mode, torch.no_grad():
+        for factor in (1.0, 0.8):
+            torch.manual_seed(0)
+            for _, p in some:
                 p.mul_(factor)
-                outputs.append(model(x.clone()).float())
-                p.copy_(kept)
-        return _distance(*outputs) > ALIKE * max(float(outputs[0].abs().max()), 1e-12)
-
-    return moves(training(model)) and not moves(evaluating(model))
+            outputs.append(model(x.clone()).float())
+            for (_, p), value in zip(some, kept, strict=True):
+                p.copy_(value)
+    return _distance(*outputs) > ALIKE * max(float(outputs[0].abs().max()), 1e-12)

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import torch
 
-from alexnet.diagnosis.batches import shared
+from alexnet.diagnosis.batches import CLEAR, FEWEST, shared
 from alexnet.diagnosis.findings import Findings
 from alexnet.diagnosis.verdict import Verdict
 
+ONE_CLASS = 256  # labels; in fewer a rare class may be missing by chance
 ORDER = 0.7  # entropy of a batch's labels beside that of shuffled batches
 BIG = 20.0  # standard deviation of the inputs: ten times what weights are drawn for
 SMALL = 0.02
@@ -16,6 +17,7 @@ WILD = 2.0  # first loss in ln K
 ROSE = 0.5  # of ln K; a loss that only stays where it is may be a plateau
 FEW_SE = 2.0  # standard errors above chance under which a probe has found nothing
 MANY_SE = 4.0
+HALF = 0.5  # of what a probe knows of train beyond chance
 MANY, FEW = 500, 20  # images, and images of the rarest class, that a probe has to have failed on
 APART = 0.5  # standard deviations between the means of two splits
 SAME = 0.5  # share of validation images that are training images
@@ -33,6 +35,8 @@ def judge(f: Findings) -> Iterator[Verdict]:
 def _labels(f: Findings) -> Iterator[Verdict]:
     labels = torch.cat(f.train.labels)
     low, high = int(labels.min()), int(labels.max())
+    if f.classes < 2:
+        return  # judged with the network
     if low < 0 or high >= f.classes:
         yield Verdict(
             "labels-out-of-range",
@@ -48,7 +52,7 @@ def _labels(f: Findings) -> Iterator[Verdict]:
     if int((counts > 0).sum()) == 1:
         yield Verdict(
             "one-class",
-            "will not learn",
+            "will not learn" if len(labels) >= ONE_CLASS else "note",
             f"all {len(labels):,} labels read are {int(labels[0])}",
             "a data set in class order that is not shuffled, or a folder read as one class",
             "shuffle the training set (shuffle=True), and look at its labels",
@@ -56,7 +60,7 @@ def _labels(f: Findings) -> Iterator[Verdict]:
         )  # fmt: skip
         return
     order = f.order()
-    if order is not None and order < ORDER:
+    if order is not None and order < ORDER and len(labels) >= FEWEST:
         yield Verdict(
             "class-order",
             "will not learn",
@@ -91,6 +95,15 @@ def _pixels(f: Findings) -> Iterator[Verdict]:
             "weight NaN",
             "find them where images are decoded or normalised, and refuse them there",
             t.bad / t.n, 0, "a single NaN spreads to the loss and all weights",
+        )  # fmt: skip
+    if f.val is not None and f.val.bad:
+        yield Verdict(
+            "not-finite-input",
+            "misleads",
+            f"{f.val.bad:,} of {f.val.n:,} validation images hold NaN or infinity",
+            "a division by a deviation of zero, or damaged files",
+            "find them where images are decoded or normalised, and refuse them there",
+            f.val.bad / f.val.n, 0, "a figure over NaN is none", "validation",
         )  # fmt: skip
     if t.n and t.constant / t.n > 0.5:
         yield Verdict(
@@ -151,28 +164,37 @@ def _probe(f: Findings) -> Iterator[Verdict]:
             "labels-unrelated",
             # Cats and dogs are hard for a linear probe: few images prove nothing.
             "will not learn" if p.n >= MANY and p.least >= FEW else "note",
-            f"a linear probe on small pictures names {p.accuracy:.1%} of images it has not seen, "
-            f"the mean over classes, and guessing {p.chance:.1%} (n {p.n:,})",
+            f"a linear probe on small pictures and random filters names {p.accuracy:.1%} of images "
+            f"it has not seen, the mean over classes, and guessing {p.chance:.1%} (n {p.n:,})",
             "labels that are not those of the images: shuffled, or joined by another order",
             "join labels to images by file name, and look at twenty images with their labels",
             p.accuracy, p.chance, f"{FEW_SE:g} standard errors above chance",
         )  # fmt: skip
         return
-    if len(p.shifts) < 2:
+    if len(p.shifts) < 2 or not f.val_is_mixed():
         return
     best = max(range(len(p.shifts)), key=lambda s: p.shifts[s])
     error = math.sqrt(0.25 / max(p.val_n, 1))
+    as_well = p.chance + HALF * (p.accuracy - p.chance)  # of what the probe does on train
     if best and p.shifts[best] > p.shifts[0] + MANY_SE * error:
-        yield Verdict(
-            "splits-shifted",
-            "misleads",
-            f"a linear probe fitted on train names {p.shifts[0]:.1%} of validation; with the "
-            f"labels moved by {best} it names {p.shifts[best]:.1%} (n {p.val_n:,})",
-            "the two splits number their classes differently: lists sorted differently, one "
-            "counted from 1, or a class left out of one",
-            "number the classes once, from the training set's names, and use that for both",
-            p.shifts[0], p.shifts[best], f"{MANY_SE:g} standard errors",
-        )  # fmt: skip
+        numbered = f"with the labels moved by {best} it names {p.shifts[best]:.1%}"
+    elif p.shifts[0] + MANY_SE * error < min(p.renamed, as_well):
+        numbered = f"with the classes renumbered it names {p.renamed:.1%}"
+    elif p.accuracy > p.chance + CLEAR * p.error and p.shifts[0] + MANY_SE * error < as_well:
+        numbered = f"of images of train that it has not seen it names {p.accuracy:.1%}"
+    else:
+        return
+    yield Verdict(
+        "splits-shifted",
+        "misleads",
+        f"a linear probe fitted on train names {p.shifts[0]:.1%} of validation (n {p.val_n:,}, the "
+        f"mean over classes); {numbered}",
+        "the two splits number their classes differently (lists sorted differently, one counted "
+        "from 1, a class left out of one), or validation's labels are not those of its images",
+        "number the classes once, from the training set's names, use that for both, and look at "
+        "twenty validation images with their labels",
+        p.shifts[0], max(p.shifts[best], p.renamed, as_well), f"{MANY_SE:g} standard errors",
+    )  # fmt: skip
 
 
 def _splits(f: Findings) -> Iterator[Verdict]:
@@ -198,7 +220,7 @@ def _splits(f: Findings) -> Iterator[Verdict]:
             share, SOME, "published sets have under 0.1 %",
         )  # fmt: skip
     apart, stretch = f.apart() or (0.0, 1.0)
-    if share <= SAME and (apart > APART or stretch > 1 + APART):
+    if share <= SAME and f.val_is_mixed() and (apart > APART or stretch > 1 + APART):
         yield Verdict(
             "splits-differ",
             "misleads",

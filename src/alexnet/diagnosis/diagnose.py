@@ -1,12 +1,14 @@
 """Anybody's network with anybody's loader: measured, and judged."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from alexnet.diagnosis import data_rules, rules
 from alexnet.diagnosis.batches import Seen, look_at, probe_labels
@@ -14,7 +16,7 @@ from alexnet.diagnosis.contract import check_contract
 from alexnet.diagnosis.findings import Findings
 from alexnet.diagnosis.signal import Loss, cross_entropy, evaluating, measure_signals
 from alexnet.diagnosis.trial import find_rates, taken_back, try_steps
-from alexnet.diagnosis.verdict import is_healthy, settled
+from alexnet.diagnosis.verdict import is_healthy, plain, settled
 from alexnet.errors import UsageError
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -47,12 +49,16 @@ def diagnose(
     """
     began, val = time.monotonic(), None
     model = getattr(model, "module", model) if isinstance(model, WRAPPERS) else model
-    with taken_back(model, optimizer):  # and the random state that loaders draw from
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    if any(is_lazy(p) for p in model.parameters()):
+        raise UsageError("the network has layers without a size yet: run one batch through it")
+    with taken_back(model, optimizer), _undrawn(loader, val_loader):
         train = look_at(loader, images=images, seconds=seconds / 6)
         if not train.n:
             raise UsageError("the loader gives no batch: nothing to diagnose")
         if val_loader is not None:
             val = look_at(val_loader, images=images, seconds=seconds / 12)
+        warmup = _planned(optimizer) or warmup
         found = Findings(train=train, val=val, rate=_rate(optimizer))
         batches = _batches(train, model)
         if batches:
@@ -61,13 +67,15 @@ def diagnose(
     found.probe = probe_labels(train, val, found.classes)
     verdicts = settled([*data_rules.judge(found), *rules.judge(found)])
     layers = [asdict(layer) for layer in found.signals.layers] if found.signals else []
-    return {
-        "healthy": is_healthy(verdicts),
-        "verdicts": [verdict.to_dict() for verdict in verdicts],
-        "layers": layers,
-        "figures": found.figures(),
-        "seconds": round(time.monotonic() - began, 1),
-    }
+    return plain(
+        {
+            "healthy": is_healthy(verdicts),
+            "verdicts": [verdict.to_dict() for verdict in verdicts],
+            "layers": layers,
+            "figures": found.figures(),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+    )
 
 
 def _measure(
@@ -82,14 +90,23 @@ def _measure(
 ) -> None:
     x, y = batches[0]
     with taken_back(model, optimizer), torch.no_grad():
-        found.classes = int(model(x[:2].clone()).shape[-1])
+        found.classes = _outputs(model, x[:2])
+    if found.classes == 1 and loss is not cross_entropy:
+        raise UsageError(
+            "the network has one output and a loss of its own: give it two outputs and the "
+            "cross-entropy to have it diagnosed"
+        )
     labels = torch.cat([y for _, y in batches])
     if int(labels.max()) >= found.classes or int(labels.min()) < 0:
         return  # the loss cannot be computed; the labels are judged by themselves
     # Batch norms as they are, not as measuring left them, each time.
     with taken_back(model, optimizer):
         found.signals = measure_signals(model, x, y, loss)
-    scale = found.train.std.clamp(min=1e-9)[:, None, None].to(x)
+    with taken_back(model, optimizer), evaluating(model), torch.no_grad():
+        z = model(x.clone()).float()
+        apart = float(loss(z, y) - cross_entropy(z, y))
+        found.entropic = abs(apart) < 1e-3 * max(1.0, abs(float(loss(z, y))))
+    scale = found.train.scale()[:, None, None].to(x)
     with taken_back(model, optimizer), evaluating(model), torch.no_grad():
         found.standard = model((x - found.train.mean[:, None, None].to(x)) / scale).float()
     with taken_back(model, optimizer):
@@ -118,24 +135,65 @@ def _measure(
         )  # fmt: skip
 
 
+def _outputs(model: nn.Module, x: Tensor) -> int:
+    z = model(x.clone())
+    if not isinstance(z, Tensor) or z.dim() != 2:
+        what = f"a tensor {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+        raise UsageError(
+            f"the network gives {what} for {len(x)} images: wrap it so that it returns logits "
+            "(N, classes)"
+        )
+    return int(z.shape[1])
+
+
+@contextmanager
+def _undrawn(*loaders: Any) -> Iterator[None]:
+    """Loaders' own generators are afterwards as they were."""
+    own = (getattr(loader, "generator", None) for loader in loaders)
+    sampled = (getattr(getattr(loader, "sampler", None), "generator", None) for loader in loaders)
+    found = [g for g in (*own, *sampled) if isinstance(g, torch.Generator)]
+    states = [g.get_state() for g in found]
+    try:
+        yield
+    finally:
+        for generator, state in zip(found, states, strict=True):
+            generator.set_state(state)
+
+
 def _batches(seen: Seen, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """The images that are finite, in batches of 32: mixed by a fixed seed, as they should be."""
+    """Up to 16 batches of 32 finite images: mixed by a fixed seed, as they should be."""
     floats = (p for p in model.parameters() if p.is_floating_point())
     like = next(floats, torch.zeros(0))
     shape = seen.images[0].shape[1:]  # others come from multi-scale loaders
-    alike = [i for i, batch in enumerate(seen.images) if batch.shape[1:] == shape]
-    x = torch.cat([seen.images[i].detach().float().cpu() for i in alike])
-    y = torch.cat([seen.labels[i] for i in alike])
-    good = x.flatten(1).isfinite().all(1).nonzero()[:, 0]
-    order = good[torch.randperm(len(good), generator=torch.Generator().manual_seed(0))]
-    parts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+    places = [
+        (i, j)
+        for i, images in enumerate(seen.images)
+        if images.shape[1:] == shape
+        for j in images.flatten(1).isfinite().all(1).nonzero()[:, 0].tolist()
+    ]
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
+    taken = [places[k] for k in order[: 16 * BATCH]]
+    parts = [taken[i : i + BATCH] for i in range(0, len(taken), BATCH)]
     whole = [part for part in parts if len(part) == BATCH] or parts[:1]
     return [
-        (x[part].to(like.device, like.dtype), y[part].to(like.device))
-        for part in whole[:16]
+        (
+            torch.stack([seen.images[i][j] for i, j in part]).detach().to(like.device, like.dtype),
+            torch.stack([seen.labels[i][j] for i, j in part]).to(like.device),
+        )
+        for part in whole
         if len(part) > 1
     ]
 
 
 def _rate(optimizer: torch.optim.Optimizer | None) -> float | None:
     return max(float(group["lr"]) for group in optimizer.param_groups) if optimizer else None
+
+
+def _planned(optimizer: torch.optim.Optimizer | None) -> bool:
+    """Sets the rates that a scheduler's warm-up leads to, if it has begun one; whether it has."""
+    found = False
+    for group in optimizer.param_groups if optimizer else ():
+        peak = group.get("max_lr", group.get("initial_lr") if group["lr"] == 0 else None)
+        if peak is not None and peak > group["lr"]:
+            group["lr"], found = peak, True
+    return found

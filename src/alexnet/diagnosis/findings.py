@@ -12,12 +12,15 @@ from alexnet.diagnosis.contract import Contract
 from alexnet.diagnosis.signal import Layer, Signals, image_signal
 from alexnet.diagnosis.trial import RateRange, Trial
 
+MIXED = 0.7  # entropy of validation's labels beside train's
+MEMORISED = 0.7  # of the entropy of the labels
 GAIN = 8.0  # deviation of the logits where that of the input is 1
 
 
 @dataclass
 class Findings:
-    """`rate` is the optimiser's learning rate; `standard` are the logits (N, K) of images of mean 0
+    """`rate` is the optimiser's learning rate; `entropic` whether the loss is the cross-entropy of
+    logits, whoever computes it; `standard` are the logits (N, K) of images of mean 0
     and deviation 1, `after` is measured after the trial steps."""
 
     train: Seen
@@ -26,6 +29,7 @@ class Findings:
     classes: int = 0
     signals: Signals | None = None
     standard: Tensor | None = None
+    entropic: bool = True
     contract: Contract | None = None
     trial: Trial | None = None
     after: Signals | None = None
@@ -79,13 +83,29 @@ class Findings:
 
     def apart(self) -> tuple[float, float] | None:
         """How far the means of the splits are apart in train's deviations, and by what their
-        deviations differ."""
+        deviations differ; channels that are constant in both are left out."""
         if self.val is None or not self.val.n or self.train.mean.shape != self.val.mean.shape:
             return None
-        scale = self.train.std.clamp(min=1e-9)
-        ratio = self.val.std / scale
-        stretch = torch.maximum(ratio, 1 / ratio.clamp(min=1e-9)).max()
+        scale, other = self.train.scale(), self.val.scale()
+        ratio = other / scale
+        stretch = torch.maximum(ratio, 1 / ratio).max()
         return float(((self.train.mean - self.val.mean) / scale).abs().max()), float(stretch)
+
+    def val_is_mixed(self) -> bool:
+        """Whether what was read of validation has the classes of train; many loaders sort them."""
+        if self.val is None or not self.val.n:
+            return False
+        return (
+            entropy(torch.bincount(torch.cat(self.val.labels).clamp(min=0))) > MIXED * self.prior()
+        )
+
+    def memorised(self) -> bool:
+        """Whether a batch of 32 could be learnt by heart, which nobody can who does not see it."""
+        if self.overfit is None or len(self.overfit.losses) < 3:
+            return False
+        losses = self.overfit.losses
+        means = [statistics.fmean(losses[i : i + 3]) for i in range(len(losses) - 2)]
+        return min(means) < MEMORISED * self.prior()
 
     def figures(self) -> dict[str, Any]:
         """What people plot: losses and rates, data and probe."""

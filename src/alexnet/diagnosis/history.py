@@ -16,6 +16,7 @@ Event = dict[str, Any]
 LINES = 3  # so many in a row are no chance
 SPAN = 200  # steps on a plateau, half of all: some good networks begin on one
 EXACT = 1e-6  # nats
+TINY = 1e-3
 BELOW, ABOVE = 0.985, 1.06  # of the entropy of the labels; small batches hold it above 1
 FLAT = 0.01  # of it, from one half of the plateau to the other
 RISE = 1.1  # validation loss beside its lowest
@@ -96,7 +97,8 @@ def _stuck(train: list[Event], val: list[Event], shares: Sequence[float]) -> Ite
 
 def _same(train: list[Event], val: list[Event]) -> Iterator[Verdict]:
     losses = {e["step"]: e["loss"] for e in train}
-    alike = [e for e in val if abs(losses.get(e["step"], math.inf) - e["loss"]) < EXACT]
+    told = [e for e in val if e["loss"] > TINY]  # tiny ones agree by themselves
+    alike = [e for e in told if abs(losses.get(e["step"], math.inf) - e["loss"]) < EXACT]
     if len(alike) >= 2 and len({e["loss"] for e in alike}) > 1:
         yield Verdict(
             "validation-is-training",
@@ -165,7 +167,8 @@ def _overfitting(train: list[Event], val: list[Event]) -> Iterator[Verdict]:
     after = [e for e in val if e["step"] > best["step"]]
     rising = len(after) >= LINES and min(e["loss"] for e in after[-LINES:]) > RISE * best["loss"]
     falling = train[-1].get("loss_mean", train[-1]["loss"]) < best["loss"] / RISE
-    if rising and falling:
+    pays = val[-1]["top1"] > best["top1"] + math.sqrt(0.25 / (val[-1].get("n") or 1000))
+    if rising and falling and not pays:
         gap = train[-1].get("top1", 0.0) - val[-1]["top1"]
         yield Verdict(
             "overfitting",

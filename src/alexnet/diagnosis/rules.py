@@ -25,6 +25,7 @@ ROSE = 0.5  # of ln K
 LEARNT = 0.9  # of the entropy of the labels
 SLOW = 300.0  # times smaller than the best rate
 
+ENDS = ("Relu", "Sigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Clamp", "ClampMin", "LeakyRelu")
 BOUNDED = ("Tanh", "Sigmoid", "Hardtanh", "Hardsigmoid", "Softsign", "ReLU6")
 
 
@@ -41,6 +42,7 @@ def judge(f: Findings) -> Iterator[Verdict]:
 
 def _head(f: Findings, s: Signals) -> Iterator[Verdict]:
     logits = s.logits
+    one_image = float((logits.sum(1) - 1).abs().max()) < 1e-3
     zeros, low, high = (logits == 0).float().mean().item(), float(logits.min()), float(logits.max())
     if f.classes < 2:
         yield Verdict(
@@ -59,16 +61,30 @@ def _head(f: Findings, s: Signals) -> Iterator[Verdict]:
             "take the activation off the last layer",
             zeros, ZEROS, "logits without an activation are never exactly 0",
         )  # fmt: skip
-    elif low >= 0 and high <= 1 and float((logits.sum(1) - 1).abs().max()) < 1e-3:
+    elif f.entropic and s.ends_in in ENDS and not (s.ends_in == "Relu" and _begins_at_zero(f)):
+        yield Verdict(
+            "activation-on-logits",
+            "will not learn" if s.ends_in == "Relu" else "learns badly",
+            f"the logits come out of {s.ends_in} (from {low:.3g} to {high:.3g})",
+            "an activation after the last layer: logits have to take any value, above and below 0",
+            "take the activation off the last layer",
+            1, 0, "read from the gradient's graph",
+        )  # fmt: skip
+    elif f.entropic and low >= 0 and high <= 1 and _sums_to_one(logits):
         yield Verdict(
             "softmax-twice",
             "learns badly",
-            "the outputs of every image lie between 0 and 1 and add up to 1",
+            "the outputs lie between 0 and 1 and add up to 1"
+            + ("" if one_image else " over the images of a batch: softmax over the wrong axis"),
             "the network ends in a softmax and the loss takes another one: the loss cannot come "
             f"under {math.log(1 + (f.classes - 1) / math.e):.2f} and gradients are small",
             "let the network return logits; take the softmax only where probabilities are shown",
-            float((logits.sum(1) - 1).abs().max()), 1e-3, "logits add up to anything",
+            1, 1, "logits add up to anything",
         )  # fmt: skip
+
+
+def _sums_to_one(logits: torch.Tensor) -> bool:
+    return any(float((logits.sum(axis) - 1).abs().max()) < 1e-3 for axis in (0, 1))
 
 
 def _begins_at_zero(f: Findings) -> bool:
@@ -215,7 +231,8 @@ def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
         where = next(lost, "")
         yield Verdict(
             "starved-signal",
-            "will not learn",
+            # Networks whose branches begin near zero find their way in a few steps.
+            "note" if f.memorised() else "will not learn" if f.overfit else "learns badly",
             f"two images' activations before the last layer differ by 1 - cosine = {signal:.1e}"
             + (f"; it is under {STARVED:.0e} from {where} on" if where else ""),
             "weights so small beside the biases that what reaches the end is the biases",
@@ -229,7 +246,7 @@ def dead(s: Signals, when: str) -> Iterator[Verdict]:
     """The first layer whose units are 0 for every image."""
     for layer in s.layers:
         # Weights of zero are how some networks begin; what is off for good is an activation.
-        if layer.dead > DEAD and not layer.has_weights:
+        if layer.dead > DEAD and not layer.has_weights and not layer.silent:
             fatal: Severity = "will not learn"
             yield Verdict(
                 "dead-units",
@@ -262,7 +279,7 @@ def _died(f: Findings) -> Layer | None:
     if f.after is None or f.signals is None:
         return None
     before = {layer.name for layer in f.signals.layers if layer.dead > DEAD}
-    layers = (x for x in f.after.layers if x.dead > DEAD and x.name not in before)
+    layers = (x for x in f.after.layers if x.dead > DEAD and not x.silent and x.name not in before)
     return next(layers, None)
 
 

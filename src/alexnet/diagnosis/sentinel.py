@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from alexnet.diagnosis.history import judge_history
 from alexnet.diagnosis.rules import SHRINKING, decay_alone
+from alexnet.diagnosis.signal import dead_share
 from alexnet.diagnosis.trial import Move, moved, weights_now
 from alexnet.diagnosis.verdict import Verdict, ranked
 
 LOOK = 100  # steps between two looks
 DEAD = 0.95  # share of a layer's units that are 0 for a whole batch
 LARGE = 0.3  # rms of an update beside that of the weight, the median over weights
+FEWEST = 16  # images; of fewer any sparse layer is off for all
 SMALL = 1e-8
+DECAYED = 1e-3  # of the highest learning rate: who comes to an end takes small steps
 KEPT = 200  # lines of the figures that are judged
 
 
@@ -36,6 +39,8 @@ class Sentinel:
         self.known: set[tuple[str, str]] = set()
         self.found: list[Verdict] = []
         self.measured: dict[str, Any] = {}
+        self.last_dead: dict[str, float] = {}
+        self.highest = 0.0
 
     @contextmanager
     def look(self, step: int) -> Iterator[None]:
@@ -50,8 +55,7 @@ class Sentinel:
 
         def see(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.dim() > 1:
-                off = (output.detach() == 0).transpose(0, 1).flatten(1).all(1)
-                shares[names[module]] = float(off.float().mean())
+                shares[names[module]] = dead_share(output) if len(output) >= FEWEST else 0.0
 
         activations = [m for m in self.model.modules() if isinstance(m, nn.ReLU)]
         handles = [m.register_forward_hook(see) for m in activations]
@@ -68,14 +72,18 @@ class Sentinel:
         if moves:
             self.measured["update"] = statistics.median(move.ratio for move in moves)
         self.found = self._new([*self._dying(shares, step), *self._updates(moves, step)])
+        self.last_dead = self.measured["dead"]
 
     def note(self, event: dict[str, Any]) -> list[Verdict]:
         """What a line of the figures shows, with those before it."""
         if event["event"] == "doctor":  # said before a restart
             self.known.add((event["name"], event["where"]))
             return []
+        if event["event"] == "look":
+            self.last_dead = event["dead"]
         if event["event"] not in ("train", "val", "resume"):
             return []
+        self.highest = max(self.highest, event.get("lr") or 0.0)
         self.events = [*self.events[-KEPT:], event]
         return self._new(ranked(judge_history(self.events, self.shares)))
 
@@ -83,6 +91,11 @@ class Sentinel:
         fresh = [v for v in verdicts if (v.name, v.where) not in self.known]
         self.known.update((v.name, v.where) for v in fresh)
         return fresh
+
+    def _ending(self) -> bool:
+        """Whether the schedule has brought the rate down to almost nothing."""
+        rates = [event["lr"] for event in self.events if event.get("lr") is not None]
+        return bool(rates) and rates[-1] < DECAYED * self.highest
 
     def _without_gradient(self) -> dict[str, float]:
         """The layer nearest to the output most of whose units get no gradient, and their share.
@@ -103,12 +116,12 @@ class Sentinel:
 
     def _dying(self, shares: dict[str, float], step: int) -> Iterator[Verdict]:
         for name, share in shares.items():
-            if share > DEAD:
+            if min(share, self.last_dead.get(name, 0.0)) > DEAD:  # at two looks in a row
                 yield Verdict(
                     "dead-units",
                     "will not learn",
-                    f"{share:.0%} of the units of {name} are 0 for every image of a batch at step "
-                    f"{step:,}",
+                    f"{share:.0%} of the units of {name} are off for every image of a batch, at step "
+                    f"{step:,} and at the look before",
                     "steps so large that they pushed units below zero for good",
                     "lower the learning rate tenfold and start from a checkpoint before that",
                     share, DEAD, "a unit that is off for all images gets no gradient", name,
@@ -131,7 +144,7 @@ class Sentinel:
             )  # fmt: skip
         elif shrinking > SHRINKING:
             yield decay_alone(shrinking, f"at step {step:,}")
-        elif max(ratios) < SMALL:
+        elif max(ratios) < SMALL and not self._ending():
             yield Verdict(
                 "vanishing-gradient",
                 "learns badly",

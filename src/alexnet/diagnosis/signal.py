@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+ALL = 0.9  # share of the inputs that are 0, beyond which what follows is not to blame
 NUDGE = 1.01  # by which a layer's input is scaled to see how its output follows
 
 
@@ -26,8 +27,8 @@ class Layer:
     """`signal` is 1 - cosine between the outputs for two different images, on average: how much the
     image still matters; `arrives` is the same of the input. `follows` is the elasticity of the
     output's size with the input's, 1 for ReLU and pooling; `responds` is how much of a small change
-    of the input gets through, 0 where a layer is saturated. None for layers with weights, or of
-    more than one input."""
+    of the input gets through, 0 where a layer is saturated. None for layers with weights, of more
+    than one input, or affine ones. `silent` is a layer that is given nothing but zeros."""
 
     name: str
     kind: str
@@ -41,6 +42,7 @@ class Layer:
     arrives: float | None
     follows: float | None
     responds: float | None
+    silent: bool = False
     gradient: float = 0.0
     has_weights: bool = False
 
@@ -58,13 +60,15 @@ class Parameter:
 
 @dataclass
 class Signals:
-    """All that one batch shows. logits (N, K) as evaluation sees them."""
+    """All that one batch shows. logits (N, K) as evaluation sees them; `ends_in` is the operation
+    that made them, by its gradient's name."""
 
     layers: list[Layer]
     parameters: list[Parameter]
     logits: Tensor
     loss: float
     linear: list[tuple[str, str]] = field(default_factory=list)
+    ends_in: str = ""
 
 
 def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signals:
@@ -111,7 +115,8 @@ def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signa
 
     model.zero_grad(set_to_none=True)
     with training(model), torch.enable_grad(), _hooked(model, keep):
-        total = loss(model(x.clone()).float(), y)
+        made = model(x.clone())
+        total = loss(made.float(), y)
         linear = linear_pairs(total)
         if total.requires_grad:
             total.backward()  # type: ignore[no-untyped-call]
@@ -128,7 +133,8 @@ def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signa
         for name, p in model.named_parameters()
     ]
     model.zero_grad(set_to_none=True)
-    return Signals(layers, parameters, logits, float(total.detach()), linear)
+    ends_in = _kind(made.grad_fn).removesuffix("Backward") if made.grad_fn else ""
+    return Signals(layers, parameters, logits, float(total.detach()), linear, ends_in)
 
 
 def image_signal(x: Tensor) -> float:
@@ -142,8 +148,6 @@ def image_signal(x: Tensor) -> float:
 def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor) -> Layer:
     out = output.detach().float().clone()
     before = _rms(given) if given is not None else 0.0
-    zero = out == 0
-    by_unit = zero.transpose(0, 1).flatten(1).all(1)
     weights = any(True for _ in module.parameters(recurse=False))
     follows, responds = None, None
     if not weights and given is not None and before > 0:
@@ -156,13 +160,20 @@ def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor
         _rms(out),
         _rms(out) / before if before > 0 else 0.0,
         image_signal(out),
-        float(zero.float().mean()),
-        float(by_unit.float().mean()),
+        float((out == 0).float().mean()),
+        dead_share(out),
         None if given is None else image_signal(given),
         follows,
         responds,
+        silent=given is not None and dead_share(given) > ALL,
         has_weights=weights,
     )
+
+
+def dead_share(out: Tensor) -> float:
+    """The share of the units of an output (N, C, ...) or (N, T, C) that are 0 for every image."""
+    units = out.detach().movedim(-1 if out.dim() == 3 else 1, 0)
+    return float((units == 0).flatten(1).all(1).float().mean())
 
 
 def _tried(
@@ -174,9 +185,15 @@ def _tried(
         if not torch.equal(module.forward(given.clone()).float(), out):
             return None, None  # by chance, as in dropout
         larger, other = (module.forward(x).float() for x in (given * NUDGE, given + change))
+        double, triple = (module.forward(given * times).float() for times in (2, 3))
     except Exception:  # somebody's layer may want to be called as the network calls it
         return None, None
     follows = None
+    # Affine, as a normalisation by constants: its output may well shrink where the input grows.
+    steps = double - out, triple - double
+    straight = _rms(steps[0] - steps[1]) < 1e-3 * _rms(steps[0])
+    if straight and _rms(double - 2 * out) > 1e-3 * _rms(out):
+        return None, None
     if _rms(larger) > 0 and _rms(out) > 0:
         follows = math.log(_rms(larger) / _rms(out)) / math.log(NUDGE)
     return follows, _rms(other - out) / _rms(change)
@@ -272,7 +289,7 @@ def linear_pairs(loss: Tensor) -> list[tuple[str, str]]:
                 or (name in _TWO_SIDED and len(inputs) > 1)
             )
             if kind in _WEIGHT_NODES:
-                if _is_wide(before):
+                if _is_wide(before) and not _is_bottleneck(before, node):
                     found.append((kind, _kind(node)))
             elif blocked:
                 continue
@@ -310,7 +327,17 @@ def _is_wide(node: Any) -> bool:
     if _kind(node) != "ConvolutionBackward":
         return True
     weight = node._saved_weight
-    return int(weight[0, 0].numel()) > 1
+    depthwise = node._saved_groups > 1 and weight.shape[1] == 1
+    return int(weight[0, 0].numel()) > 1 and not depthwise
+
+
+def _is_bottleneck(before: Any, after: Any) -> bool:
+    """Whether two fully connected layers make a product of low rank, as adapters are."""
+    if "Convolution" in _kind(before) or "Convolution" in _kind(after):
+        return False
+    given, middle = getattr(before, "_saved_mat2_sym_sizes", (0, 0))
+    _, out = getattr(after, "_saved_mat2_sym_sizes", (0, 0))
+    return int(middle) < min(int(given), int(out))
 
 
 def _is_negative(node: Any) -> bool:

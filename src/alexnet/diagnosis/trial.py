@@ -1,13 +1,14 @@
 """A few steps of training, taken back afterwards: what they do to loss, weights and units."""
 
-import copy
 import math
+import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,27 +48,43 @@ class RateRange:
 
 @contextmanager
 def taken_back(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
-    """Weights, buffers, modes, optimiser and random state afterwards are those of before."""
-    held = [p for group in optimizer.param_groups for p in group["params"]] if optimizer else []
+    """Weights, buffers, gradients, modes, optimiser and random state are those of before again."""
+    groups = optimizer.param_groups if optimizer else []
+    held = [p for group in groups for p in group["params"]]
+    states = dict(optimizer.state) if optimizer else {}
+    kept = {p: dict(state) for p, state in states.items()}
     buffers = [(m, name, b) for m in model.modules() for name, b in m._buffers.items()]
-    tensors = [*model.parameters(), *held, *(b for _, _, b in buffers if b is not None)]
+    inner = [v for state in kept.values() for v in state.values() if isinstance(v, Tensor)]
+    tensors = [*model.parameters(), *held, *(b for _, _, b in buffers if b is not None), *inner]
     values = [(tensor, tensor.detach().clone()) for tensor in tensors]
     parameters = [(p, p.requires_grad, p.grad) for p in [*model.parameters(), *held]]
-    state = copy.deepcopy(optimizer.state_dict()) if optimizer else None
+    gradients = [(p.grad, p.grad.clone()) for p, _, _ in parameters if p.grad is not None]
+    settings = [dict(group) for group in groups]
+    chance = random.getstate(), np.random.get_state()
     try:
         with modes_kept(model), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         with torch.no_grad():
-            for tensor, value in values:
+            for tensor, value in [*values, *gradients]:
                 tensor.copy_(value)
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
         for p, wanted, gradient in parameters:
             p.requires_grad_(wanted)
             p.grad = gradient
-        if optimizer is not None and state is not None:
-            optimizer.load_state_dict(state)
+        # Not by load_state_dict: it casts the state to the type of the weights.
+        if optimizer is not None:
+            optimizer.state.clear()
+            for p, state in states.items():
+                state.clear()
+                state.update(kept[p])
+                optimizer.state[p] = state
+            for group, setting in zip(groups, settings, strict=True):
+                group.clear()
+                group.update(setting)
+        random.setstate(chance[0])
+        np.random.set_state(chance[1])
 
 
 def try_steps(
@@ -90,14 +107,15 @@ def try_steps(
     moves: dict[str, Move] = {}
     until = time.monotonic() + seconds
     rates = [group["lr"] for group in optimizer.param_groups]
+    # A weight that begins at zero is as large as its first steps: their ratio says nothing.
+    empty = {name for name, p in model.named_parameters() if not p.detach().any()}
     with training(model):
         for step in range(steps):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * min(1.0, (step + 1) / (warmup + 1))
-            # Where the head begins at zero, its first step is all that happens.
             before = weights_now(model, optimizer) if step == min(warmup + 1, steps - 1) else {}
             losses.append(_step(model, optimizer, *batches[step % len(batches)], loss))
-            moves |= moved(model, before)
+            moves |= {k: v for k, v in moved(model, before).items() if k not in empty}
             done = losses[-1] < enough or time.monotonic() > until
             if done or not math.isfinite(losses[-1]):
                 break
@@ -145,10 +163,18 @@ def find_rates(
 def _step(
     model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, loss: Loss
 ) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    found = loss(model(x.clone()).float(), y)
-    if found.requires_grad:
-        found.backward()  # type: ignore[no-untyped-call]
+    def again() -> Tensor:
+        model.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
+        found = loss(model(x.clone()).float(), y)
+        if found.requires_grad:
+            found.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    found = again()
+    if isinstance(optimizer, torch.optim.LBFGS):
+        optimizer.step(again)  # type: ignore[no-untyped-call]
+    elif found.requires_grad:
         optimizer.step()
     return float(found.detach())
 
@@ -174,6 +200,7 @@ def moved(model: nn.Module, before: dict[str, Tensor]) -> dict[str, Move]:
         update = now[name].detach() - value
         length = float(torch.linalg.vector_norm(update))
         if size > 0:
-            along = -float((update * value).sum()) / (size * length) if length > 0 else 0.0
+            along = -float((update * value.conj()).sum().real) if length > 0 else 0.0
+            along /= max(size * length, 1e-30)
             found[name] = Move(length / size, along)
     return found

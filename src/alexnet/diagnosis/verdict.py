@@ -1,5 +1,6 @@
 """What was found wrong: how bad, by which measurement, why it is likely so, what to change."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -83,6 +84,20 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def plain(found: dict[str, Any]) -> dict[str, Any]:
+    """The same for JSON, which has no NaN and no infinity: they are None."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(inner) for inner in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    cleaned: dict[str, Any] = clean(found)
+    return cleaned
 
 
 def ranked(verdicts: Iterable[Verdict]) -> list[Verdict]:
