@@ -30,7 +30,7 @@ def test_bias_one_measures_once(
     found = alexnet.claim("bias-one", data=tree, seeds=1, out=tmp_path)
     record = json.loads((tmp_path / "bias-one" / "claim.json").read_text())
     assert record == {k: v for k, v in found.items() if k != "record"}
-    assert record["result"] in ("confirmed", "contradicted")
+    assert record["result"] in ("confirmed", "not confirmed at this scale")
     assert len(record["figures"]["conditions"]) == 2
     assert {p.name for p in (tmp_path / "bias-one").glob("*.png")} == {"losses.png", "state.png"}
     cells = json.loads((tmp_path / "bias-one" / "cells.json").read_text())["cells"]
@@ -77,8 +77,8 @@ def cell(cut: bool, bias: float, dead: bool) -> dict[str, Any]:
     ("free", "result"),
     [
         ((True, False), "confirmed"),
-        ((False, False), "contradicted"),
-        ((True, True), "contradicted"),
+        ((False, False), "not confirmed at this scale"),
+        ((True, True), "not confirmed at this scale"),
     ],
 )
 def test_the_verdict_follows_from_the_cells(free: tuple[bool, bool], result: str) -> None:

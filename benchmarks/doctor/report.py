@@ -55,7 +55,10 @@ def summarize(rows: list[Row]) -> None:
 
 
 def read(file: Path) -> list[Row]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    """The lines of a file; of a case that was measured again the last one."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    keys = ("when", "data", "model", "fault", "seed")
+    return list({tuple(row[k] for k in keys): row for row in map(json.loads, lines)}.values())
 
 
 def write_docs(rows: list[Row]) -> None:

@@ -51,11 +51,12 @@ def measure(lab: Lab) -> Outcome:
     train, held = (_some(dataset.split(s), n) for s, n in (("train", IMAGES), ("val", HELD)))
     measured = dataset.measure(dataset.split("train"), HELD)
     preprocess = Preprocess(SIZE, CROP, 3, measured, "mean")  # 0 to 255 less the mean, as in 2012
-    fixed = {"data": dataset.digest, "steps": STEPS, "batch": BATCH, "narrow": NARROW}
+    fixed = {"data": dataset.digest, "images": len(train), "held": len(held), "crop": CROP}
+    fixed |= {"steps": STEPS, "batch": BATCH, "narrow": NARROW}
     cells = [
-        dict(zip(AXES, values, strict=True)) | {"seed": seed} | fixed
+        cell | {"rate": RATES[cell["optimizer"]], "seed": seed} | fixed
         for seed in range(lab.seeds)
-        for values in itertools.product(*AXES.values())
+        for cell in (dict(zip(AXES, v, strict=True)) for v in itertools.product(*AXES.values()))
     ]
     classes = len(dataset.classes)
     rows = lab.measure(cells, lambda cell: _trained(cell, train, held, preprocess, classes))
@@ -94,7 +95,7 @@ def judge(rows: list[Row], classes: int) -> Outcome:
     )
     ln_k = math.log(classes)
     return Outcome(
-        "confirmed" if kills else "contradicted",
+        "confirmed" if kills else "not confirmed at this scale",
         finding,
         {
             "conditions": [_summary(name, of, ln_k) for name, of in _conditions(rows).items()],
@@ -168,7 +169,7 @@ def _trained(
     device = pick_device()
     torch.manual_seed(cell["seed"])
     model = network(cell, classes).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rate = RATES[cell["optimizer"]]
+    rate = cell["rate"]
     if cell["optimizer"] == "Adam":
         optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), rate)
     else:

@@ -53,10 +53,10 @@ class Lab:
         """
         file = self.folder / "cells.json"
         self.folder.mkdir(parents=True, exist_ok=True)
-        known = read_json(file).get("cells", []) if file.exists() else []
         vary = {key for cell in cells for key in cell if cell[key] != cells[0][key]}
         found: list[Row] = []
         with DirLock(self.folder), progress("measuring", len(cells), "cells") as bar:
+            known = read_json(file).get("cells", []) if file.exists() else []
             for cell in cells:
                 row = next((row for row in known if cell.items() <= row.items()), None)
                 if row is None:

@@ -1,5 +1,6 @@
 """All that was measured of one network and its data, for the rules to judge."""
 
+import math
 import statistics
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from alexnet.diagnosis.signal import Layer, Signals, image_signal
 from alexnet.diagnosis.trial import RateRange, Trial
 
 MIXED = 0.7  # entropy of validation's labels beside train's
-MEMORISED = 0.7  # of the entropy of the labels
+SEEN = 0.85  # of the entropy of the labels
 GAIN = 8.0  # deviation of the logits where that of the input is 1
 
 
@@ -99,13 +100,15 @@ class Findings:
             entropy(torch.bincount(torch.cat(self.val.labels).clamp(min=0))) > MIXED * self.prior()
         )
 
-    def memorised(self) -> bool:
-        """Whether a batch of 32 could be learnt by heart, which nobody can who does not see it."""
-        if self.overfit is None or len(self.overfit.losses) < 3:
-            return False
-        losses = self.overfit.losses
-        means = [statistics.fmean(losses[i : i + 3]) for i in range(len(losses) - 2)]
-        return min(means) < MEMORISED * self.prior()
+    def sees(self) -> bool:
+        """Whether the trial, or learning a batch by heart, came to a loss that nobody reaches who
+        does not see the images."""
+        trials = [trial.losses for trial in (self.trial, self.overfit) if trial is not None]
+        means = [
+            statistics.fmean(losses[i : i + 4]) for losses in trials for i in range(len(losses) - 3)
+        ]
+        ends = [losses[-1] for losses in trials if len(losses) < 4]
+        return min([*means, *ends], default=math.inf) < SEEN * self.prior()
 
     def figures(self) -> dict[str, Any]:
         """What people plot: losses and rates, data and probe."""

@@ -232,7 +232,7 @@ def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
         yield Verdict(
             "starved-signal",
             # Networks whose branches begin near zero find their way in a few steps.
-            "note" if f.memorised() else "will not learn" if f.overfit else "learns badly",
+            "note" if f.sees() else "will not learn" if f.overfit else "learns badly",
             f"two images' activations before the last layer differ by 1 - cosine = {signal:.1e}"
             + (f"; it is under {STARVED:.0e} from {where} on" if where else ""),
             "weights so small beside the biases that what reaches the end is the biases",

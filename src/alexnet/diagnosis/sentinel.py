@@ -120,8 +120,8 @@ class Sentinel:
                 yield Verdict(
                     "dead-units",
                     "will not learn",
-                    f"{share:.0%} of the units of {name} are off for every image of a batch, at step "
-                    f"{step:,} and at the look before",
+                    f"{share:.0%} of the units of {name} are off for every image of a batch, at "
+                    f"step {step:,} and at the look before",
                     "steps so large that they pushed units below zero for good",
                     "lower the learning rate tenfold and start from a checkpoint before that",
                     share, DEAD, "a unit that is off for all images gets no gradient", name,

@@ -149,14 +149,18 @@ def find_rates(
             losses.append(found)
             if time.monotonic() > until:
                 break
-    # The loss at step i + 1 is what the rates up to step i did to it.
-    drops = [(losses[i] - losses[i + 1], rates[i]) for i in range(len(losses) - 1)]
-    best = max(drops)[1] if drops and max(drops)[0] > FELL * abs(losses[0]) else None
     lowest = list(accumulate(losses, min))
     rises = [
         rates[i] for i in range(len(losses) - 1) if losses[i + 1] > lowest[i] + ROSE * losses[0]
     ]
     limit = rises[0] if rises else (rates[-1] if len(rates) < steps and rates else None)
+    # The loss at step i + 1 is what the rates up to step i did to it.
+    drops = [
+        (losses[i] - losses[i + 1], rates[i])
+        for i in range(len(losses) - 1)
+        if limit is None or rates[i] < limit
+    ]
+    best = max(drops)[1] if drops and max(drops)[0] > FELL * abs(losses[0]) else None
     return RateRange(rates, losses, best, limit)
 
 
