@@ -19,9 +19,11 @@ import alexnet.engine.train as engine
 from alexnet import diagnose
 from alexnet.cli import main
 from alexnet.diagnosis.batches import Seen, look_at, order_of_labels, probe_labels
+from alexnet.diagnosis.graph import linear_pairs
 from alexnet.diagnosis.history import judge_history
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
-from alexnet.diagnosis.signal import image_signal, linear_pairs, measure_signals
+from alexnet.diagnosis.signal import measure_signals
+from alexnet.diagnosis.sizes import image_signal
 from alexnet.diagnosis.trial import taken_back
 from alexnet.diagnosis.verdict import CAUSES, SEVERITIES, Verdict, is_healthy, ranked
 from alexnet.errors import UsageError

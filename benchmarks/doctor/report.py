@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet import figures
-from alexnet.diagnosis import data_rules, rules
+from alexnet.diagnosis import data_rules, rate_rules, rules
 from alexnet.diagnosis.contract import ALIKE
 from alexnet.diagnosis.findings import GAIN
 from alexnet.files import write_atomic
@@ -27,7 +27,7 @@ QUANTITIES = (
     ("dead", "largest share of dead units", (rules.DEAD,), False, ("bias -5",)),
     ("follows", "least change of an output with its input", (rules.FOLLOWS,), False,
      ("response norm 1e5 times too strong",)),
-    ("update", "update / weight", (rules.UPDATE,), True, ("Adam at 10x", "momentum at 100x")),
+    ("update", "update / weight", (rate_rules.UPDATE,), True, ("Adam at 10x", "momentum at 100x")),
     ("order", "entropy of a batch / shuffled", (data_rules.ORDER,), False,
      ("class order", "class order, badly shuffled")),
     ("std", "deviation of the inputs", (data_rules.SMALL, data_rules.BIG), True,

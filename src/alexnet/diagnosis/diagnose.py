@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from alexnet.diagnosis import data_rules, rules
+from alexnet.diagnosis import data_rules, rate_rules, rules
 from alexnet.diagnosis.batches import Seen, look_at, probe_labels
 from alexnet.diagnosis.contract import check_contract
 from alexnet.diagnosis.findings import Findings
@@ -65,7 +65,7 @@ def diagnose(
             _measure(found, model, optimizer, batches, loss, steps, warmup, began + seconds)
     found.classes = classes or found.classes or int(torch.cat(train.labels).max()) + 1
     found.probe = probe_labels(train, val, found.classes)
-    verdicts = settled([*data_rules.judge(found), *rules.judge(found)])
+    verdicts = settled(v for rule in (data_rules, rules, rate_rules) for v in rule.judge(found))
     layers = [asdict(layer) for layer in found.signals.layers] if found.signals else []
     return plain(
         {

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from alexnet.diagnosis.batches import Probe, Seen, entropy, order_of_labels, shared
 from alexnet.diagnosis.contract import Contract
-from alexnet.diagnosis.signal import Layer, Signals, image_signal
+from alexnet.diagnosis.signal import Layer, Signals
+from alexnet.diagnosis.sizes import image_signal
 from alexnet.diagnosis.trial import RateRange, Trial
 
 MIXED = 0.7  # entropy of validation's labels beside train's

@@ -1,14 +1,13 @@
 """Verdicts on the network, its contract with evaluation, and its learning rate."""
 
 import math
-import statistics
 from collections.abc import Iterator
 
 import torch
 
 from alexnet.diagnosis.contract import ALIKE
 from alexnet.diagnosis.findings import GAIN, Findings
-from alexnet.diagnosis.signal import Layer, Signals
+from alexnet.diagnosis.signal import Signals
 from alexnet.diagnosis.verdict import Severity, Verdict
 
 ZEROS = 0.1  # share of logits that are exactly zero, none being negative
@@ -19,11 +18,6 @@ RESPONDS = 0.01
 STARVED = 2e-5
 DEAD = 0.9
 LINEAR = 2  # pairs of layers
-UPDATE = 0.1  # rms of the first update beside that of the weight, the median over weights
-SHRINKING = 0.7  # cosine between an update and minus the weight; Adam gives 0.8 by decay alone
-ROSE = 0.5  # of ln K
-LEARNT = 0.9  # of the entropy of the labels
-SLOW = 300.0  # times smaller than the best rate
 
 ENDS = ("Relu", "Sigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Clamp", "ClampMin", "LeakyRelu")
 BOUNDED = ("Tanh", "Sigmoid", "Hardtanh", "Hardsigmoid", "Softsign", "ReLU6")
@@ -37,7 +31,6 @@ def judge(f: Findings) -> Iterator[Verdict]:
     yield from _contract(f)
     yield from _wiring(f, f.signals)
     yield from _scale(f, f.signals)
-    yield from _rate(f)
 
 
 def _head(f: Findings, s: Signals) -> Iterator[Verdict]:
@@ -258,102 +251,3 @@ def dead(s: Signals, when: str) -> Iterator[Verdict]:
                 layer.dead, DEAD, "healthy networks measure under 0.5", layer.name,
             )  # fmt: skip
             return
-
-
-def decay_alone(shrinking: float, when: str) -> Verdict:
-    """That steps do nothing but make the weights smaller."""
-    return Verdict(
-        "decay-alone",
-        "will not learn",
-        f"{when} the weights move straight towards zero: the cosine between an update and minus "
-        f"the weight is {shrinking:.3f}, the median over weights",
-        "weight decay, or an L2 term in the loss, is all that arrives: the loss may fall by it, "
-        "and nothing is learnt from the images",
-        "look for what keeps the loss from depending on the weights; log the loss without L2",
-        shrinking, SHRINKING, "updates that come from images measure -0.1 to 0.1",
-    )  # fmt: skip
-
-
-def _died(f: Findings) -> Layer | None:
-    """The first layer whose units the trial steps switched off."""
-    if f.after is None or f.signals is None:
-        return None
-    before = {layer.name for layer in f.signals.layers if layer.dead > DEAD}
-    layers = (x for x in f.after.layers if x.dead > DEAD and not x.silent and x.name not in before)
-    return next(layers, None)
-
-
-def _creeps(f: Findings) -> bool:
-    """Whether the trial got nowhere, and the rate of the rate test does get somewhere."""
-    if f.trial is None or f.overfit is None:
-        return False
-    tried, better = f.trial.losses, f.overfit.losses
-    return statistics.fmean(tried[-4:]) > 0.98 * tried[0] and min(better) < 0.7 * better[0]
-
-
-def _rate(f: Findings) -> Iterator[Verdict]:
-    t, ln_k = f.trial, math.log(max(f.classes, 2))
-    if t is not None and t.losses and f.rate is not None:
-        first, last = t.losses[0], statistics.fmean(t.losses[-4:])
-        update = f.update() or 0.0
-        limit = f.rates.limit if f.rates else None
-        advised = f.rates.best if f.rates and f.rates.best else f.rate / 10
-        died = _died(f)
-        if f.rate == 0 or (t.moves and max(m.ratio for m in t.moves.values()) == 0):
-            yield Verdict(
-                "no-steps", "will not learn",
-                f"a step changes nothing (learning rate {f.rate:g})",
-                "a learning rate of zero, or gradients that are all zero",
-                "set a learning rate, and look at the gradients above",
-                update, 0, "an update has to move the weights",
-            )  # fmt: skip
-        elif (f.shrinking() or 0.0) > SHRINKING:
-            yield decay_alone(f.shrinking() or 0.0, "in trial steps")
-        elif (
-            not math.isfinite(last)
-            or last > max(first, ln_k) + ROSE * ln_k
-            or update > UPDATE
-            or died
-        ):
-            why = f"the loss went from {first:.3g} to {last:.3g} in {len(t.losses)} steps"
-            if not math.isfinite(last):
-                why = "the loss is not finite"
-            elif died:
-                why += f", {died.dead:.0%} of the units of {died.name} died"
-            fatal = bool(died) or not math.isfinite(last) or last > 2 * ln_k
-            yield Verdict(
-                "rate-too-high",
-                "will not learn" if fatal else "learns badly",
-                f"at learning rate {f.rate:g} {why}, and the first update moved the weights by "
-                f"{update:.2g} of their size"
-                + (f"; the loss bursts from {limit:.1g} on" if limit else ""),
-                "steps that overshoot",
-                f"try a learning rate of {min(advised, f.rate / 3):.1g}",
-                update, UPDATE, "healthy first updates measure 1e-4 to 3e-2",
-            )  # fmt: skip
-        elif f.rates and f.rates.best and f.rate < f.rates.best / SLOW and _creeps(f):
-            yield Verdict(
-                "rate-too-low",
-                "learns badly",
-                f"the learning rate is {f.rate:g}; the loss falls fastest at {f.rates.best:.1g}",
-                "a rate for another optimiser, or a schedule that starts too low",
-                f"try {f.rates.best / 3:.1g}",
-                f.rate, f.rates.best / SLOW, "the rate test above, on one batch",
-            )  # fmt: skip
-    if f.overfit is not None and f.overfit.losses:
-        labels = torch.bincount(torch.cat(f.train.labels).clamp(min=0))
-        least = min(f.prior(), math.log(max(int((labels > 0).sum()), 1)))
-        best = min(
-            statistics.fmean(f.overfit.losses[i : i + 3])
-            for i in range(max(len(f.overfit.losses) - 2, 1))
-        )
-        if best > LEARNT * least:
-            yield Verdict(
-                "cannot-overfit",
-                "note",
-                f"in {len(f.overfit.losses)} steps on 32 images the loss came to {best:.3g}; "
-                f"who ignores the images gets {least:.3g}",
-                "the network learns slowly at first (small initial weights), or not at all",
-                "see the other findings; without any, give it more steps",
-                best, LEARNT * least, "entropy of the labels",
-            )  # fmt: skip

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.diagnosis.history import judge_history
-from alexnet.diagnosis.rules import SHRINKING, decay_alone
-from alexnet.diagnosis.signal import dead_share
+from alexnet.diagnosis.rate_rules import SHRINKING, decay_alone
+from alexnet.diagnosis.sizes import dead_share
 from alexnet.diagnosis.trial import Move, moved, weights_now
 from alexnet.diagnosis.verdict import Verdict, ranked
 

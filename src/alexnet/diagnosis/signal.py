@@ -13,8 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from alexnet.diagnosis.graph import kind_of, linear_pairs
+from alexnet.diagnosis.sizes import dead_share, image_signal, rms
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -108,7 +110,7 @@ def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signa
         name = names.get(module) or type(module).__name__
 
         def note(gradient: Tensor) -> None:
-            gradients.setdefault(name, _rms(gradient))
+            gradients.setdefault(name, rms(gradient))
 
         if isinstance(output, Tensor) and output.requires_grad and name in at:
             output.register_hook(note)  # type: ignore[no-untyped-call]
@@ -127,27 +129,19 @@ def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signa
             name,
             tuple(p.shape),
             p.requires_grad,
-            _rms(p),
-            None if p.grad is None else _rms(p.grad),
+            rms(p),
+            None if p.grad is None else rms(p.grad),
         )
         for name, p in model.named_parameters()
     ]
     model.zero_grad(set_to_none=True)
-    ends_in = _kind(made.grad_fn).removesuffix("Backward") if made.grad_fn else ""
+    ends_in = kind_of(made.grad_fn).removesuffix("Backward") if made.grad_fn else ""
     return Signals(layers, parameters, logits, float(total.detach()), linear, ends_in)
-
-
-def image_signal(x: Tensor) -> float:
-    """1 - cosine between rows of x (N, ...), the mean over pairs; 0 where they all are zero."""
-    rows = x.detach().flatten(1).float()
-    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
-    spread = (rows - rows.mean(0)).square().sum()
-    return float(spread / max(len(rows) - 1, 1))
 
 
 def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor) -> Layer:
     out = output.detach().float().clone()
-    before = _rms(given) if given is not None else 0.0
+    before = rms(given) if given is not None else 0.0
     weights = any(True for _ in module.parameters(recurse=False))
     follows, responds = None, None
     if not weights and given is not None and before > 0:
@@ -157,8 +151,8 @@ def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor
         type(module).__name__,
         tuple(out.shape[1:]),
         float(out.mean()),
-        _rms(out),
-        _rms(out) / before if before > 0 else 0.0,
+        rms(out),
+        rms(out) / before if before > 0 else 0.0,
         image_signal(out),
         float((out == 0).float().mean()),
         dead_share(out),
@@ -168,12 +162,6 @@ def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor
         silent=given is not None and dead_share(given) > ALL,
         has_weights=weights,
     )
-
-
-def dead_share(out: Tensor) -> float:
-    """The share of the units of an output (N, C, ...) or (N, T, C) that are 0 for every image."""
-    units = out.detach().movedim(-1 if out.dim() == 3 else 1, 0)
-    return float((units == 0).flatten(1).all(1).float().mean())
 
 
 def _tried(
@@ -191,16 +179,12 @@ def _tried(
     follows = None
     # Affine, as a normalisation by constants: its output may well shrink where the input grows.
     steps = double - out, triple - double
-    straight = _rms(steps[0] - steps[1]) < 1e-3 * _rms(steps[0])
-    if straight and _rms(double - 2 * out) > 1e-3 * _rms(out):
+    straight = rms(steps[0] - steps[1]) < 1e-3 * rms(steps[0])
+    if straight and rms(double - 2 * out) > 1e-3 * rms(out):
         return None, None
-    if _rms(larger) > 0 and _rms(out) > 0:
-        follows = math.log(_rms(larger) / _rms(out)) / math.log(NUDGE)
-    return follows, _rms(other - out) / _rms(change)
-
-
-def _rms(x: Tensor) -> float:
-    return float(x.detach().abs().float().square().mean().sqrt())
+    if rms(larger) > 0 and rms(out) > 0:
+        follows = math.log(rms(larger) / rms(out)) / math.log(NUDGE)
+    return follows, rms(other - out) / rms(change)
 
 
 @contextmanager
@@ -246,106 +230,6 @@ def training(model: nn.Module) -> Iterator[None]:
     with modes_kept(model):
         model.train()
         yield
-
-
-# What stands between two layers of weights, read from the graph of the gradient
-
-_WEIGHT_NODES = ("ConvolutionBackward", "AddmmBackward", "MmBackward")
-_ACTIVATIONS = (
-    *("Relu", "Threshold", "LeakyRelu", "Elu", "Celu", "Selu", "Gelu", "Silu", "Mish", "Prelu"),
-    *("PreluKernel", "Rrelu", "RreluWithNoise", "Hardswish", "Hardsigmoid", "Hardtanh", "Softplus"),
-    *("LogSigmoid", "Tanh", "Sigmoid", "Clamp", "ClampMin", "Maximum", "Where", "Abs", "Exp"),
-    *("Softmax", "LogSoftmax", "Sin", "Cos", "Sign", "Softshrink", "Hardshrink", "Pow", "Glu"),
-    "NativeLayerNorm",  # divides by what the image itself has
-)
-# Linear only where one side is a constant; a sum of two paths is how a residual network is built.
-_TWO_SIDED = ("Mul", "Div", "Bmm", "Add", "Sub")
-
-
-def linear_pairs(loss: Tensor) -> list[tuple[str, str]]:
-    """Layers of weights without an activation between them, (earlier, later) by kind.
-
-    Pooling and normalisation are no activations. Of convolutions only those of more than one pixel
-    count: a 1x1 after another is how some good networks widen and narrow. What somebody's own
-    function does is not known: it counts as an activation unless what comes out is as negative as
-    what a linear layer gives.
-    """
-    found = []
-    for node in _nodes(loss.grad_fn):
-        if _kind(node) not in _WEIGHT_NODES or not _is_wide(node):
-            continue
-        todo, done = [_input_of(node)], set()
-        while todo:
-            before = todo.pop()
-            if before is None or before in done:
-                continue
-            done.add(before)
-            kind = _kind(before)
-            inputs = [n for n, _ in before.next_functions if n and not _is_leaf(n)]
-            name = kind.removesuffix("Backward")
-            blocked = (
-                name in _ACTIVATIONS
-                or name.startswith("ScaledDotProduct")
-                or (name in _TWO_SIDED and len(inputs) > 1)
-            )
-            if kind in _WEIGHT_NODES:
-                if _is_wide(before) and not _is_bottleneck(before, node):
-                    found.append((kind, _kind(node)))
-            elif blocked:
-                continue
-            elif not isinstance(before, BackwardCFunction) or _is_negative(node):
-                todo += inputs
-    return found
-
-
-def _nodes(start: Any) -> Iterator[Any]:
-    todo, done = [start], set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in done:
-            continue
-        done.add(node)
-        yield node
-        todo += [n for n, _ in node.next_functions]
-
-
-def _kind(node: Any) -> str:
-    return str(type(node).__name__).rstrip("0123456789")
-
-
-def _is_leaf(node: Any) -> bool:
-    return _kind(node) == "AccumulateGrad"
-
-
-def _input_of(node: Any) -> Any:
-    """The node that made what a layer's weights are multiplied with."""
-    place = 1 if _kind(node) == "AddmmBackward" else 0
-    return node.next_functions[place][0]
-
-
-def _is_wide(node: Any) -> bool:
-    if _kind(node) != "ConvolutionBackward":
-        return True
-    weight = node._saved_weight
-    depthwise = node._saved_groups > 1 and weight.shape[1] == 1
-    return int(weight[0, 0].numel()) > 1 and not depthwise
-
-
-def _is_bottleneck(before: Any, after: Any) -> bool:
-    """Whether two fully connected layers make a product of low rank, as adapters are."""
-    if "Convolution" in _kind(before) or "Convolution" in _kind(after):
-        return False
-    given, middle = getattr(before, "_saved_mat2_sym_sizes", (0, 0))
-    _, out = getattr(after, "_saved_mat2_sym_sizes", (0, 0))
-    return int(middle) < min(int(given), int(out))
-
-
-def _is_negative(node: Any) -> bool:
-    name = "_saved_input" if _kind(node) == "ConvolutionBackward" else "_saved_mat1"
-    given = getattr(node, name, None)
-    if not isinstance(given, Tensor):
-        given = getattr(node, "_saved_self", None)
-    return isinstance(given, Tensor) and float(given.detach().min()) < -0.5 * _rms(given)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
