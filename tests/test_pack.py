@@ -7,7 +7,9 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
+import signal
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +19,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import alexnet
 import alexnet.engine.train as engine
 from alexnet import commands
 from alexnet.cli import main
 from alexnet.data import pack as packer
 from alexnet.data.dataset import open_dataset
-from alexnet.errors import DataError, UsageError
+from alexnet.data.sources import open_source
+from alexnet.errors import DataError, Interrupted, UsageError
 from alexnet.recipebook import find_recipe
 from archives import encode, jpeg, pack_and_die, picture, write_files, write_tar, write_zip
 from conftest import patterns, write_idx
@@ -32,7 +36,8 @@ from conftest import patterns, write_idx
 SIZE = 16
 KEYS = {
     *("format", "key", "kind", "classes", "titles", "counts", "size", "channels", "encoding"),
-    *("orient", "source", "mean", "std", "covariance", "repairs", "refused", "payload"),
+    *("orient", "source", "mean", "std", "covariance", "repairs", "refused", "across"),
+    "payload",
 }
 
 
@@ -478,7 +483,7 @@ def test_short_space_is_said_before_anything_is_written(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(DataError, match=r"GB are needed and 0\.0 GB are free"):
+    with pytest.raises(DataError, match=r"MB are needed and 0 MB are free"):
         pack(tree, tmp_path / "out", encoding=encoding)
     files = [f for f in tmp_path.rglob("*") if f.is_file() and f.name != ".lock"]
     assert files == []
@@ -545,7 +550,7 @@ def test_words_that_cannot_be(options: dict[str, str], tree: Path, tmp_path: Pat
 def test_sources_that_cannot_be(source: str, tmp_path: Path) -> None:
     files, why = {
         "nothing": ({}, "no such file or folder"),
-        "one class": ({"a/1.jpg": b""}, r"found 1 class folder"),
+        "one class": ({"a/1.jpg": b""}, r"one class cannot be classified"),
         "unknown class": (
             {"train/a/1.jpg": b"", "train/b/1.jpg": b"", "val/c/1.jpg": b""},
             "val has the class 'c', which train has not",
@@ -745,3 +750,128 @@ def test_the_test_slice_is_not_measured(tmp_path: Path) -> None:
     train = dataset.split("train")
     seen = train.read(np.arange(len(train)))
     np.testing.assert_allclose(dataset.statistics.mean, seen.reshape(-1, 3).mean(0), rtol=1e-9)
+
+
+# what people do
+
+
+def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
+    """As subsets of a large set are made; a link that leads back is not followed for ever."""
+    tree = write_files(tmp_path / "real", {"cat/1.jpg": jpeg(1), "dog/1.jpg": jpeg(2)})
+    train = tmp_path / "linked/train"
+    train.mkdir(parents=True)
+    for name in ("cat", "dog"):
+        (train / name).symlink_to(tree / name)
+    (tree / "cat/again").symlink_to(train)
+    said = manifest(pack(tmp_path / "linked", tmp_path / "out"))
+    assert (said["counts"], said["classes"]) == ({"train": 2}, ["cat", "dog"])
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("TRAINING", "testing")])
+def test_splits_in_any_case(names: tuple[str, str], tmp_path: Path) -> None:
+    """Otherwise test images would be trained on."""
+    files = {
+        f"{split}/{label}/{i}.jpg": jpeg(10 * i + len(split))
+        for split in names
+        for label in ("a", "b")
+        for i in range(3)
+    }
+    tree = write_files(tmp_path / "tree", files)
+    assert manifest(pack(tree, tmp_path / "out"))["counts"] == {"train": 6, "test": 6}
+    assert set(alexnet.data_check(tree)["counts"]) == {"train", "test"}
+    assert set(open_source(tree).parts) == {"train", "test"}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (("train/a/1.jpg", "train/b/1.jpg", "holdout/a/1.jpg"), "beside the splits.*holdout/a"),
+        (("learn/a/1.jpg", "learn/b/1.jpg", "val/a/1.jpg"), "beside the splits"),
+        (("train/a/1.jpg", "train/b/1.jpg", "train/stray.jpg"), "no class folder.*stray.jpg"),
+        (("val/a/1.jpg", "val/b/1.jpg"), "no train"),
+        (("1.jpg", "2.jpg"), "no class folder"),
+    ],
+    ids=["beside", "misnamed", "stray", "val alone", "flat"],
+)
+def test_what_would_be_used_wrongly(files: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    """One line, and `data check` says it too."""
+    tree = write_files(tmp_path / "tree", {name: jpeg(i) for i, name in enumerate(files)})
+    with pytest.raises(DataError, match=said):
+        pack(tree, tmp_path / "out")
+    assert re.search(said, alexnet.data_check(tree)["note"])
+
+
+def test_a_finished_pack_is_looked_at(tree: Path, raw: Path, tmp_path: Path) -> None:
+    """Cut or changed, it is not called packed."""
+    for name, damage in (
+        ("train.npy", lambda data: data[:-1]),
+        ("val.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+        ("manifest.json", lambda data: data[:-9]),
+    ):
+        out = Path(shutil.copytree(raw, tmp_path / name))
+        (out / name).write_bytes(damage((out / name).read_bytes()))
+        with pytest.raises(DataError, match=rf"{name}.* damaged: remove .* pack again"):
+            pack(tree, out)
+
+
+def test_names_that_are_not_utf8_or_hold_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = write_files(tmp_path / "tree", {"a/1.jpg": jpeg(1), "b/1.jpg": jpeg(2)})
+    for name in (b"caf\xe9.jpg", b"red\x1b[31m.jpg", b"two\nlines.jpg"):
+        with open(os.path.join(os.fsencode(tree), b"a", name), "wb") as file:
+            file.write(jpeg(3) if name[0] != ord("r") else b"text")
+    assert main(["data", "pack", str(tree), "--out", str(tmp_path / "out"), "--size", "16"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "red\\x1b[31m.jpg" in out
+    lines = (tmp_path / "out/all.names.txt").read_bytes().splitlines()
+    assert sorted(lines) == [b"a/1.jpg", b"a/caf\\udce9.jpg", b"a/two\\nlines.jpg", b"b/1.jpg"]
+    assert main(["data", "check", str(tree)]) == 1
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_the_same_image_in_two_splits_is_said(tmp_path: Path) -> None:
+    files = {"train/a/1.jpg": jpeg(1), "train/b/1.jpg": jpeg(2), "val/a/9.jpg": jpeg(1)}
+    tree = write_files(tmp_path / "tree", {**files, "val/b/9.jpg": jpeg(3)})
+    assert commands.data_pack(tree, out=tmp_path / "out", size=8)["across"] == 1
+
+
+def test_float_pixels_are_refused(tmp_path: Path) -> None:
+    """Nobody knows whether 1 is white."""
+    data = io.BytesIO()
+    Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)).save(data, "TIFF")
+    files = {"a/1.jpg": jpeg(1), "b/1.jpg": jpeg(2), "b/2.tif": data.getvalue()}
+    tree = write_files(tmp_path / "tree", files)
+    result = commands.data_pack(tree, out=tmp_path / "out", size=8)
+    assert [entry["path"] for entry in result["refused"]] == ["b/2.tif"]
+
+
+def test_a_split_that_is_meant_has_to_be_there(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no all"):
+        pack(tree, tmp_path / "out", expect={"all": 5})
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_a_signal_saves_what_is_packed(encoding: str, tmp_path: Path) -> None:
+    """Raw pixels to the last image that was ready; a shard is written whole or not at all."""
+    names = [f"{label}/{i:03d}.jpg" for label in "ab" for i in range(20)]
+    tree = write_files(tmp_path / "tree", {name: jpeg(i) for i, name in enumerate(names)})
+    real, seen = packer.examine, []
+
+    def slow(*args: Any, **options: Any) -> Any:
+        seen.append(args[1])
+        if len(seen) == 18:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packer, "examine", slow)
+        with pytest.raises(Interrupted):
+            pack(tree, tmp_path / "out", encoding=encoding, workers=0)
+    state = tmp_path / "out/.packing/state.json"
+    done = json.loads(state.read_text())["done"] if state.exists() else {}
+    assert done.get("all", 0) >= (16 if encoding == "raw" else 0)
+    assert encoding == "raw" or done.get("all", 0) % packer.COMMIT == 0
+    whole = pack(tree, tmp_path / "whole", encoding=encoding)
+    assert payload(pack(tree, tmp_path / "out", encoding=encoding)) == payload(whole)

@@ -167,7 +167,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     sub.add_argument("--encoding", choices=("raw", "jpeg"), default="raw",
                      help="raw: fastest to read (default); jpeg: a sixth of it")  # fmt: skip
     sub.add_argument("--channels", type=int, default=3, metavar="INT", help="1 grey, 3 RGB")
-    sub.add_argument("--expect", nargs="+", metavar="SPLIT=COUNT", help="counts that are meant")
+    sub.add_argument(
+        "--expect", nargs="+", metavar="SPLIT=COUNT", help="files that a split must hold"
+    )
     _add_reading(sub)
 
     sub = verb("bench", _bench, show.bench, "Measure throughput beside a reference.")

@@ -17,8 +17,8 @@ from alexnet.errors import CheckpointError, UsageError
 JSON_LIMIT = 64 * 2**20
 """Largest JSON file read, in bytes; recipes, manifests and states stay far below it."""
 
-_SPACE = "free some space or choose another --run; what was there before is untouched"
-_RIGHTS = "make the folder writable or choose another --run"
+_SPACE = "free some space or choose another folder; what was there before is untouched"
+_RIGHTS = "make the folder writable or choose another folder"
 _REMEDIES = {errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EFBIG: _SPACE} | {
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
@@ -28,7 +28,7 @@ _REMEDIES = {errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EFBIG: _SPACE} | 
 
 def cannot(verb: str, path: Path, error: OSError) -> CheckpointError:
     """The one-line error for an operating system fault while doing `verb` to `path`."""
-    remedy = _REMEDIES.get(error.errno or 0, "check that path or choose another --run")
+    remedy = _REMEDIES.get(error.errno or 0, "check that path or choose another folder")
     return CheckpointError(f"cannot {verb} {path}: {error.strerror or error}; {remedy}")
 
 
@@ -152,7 +152,7 @@ class DirLock:
                 raise cannot("lock", path, error) from error
             raise UsageError(
                 f"another process (pid {holder}) is using {self._folder}; "
-                "wait for it, stop it, or choose another --run"
+                "wait for it, stop it, or choose another folder"
             ) from None
         self._descriptor = descriptor
         _held.add(descriptor)

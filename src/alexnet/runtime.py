@@ -2,19 +2,14 @@
 
 import os
 import platform
-import signal
 import subprocess
 import sys
-import threading
 from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-
-from alexnet.errors import Interrupted
 
 PACKAGES = ("alexnet", "torch", "numpy", "pillow", "safetensors")
 
@@ -94,26 +89,3 @@ def _commit() -> dict[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.TimeoutExpired):
         return {"commit": None, "dirty": None}
-
-
-class Signals:
-    """While active, SIGINT and SIGTERM are noted and not obeyed; a second one is obeyed at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "Signals":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            raise Interrupted(number)
-        self.received = number
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

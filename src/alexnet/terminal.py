@@ -31,6 +31,12 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def escaped(text: str) -> str:
+    """The same with control characters, and what is no text, written out: always one line."""
+    odd = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+    return odd.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def say(line: str) -> None:
     """Print one line for people; above the bar while one is live (rich redirects the stream)."""
     print(printable(line, keep="\n"), file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from alexnet.data.arrange import arrange
 from alexnet.data.examine import Orient
 from alexnet.data.images import MAX_PIXELS, MOST_PIXELS
 from alexnet.data.pack import Encoding, Options, pack
-from alexnet.errors import UsageError
+from alexnet.errors import DataError, UsageError
 from alexnet.recipe import nearest
 from alexnet.terminal import progress
 
@@ -38,16 +38,24 @@ def data_check(
 
     Returns `ok` (a count), `repairable` and `refused` (lists of path and reason), `duplicates`
     within a split and `across` splits (lists of paths with the same bytes), `classes` (empty, tiny,
-    in one split only) and `counts` of readable images by split and class.
+    in one split only), `counts` of readable images by split and class, `others` (files that are no
+    images, by ending) and `note`, why it cannot be packed as it is.
     """
     _check_options(orient, max_pixels, workers)
+    if not str(path):
+        raise UsageError("an empty path: name images to check")
     began = time.monotonic()
     report = check.check(
         Path(path).expanduser(), orient=orient, max_pixels=max_pixels, workers=workers
     )
     wall = time.monotonic() - began
     speed = {"images_per_s": round(report.images / max(wall, 1e-9), 1), "wall_s": round(wall, 2)}
-    return {**asdict(report), **speed}
+    try:
+        arrange(Path(path).expanduser().absolute())
+        note = ""
+    except DataError as error:
+        note = " ".join(str(error).split())
+    return {**asdict(report), "note": note, **speed}
 
 
 def data_pack(
@@ -66,14 +74,18 @@ def data_pack(
 
     Sources are folders of class folders, tars and zips of them, IDX, CIFAR-10, Kaggle's layout and
     ILSVRC's own archives with their development kit. Killed, the same call continues. Returns
-    `out`, `classes` (a count), `counts`, `repaired` and `refused` (counts).
+    `out`, `classes` (a count), `counts`, `repaired` (a count), `refused` (path and reason), and
+    `across`, how many files have the bytes of one of an earlier split.
     """
     _check_options(orient, max_pixels, workers)
-    if not 1 <= size <= 4096 or channels not in (1, 3) or encoding not in ("raw", "jpeg"):
-        raise UsageError(
-            f"size {size} must be 1 to 4096, channels {channels} 1 or 3, encoding {encoding!r} raw "
-            "or jpeg"
-        )
+    if not 1 <= size <= 4096:
+        raise UsageError(f"size {size}: 1 to 4096 pixels")
+    if channels not in (1, 3):
+        raise UsageError(f"channels {channels}: 1 (grey) or 3 (RGB)")
+    if encoding not in ("raw", "jpeg"):
+        raise UsageError(f"encoding {encoding!r}: raw or jpeg")
+    if not str(source) or not str(out):
+        raise UsageError("an empty path: name the source, and with --out a new folder")
     began = time.monotonic()
     options = Options(size, encoding, orient, channels, max_pixels)
     arranged = arrange(Path(source).expanduser().absolute())
@@ -86,13 +98,16 @@ def data_pack(
         "encoding": manifest["encoding"],
         "repaired": len(manifest["repairs"]),
         "refused": manifest["refused"],
+        "across": manifest.get("across", 0),
         "bytes": sum(file["bytes"] for file in manifest["payload"].values()),
         "wall_s": round(time.monotonic() - began, 2),
     }
 
 
 def _check_options(orient: str, max_pixels: int, workers: int) -> None:
-    if orient not in ("apply", "ignore") or workers < 0:
-        raise UsageError(f"orient {orient!r} must be apply or ignore, workers {workers} 0 or more")
+    if orient not in ("apply", "ignore"):
+        raise UsageError(f"orient {orient!r}: apply or ignore")
+    if workers < 0:
+        raise UsageError(f"workers {workers}: 0 or more")
     if not 1 <= max_pixels <= MOST_PIXELS:
         raise UsageError(f"max_pixels {max_pixels:,} must be 1 to {MOST_PIXELS:,}")

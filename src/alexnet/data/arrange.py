@@ -66,13 +66,29 @@ def _tree(root: Path, listing: Listing) -> Arranged:
             split, label = place_of(name)
             by_split.setdefault(split, []).append((i, label))
     if not by_split:
+        if (root / "manifest.json").is_file():
+            raise DataError(f"{root}: a packed set already: train on it as it is")
         raise DataError(f"{root}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    if "all" in by_split and len(by_split) > 1:
+        first = listing.names[by_split["all"][0][0]]
+        raise DataError(
+            f"{root}: {len(by_split['all']):,} images lie beside the splits, first {first}: move "
+            "them into train, val or test, or out of the way"
+        )
     main = by_split.get("train", by_split.get("all", []))
+    if not main:
+        raise DataError(f"{root}: has {', '.join(by_split)} but no train: add the folder train")
+    for split, rows in by_split.items():
+        if stray := [i for i, label in rows if not label]:
+            raise DataError(
+                f"{root}: {len(stray):,} images of {split} lie in no class folder, first "
+                f"{listing.names[stray[0]]}: move them into one"
+            )
     classes = tuple(sorted({label for _, label in main if label}))
     if len(classes) < 2:
         raise DataError(
-            f"{root}: found {len(classes)} class folder(s); expected CLASS/*.jpg or "
-            "train/CLASS/*.jpg with at least two classes"
+            f"{root}: one class cannot be classified, found {', '.join(classes)}: expected "
+            "CLASS/*.jpg or train/CLASS/*.jpg with at least two classes"
         )
     parts = {}
     for split, rows in by_split.items():

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -11,11 +11,10 @@ from alexnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS, is_image
 from alexnet.data.listing import Listing, list_files
 from alexnet.data.loader import read_ahead
 from alexnet.data.odd import known_as
-from alexnet.data.raw import PART_FOLDERS
+from alexnet.data.raw import split_of
 from alexnet.errors import DataError
 from alexnet.terminal import progress
 
-SPLITS = {name: split for split, names in PART_FOLDERS.items() for name in names}
 TINY = 10  # images; a class with fewer in train is called tiny
 _ARCHIVES = (".tar", ".zip")
 _PIECE = 16  # images a thread takes at a time
@@ -27,7 +26,7 @@ class Report:
 
     images: int = 0
     ok: int = 0
-    others: int = 0
+    others: dict[str, int] = field(default_factory=dict)
     repairable: list[dict[str, str]] = field(default_factory=list)
     refused: list[dict[str, str]] = field(default_factory=list)
     duplicates: list[list[str]] = field(default_factory=list)
@@ -48,10 +47,13 @@ def check(
     tasks = []
     for listing in listings:
         chosen = [i for i, name in enumerate(listing.names) if is_image(name)]
-        report.others += len(listing) - len(chosen)
+        for ending, count in endings(listing.names).items():
+            report.others[ending] = report.others.get(ending, 0) + count
         tasks += [(listing, chosen[i : i + _PIECE]) for i in range(0, len(chosen), _PIECE)]
     total = sum(len(ids) for _, ids in tasks)
     if not total:
+        if (path / "manifest.json").is_file():
+            raise DataError(f"{path}: a packed set; check what it was packed from")
         raise DataError(f"{path}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     contents: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
 
@@ -92,6 +94,12 @@ def check(
     return report
 
 
+def endings(names: list[str]) -> dict[str, int]:
+    """How many files are no images, by how their names end."""
+    others = [PurePosixPath(name).suffix.lower() for name in names if not is_image(name)]
+    return {ending or "no ending": count for ending, count in Counter(others).most_common()}
+
+
 def find_listings(path: Path) -> list[Listing]:
     """A folder, an archive, or the archives that a folder holds."""
     if not path.exists():
@@ -109,8 +117,8 @@ def place_of(name: str) -> tuple[str, str]:
     """(split, class) that a path inside a data set says: train/cat/1.jpg, cat/1.jpg, val/1.jpg."""
     folders = name.split("/")[:-1]
     for at, folder in enumerate(folders):
-        if folder in SPLITS:
-            return SPLITS[folder], folders[at + 1] if at + 1 < len(folders) else ""
+        if split := split_of(folder):
+            return split, folders[at + 1] if at + 1 < len(folders) else ""
     return "all", folders[-1] if folders else ""
 
 
@@ -132,7 +140,7 @@ def _place(listing: Listing, index: int) -> tuple[str, str]:
     split, label = place_of(listing.names[index])
     if split == "all" and listing.root.is_file():
         words = re.split(r"[^a-z]+", listing.root.stem.lower())
-        split = next((SPLITS[word] for word in words if word in SPLITS), split)
+        split = next((found for word in words if (found := split_of(word))), split)
     return split, label
 
 

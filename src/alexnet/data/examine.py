@@ -37,7 +37,6 @@ _MODES = {
     "PA": "palette",
     "P": "palette",
     "RGBA": "alpha",
-    "F": "float grey",
 }
 _PNG_END = b"IEND\xaeB`\x82"
 
@@ -84,8 +83,11 @@ def examine(
         with open_image(data) as image:
             width, height = image.size
             if not 0 < width * height <= max_pixels:
-                return Examined((), f"{width} x {height} pixels, the limit is {max_pixels:,}")
+                why = f"{width} x {height} pixels, the limit is {max_pixels:,} (--max-pixels)"
+                return Examined((), why)
             kind = image.format or "?"
+            if image.mode == "F":
+                return Examined((), "float pixels of unknown scale: save it with 8 or 16 bits")
             repairs += _oddities(image, kind, name, data)
             image.load()
             turned = _turn(image, orient, repairs)

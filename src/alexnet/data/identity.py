@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.data.listing import Arranged, Files
-from alexnet.errors import DataError
-from alexnet.files import sha256_of
+from alexnet.errors import CheckpointError, DataError, UsageError
+from alexnet.files import parse_json, read_bytes, sha256_of
 from alexnet.terminal import progress
 
 
@@ -19,7 +21,8 @@ def key_of(source: Arranged, options: dict[str, Any]) -> str:
         h.update(files.labels.tobytes())
         for i in range(len(files)):
             listing, at = files.places[i]
-            h.update(f"{files.name(i)}:{files.listings[listing].sizes[at]};".encode())
+            about = f"{files.name(i)}:{files.listings[listing].sizes[at]};"
+            h.update(about.encode(errors="surrogateescape"))  # a name need not be UTF-8
     return h.hexdigest()
 
 
@@ -27,6 +30,11 @@ def check_counts(source: Arranged, expect: dict[str, int] | None) -> None:
     """DataError where the counts are not the official ones, or those that are expected."""
     wanted = expect if expect is not None else OFFICIAL.get(source.kind, {})
     for split, count in wanted.items():
+        if expect is not None and split not in source.parts:
+            raise DataError(
+                f"{source.root}: has no {split}, of which {count:,} files are expected: there are "
+                f"{', '.join(source.parts)}"
+            )
         if split in source.parts and len(source.parts[split]) != count:
             found = len(source.parts[split])
             raise DataError(
@@ -74,3 +82,48 @@ def hash_archives(source: Arranged) -> dict[str, dict[str, Any]]:
             found[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             bar.advance()
     return found
+
+
+def read_finished(out: Path, key: str) -> dict[str, Any]:
+    """The manifest of a finished set, once its files are what it says.
+
+    UsageError where it is of something else than `key`, DataError where anything is damaged.
+    """
+    path, again = out / "manifest.json", f"remove {out} and pack again"
+    try:
+        manifest = parse_json(read_bytes(path), path)
+    except CheckpointError:
+        raise DataError(f"{path} is damaged: {again}") from None
+    if manifest.get("key") != key:
+        raise UsageError(f"{out} holds another packed set: choose another --out")
+    payload = manifest["payload"]
+    total = sum(said["bytes"] for said in payload.values())
+    with progress(f"checking {out.name}", total, "bytes") as bar:
+        for name, said in payload.items():
+            whole = (out / name).is_file() and (out / name).stat().st_size == said["bytes"]
+            if not whole or sha256_of(out / name) != said["sha256"]:
+                raise DataError(f"{out / name} is missing or damaged: {again}")
+            bar.advance(said["bytes"])
+    return manifest
+
+
+def count_across(digests: bytes, counts: list[int]) -> int:
+    """How many files have the bytes of one of an earlier split: 32 bytes of sha256 each, in order,
+    and how many of each split. Those that could not be read have zeros."""
+    at, seen, found = 0, set[bytes](), 0
+    for count in counts:
+        own = [digests[i : i + 32] for i in range(at, at + 32 * count, 32)]
+        found += sum(digest in seen and digest != bytes(32) for digest in own)
+        seen.update(own)
+        at += 32 * count
+    return found
+
+
+def check_space(out: Path, needed: float) -> None:
+    """DataError where the disk of a folder has not so many bytes and 2 % more."""
+    needed, free = 1.02 * needed, shutil.disk_usage(out).free
+    if needed > free:
+        raise DataError(
+            f"{out}: about {needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free: "
+            "make room, choose another --out, a smaller --size, or --encoding jpeg"
+        )

@@ -145,6 +145,8 @@ def list_files(root: Path) -> Listing:
             return _listing(root, _tar(root, 0, root.stat().st_size, "", root))
         if zipfile.is_zipfile(root):
             return _zip(root)
+    if root.suffix.lower() in (".tar", ".zip"):
+        raise DataError(f"{root}: damaged or cut short: get it again")
     raise DataError(f"{root}: no folder, tar or zip; name one that holds images")
 
 
@@ -153,9 +155,17 @@ def _folder(root: Path) -> Listing:
         raise error  # os.walk alone would pass over a folder it cannot read
 
     found, empty, stamp = [], [], 0
+    # The real folders that lead to each: a link back to one of them would never end.
+    within: dict[str, tuple[str, ...]] = {str(root): (os.path.realpath(root),)}
     with reading(root):
-        for place, folders, names in os.walk(root, onerror=fail):
+        for place, folders, names in os.walk(root, onerror=fail, followlinks=True):
             folders[:] = sorted(name for name in folders if name[0] != ".")
+            for name in list(folders):
+                real = os.path.realpath(os.path.join(place, name))
+                if real in within[place]:
+                    folders.remove(name)
+                else:
+                    within[os.path.join(place, name)] = (*within[place], real)
             inside = os.path.relpath(place, root)
             if not folders and not names:
                 empty.append(inside.replace(os.sep, "/"))
@@ -269,7 +279,11 @@ def _listing(root: Path, found: Iterable[tuple[str, int, int]]) -> Listing:
 
 def _check_name(root: Path, name: str) -> None:
     parts = name.split("/")
-    if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+    if "\\" in name:
+        raise DataError(
+            f"{root}: {name!r} has \\ between its folders: pack the archive again with /"
+        )
+    if name.startswith("/") or ".." in parts or "\0" in name:
         raise DataError(f"{root}: {name!r} leads out of the archive; get it again")
     if len(name) > NAME_LIMIT:
         raise DataError(f"{root}: a name of {len(name):,} letters ({name[:40]!r}...); get it again")

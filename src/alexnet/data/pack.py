@@ -18,17 +18,20 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 from alexnet.data.examine import Orient, examine
 from alexnet.data.identity import (
     check_counts,
+    check_space,
     check_unchanged,
+    count_across,
     hash_archives,
     key_of,
     read_and_hash,
+    read_finished,
     stamps_of,
 )
 from alexnet.data.images import MAX_PIXELS
@@ -36,6 +39,7 @@ from alexnet.data.listing import Arranged, Files
 from alexnet.data.loader import read_ahead
 from alexnet.data.payload import (
     HEADER,
+    JPEG_BYTES,
     QUALITY,
     encode_jpeg,
     encode_shard,
@@ -43,7 +47,7 @@ from alexnet.data.payload import (
     write_header,
 )
 from alexnet.data.statistics import Sums
-from alexnet.errors import DataError, UsageError
+from alexnet.errors import DataError, Interrupted, UsageError
 from alexnet.files import (
     DirLock,
     fsync_dir,
@@ -53,7 +57,8 @@ from alexnet.files import (
     write_atomic,
     write_json,
 )
-from alexnet.terminal import progress, say
+from alexnet.interrupt import Signals
+from alexnet.terminal import escaped, progress, say
 
 Encoding = Literal["raw", "jpeg"]
 
@@ -62,7 +67,6 @@ COMMIT = 1024  # images between two points to continue from; also the images of 
 PIECE = 16  # images a thread takes at a time
 _WORK = ".packing"
 _PAYLOAD = (".npy", ".tar", ".names.txt")
-_JPEG_BYTES_PER_PIXEL = 0.7  # for the estimate of space, at QUALITY and 4:2:0
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,9 @@ def pack(
     key = key_of(source, {"format": FORMAT, "quality": QUALITY, **vars(options)})
     finished = out / "manifest.json"
     if finished.is_file():
-        manifest = parse_json(read_bytes(finished), finished)
-        if manifest.get("key") != key:
-            raise UsageError(f"{out} holds another packed set: choose another --out")
+        manifest = read_finished(out, key)
         _sweep(out)
+        say(f"{out} is packed already; its files are whole, the source was not read again")
         return manifest
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -141,7 +144,9 @@ class _Packer:
             if name := self.state.get("sums"):
                 self.sums = Sums.from_bytes(read_bytes(self.work / name))
         else:
-            self._check_space()
+            channels = options.channels if options.encoding == "raw" else JPEG_BYTES
+            images = sum(len(files) for files in source.parts.values())
+            check_space(out, images * options.size**2 * channels)
 
     def run(self) -> dict[str, Any]:
         splits = [s for s in ("train", "all", "val", "test") if s in self.source.parts]
@@ -153,7 +158,10 @@ class _Packer:
                 done = [(s, i) for s in splits for i in range(self.state["done"].get(s, 0))]
                 check_unchanged(self.source, done, self._read("digests"))
         self.state["stamps"] = stamps_of(self.source)
-        with progress(f"packing {self.source.root.name}", total, "images", before) as bar:
+        with (
+            Signals() as self.signals,
+            progress(f"packing {self.source.root.name}", total, "images", before) as bar,
+        ):
             for split in splits:
                 self._pack_split(split, self.source.parts[split], bar)
         return self._finish(splits)
@@ -174,8 +182,17 @@ class _Packer:
                 images += piece
                 self.sums.merge(sums)
                 bar.advance(len(piece))
+                if self.signals.received is not None:
+                    self._stop(split, images, done + len(images))
             self._commit(split, images, stop)
             done = stop
+
+    def _stop(self, split: str, images: list[_Done], done: int) -> NoReturn:
+        """Saves what can be and ends. A shard is written whole: its bytes are to be the same."""
+        if self.options.encoding == "raw":
+            self._commit(split, images, done)
+        assert self.signals.received is not None
+        raise Interrupted(self.signals.received, "the same command")
 
     def _prepare(self, split: str, files: Files, ids: range) -> tuple[list[_Done], Sums]:
         """Reads, decodes and encodes some images; in a thread."""
@@ -215,7 +232,8 @@ class _Packer:
             self._write_shard(split, kept)
         labels = np.array([image.label for image in kept], np.int64)
         self._append(f"{split}.labels", labels.tobytes())
-        self._append(f"{split}.names", "".join(f"{image.name}\n" for image in kept).encode())
+        names = "".join(f"{escaped(image.name)}\n" for image in kept)
+        self._append(f"{split}.names", names.encode())
         odd = [image for image in images if image.repairs or image.refused]
         lines = (
             json.dumps({"split": split, "path": i.name, "repairs": i.repairs, "refused": i.refused})
@@ -274,8 +292,11 @@ class _Packer:
                 rows = np.frombuffer(self._read(f"{split}.index"), np.int64).reshape(-1, 3)
                 save_array(self.work / f"{split}.index.npy", rows)
         if not self.sums.images:
+            shutil.rmtree(self.work, ignore_errors=True)
+            first = next(x for x in odd if x["refused"])
             raise DataError(
-                f"{self.source.root}: no training image could be read: see the refusals"
+                f"{self.source.root}: no training image could be read, first {first['path']}: "
+                f"{first['refused']}"
             )
         measured = self.sums.statistics()
         assert measured.image is not None
@@ -308,6 +329,7 @@ class _Packer:
             "covariance": measured.covariance,
             "repairs": [{"path": x["path"], "repairs": x["repairs"]} for x in odd if x["repairs"]],
             "refused": [{"path": x["path"], "reason": x["refused"]} for x in odd if x["refused"]],
+            "across": count_across(self._read("digests"), [self.state["done"][s] for s in splits]),
             "payload": payload,
         }
         for name in names:
@@ -323,16 +345,3 @@ class _Packer:
             return b""
         with open(self.work / name, "rb") as file:
             return file.read(self.state["bytes"].get(name, 0))
-
-    def _check_space(self) -> None:
-        images = sum(len(files) for files in self.source.parts.values())
-        per_pixel = (
-            self.options.channels if self.options.encoding == "raw" else _JPEG_BYTES_PER_PIXEL
-        )
-        needed = int(images * self.options.size**2 * per_pixel * 1.02)
-        free = shutil.disk_usage(self.out).free
-        if needed > free:
-            raise DataError(
-                f"{self.out}: about {needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are "
-                "free: make room, choose another --out, a smaller --size, or --encoding jpeg"
-            )

@@ -83,7 +83,8 @@ def packed(root: Path) -> Source | None:
             readers[split] = partial(_read, root, split, count, shape, manifest["encoding"])
         for name, said in manifest["payload"].items():
             if not (root / name).is_file() or (root / name).stat().st_size != said["bytes"]:
-                raise DataError(f"{root / name}: missing or cut: pack again, or restore its copy")
+                why = f"missing or cut: restore its copy, or remove {root} and pack again"
+                raise DataError(f"{root / name}: {why}")
         covariance = tuple(tuple(row) for row in manifest["covariance"])
         mean, std = tuple(manifest["mean"]), tuple(manifest["std"])
         with reading(root / "mean.npy"):
@@ -91,7 +92,9 @@ def packed(root: Path) -> Source | None:
         source = make_source("packed", root, tuple(manifest["classes"]), readers)
     except (KeyError, TypeError, AttributeError, CheckpointError) as error:
         why = " ".join(str(error).split())
-        raise DataError(f"{root / 'manifest.json'}: damaged ({why}): pack again") from None
+        raise DataError(
+            f"{root / 'manifest.json'}: damaged ({why}): remove {root} and pack again"
+        ) from None
     return Source(
         **{
             **vars(source),

@@ -15,6 +15,7 @@ from alexnet.files import write_atomic
 
 HEADER = 128  # bytes of a .npy header, whatever the number of images
 QUALITY = 90  # of JPEGs that have to be encoded; 95 takes a third more to store and to decode
+JPEG_BYTES = 0.7  # a pixel, at QUALITY and 4:2:0, to estimate space
 
 
 def write_header(path: Path, shape: tuple[int, ...]) -> None:

@@ -20,12 +20,21 @@ from alexnet.errors import DataError
 
 _CHUNK_BYTES = 1 << 20
 
-# What people call the folders of a split.
-PART_FOLDERS = {
-    "train": ("train",),
-    "val": ("val", "validation", "valid"),
-    "test": ("test",),
+# What people call the folders of a split, in any case.
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
 }
+
+
+def split_of(folder: str) -> str | None:
+    """train, val or test, where a folder is called that or as people call it."""
+    return _SPLITS.get(folder.casefold())
 
 
 @dataclass(frozen=True)

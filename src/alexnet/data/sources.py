@@ -24,16 +24,18 @@ from alexnet.data.cifar import cifar10
 from alexnet.data.images import is_image
 from alexnet.data.packed import packed
 from alexnet.data.raw import (
-    PART_FOLDERS,
     Part,
     Source,
     make_source,
     read_exactly,
     read_lines,
     reading,
+    split_of,
 )
 from alexnet.errors import DataError, Unavailable
+from alexnet.terminal import say
 
+SPLITS: tuple[str, ...] = ("train", "val", "test")
 _FORMS = (
     "IDX files (train-images-idx3-ubyte[.gz], ...), CIFAR-10 (data_batch_1.bin, ..., "
     "cifar-10-binary.tar.gz, cifar-10-python.tar.gz, a .bin or .bin.xz) or a folder per class "
@@ -154,20 +156,24 @@ def _folder(root: Path) -> Source | None:
         return None
     inner = root / "ILSVRC/Data/CLS-LOC"
     top = inner if (inner / "train").is_dir() else root
-    trees: dict[str, Path] = {}
-    for part, names in PART_FOLDERS.items():
-        present = [top / name for name in names if (top / name).is_dir()]
-        if len(present) > 1:
-            raise DataError(f"{top}: has {present[0].name} and {present[1].name}; keep one of them")
-        if present:
-            trees[part] = present[0]
+    folders = _class_folders(top)
+    found: dict[str, Path] = {}
+    for name in folders:
+        part = split_of(name)
+        if part in found:
+            raise DataError(f"{top}: has {found[part].name} and {name}; keep one of them")
+        if part is not None:
+            found[part] = top / name
+    trees: dict[str, Path] = {part: found[part] for part in SPLITS if part in found}
     if not trees:
-        if not _class_folders(top):
+        if not folders:
             return None
         trees = {"all": top}
     elif "train" not in trees:
         raise DataError(f"{top}: has {', '.join(trees)} but no train; add the folder train")
-    classes = _class_folders(next(iter(trees.values())))
+    elif beside := [name for name in folders if split_of(name) is None]:
+        say(f"{top}: {', '.join(beside[:5])} beside {', '.join(trees)}: not read")
+    classes = _class_folders(trees.get("train", top))
     if len(classes) < 2:
         raise DataError(
             f"{top}: one class cannot be classified, found {', '.join(classes) or 'none'}; "

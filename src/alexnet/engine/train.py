@@ -26,10 +26,11 @@ from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tens
 from alexnet.engine.record import Doctor, Record
 from alexnet.engine.schedule import Watch, learning_rate
 from alexnet.errors import Diverged, Interrupted
+from alexnet.interrupt import Signals
 from alexnet.metrics import topk_hits
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
-from alexnet.runtime import Signals, autocast, pick_device
+from alexnet.runtime import autocast, pick_device
 from alexnet.store.checkpoint import Checkpoint, save_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import progress, say
