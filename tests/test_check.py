@@ -24,6 +24,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from alexnet.cli import main
+from alexnet.commands import data_check
 from alexnet.data import examine as examine_module
 from alexnet.data.check import check
 from alexnet.data.examine import examine
@@ -299,6 +300,7 @@ EXPECTED = {
     "images": 23,
     "ok": 20,
     "others": {".txt": 1},
+    "two_classes": [],
     "repairable": [{"path": "train/dog/grey.png", "reason": "grey"}],
     "refused": ["train/bird/nothing.jpg", "train/cat/broken.jpg"],
     "duplicates": [["train/dog/2.jpg", "train/dog/copy.jpg"]],
@@ -347,6 +349,7 @@ FLAT_EXPECTED = {
     "images": 9,
     "ok": 7,
     "others": {},
+    "two_classes": [],
     "repairable": [{"path": "cat/odd.jpg", "reason": "CMYK"}],
     "refused": ["horse/bad.jpg"],
     "duplicates": [["horse/0.jpg", "horse/copy.jpg"]],
@@ -718,3 +721,13 @@ def test_options_reach_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 LIMIT = ["--max-pixels", "1200"]
+
+
+def test_one_image_under_two_classes(tmp_path: Path) -> None:
+    """Worse than a copy: one of the two labels is wrong."""
+    files = {"cat/1.jpg": JPEG, "dog/1.jpg": JPEG, "dog/2.jpg": b""}
+    result = data_check(write_files(tmp_path / "tree", files))
+    assert [[Path(p).parent.name for p in paths] for paths in result["two_classes"]] == [
+        ["cat", "dog"]
+    ]
+    assert result["duplicates"] == result["two_classes"]

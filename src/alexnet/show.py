@@ -106,6 +106,7 @@ def check(r: dict[str, Any]) -> None:
     for kind, what in (
         ("duplicates", "the same bytes"),
         ("across", "the same bytes in two splits"),
+        ("two_classes", "the same bytes under two classes"),
     ):
         for paths in r[kind]:
             print(f"{what}: {escaped(', '.join(paths))}")

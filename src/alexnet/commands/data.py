@@ -37,7 +37,8 @@ def data_check(
     """Decodes every image of a folder, tar, zip or folder of archives, and says what is odd.
 
     Returns `ok` (a count), `repairable` and `refused` (lists of path and reason), `duplicates`
-    within a split and `across` splits (lists of paths with the same bytes), `classes` (empty, tiny,
+    within a split and `across` splits (lists of paths with the same bytes; those whose classes
+    differ are also in `two_classes`), `classes` (empty, tiny,
     in one split only), `counts` of readable images by split and class, `others` (files that are no
     images, by ending) and `note`, why it cannot be packed as it is.
     """

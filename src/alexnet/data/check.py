@@ -31,6 +31,7 @@ class Report:
     refused: list[dict[str, str]] = field(default_factory=list)
     duplicates: list[list[str]] = field(default_factory=list)
     across: list[list[str]] = field(default_factory=list)
+    two_classes: list[list[str]] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
 
@@ -55,7 +56,7 @@ def check(
         if (path / "manifest.json").is_file():
             raise DataError(f"{path}: a packed set; check what it was packed from")
         raise DataError(f"{path}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    contents: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+    contents: dict[bytes, list[tuple[str, str, str]]] = defaultdict(list)
 
     def look(task: int) -> list[tuple[str, bytes, Examined]]:
         listing, ids = tasks[task]
@@ -72,7 +73,7 @@ def check(
                 if found.refused:
                     report.refused.append({"path": where, "reason": found.refused})
                     continue
-                contents[digest].append((where, split))
+                contents[digest].append((where, split, label))
                 if found.repairs:
                     known = known_as(PurePosixPath(where).stem)
                     reason = ", ".join(found.repairs) + (f"; known of {known}" if known else "")
@@ -84,8 +85,11 @@ def check(
                 bar.note(f"{len(report.refused):,} refused")
     for same in contents.values():
         if len(same) > 1:
-            several = len({split for _, split in same}) > 1
-            (report.across if several else report.duplicates).append([path for path, _ in same])
+            paths = [path for path, _, _ in same]
+            several = len({split for _, split, _ in same}) > 1
+            (report.across if several else report.duplicates).append(paths)
+            if len({label for _, _, label in same if label}) > 1:
+                report.two_classes.append(paths)
     for listing in listings:
         for folder in listing.empty:
             split, label = place_of(f"{folder}/")

@@ -27,6 +27,8 @@ from alexnet.recipebook.small import (
     seed_004,
 )
 
+SMALL = 96  # pixels; packed sets of more are for the networks of 224
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits": digits,
     "mnist": mnist,
@@ -107,7 +109,7 @@ def choose_recipe(source: Source) -> tuple[Recipe, str]:
     images = source.load(source.parts[0]).images
     if not isinstance(images, tuple):
         side, channels = images.shape[1], images.shape[3]
-        recipe = cifar10() if side <= 40 else modern()
+        recipe = cifar10() if side <= 40 else photos() if side <= SMALL else modern()
         sides = {"size": side, "crop": min(recipe.crop, side), "channels": channels}
         why = f"{what}: packed at {side} pixels, so the recipe is {recipe.name}"
         return recipe.replace(**sides), why
