@@ -82,6 +82,8 @@ def draw_looks(events: list[Event], out: Path, title: str) -> bool:
 
     False, and nothing is drawn, where it looked less than twice.
     """
+    from matplotlib import colormaps
+
     looks = _of_kind(events, "look")
     if len(looks) < 2:
         return False
@@ -90,7 +92,7 @@ def draw_looks(events: list[Event], out: Path, title: str) -> bool:
     epochs = [look["epoch"] for look in looks]
     names = list(looks[0]["dead"])
     for i, name in enumerate(names):
-        shade = f"C{i % 10}" if len(names) > 4 else (BLUE, RED, GREEN, ORANGE)[i]
+        shade = colormaps["cividis"](0.92 * i / max(len(names) - 1, 1))  # darker is earlier
         values = [100 * look["dead"].get(name, np.nan) for look in looks]
         dead.plot(epochs, values, color=shade, lw=1.4, label=fitting(name, 24))
     dead.set(title="Dead units", xlabel="epoch", ylabel="0 for a whole batch (%)", ylim=(0, 100))
