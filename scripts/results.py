@@ -21,6 +21,8 @@ from alexnet.terminal import duration, percent
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, README = ROOT / "results", ROOT / "README.md"
 BEGIN, END = "<!-- results: made by scripts/results.py -->\n", "<!-- /results -->\n"
+BIAS_ONE = ROOT / "docs" / "why-bias-one.md"
+BIAS_MARKS = "<!-- bias-one: made by scripts/results.py -->\n", "<!-- /bias-one -->\n"
 FIGURES = ("n", "loss", "top1", "top1_ci95", "top5", "top5_ci95", "views")
 
 
@@ -83,6 +85,26 @@ def table() -> str:
     return "\n".join(lines + [f"\n[{i}] {text}" for i, text in enumerate(notes, 1)]) + "\n"
 
 
+def bias_one() -> str:
+    """The table of docs/why-bias-one.md, a row a condition."""
+    claim = json.loads((RESULTS / "claims" / "bias-one" / "claim.json").read_text())
+    heads = ("condition", "dead", "loss is ln K from step", "loss at the end")
+    rows = [heads, ("---",) * len(heads)]
+    for c in claim["figures"]["conditions"]:
+        losses = ", ".join(f"{loss:.3f}" for loss in c["loss"])
+        stuck = ", ".join(f"{step or '-'}" for step in c["ln_k_from"])
+        rows.append((c["condition"], f"{c['dead']} of {c['n']}", stuck, losses))
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    says = f"**{claim['result']}**: {claim['finding']}. ln K is {claim['figures']['ln_k']:.3f}."
+    return "\n".join([says, "", *lines]) + "\n"
+
+
+def filled(page: Path, begin: str, end: str, text: str) -> str:
+    """A page with `text` between two marks."""
+    before, _, rest = page.read_text().partition(begin)
+    return before + begin + "\n" + text + "\n" + end + rest.partition(end)[2]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -94,11 +116,14 @@ def main() -> int:
     args = parser.parse_args()
     if args.verb == "record":
         print(record(args.run, args.data_note, args.note))
-    before, after = README.read_text().split(BEGIN)[0], README.read_text().split(END)[1]
-    text = before + BEGIN + "\n" + table() + "\n" + END + after
+    pages = {
+        README: filled(README, BEGIN, END, table()),
+        BIAS_ONE: filled(BIAS_ONE, *BIAS_MARKS, bias_one()),
+    }
     if args.verb == "table" and args.check:
-        return int(text != README.read_text())
-    write_atomic(README, text)
+        return int(any(text != page.read_text() for page, text in pages.items()))
+    for page, text in pages.items():
+        write_atomic(page, text)
     return 0
 
 

@@ -91,6 +91,13 @@ def test_the_verdict_follows_from_the_cells(free: tuple[bool, bool], result: str
     assert [c["dead"] for c in outcome.figures["conditions"]] == [3 * free[0], 3 * free[1], 3, 0]
 
 
+def test_from_where_on_a_loss_is_stuck() -> None:
+    ln_k = 2.302585
+    assert bias_one._stuck_from([2.5, 2.3026, 2.4, 2.3026, 2.3026], ln_k) == 4
+    assert bias_one._stuck_from([2.3026] * 3, ln_k) == 1
+    assert bias_one._stuck_from([2.3026, 2.2], ln_k) is None
+
+
 def test_narrowed_networks() -> None:
     """A fourth of the units everywhere but at the end, and signals of the same size."""
     spec = narrowed(model_spec("alexnet-2012", 10), 4)

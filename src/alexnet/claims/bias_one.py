@@ -118,8 +118,16 @@ def _summary(name: str, rows: list[Row], ln_k: float) -> Row:
     learnt = [_late(row) < LEARNT * ln_k for row in rows]
     return {"condition": name, "n": len(rows), "dead": sum(r["dead"] for r in rows)} | {
         "learns": sum(learnt),
+        "ln_k_from": [_stuck_from(row["losses"], ln_k) for row in rows],
         "loss": [_late(row) for row in rows],
     }
+
+
+def _stuck_from(losses: list[float], ln_k: float) -> int | None:
+    """The step from which on the loss is ln K to the digits that are kept, if there is one."""
+    free = [i for i, loss in enumerate(losses, 1) if abs(loss - ln_k) > 1e-4]
+    last = free[-1] if free else 0
+    return last + 1 if last < len(losses) else None
 
 
 def _late(row: Row) -> float:
