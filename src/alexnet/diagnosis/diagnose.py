@@ -14,12 +14,13 @@ from alexnet.diagnosis import data_rules, rate_rules, rules
 from alexnet.diagnosis.batches import Seen, look_at, probe_labels
 from alexnet.diagnosis.contract import check_contract
 from alexnet.diagnosis.findings import Findings
-from alexnet.diagnosis.signal import Loss, cross_entropy, evaluating, measure_signals
+from alexnet.diagnosis.signal import Loss, cross_entropy, evaluating, measure_signals, switched_off
 from alexnet.diagnosis.trial import find_rates, taken_back, try_steps
 from alexnet.diagnosis.verdict import is_healthy, plain, settled
 from alexnet.errors import UsageError
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+OF_STEPS = 0.75  # of the time: when trial steps have to end
 BATCH = 32  # images of which the network is shown as many at a time
 
 
@@ -62,7 +63,9 @@ def diagnose(
         found = Findings(train=train, val=val, rate=_rate(optimizer))
         batches = _batches(train, model)
         if batches:
-            _measure(found, model, optimizer, batches, loss, steps, warmup, began + seconds)
+            _measure(
+                found, model, optimizer, batches, loss, steps, warmup, began + OF_STEPS * seconds
+            )
     found.classes = classes or found.classes or int(torch.cat(train.labels).max()) + 1
     found.probe = probe_labels(train, val, found.classes)
     verdicts = settled(v for rule in (data_rules, rules, rate_rules) for v in rule.judge(found))
@@ -123,7 +126,7 @@ def _measure(
                 model, given, batches, loss,
                 steps=steps, seconds=left / 3, warmup=steps // 2 if warmup else 0,
             )  # fmt: skip
-            found.after = measure_signals(model, x, y, loss)
+            found.after = switched_off(model, x)
     with taken_back(model, given):
         found.rates = find_rates(model, given, batches[0], loss, steps=steps, seconds=left / 3)
     with taken_back(model, given):

@@ -23,7 +23,8 @@ GAIN = 8.0  # deviation of the logits where that of the input is 1
 class Findings:
     """`rate` is the optimiser's learning rate; `entropic` whether the loss is the cross-entropy of
     logits, whoever computes it; `standard` are the logits (N, K) of images of mean 0
-    and deviation 1, `after` is measured after the trial steps."""
+    and deviation 1, `after` the shares of
+    dead units by layer after the trial steps."""
 
     train: Seen
     val: Seen | None = None
@@ -34,7 +35,7 @@ class Findings:
     entropic: bool = True
     contract: Contract | None = None
     trial: Trial | None = None
-    after: Signals | None = None
+    after: dict[str, float] | None = None
     rates: RateRange | None = None
     overfit: Trial | None = None
     probe: Probe | None = None

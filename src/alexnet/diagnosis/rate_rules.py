@@ -8,7 +8,6 @@ import torch
 
 from alexnet.diagnosis.findings import Findings
 from alexnet.diagnosis.rules import DEAD
-from alexnet.diagnosis.signal import Layer
 from alexnet.diagnosis.verdict import Verdict
 
 UPDATE = 0.1  # rms of the first update beside that of the weight, the median over weights
@@ -32,13 +31,13 @@ def decay_alone(shrinking: float, when: str) -> Verdict:
     )  # fmt: skip
 
 
-def _died(f: Findings) -> Layer | None:
-    """The first layer whose units the trial steps switched off."""
+def _died(f: Findings) -> tuple[str, float] | None:
+    """The first layer whose units the trial steps switched off, and their share."""
     if f.after is None or f.signals is None:
         return None
     before = {layer.name for layer in f.signals.layers if layer.dead > DEAD}
-    layers = (x for x in f.after.layers if x.dead > DEAD and not x.silent and x.name not in before)
-    return next(layers, None)
+    off = (item for item in f.after.items() if item[1] > DEAD and item[0] not in before)
+    return next(off, None)
 
 
 def _creeps(f: Findings) -> bool:
@@ -78,7 +77,7 @@ def judge(f: Findings) -> Iterator[Verdict]:
             if not math.isfinite(last):
                 why = "the loss is not finite"
             elif died:
-                why += f", {died.dead:.0%} of the units of {died.name} died"
+                why += f", {died[1]:.0%} of the units of {died[0]} died"
             fatal = bool(died) or not math.isfinite(last) or last > 2 * ln_k
             yield Verdict(
                 "rate-too-high",

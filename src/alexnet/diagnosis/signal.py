@@ -21,6 +21,7 @@ from alexnet.diagnosis.sizes import dead_share, image_signal, rms
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 ALL = 0.9  # share of the inputs that are 0, beyond which what follows is not to blame
+TRIED = 4  # images on which a layer is tried by itself
 NUDGE = 1.01  # by which a layer's input is scaled to see how its output follows
 
 
@@ -139,6 +140,22 @@ def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signa
     return Signals(layers, parameters, logits, float(total.detach()), linear, ends_in)
 
 
+def switched_off(model: nn.Module, x: Tensor) -> dict[str, float]:
+    """The share of dead units of every layer without weights that is given something."""
+    names = {module: name for name, module in model.named_modules()}
+    shares: dict[str, float] = {}
+
+    def look(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        bare = not any(True for _ in module.parameters(recurse=False))
+        seen = [dead_share(t) for t in (*inputs, output) if isinstance(t, Tensor) and t.dim() > 1]
+        if bare and len(seen) == 2 and seen[0] <= ALL:
+            shares.setdefault(names.get(module, ""), seen[1])
+
+    with evaluating(model, norms=True), torch.no_grad(), _hooked(model, look):
+        model(x.clone())
+    return shares
+
+
 def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor) -> Layer:
     out = output.detach().float().clone()
     before = rms(given) if given is not None else 0.0
@@ -167,7 +184,9 @@ def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor
 def _tried(
     module: nn.Module, given: Tensor, out: Tensor, size: float
 ) -> tuple[float | None, float | None]:
-    """How a layer's output follows the size of its input, and a small change of it."""
+    """How a layer's output follows the size of its input, and a small change of it; of a few
+    images."""
+    given, out = given[:TRIED], out[:TRIED]
     change = torch.randn_like(given) * (size * (NUDGE - 1))
     try:
         if not torch.equal(module.forward(given.clone()).float(), out):

@@ -1,10 +1,14 @@
 """Numbers that say what a tensor holds."""
 
+import math
+
+import torch
 from torch import Tensor
 
 
 def rms(x: Tensor) -> float:
-    return float(x.detach().abs().float().square().mean().sqrt())
+    wide = x.detach() if x.is_complex() else x.detach().float()
+    return float(torch.linalg.vector_norm(wide)) / math.sqrt(max(x.numel(), 1))
 
 
 def dead_share(out: Tensor) -> float:
