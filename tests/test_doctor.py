@@ -18,13 +18,15 @@ import alexnet
 import alexnet.engine.train as engine
 from alexnet import diagnose
 from alexnet.cli import main
+from alexnet.diagnosis import rate_rules
 from alexnet.diagnosis.batches import Seen, look_at, order_of_labels, probe_labels
+from alexnet.diagnosis.findings import Findings
 from alexnet.diagnosis.graph import linear_pairs
 from alexnet.diagnosis.history import judge_history
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.signal import measure_signals
 from alexnet.diagnosis.sizes import image_signal
-from alexnet.diagnosis.trial import taken_back
+from alexnet.diagnosis.trial import Trial, taken_back
 from alexnet.diagnosis.verdict import CAUSES, SEVERITIES, Verdict, is_healthy, ranked
 from alexnet.errors import UsageError
 from alexnet.models.layers import ResponseNorm
@@ -384,6 +386,20 @@ def test_worst_first_then_nearest_to_the_input() -> None:
     assert names == ["class-order", "rate-too-high", "input-scale", "class-missing"]
     assert is_healthy(verdicts[2:3])
     assert not is_healthy(verdicts[:2])
+
+
+@pytest.mark.parametrize(
+    ("losses", "named"),
+    [
+        ([2.4, 2.9, 3.7, 4.8, 5.8, 4.1, 3.9], []),  # as the released code's net begins
+        ([2.4, 2.9, 3.7, 4.8, 5.8, 6.1, 6.9], ["rate-too-high"]),
+        ([2.4, 2.9, float("nan")], ["rate-too-high"]),
+    ],
+)
+def test_a_loss_that_comes_down_again(losses: list[float], named: list[str]) -> None:
+    found = Findings(Seen(labels=[torch.arange(10)]), rate=0.01, classes=10)
+    found.trial = Trial(losses, {})
+    assert [v.name for v in rate_rules.judge(found)] == named
 
 
 # the figures of a run

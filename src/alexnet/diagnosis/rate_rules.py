@@ -13,6 +13,7 @@ from alexnet.diagnosis.verdict import Verdict
 UPDATE = 0.1  # rms of the first update beside that of the weight, the median over weights
 SHRINKING = 0.7  # cosine between an update and minus the weight; Adam gives 0.8 by decay alone
 ROSE = 0.5  # of ln K
+RECOVERED = 0.75  # of the highest loss
 LEARNT = 0.9  # of the entropy of the labels
 SLOW = 300.0  # times smaller than the best rate
 
@@ -38,6 +39,11 @@ def _died(f: Findings) -> tuple[str, float] | None:
     before = {layer.name for layer in f.signals.layers if layer.dead > DEAD}
     off = (item for item in f.after.items() if item[1] > DEAD and item[0] not in before)
     return next(off, None)
+
+
+def _recovers(losses: list[float]) -> bool:
+    """Whether a loss that rose comes down again: biases of 1 cost some networks a dozen steps."""
+    return statistics.fmean(losses[-2:]) < RECOVERED * max(losses)
 
 
 def _creeps(f: Findings) -> bool:
@@ -69,7 +75,7 @@ def judge(f: Findings) -> Iterator[Verdict]:
             yield decay_alone(f.shrinking() or 0.0, "in trial steps")
         elif (
             not math.isfinite(last)
-            or last > max(first, ln_k) + ROSE * ln_k
+            or (last > max(first, ln_k) + ROSE * ln_k and not _recovers(t.losses))
             or update > UPDATE
             or died
         ):
@@ -78,7 +84,8 @@ def judge(f: Findings) -> Iterator[Verdict]:
                 why = "the loss is not finite"
             elif died:
                 why += f", {died[1]:.0%} of the units of {died[0]} died"
-            fatal = bool(died) or not math.isfinite(last) or last > 2 * ln_k
+            high = last > 2 * ln_k and not _recovers(t.losses)
+            fatal = bool(died) or not math.isfinite(last) or high
             yield Verdict(
                 "rate-too-high",
                 "will not learn" if fatal else "learns badly",
