@@ -184,7 +184,7 @@ def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
             f"alone multiplies by {worst.gain:.3g}",
             "initial weights that are too large for the number of inputs of a unit",
             "draw weights with a deviation of sqrt(2 / fan-in) (kaiming_normal_), or 0.01",
-            gain, GAIN, "healthy networks measure 0.01 to 3", worst.name,
+            gain, GAIN, "healthy networks measure 0.001 to 9", worst.name,
         )  # fmt: skip
     elif s.loss > ceiling:
         yield Verdict(
