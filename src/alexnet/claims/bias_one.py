@@ -30,7 +30,6 @@ SIZE, CROP, NARROW = 256, 224, 4
 IMAGES, HELD = 2000, 500
 STEPS, BATCH = 200, 32
 RATES = {"momentum": 0.01, "Adam": 1e-3}
-EXACT = 1e-6  # nats
 LEARNT = 0.95  # of ln K
 FC_UNITS = ("relu6", "relu7")
 
@@ -48,8 +47,9 @@ def measure(lab: Lab) -> Outcome:
         raise UsageError("bias-one trains on photos: name a folder of classes with --data")
     recipe = Recipe(name="bias-one", model="alexnet-2012", size=SIZE, crop=CROP, channels=3)
     dataset = open_dataset(recipe, lab.data)
-    train, held = (_some(dataset.split(s), n) for s, n in (("train", IMAGES), ("val", HELD)))
-    measured = dataset.measure(dataset.split("train"), HELD)
+    whole = dataset.split("train")
+    train, held = _some(whole, IMAGES), _some(dataset.split("val"), HELD)
+    measured = dataset.measure(whole, HELD)
     preprocess = Preprocess(SIZE, CROP, 3, measured, "mean")  # 0 to 255 less the mean, as in 2012
     fixed = {"data": dataset.digest, "images": len(train), "held": len(held), "crop": CROP}
     fixed |= {"steps": STEPS, "batch": BATCH, "narrow": NARROW}

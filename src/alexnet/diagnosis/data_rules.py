@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from alexnet.diagnosis.batches import CLEAR, FEWEST, shared
-from alexnet.diagnosis.findings import Findings
+from alexnet.diagnosis.findings import ROSE, Findings
 from alexnet.diagnosis.verdict import Verdict
 
 ONE_CLASS = 256  # labels; in fewer a rare class may be missing by chance
@@ -14,7 +14,6 @@ ORDER = 0.7  # entropy of a batch's labels beside that of shuffled batches
 BIG = 20.0  # standard deviation of the inputs: ten times what weights are drawn for
 SMALL = 0.02
 WILD = 2.0  # first loss in ln K
-ROSE = 2.0  # of ln K; a loss that stays where it is, or rises for some steps, may come down again
 FEW_SE = 2.0  # standard errors above chance under which a probe has found nothing
 MANY_SE = 4.0
 HALF = 0.5  # of what a probe knows of train beyond chance

@@ -107,10 +107,9 @@ def _measure(
         found.signals = measure_signals(model, x, y, loss)
     with taken_back(model, optimizer), evaluating(model), torch.no_grad():
         z = model(x.clone()).float()
-        apart = float(loss(z, y) - cross_entropy(z, y))
-        found.entropic = abs(apart) < 1e-3 * max(1.0, abs(float(loss(z, y))))
-    scale = found.train.scale()[:, None, None].to(x)
-    with taken_back(model, optimizer), evaluating(model), torch.no_grad():
+        own, theirs = float(loss(z, y)), float(cross_entropy(z, y))
+        found.entropic = abs(own - theirs) < 1e-3 * max(1.0, abs(own))
+        scale = found.train.scale()[:, None, None].to(x)
         found.standard = model((x - found.train.mean[:, None, None].to(x)) / scale).float()
     with taken_back(model, optimizer):
         found.contract = check_contract(model, x, optimizer)

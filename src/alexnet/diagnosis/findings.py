@@ -16,6 +16,7 @@ from alexnet.diagnosis.trial import RateRange, Trial
 
 MIXED = 0.7  # entropy of validation's labels beside train's
 SEEN = 0.85  # of the entropy of the labels
+ROSE = 2.0  # of ln K; biases of 1 cost the paper's network one for some steps
 GAIN = 15.0  # deviation of the logits where that of the input is 1
 
 

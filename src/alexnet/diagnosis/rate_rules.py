@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 import torch
 
-from alexnet.diagnosis.findings import Findings
+from alexnet.diagnosis.findings import ROSE, Findings
 from alexnet.diagnosis.rules import DEAD
 from alexnet.diagnosis.verdict import Verdict
 
 UPDATE = 0.1  # rms of the first update beside that of the weight, the median over weights
 SHRINKING = 0.7  # cosine between an update and minus the weight; Adam gives 0.8 by decay alone
-ROSE = 2.0  # of ln K; biases of 1 cost the paper's network one for some steps
 RECOVERED = 0.75  # of the highest loss
 LEARNT = 0.9  # of the entropy of the labels
 SLOW = 300.0  # times smaller than the best rate
