@@ -394,6 +394,7 @@ def test_worst_first_then_nearest_to_the_input() -> None:
         ([2.4, 2.9, 3.7, 4.8, 5.8, 4.1, 3.9], []),  # as the released code's net begins
         ([2.4, 2.4, 2.9, 2.6, 3.2, 3.5, 4.2, 4.6], []),  # and the paper's
         ([2.4, 2.9, 3.7, 6.8, 9.8, 12.1, 15.9], ["rate-too-high"]),
+        ([2.4, 9.0, 20.0, 14.0, 9.0, 6.0, 5.0], []),  # high, and on its way back
         ([2.4, 2.9, float("nan")], ["rate-too-high"]),
     ],
 )
