@@ -53,7 +53,8 @@ def test_batch_norms_are_folded_where_they_follow_a_layer() -> None:
 def test_the_last_layer_stays_float32() -> None:
     net = build_model("mnist-alexnet", 5)
     answers = Answers(net, "bf16")
-    kinds = {p.dtype for p in answers.body.parameters()}
-    assert kinds == {torch.bfloat16}
-    assert answers.head is net.part("fc6")
-    assert answers.head.weight.dtype == torch.float32
+    *body, last = answers.layers
+    assert last == "fc6"
+    assert answers.layers[last] is net.part("fc6")
+    assert {p.dtype for p in answers.layers[last].parameters()} == {torch.float32}
+    assert {p.dtype for name in body for p in answers.layers[name].parameters()} == {torch.bfloat16}

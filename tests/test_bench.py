@@ -12,8 +12,8 @@ from PIL import Image
 
 import alexnet
 from alexnet import show
+from alexnet.benches import infer, train
 from alexnet.benches import input as bench
-from alexnet.benches import train
 from alexnet.benches.rounds import peak_bytes, take_turns
 from alexnet.cli import main
 from alexnet.data.loader import Batch, feed, read_ahead
@@ -155,6 +155,26 @@ def test_bench_train(capfd: pytest.CaptureFixture[str]) -> None:
     assert all(part["backward"] >= 0 for part in parts.values())
     show.bench(found)
     assert "GFLOP an image" in capfd.readouterr().out
+
+
+def test_bench_infer(capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "infer", "--model", "cuda-convnet-11", "--batch-size", "4", "--rounds", "1"]
+    assert main([*words, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capfd.readouterr().out)
+    names = [infer.REFERENCE, infer.AUTOCAST, "ours, fp32", "ours, bf16"]
+    assert [(row["name"], row["batch"]) for row in found["rows"]] == [
+        (name, batch) for batch in (1, 4) for name in names
+    ]
+    for row in found["rows"]:
+        assert row["ms"] == pytest.approx(1e3 * row["batch"] / row["images_per_s"], rel=0.01)
+        if row["name"] == infer.REFERENCE:
+            assert row["ratio"] == 1
+    assert [part["batch"] for part in found["parts"]] == [1, 4]
+    assert all({"conv1", "norm1", "pool1"} <= part["ms"].keys() for part in found["parts"])
+    assert all(ms >= 0 for part in found["parts"] for ms in part["ms"].values())
+    assert found["floor_ms"] > 0
+    show.bench(found)
+    assert "ms for 4" in capfd.readouterr().out
 
 
 def test_operations_are_counted() -> None:

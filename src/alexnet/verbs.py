@@ -183,10 +183,10 @@ class _Counts(argparse.Action):
 
 def _bench(verbs: Any) -> None:
     sub = _add(verbs, "bench", Verb("bench", show.bench), "Measure throughput beside a reference.")
-    sub.add_argument("what", choices=("input", "train"), nargs="?", default="input")
+    sub.add_argument("what", choices=("input", "train", "infer"), nargs="?", default="input")
     sub.add_argument("--data", metavar="DIR", help="class-folder tree (default: photos are made)")
     sub.add_argument(
-        "--model", help="to train; of input: how long its training steps wait for data"
+        "--model", help="to train or ask; of input: how long its training steps wait for data"
     )
     for name, value in (("batches", 8), ("rounds", 5), ("batch-size", 128)):
         sub.add_argument(f"--{name}", type=int, default=value, metavar="INT",

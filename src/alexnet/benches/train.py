@@ -7,21 +7,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from alexnet.benches.reference import Way, matrix_limit, plain_net, settle
 from alexnet.benches.rounds import take_turns
 from alexnet.engine.network import build_net
 from alexnet.engine.optim import build_optimizer
 from alexnet.models.net import Net, summarize
-from alexnet.models.norm import ResponseNormLayer
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast, pick_device
 
 REFERENCE = "plain PyTorch: eager, fp32, contiguous, its own response norm, SGD one by one"
-SQUARE = {"cpu": 2048, "cuda": 8192}  # sides of the matrices that the limit is measured with
-
-Step = Callable[[], int]
 
 
 def bench_train(
@@ -42,10 +39,10 @@ def bench_train(
         "ours, fp32": recipe.replace(precision="fp32", channels_last=True),
         "ours, bf16": recipe.replace(precision="bf16", channels_last=True),
     }
-    ways: dict[str, Step] = {REFERENCE: _plain_step(recipe, x, y, classes)}
+    ways: dict[str, Way] = {REFERENCE: _plain_step(recipe, x, y, classes)}
     for name, one in recipes.items():
         ways[name] = _our_step(one, x, y, classes)
-    limits = {kind: _limit(kind, device) for kind in (torch.float32, torch.bfloat16)}
+    limits = {kind: matrix_limit(kind, device) for kind in (torch.float32, torch.bfloat16)}
     found = take_turns(ways, rounds, f"training {model}")
     flops = operations(model, classes)
     rows = []
@@ -72,12 +69,8 @@ def operations(model: str, classes: int) -> int:
     return 6 * sum(row.macs for row in layers) - 2 * layers[0].macs
 
 
-def _plain_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Step:
-    net = build_net(recipe.replace(precision="fp32", channels_last=False), classes).to(x.device)
-    for module in list(net.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, ResponseNormLayer):
-                setattr(module, name, _TheirNorm(child.constants))
+def _plain_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Way:
+    net = plain_net(recipe, classes).to(x.device)
     optimizer = torch.optim.SGD(
         net.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, foreach=False, fused=False
     )
@@ -86,31 +79,13 @@ def _plain_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Step:
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(net(x), y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        _settle(x)
+        settle(x)
         return len(x)
 
     return step
 
 
-class _TheirNorm(nn.Module):
-    """torch's own norm with the same window; it knows no towers."""
-
-    def __init__(self, constants: dict[str, Any]) -> None:
-        super().__init__()
-        c = {"n": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0, "divide": False} | constants
-        self.inside = c.get("window") == "map"
-        self.c = c
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, alpha = self.c["n"], self.c["alpha"]
-        if self.inside:
-            squares = F.avg_pool2d(x * x, n, 1, n // 2) * (1 if self.c["divide"] else n * n)
-            return x / (self.c["k"] + alpha * squares) ** self.c["beta"]  # type: ignore[no-any-return]
-        times = 1 if self.c["divide"] else n
-        return F.local_response_norm(x, n, alpha * times, self.c["beta"], self.c["k"])
-
-
-def _our_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Step:
+def _our_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Way:
     net = build_net(recipe, classes).to(x.device)
     optimizer = build_optimizer(net, recipe)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -121,29 +96,10 @@ def _our_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Step:
             logits = net(x)
         F.cross_entropy(logits, y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        _settle(x)
+        settle(x)
         return len(x)
 
     return step
-
-
-def _settle(x: Tensor) -> None:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-
-
-def _limit(kind: torch.dtype, device: torch.device) -> float:
-    """The most operations a second that a square matrix multiply reaches here."""
-    side = SQUARE[device.type]
-    a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
-    best = 0.0
-    for _ in range(8):
-        began = time.perf_counter()
-        for _ in range(4):
-            a @ b
-        _settle(a)
-        best = max(best, 4 * 2 * side**3 / (time.perf_counter() - began))
-    return best
 
 
 def _parts(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> list[dict[str, Any]]:
@@ -158,10 +114,10 @@ def _parts(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> list[dict[str,
         with _timed(net, seconds, x), autocast(x.device, recipe.precision):
             loss = F.cross_entropy(net(x), y)
             loss.backward()  # type: ignore[no-untyped-call]
-        _settle(x)
+        settle(x)
         began = time.perf_counter()
         optimizer.step()
-        _settle(x)
+        settle(x)
         seconds["optimiser"] = {"forward": time.perf_counter() - began, "backward": 0.0}
     return [
         {"part": name, **{key: round(value, 5) for key, value in found.items()}}
@@ -178,7 +134,7 @@ def _timed(net: Net, seconds: dict[str, dict[str, float]], x: Tensor) -> Iterato
 
     def arrive(name: str, before: str | None) -> Callable[[Tensor], None]:
         def note(gradient: Tensor) -> None:
-            _settle(x)
+            settle(x)
             now = time.perf_counter()
             if before is not None:
                 seconds[before]["backward"] = now - clock["at"]
@@ -191,11 +147,11 @@ def _timed(net: Net, seconds: dict[str, dict[str, float]], x: Tensor) -> Iterato
         after = names[i + 1] if i + 1 < len(names) else None
 
         def start(*_: Any, name: str = name) -> None:
-            _settle(x)
+            settle(x)
             seconds[name]["forward"] = -time.perf_counter()
 
         def stop(_m: Any, _i: Any, out: Tensor, name: str = name, after: Any = after) -> None:
-            _settle(x)
+            settle(x)
             seconds[name]["forward"] += time.perf_counter()
             if out.requires_grad:
                 out.register_hook(arrive(name, after))  # type: ignore[no-untyped-call]
@@ -206,7 +162,7 @@ def _timed(net: Net, seconds: dict[str, dict[str, float]], x: Tensor) -> Iterato
         ]
     try:
         yield
-        _settle(x)
+        settle(x)
         seconds[names[0]]["backward"] = time.perf_counter() - clock["at"]
     finally:
         for handle in handles:

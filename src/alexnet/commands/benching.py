@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from alexnet.benches.infer import bench_infer
 from alexnet.benches.input import bench_input
 from alexnet.benches.train import bench_train
 from alexnet.errors import UsageError
@@ -19,25 +20,28 @@ def bench(
     batch_size: int = 128,
     model: str | None = None,
 ) -> dict[str, Any]:
-    """Measures reading (`input`) or training steps (`train`), in turns with a named reference.
+    """Measures reading (`input`), training steps (`train`) or answers (`infer`), in turns with a
+    named reference.
 
     Returns `rows` (name, images_per_s, its range, ratio to the reference) and `environment`; of
     input with `model` also the shares of its training steps that wait for data; of train the
-    machine's own limits, the share of them that is reached, and the seconds of each part.
+    machine's own limits, the share of them that is reached, and the seconds of each part; of infer
+    the same, for one image and for a batch.
     """
-    if what not in ("input", "train"):
-        raise UsageError(f"cannot bench {what!r}: there are input and train")
+    if what not in ("input", "train", "infer"):
+        raise UsageError(f"cannot bench {what!r}: there are input, train and infer")
     if min(batches, rounds, batch_size) < 1:
         raise UsageError(f"batches {batches}, rounds {rounds}, batch_size {batch_size}: 1 or more")
     if model is not None:
         find_model(model)
-    if what == "train":
+    if what != "input":
         if data is not None:
-            raise UsageError("bench train makes its own images: leave --data out")
-        found = bench_train(model or "alexnet-2014", batch_size=batch_size, rounds=rounds)
+            raise UsageError(f"bench {what} makes its own images: leave --data out")
+        measure = bench_train if what == "train" else bench_infer
+        found = measure(model or "alexnet-2014", batch_size=batch_size, rounds=rounds)
     else:
         folder = Path(data).expanduser() if data is not None else None
         found = bench_input(
             folder, batches=batches, rounds=rounds, batch_size=batch_size, model=model
         )
-    return {**found, "environment": environment()}
+    return {"what": what, **found, "environment": environment()}

@@ -1,7 +1,6 @@
 """A trained network made for answers alone: folded and cast once, not at every call."""
 
 import copy
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +21,18 @@ class Answers(nn.Module):
     def __init__(self, net: Net, precision: str) -> None:
         super().__init__()
         self.kind = torch.bfloat16 if precision == "bf16" else torch.float32
-        *body, self.head = _folded([net.part(name) for name in net.parts])
-        self.body = nn.ModuleList(self._cast(layer) for layer in body)
+        self.layers = nn.ModuleDict(_folded({name: net.part(name) for name in net.parts}))
+        *body, self.last = self.layers
+        for name in body:
+            self.layers[name] = self._cast(self.layers[name])
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.to(self.kind)
-        for layer in (*self.body, self.head):
+        for name, layer in self.layers.items():
             if isinstance(layer, nn.Linear) and x.dim() > 2:
                 x = x.flatten(1)
-            x = layer(x.float() if layer is self.head else x)
+            x = layer(x.float() if name == self.last else x)
         return x
 
     def _cast(self, layer: nn.Module) -> nn.Module:
@@ -42,17 +43,17 @@ class Answers(nn.Module):
         )
 
 
-def _folded(layers: list[nn.Module]) -> Iterator[nn.Module]:
+def _folded(layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """The layers, each batch norm that follows a convolution or product at once made part of it."""
-    waiting: nn.Module | None = None
-    for layer in layers:
-        if type(layer) is nn.BatchNorm2d and type(waiting) is nn.Conv2d:
-            waiting = fuse_conv_bn_eval(waiting.eval(), layer.eval())
-        elif type(layer) is nn.BatchNorm1d and type(waiting) is nn.Linear:
-            waiting = fuse_linear_bn_eval(waiting.eval(), layer.eval())
+    found: dict[str, nn.Module] = {}
+    before = ""
+    for name, layer in layers.items():
+        onto = found.get(before)
+        if type(layer) is nn.BatchNorm2d and type(onto) is nn.Conv2d:
+            found[before] = fuse_conv_bn_eval(onto.eval(), layer.eval())
+        elif type(layer) is nn.BatchNorm1d and type(onto) is nn.Linear:
+            found[before] = fuse_linear_bn_eval(onto.eval(), layer.eval())
         else:
-            if waiting is not None:
-                yield waiting
-            waiting = layer
-    assert waiting is not None
-    yield waiting
+            found[name] = layer
+        before = name
+    return found

@@ -6,33 +6,28 @@ from alexnet.terminal import percent, table
 
 
 def bench(r: dict[str, Any]) -> None:
-    train = "parts" in r
+    heads = ["", "images/s", "range", "ratio", "memory"]
+    if with_share := "share" in r["rows"][0]:
+        heads.append("of the limit")
+    if by_batch := "batch" in r["rows"][0]:
+        heads[1:1] = ["batch", "ms"]
     rows = [
         (
             row["name"],
-            f"{row['images_per_s']:,.1f}" if train else f"{row['images_per_s']:,.0f}",
+            *((str(row["batch"]), f"{row['ms']:,.1f}") if by_batch else ()),
+            f"{row['images_per_s']:,.{1 if with_share else 0}f}",
             f"{row['range'][0]:,.0f} to {row['range'][1]:,.0f}",
             f"{row['ratio']:.2f}",
             "" if row["extra_bytes"] is None else f"{row['extra_bytes'] / 2**20:,.0f} MiB",
-            *([percent(row["share"], 0)] if train else []),
+            *((percent(row["share"], 0),) if with_share else ()),
         )
         for row in r["rows"]
     ]
-    heads = ("", "images/s", "range", "ratio", "memory", *(["of the limit"] if train else []))
     print(table(heads, rows))
-    if not train:
-        _bench_input(r)
-        return
-    limits = ", ".join(f"{kind} {limit / 1e9:,.0f} GFLOP/s" for kind, limit in r["limits"].items())
-    print(f"{r['model']}, batches of {r['batch_size']}; medians of {r['rounds']} rounds")
-    print(f"limit: a square matrix multiply, {limits}; {r['flops'] / 1e9:.2f} GFLOP an image")
-    parts = [
-        (p["part"], f"{1e3 * p['forward']:,.1f}", f"{1e3 * p['backward']:,.1f}") for p in r["parts"]
-    ]
-    print(table(("part, ours in bf16", "forward, ms", "backward, ms"), parts))
+    {"input": _input, "train": _train, "infer": _infer}[r["what"]](r)
 
 
-def _bench_input(r: dict[str, Any]) -> None:
+def _input(r: dict[str, Any]) -> None:
     print(
         f"medians of {r['rounds']} rounds of {r['batches']} batches of {r['batch_size']}; "
         f"{r['images']:,} JPEGs of {r['jpeg_bytes']:,} bytes on average"
@@ -42,3 +37,29 @@ def _bench_input(r: dict[str, Any]) -> None:
             f"{r['model']} from {encoding}: {wait['images_per_s']:,.1f} images/s, "
             f"{percent(wait['share'])} of the time waiting for data ({wait['steps']} steps)"
         )
+
+
+def _train(r: dict[str, Any]) -> None:
+    print(f"{r['model']}, batches of {r['batch_size']}; medians of {r['rounds']} rounds")
+    _limits(r)
+    parts = [
+        (p["part"], f"{1e3 * p['forward']:,.1f}", f"{1e3 * p['backward']:,.1f}") for p in r["parts"]
+    ]
+    print(table(("part, ours in bf16", "forward, ms", "backward, ms"), parts))
+
+
+def _infer(r: dict[str, Any]) -> None:
+    print(f"{r['model']}; medians of {r['rounds']} rounds")
+    _limits(r)
+    print(
+        f"memory is read at {r['read_bytes_per_s'] / 1e9:,.1f} GB/s: the bf16 weights take "
+        f"{r['floor_ms']:.1f} ms"
+    )
+    heads = ("part, ours in bf16", *(f"ms for {p['batch']:,}" for p in r["parts"]))
+    names = r["parts"][0]["ms"]
+    print(table(heads, [(n, *(f"{p['ms'][n]:,.2f}" for p in r["parts"])) for n in names]))
+
+
+def _limits(r: dict[str, Any]) -> None:
+    limits = ", ".join(f"{kind} {limit / 1e9:,.0f} GFLOP/s" for kind, limit in r["limits"].items())
+    print(f"limit: a square matrix multiply, {limits}; {r['flops'] / 1e9:.2f} GFLOP an image")

@@ -1,0 +1,111 @@
+"""Answers beside plain PyTorch's, for one image and for many."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.benches.reference import Way, matrix_limit, plain_net, read_limit, settle
+from alexnet.benches.rounds import take_turns
+from alexnet.engine.answers import Answers
+from alexnet.engine.network import build_net
+from alexnet.models.net import summarize
+from alexnet.models.zoo import find_model
+from alexnet.recipe import Recipe
+from alexnet.runtime import autocast, pick_device
+
+REFERENCE = "plain PyTorch: eager, fp32, contiguous, its own response norm"
+AUTOCAST = "plain PyTorch under bf16 autocast"
+LEAST = 32  # images a round: one image is shown so often
+
+
+def bench_infer(
+    model: str, *, batch_size: int = 128, rounds: int = 5, classes: int = 1000
+) -> dict[str, Any]:
+    """`rows` for one image and for `batch_size`: name, batch, images_per_s, its range, ms a batch,
+    ratio, extra_bytes, share of the machine's matrix multiply; `parts`: ms of each of ours in bf16;
+    `floor_ms`: what reading the bf16 weights once takes, which no answer can do without.
+
+    On images of noise, in memory as preprocessing leaves them (channels last) for ours, and
+    contiguous for the reference.
+    """
+    device = pick_device()
+    preset = find_model(model)
+    size, channels = preset.size, preset.channels
+    recipe = Recipe(model=model, size=size, crop=size, channels=channels, channels_last=True)
+    net = build_net(recipe, classes).to(device).eval()
+    plain = plain_net(recipe, classes).to(device).eval()
+    ours = {kind: Answers(net, kind) for kind in ("fp32", "bf16")}
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    limits = {kind: matrix_limit(dtype, device) for kind, dtype in kinds.items()}
+    flops = 2 * sum(row.macs for row in summarize(preset.spec(classes), net.input_shape))
+    rows, parts = [], []
+    for batch in dict.fromkeys((1, batch_size)):
+        x = torch.randn(batch, channels, size, size, device=device)
+        last = x.contiguous(memory_format=torch.channels_last)
+        ways = {
+            REFERENCE: _way(plain, x, "fp32"),
+            AUTOCAST: _way(plain, x, "bf16"),
+            **{f"ours, {kind}": _way(answers, last, "fp32") for kind, answers in ours.items()},
+        }
+        found = take_turns(ways, rounds, f"answering {batch} at a time")
+        for name, timed in found.items():
+            limit = limits["bf16" if "bf16" in name else "fp32"]
+            row = timed.row(name, found[REFERENCE]) | {"batch": batch}
+            row["ms"] = round(1e3 * batch / timed.images_per_s, 2)
+            rows.append(row | {"share": round(timed.images_per_s * flops / limit, 3)})
+        parts.append({"batch": batch, "ms": _parts(ours["bf16"], last)})
+    weights = sum(p.numel() * p.element_size() for p in ours["bf16"].parameters())
+    read = read_limit(device)
+    return {
+        "model": model,
+        "rounds": rounds,
+        "flops": flops,
+        "limits": limits,
+        "read_bytes_per_s": read,
+        "floor_ms": round(1e3 * weights / read, 2),
+        "rows": rows,
+        "parts": parts,
+    }
+
+
+def _way(net: nn.Module, x: Tensor, precision: str) -> Way:
+    times = max(LEAST // len(x), 1)
+
+    @torch.inference_mode()
+    def answer() -> int:
+        for _ in range(times):
+            with autocast(x.device, precision):
+                net(x)
+        settle(x)
+        return times * len(x)
+
+    return answer
+
+
+@torch.inference_mode()
+def _parts(net: Answers, x: Tensor) -> dict[str, float]:
+    """Milliseconds of each part, the least of a few times."""
+    least: dict[str, float] = {}
+    clock = {"at": 0.0}
+
+    def timed(name: str) -> Callable[..., None]:
+        def note(*_: Any) -> None:
+            settle(x)
+            now = time.perf_counter()
+            least[name] = min(least.get(name, now), 1e3 * (now - clock["at"]))
+            clock["at"] = now
+
+        return note
+
+    handles = [layer.register_forward_hook(timed(name)) for name, layer in net.layers.items()]
+    try:
+        for _ in range(max(LEAST // len(x), 3)):
+            clock["at"] = time.perf_counter()
+            net(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: round(ms, 3) for name, ms in least.items()}

@@ -1,0 +1,80 @@
+"""What our speed is held against: plain PyTorch, and the machine's own limits."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet.engine.network import build_net
+from alexnet.models.net import Net
+from alexnet.models.norm import ResponseNormLayer
+from alexnet.recipe import Recipe
+
+SQUARE = {"cpu": 2048, "cuda": 8192}  # sides of the matrices that the limit is measured with
+READ = {"cpu": 2**29, "cuda": 2**32}  # bytes that are read to measure memory
+
+Way = Callable[[], int]
+"""Does something with some images, and returns how many."""
+
+
+def plain_net(recipe: Recipe, classes: int) -> Net:
+    """The recipe's network as torch's own parts make it: fp32, contiguous, torch's norm."""
+    net = build_net(recipe.replace(precision="fp32", channels_last=False), classes)
+    for module in list(net.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, ResponseNormLayer):
+                setattr(module, name, _TheirNorm(child.constants))
+    return net
+
+
+class _TheirNorm(nn.Module):
+    """torch's own norm with the same window; it knows no towers."""
+
+    def __init__(self, constants: dict[str, Any]) -> None:
+        super().__init__()
+        c = {"n": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0, "divide": False} | constants
+        self.inside = c.get("window") == "map"
+        self.c = c
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, alpha = self.c["n"], self.c["alpha"]
+        if self.inside:
+            squares = F.avg_pool2d(x * x, n, 1, n // 2) * (1 if self.c["divide"] else n * n)
+            return x / (self.c["k"] + alpha * squares) ** self.c["beta"]  # type: ignore[no-any-return]
+        times = 1 if self.c["divide"] else n
+        return F.local_response_norm(x, n, alpha * times, self.c["beta"], self.c["k"])
+
+
+def settle(x: Tensor) -> None:
+    """Waits for the device."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+
+
+def matrix_limit(kind: torch.dtype, device: torch.device) -> float:
+    """The most operations a second that a square matrix multiply reaches here."""
+    side = SQUARE[device.type]
+    a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+    best = 0.0
+    for _ in range(8):
+        began = time.perf_counter()
+        for _ in range(4):
+            a @ b
+        settle(a)
+        best = max(best, 4 * 2 * side**3 / (time.perf_counter() - began))
+    return best
+
+
+def read_limit(device: torch.device) -> float:
+    """The most bytes a second that memory is read with here: numbers are added up."""
+    numbers = torch.ones(READ[device.type] // 4, device=device)
+    best = 0.0
+    for _ in range(8):
+        began = time.perf_counter()
+        numbers.sum()
+        settle(numbers)
+        best = max(best, 4 * len(numbers) / (time.perf_counter() - began))
+    return best
