@@ -12,7 +12,7 @@ from PIL import Image
 
 import alexnet
 from alexnet import show
-from alexnet.benches import infer, train
+from alexnet.benches import infer, reference, train
 from alexnet.benches import input as bench
 from alexnet.benches.rounds import peak_bytes, take_turns
 from alexnet.cli import main
@@ -197,4 +197,4 @@ def test_their_norm_is_ours_in_other_words() -> None:
         {"n": 3, "alpha": 0.1, "k": 1.0, "window": "map", "divide": True},
     ):
         ours = ResponseNormLayer(**constants)(x)
-        torch.testing.assert_close(train._TheirNorm(constants)(x), ours, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(reference._TheirNorm(constants)(x), ours, rtol=1e-5, atol=1e-6)
