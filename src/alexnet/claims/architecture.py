@@ -53,7 +53,7 @@ def early_loss(row: Row) -> float:
 CLAIMS = (
     Claim(
         name="response-norm-cifar",
-        paper="a four-layer net on CIFAR-10 has 13 % test error without response norm, 11 % with it",
+        paper="four layers on CIFAR-10 have 13 % test error without response norm and 11 % with it",
         source="section 3.3",
         unit="points of test error more without it",
         printed=2.0,

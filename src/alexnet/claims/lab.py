@@ -82,7 +82,7 @@ class Lab:
     printed: float | None = None
     images: int | None = None
     deadline: float = math.inf
-    seconds: float = 0.0
+    seconds: float | None = None
 
     def measure(
         self, cells: Sequence[Row], how: Callable[[Row], Row], file: Path | None = None
@@ -107,7 +107,7 @@ class Lab:
                     row = cell | how(cell) | {"wall_s": round(time.monotonic() - began, 1)}
                     known.append(row)
                     write_json(file, {"cells": known})
-                self.seconds += row.get("wall_s", 0.0)
+                self.seconds = (self.seconds or 0.0) + row.get("wall_s", 0.0)
                 found.append(row)
                 bar.advance()
         return found
@@ -164,7 +164,8 @@ def t_quantile(df: int, share: float = 0.95) -> float:
     return high
 
 
-def as_printed(measured: float, printed: float, digits: int) -> Verdict:
+def as_printed(measured: float, printed: float | None, digits: int) -> Verdict:
     """Whether an exact number is, rounded to the digits that are printed, what is printed."""
+    assert printed is not None
     same = float(f"{measured:.{digits}g}") == float(f"{printed:.{digits}g}")
     return "confirmed" if same else "contradicted"

@@ -2,13 +2,14 @@
 
 import math
 import re
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 from alexnet.claims.catalogue import CLAIMS, find_claim
 from alexnet.claims.lab import Claim, Lab, OutOfTime
-from alexnet.errors import DataError, UsageError
+from alexnet.errors import DataError, Interrupted, UsageError
 from alexnet.files import read_json, write_json
 from alexnet.runtime import environment
 from alexnet.terminal import duration, say
@@ -45,13 +46,16 @@ def claim(
         raise UsageError(f"--all runs every claim: leave {name!r} out, or --all")
     if budget is not None and not all:
         raise UsageError("--budget is for --all: one claim takes what it takes")
-    if all:
-        left = _run_all(folder, data, seeds, images, _seconds(budget))
-        return {"claims": listing(folder), "left": left}
-    if name is None:
+    if name is None and not all:
         return {"claims": listing(folder)}
-    chosen = find_claim(name)
-    record = _run(chosen, folder, data, seeds, images)
+    try:
+        if name is None:
+            left = _run_all(folder, data, seeds, images, _seconds(budget))
+            return {"claims": listing(folder), "left": left}
+        chosen = find_claim(name)
+        record = _run(chosen, folder, data, seeds, images)
+    except KeyboardInterrupt:
+        raise Interrupted(signal.SIGINT, "the same command: what was measured is kept") from None
     return {"claims": [_row(chosen, folder)], **record, "record": str(folder / name / RECORD)}
 
 
@@ -92,7 +96,7 @@ def _run(
         "finding": found.finding,
         "seeds": lab.seeds if claim.seeds > 1 else None,
         "figures": found.figures,
-        "wall_s": round(lab.seconds or time.monotonic() - began, 1),
+        "wall_s": round(time.monotonic() - began if lab.seconds is None else lab.seconds, 1),
         "environment": environment(),
     }
     if found.draw is not None:
