@@ -1,7 +1,7 @@
 """A claim as a comparison that is fair by construction: arms in which one factor differs."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from alexnet.claims.lab import Lab, Outcome, Row
@@ -101,7 +101,7 @@ class Comparison:
         ]
         rows = self._trials(cells, material, lab, test=True)
         by_arm = {arm.name: rows[i :: len(self.arms)] for i, arm in enumerate(self.arms)}
-        return compare_scores(
+        found = compare_scores(
             self.score_name,
             {name: [self.score(row) for row in of] for name, of in by_arm.items()},
             lab.printed,
@@ -111,6 +111,14 @@ class Comparison:
             differ=self.differences(),
             **material.described,
         )
+        chance = 1 - 1 / material.classes
+        lost = [
+            n for n, of in by_arm.items() if max(r["held"]["error"] for r in of) > 0.95 * chance
+        ]
+        more = (
+            f"; networks that learnt nothing are among those of: {', '.join(lost)}" if lost else ""
+        )
+        return replace(found, finding=found.finding + more)
 
     def _rate(self, arm: Arm, material: Material, lab: Lab) -> tuple[float, Tried]:
         """The rate with the lowest score of those that every arm is tried with, and all scores."""

@@ -126,7 +126,7 @@ def receptive_fields(lab: Lab) -> Outcome:
     net = Net(ones, (1, *GIVEN[1:]))
     for parameter in net.parameters():
         nn.init.ones_(parameter)
-    image = torch.ones(1, 1, *GIVEN[1:], requires_grad=True)
+    image = torch.ones(1, 1, 2 * GIVEN[1], 2 * GIVEN[1], requires_grad=True)  # none is cut
     for name in net.parts:
         middle = _reach(net, image, name, 0)
         fields[name] = middle[1] - middle[0] + 1
@@ -146,7 +146,7 @@ def _one_kernel(part: Part) -> Part:
 def _reach(net: Net, image: Tensor, name: str, beside: int) -> tuple[int, int]:
     """The first and last pixel row that the middle output of a part, or one beside it, depends on.
 
-    In the middle row of the map, so that a field is not cut by the edge while it fits at all.
+    In the middle of the map, where no field is cut by the edge.
     """
     out = net.activations(image, [name])[1][name]
     middle = (out.shape[2] - 1) // 2
