@@ -60,6 +60,23 @@ def _picture(title: str, path: Path) -> str:
     return f'<h2>{name}</h2><img alt="{name}" src="data:image/png;base64,{data}">'
 
 
+def figure(claim: dict[str, Any]) -> str:
+    """What was measured of a claim, with its interval, short enough for a table."""
+    if claim["measured"] is None:
+        return ""
+    interval = ""
+    if claim["ci95"]:
+        low, high = map(_number, claim["ci95"])
+        interval = f" ({low} to {high})"
+    return _number(claim["measured"]) + interval
+
+
+def _number(value: float) -> str:
+    if value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.3g}"
+
+
 def layer_rows(layers: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """What `doctor` found of each layer, in words under LAYER_HEADS."""
     return [

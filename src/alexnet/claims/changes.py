@@ -15,6 +15,10 @@ def with_tanh(spec: Spec) -> Spec:
     return [Tanh() if isinstance(part, ReLU) else part for part in spec]
 
 
+def without_norm_with_tanh(spec: Spec) -> Spec:
+    return with_tanh(without_norm(spec))
+
+
 def with_plain_pools(spec: Spec) -> Spec:
     """Windows of 2 every 2, in the place of 3 every 2."""
     return [replace(part, kernel=2) if isinstance(part, Pool) else part for part in spec]

@@ -52,8 +52,9 @@ class Comparison:
     `varies` names what may differ between the arms, with * for any: recipe fields, and what
     `alexnet recipes --diff` says of networks. Everything else is refused. With `ratio` the effect
     is how many times the others' score is the first's, else how much more it is. `choose` is the
-    score by which each arm gets its learning rate, on the slice for decisions. Scores may be read
-    off figures of "train", "held" and "test" (error, loss), "curve" and "held_curve".
+    score by which each arm gets its learning rate, on the slice for decisions; `failed` says of
+    which networks the score is only a lower bound. Scores are made of the figures of "train",
+    "held" and "test" (error, loss), of "curve" and "held_curve".
     """
 
     arms: tuple[Arm, ...]
@@ -66,6 +67,7 @@ class Comparison:
     rates: tuple[float, ...] = RATES
     until: Callable[[list[float]], bool] | None = None
     alter_test: Alter | None = None
+    failed: Callable[[Row], bool] | None = None
 
     def differences(self, classes: int = 10) -> dict[str, list[str]]:
         """For each arm after the first, all that differs from the first, a line each."""
@@ -111,14 +113,18 @@ class Comparison:
             differ=self.differences(),
             **material.described,
         )
-        chance = 1 - 1 / material.classes
-        lost = [
-            n for n, of in by_arm.items() if max(r["held"]["error"] for r in of) > 0.95 * chance
-        ]
-        more = (
-            f"; networks that learnt nothing are among those of: {', '.join(lost)}" if lost else ""
-        )
-        return replace(found, finding=found.finding + more)
+        return replace(found, finding=found.finding + self._doubts(by_arm, material.classes))
+
+    def _doubts(self, by_arm: dict[str, list[Row]], classes: int) -> str:
+        """What takes meaning from the scores: networks that learnt nothing, or were too slow."""
+        said = ""
+        chance = 1 - 1 / classes
+        for name, rows in by_arm.items():
+            if lost := sum(row["held"]["error"] > 0.95 * chance for row in rows):
+                said += f"; {name}: {lost} of {len(rows)} networks learnt nothing"
+            if late := sum(map(self.failed, rows)) if self.failed else 0:
+                said += f"; {name}: {late} of {len(rows)} were not there at the end"
+        return said
 
     def _rate(self, arm: Arm, material: Material, lab: Lab) -> tuple[float, Tried]:
         """The rate with the lowest score of those that every arm is tried with, and all scores."""

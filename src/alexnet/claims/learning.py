@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from alexnet.claims.architecture import IMAGES, SMALL, error
-from alexnet.claims.changes import with_tanh
+from alexnet.claims.changes import without_norm, without_norm_with_tanh
 from alexnet.claims.comparison import Arm, Comparison, gap, test_error, train_error
 from alexnet.claims.lab import Claim, Row
 from alexnet.claims.trial import chosen
@@ -39,6 +39,12 @@ def learnt_a_quarter(point: list[float]) -> bool:
 def steps_to_a_quarter(row: Row) -> float:
     """Steps until the training error is 25 %; all there were, where it never is."""
     return float(next((s for s, e, _ in row["curve"] if e <= QUARTER), row["curve"][-1][0]))
+
+
+def far_from_a_quarter(row: Row) -> float:
+    """The same, and more the further away it still is: to choose a rate by."""
+    _, error, _ = row["curve"][-1]
+    return steps_to_a_quarter(row) * (1 + max(float(error) - QUARTER, 0))
 
 
 def steps_to_converge(row: Row) -> float:
@@ -78,13 +84,17 @@ CLAIMS = (
         picture="Training error over epochs of a four-layer network on CIFAR-10: the solid line "
         "(ReLU) is at 25 % after about 6 epochs, the dashed one (tanh) after about 36.",
         measure=Comparison(
-            arms=(Arm("ReLU", FOUR_LAYERS), Arm("tanh", FOUR_LAYERS, with_tanh)),
+            arms=(
+                Arm("ReLU", FOUR_LAYERS, without_norm),
+                Arm("tanh", FOUR_LAYERS, without_norm_with_tanh),
+            ),
             varies=("stage *",),
             score=steps_to_a_quarter,
             score_name="steps to 25 % training error",
             images=3000,
             ratio=True,
-            choose=steps_to_a_quarter,
+            choose=far_from_a_quarter,
+            failed=lambda row: row["curve"][-1][1] > QUARTER,
             rates=(1 / 3, 1.0, 3.0, 9.0),
             until=learnt_a_quarter,
         ),
