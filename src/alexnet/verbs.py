@@ -197,9 +197,8 @@ def _claim(verbs: Any) -> None:
     verb = Verb("claim", show.claim)
     sub = _add(verbs, "claim", verb, "Measure what the paper claims; without a name, list.")
     sub.add_argument("name", nargs="?", help="a claim's name")
-    sub.add_argument("--all", action="store_true", help="measure what is not measured, as it fits")
-    sub.add_argument("--data", metavar="DIR",
-                     help="images to measure it on; of --all: a folder of sets by name")  # fmt: skip
+    sub.add_argument("--all", action="store_true", help="measure all that is not, as it fits")
+    sub.add_argument("--data", metavar="DIR", help="images; with --all: a folder of sets by name")
     sub.add_argument("--seeds", type=int, metavar="INT", help="repetitions (default: its own)")
     sub.add_argument("--images", type=int, metavar="INT",
                      help="to train on (default: its own number)")  # fmt: skip

@@ -97,12 +97,21 @@ def _run(
         "seeds": lab.seeds if claim.seeds > 1 else None,
         "figures": found.figures,
         "wall_s": round(time.monotonic() - began if lab.seconds is None else lab.seconds, 1),
-        "environment": environment(),
+        "environment": _environment(),
     }
     if found.draw is not None:
         found.draw(folder)
     write_json(folder / RECORD, record)
     return record
+
+
+def _environment() -> dict[str, Any]:
+    """As of any run, without the places where data and records lie here."""
+    found = environment()
+    command = found["command"]
+    for flag in {"--data", "--out"} & set(command):
+        command[command.index(flag) + 1] = flag[2:].upper()
+    return found
 
 
 def _run_all(
