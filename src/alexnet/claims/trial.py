@@ -15,9 +15,9 @@ from torch import Tensor
 
 from alexnet.claims.lab import Lab, Row
 from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import Dataset, Slice, open_dataset
+from alexnet.data.dataset import Slice, open_dataset
 from alexnet.data.loader import steps_per_epoch, training_batches
-from alexnet.data.statistics import Statistics
+from alexnet.data.statistics import Statistics, measure
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer
@@ -77,14 +77,13 @@ def gather(recipe: Recipe, lab: Lab, images: int, alter_test: Alter | None = Non
         train,
         some(dataset.split("val"), HELD),
         alter_test(test) if alter_test else test,
-        measured(dataset, train),
+        measure(
+            train.read,
+            np.arange(len(train)),
+            colours=recipe.channels == 3,
+            mean_image=recipe.normalize in ("image", "centre"),
+        ),
     )
-
-
-def measured(dataset: Dataset, train: Slice) -> Statistics:
-    """Statistics of these images and not of the source they are from, colours included."""
-    source = replace(dataset.source, statistics=None)
-    return Dataset(source, dataset.recipe.replace(colour=0.1)).measure(train, len(train))
 
 
 def some(part: Slice, n: int) -> Slice:
