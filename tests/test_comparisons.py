@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from alexnet.data.statistics import measure
 from alexnet.errors import UsageError
 from alexnet.models.zoo import model_spec
 from alexnet.recipe import Recipe
+from test_ilsvrc import write_official
 
 DESIGNS = {n: c.measure for n, c in CLAIMS.items() if isinstance(c.measure, Comparison)}
 TINY = Recipe(
@@ -134,7 +136,7 @@ def test_trainings_are_functions_of_their_cells(idx_folder: Path) -> None:
     assert len(material.train) == 120
     runs = [train(TINY.replace(seed=seed), material) for seed in (0, 0, 1)]
     assert runs[0].curve == runs[1].curve != runs[2].curve
-    assert [len(run.held) for run in runs] == [2, 2, 2]  # 7 steps an epoch
+    assert [len(run.held) for run in runs] == [2, 2, 2]
     cells = [
         trial.cell_of(recipe, gather(TINY, lab, images), change)
         for recipe, images, change in (
@@ -299,6 +301,38 @@ def test_statistics_are_of_the_images_that_train(idx_folder: Path) -> None:
     material = gather(resolved(TINY), Lab(Path(), idx_folder), 120)
     own = measure(material.train.read, np.arange(120), colours=False, mean_image=False)
     assert material.statistics.mean == own.mean
+
+
+@pytest.mark.parametrize("kind", ["ILSVRC2010", "ILSVRC2012"])
+def test_a_table_from_archives_to_its_record(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Archives of the official shapes, packed, trained, ten views, two networks and their mean; and
+    a second call that trains nothing."""
+    packed = tmp_path / "packed"
+    archives = write_official(tmp_path / "archives", kind)
+    alexnet.data_pack(archives, out=packed, size=16, expect={"train": 18, "val": 5, "test": 3})
+    small = TINY.replace(name="paper", channels=3, size=16, crop=14, steps=3, batch_size=4)
+    recipe = small.replace(normalize="image", colour=0.1)
+    name = {"ILSVRC2010": "table-1", "ILSVRC2012": "table-2"}[kind]
+    year = kind.replace("C", "C-")
+    claim = replace(CLAIMS[name], measure=partial(tables.table, lambda: recipe, year))
+    monkeypatch.setitem(CLAIMS, name, claim)
+    found = alexnet.claim(name, data=packed, seeds=2, out=tmp_path / "out")
+    assert [row["n"] for row in found["figures"]["networks"]] == [3 if "2010" in kind else 5] * 2
+    assert found["figures"]["estimate"]["hours"] > 0
+    assert found["verdict"] in ("confirmed", "not confirmed at this scale")
+    assert 0 <= found["measured"] <= 100
+    assert list(found["figures"]["errors"]) == ["one", "together"]
+    run = tmp_path / "out" / name / "seed-1"
+    before = (run / "metrics.jsonl").read_bytes()
+    alone = alexnet.test(run, views=10, split="test" if "2010" in kind else "val")
+    assert alone["top1"] == found["figures"]["networks"][1]["top1"]
+    lines = len(before.splitlines())
+    again = alexnet.claim(name, data=packed, seeds=2, out=tmp_path / "out")
+    assert again["measured"] == found["measured"]
+    events = [json.loads(x)["event"] for x in (run / "metrics.jsonl").read_text().splitlines()]
+    assert events[lines:] == ["test"]
 
 
 def test_tables_need_their_data() -> None:

@@ -62,6 +62,10 @@ class Claim:
         takes = "days" if self.data.startswith("ilsvrc") else duration(60 * self.minutes)
         return f"{NEEDS[self.data]}; {takes}"
 
+    @property
+    def command(self) -> str:
+        return f"alexnet claim {self.name}" + (" --data DIR" if self.data else "")
+
 
 class OutOfTime(Exception):
     """The budget is used up; what was measured is kept."""

@@ -65,7 +65,7 @@ def listing(folder: Path) -> list[dict[str, Any]]:
 
 
 def _row(claim: Claim, folder: Path) -> dict[str, Any]:
-    keys = ("name", "paper", "source", "unit", "printed", "needs", "minutes")
+    keys = ("name", "paper", "source", "unit", "printed", "needs", "command", "picture")
     row = {key: getattr(claim, key) for key in keys}
     file = folder / claim.name / RECORD
     if not file.exists():
