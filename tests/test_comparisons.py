@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import statistics
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,9 @@ from alexnet.claims.trial import gather, resolved, train
 from alexnet.commands import claiming
 from alexnet.data.statistics import measure
 from alexnet.errors import UsageError
+from alexnet.figures import draw_arms
 from alexnet.models.zoo import model_spec
+from alexnet.pages import claim_row, claims_page
 from alexnet.recipe import Recipe
 from test_ilsvrc import write_official
 
@@ -333,6 +336,26 @@ def test_a_table_from_archives_to_its_record(
     assert again["measured"] == found["measured"]
     events = [json.loads(x)["event"] for x in (run / "metrics.jsonl").read_text().splitlines()]
     assert events[lines:] == ["test"]
+
+
+def test_the_page(tmp_path: Path) -> None:
+    """Self-contained; what has no record says so; nothing in a record becomes markup."""
+    record = alexnet.claim("neurons", out=tmp_path)
+    record["finding"] = "<script>x</script>"
+    rows = alexnet.claim(out=tmp_path)["claims"]
+    draw_arms({"a": [1.0, 2.0]}, {}, tmp_path / "arms.png", "error")
+    for row in rows:
+        if row["name"] == "neurons":
+            row |= {"record": record, "pictures": [tmp_path / "arms.png"]}
+    page = claims_page(rows)
+    assert page == claims_page(rows)
+    assert "<script" not in page
+    assert not re.search(r"(src|href)=\"(?!data:image/png;base64,|#)", page)
+    assert all(f'<h2 id="{name}">' in page for name in CLAIMS)
+    assert page.count("not measured") == 2 * (len(CLAIMS) - 1)
+    measured = {row["name"]: claim_row(row)[2] for row in rows}
+    assert measured["neurons"] == "659,272 neurons"
+    assert measured["depth"] == ""
 
 
 def test_tables_need_their_data() -> None:

@@ -63,6 +63,7 @@ CLAIMS = (
         measure=error(
             arms=(Arm("with norm", CUDA), Arm("without", CUDA, without_norm)),
             varies=("stage 1", "stage 2", "norm1", "norm2"),
+            images=IMAGES // 2,
         ),
     ),
     Claim(

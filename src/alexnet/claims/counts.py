@@ -178,7 +178,7 @@ CLAIMS = (
     Claim(
         name="parameters",
         paper="60 million parameters",
-        source="abstract and section 3.5",
+        source="abstract and section 4",
         unit="parameters",
         printed=60e6,
         measure=parameters,
@@ -186,7 +186,7 @@ CLAIMS = (
     Claim(
         name="neurons",
         paper="650,000 neurons",
-        source="abstract and section 3.5",
+        source="abstract",
         unit="neurons",
         printed=650e3,
         measure=neurons,

@@ -29,7 +29,7 @@ FOUR_LAYERS = SMALL.replace(
     eval_every=60,
     log_every=31,
 )
-LONG = SMALL.replace(dropout=None, epochs=20, eval_every=1)
+LONG, LONG_IMAGES = SMALL.replace(epochs=16, eval_every=1), 3000
 
 
 def learnt_a_quarter(point: list[float]) -> bool:
@@ -68,8 +68,8 @@ def relit(part: Slice) -> Slice:
 
 
 DROPOUT = Arm("dropout 0.5", LONG.replace(dropout=0.5))
-NO_DROPOUT = Arm("no dropout", LONG.replace(dropout=0.0))
-dropout = partial(Comparison, varies=("dropout",), images=IMAGES, rates=(0.5, 1.0, 2.0))
+NO_DROPOUT = Arm("no dropout", LONG)
+dropout = partial(Comparison, varies=("dropout",), images=LONG_IMAGES)
 
 CLAIMS = (
     Claim(
@@ -189,10 +189,11 @@ CLAIMS = (
         seeds=4,
         measure=error(
             arms=(
-                Arm("plateau", LONG.replace(schedule="plateau", plateau_patience=2, dropout=0.0)),
-                Arm("constant", LONG.replace(schedule="constant", plateau_patience=2, dropout=0.0)),
+                Arm("plateau", LONG.replace(schedule="plateau", plateau_patience=2)),
+                Arm("constant", LONG.replace(schedule="constant", plateau_patience=2)),
             ),
             varies=("schedule",),
+            images=LONG_IMAGES,
         ),
     ),
 )
