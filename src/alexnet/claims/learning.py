@@ -23,10 +23,10 @@ FOUR_LAYERS = SMALL.replace(
     flip=False,
     weight_decay=0.0,
     dropout=None,
-    lr=3e-3,
+    lr=1e-3,
     schedule="constant",
-    epochs=60,
-    eval_every=60,
+    epochs=100,
+    eval_every=100,
     log_every=31,
 )
 LONG, LONG_IMAGES = SMALL.replace(epochs=16, eval_every=1), 3000
@@ -91,7 +91,7 @@ CLAIMS = (
             varies=("stage *",),
             score=steps_to_a_quarter,
             score_name="steps to 25 % training error",
-            images=2000,
+            images=1000,
             ratio=True,
             choose=far_from_a_quarter,
             failed=lambda row: row["curve"][-1][1] > QUARTER,

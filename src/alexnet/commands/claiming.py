@@ -140,7 +140,6 @@ def _run_all(
                 why = " ".join(str(error).split())
         if why:
             left.append({"name": claim.name, "why": why})
-            say(f"{claim.name}: not measured: {why}")
     return left
 
 
