@@ -372,6 +372,47 @@ def test_labels_out_of_range_in_a_later_batch(case: Case) -> None:
     assert said(found)[0] == "labels-out-of-range"
 
 
+def test_large_inputs_are_no_cause_where_normalising_them_does_not_help(case: Case) -> None:
+    """The paper's weights are drawn for 0 to 255: what is too high there is the rate."""
+    for drawn_for_it, rate, cause in ((True, 10.0, "rate-too-high"), (False, 0.01, "input-scale")):
+        net = copy.deepcopy(case.model)
+        if drawn_for_it:
+            with torch.no_grad():
+                net[0].weight.div_(400)
+        batches = [(40 * x, y) for x, y in case.batches()]
+        found = diagnose(net, batches, torch.optim.SGD(net.parameters(), rate, 0.9))
+        assert said(found)[0] == cause
+
+
+class Rescaled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - 128) / 64
+
+
+@pytest.mark.parametrize(
+    ("first", "named"), [(nn.Identity(), True), (Rescaled(), False), (nn.BatchNorm2d(1), False)]
+)
+def test_bytes_are_a_fault_where_the_network_does_not_undo_them(
+    first: nn.Module, named: bool, case: Case
+) -> None:
+    net = nn.Sequential(copy.deepcopy(first), copy.deepcopy(case.model))
+    with torch.no_grad():
+        net[1][0].weight.div_(40)  # so that nothing bursts
+    batches = [(40 * x + 128, y) for x, y in case.batches()]
+    found = diagnose(net, batches, torch.optim.SGD(net.parameters(), 0.001, 0.9))
+    assert ("input-scale" in said(found)) == named
+
+
+def test_a_shuffle_by_seed_0_does_not_meet_the_folds(case: Case) -> None:
+    """Classes in turn, shuffled by seed 0: folds by that seed would each have half the classes."""
+    images, labels = patterns(600)
+    order = torch.randperm(600, generator=torch.Generator().manual_seed(0)).numpy()
+    x, y = torch.from_numpy(images[order])[:, None].float(), torch.from_numpy(labels[order]).long()
+    probe = probe_labels(look_at([(x, y)], images=600, seconds=9), None, 10)
+    assert probe is not None
+    assert probe.accuracy > 0.9
+
+
 def test_worst_first_then_nearest_to_the_input() -> None:
     def made(name: str, severity: Any) -> Verdict:
         return Verdict(name, severity, "e", "c", "a")

@@ -8,7 +8,7 @@ from typing import Any
 from alexnet import figures
 from alexnet.diagnosis import data_rules, rate_rules, rules
 from alexnet.diagnosis.contract import ALIKE
-from alexnet.diagnosis.findings import GAIN
+from alexnet.diagnosis.findings import BIG, GAIN, SMALL
 from alexnet.files import write_atomic
 from alexnet.metrics import wilson
 from alexnet.terminal import percent
@@ -30,7 +30,7 @@ QUANTITIES = (
     ("update", "update / weight", (rate_rules.UPDATE,), True, ("Adam at 10x", "momentum at 100x")),
     ("order", "entropy of a batch / shuffled", (data_rules.ORDER,), False,
      ("class order", "class order, badly shuffled")),
-    ("std", "deviation of the inputs", (data_rules.SMALL, data_rules.BIG), True,
+    ("std", "deviation of the inputs", (SMALL, BIG), True,
      ("inputs 0 to 255",)),
     ("apart", "means of the splits, in deviations", (data_rules.APART,), True,
      ("validation 0 to 255",)),

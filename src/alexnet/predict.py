@@ -13,12 +13,13 @@ from PIL import Image as Pillow
 from alexnet.data.augment import Preprocess
 from alexnet.data.images import decode_image, fit_image
 from alexnet.data.statistics import Statistics
+from alexnet.engine.answers import Answers
 from alexnet.engine.evaluate import predict_views
 from alexnet.engine.network import build_net, load_weights, preprocessing
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
-from alexnet.runtime import pick_device
+from alexnet.runtime import choose_precision, pick_device
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
 
@@ -27,9 +28,13 @@ Image = str | Path | bytes | NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Predictor:
-    """Weights with everything they need: classes, preprocessing, and where they came from."""
+    """Weights with everything they need: classes, preprocessing, and where they came from.
+
+    `model` has every part by name; `answers` is the same network made for answers alone.
+    """
 
     model: Net
+    answers: Answers
     recipe: Recipe
     preprocess: Preprocess
     classes: tuple[str, ...]
@@ -62,7 +67,7 @@ class Predictor:
             return np.empty((0, len(self.classes)), np.float32)
         device = next(self.model.parameters()).device
         pixels = torch.from_numpy(np.stack([self.decode(image) for image in images])).to(device)
-        _, log_p = predict_views(self.model, pixels, self.preprocess, views, self.recipe.precision)
+        _, log_p = predict_views(self.answers, pixels, self.preprocess, views)
         return np.asarray(log_p.exp().cpu().numpy(), np.float32)
 
 
@@ -78,9 +83,14 @@ def load(run: str | Path, checkpoint: str = "best") -> Predictor:
     classes = tuple(data["classes"])
     model = build_net(recipe, len(classes))
     load_weights(model, load_checkpoint(path), recipe)
-    model.to(pick_device()).eval()
+    device = pick_device()
+    model.to(device).eval()
+    # bf16 where it was trained so and this machine is fast at it: fp32 is never less exact.
+    precision = "bf16" if recipe.precision == choose_precision("auto", device) == "bf16" else "fp32"
     preprocess = preprocessing(recipe, read_statistics(folder, data))
-    return Predictor(model, recipe, preprocess, classes, folder, path, data)
+    return Predictor(
+        model, Answers(model, precision), recipe, preprocess, classes, folder, path, data
+    )
 
 
 def read_statistics(run: RunDir, data: dict[str, Any]) -> Statistics:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet.data.images import IMAGE_SUFFIXES, is_image
+from alexnet.data.loader import read_ahead
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.predict import load
 from alexnet.terminal import progress, say
@@ -36,16 +38,27 @@ def classify(
     top = min(top, len(predictor.classes))
     results, errors = [], []
     paths = list(_find_images(images))
+
+    def decode(start: int) -> list[tuple[str, NDArray[np.uint8] | AlexNetError]]:
+        found: list[tuple[str, NDArray[np.uint8] | AlexNetError]] = []
+        for path in paths[start : start + CLASSIFY_BATCH]:
+            try:
+                raw = (stdin or sys.stdin.buffer).read() if path == "-" else Path(path)
+                found.append((path, predictor.decode(raw, name=path)))
+            except AlexNetError as error:
+                found.append((path, error))
+        return found
+
+    blocks = range(0, len(paths), CLASSIFY_BATCH)
     with progress("classifying", len(paths), "images") as bar:
-        for start in range(0, len(paths), CLASSIFY_BATCH):
-            block, decoded = paths[start : start + CLASSIFY_BATCH], []
-            for path in block:
-                try:
-                    raw = (stdin or sys.stdin.buffer).read() if path == "-" else Path(path)
-                    decoded.append((path, predictor.decode(raw, name=path)))
-                except AlexNetError as error:
-                    errors.append({"path": path, "reason": str(error)})
-                    say(f"alexnet: {error}")
+        for block in read_ahead(decode, blocks, predictor.recipe.workers, behind=True):
+            decoded = []
+            for path, pixels in block:
+                if isinstance(pixels, AlexNetError):
+                    errors.append({"path": path, "reason": str(pixels)})
+                    say(f"alexnet: {pixels}")
+                else:
+                    decoded.append((path, pixels))
             probabilities = predictor.predict([pixels for _, pixels in decoded], views)
             for (path, _), row in zip(decoded, probabilities, strict=True):
                 best = np.argsort(-row, kind="stable")[:top]

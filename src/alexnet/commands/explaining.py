@@ -26,7 +26,7 @@ def recipes(
         raise UsageError(f"{classes} class cannot be told apart from anything: give at least 2")
     if name is None:
         if diff is not None:
-            raise UsageError(f"nothing to compare {diff!r} with: name another one first")
+            raise UsageError(f"--diff needs two: `alexnet recipes NAME --diff {diff}`")
         return {
             "recipes": [{"name": n, "about": make().about} for n, make in RECIPES.items()],
             "models": [{"name": n, "about": preset.about} for n, preset in MODELS.items()],

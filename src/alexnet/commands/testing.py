@@ -47,12 +47,11 @@ def test(
             bar.advance(len(block))
 
         tally = evaluate(
-            predictor.model,
+            predictor.answers,
             part,
             predictor.preprocess,
             len(dataset.classes),
             views=views,
-            precision=recipe.precision,
             batch=recipe.eval_batch,
             workers=recipe.workers,
             each=keep,

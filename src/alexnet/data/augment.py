@@ -77,7 +77,7 @@ class Preprocess:
     def views(self, images: Tensor, count: int) -> Tensor:
         """The test views of a batch: 1 (centre), 5 (corners and centre) or 10 (and mirrors).
 
-        Shapes: uint8 (N, size, size, C) -> float32 (V, N, C, crop, crop).
+        Shapes: uint8 (N, size, size, C) -> float32 (V, N, C, crop, crop), channels last in memory.
         Source: paper, section 4.1; the caller averages the softmax outputs over V.
         """
         if count not in (1, 5, 10):
@@ -97,9 +97,20 @@ class Preprocess:
             crops = [of[:, top:, left:][:, : self.crop, : self.crop] for top, left in corners]
             return crops + [crop.flip(2) for crop in crops] if count == 10 else crops
 
-        means = cut(self._mean_image(images.device)) if self.rule == "image" else [None] * count
-        crops = zip(cut(images), means, strict=True)
-        return torch.stack([self.normalize(crop, mean) for crop, mean in crops])
+        whole = self._mean_image(images.device) if self.rule == "image" else None
+        if count == 1:
+            (crop,) = cut(images)
+            crops = [self._rows(crop, cut(whole)[0] if whole is not None else None)]
+        elif self.rule == "centre":  # the same means under every crop
+            crops = [self._rows(crop) for crop in cut(images)]
+        else:  # each pixel once
+            crops = cut(self._rows(images, whole))
+        stacked = crops[0][None] if count == 1 else torch.stack(crops)
+        return stacked.permute(0, 1, 4, 2, 3)
+
+    def _rows(self, images: Tensor, means: Tensor | None = None) -> Tensor:
+        """`normalize` with the channels where they lie in memory: (N, H, W, C)."""
+        return self.normalize(images, means).permute(0, 2, 3, 1)
 
     def _mean_image(self, device: torch.device) -> Tensor:
         assert self.statistics.image is not None

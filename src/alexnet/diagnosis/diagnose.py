@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from alexnet.diagnosis import data_rules, rate_rules, rules
-from alexnet.diagnosis.batches import Seen, look_at, probe_labels
+from alexnet.diagnosis.batches import Seen, look_at, mixed, probe_labels
 from alexnet.diagnosis.contract import check_contract
 from alexnet.diagnosis.findings import Findings
 from alexnet.diagnosis.signal import Loss, cross_entropy, evaluating, measure_signals, switched_off
+from alexnet.diagnosis.sizes import rms
 from alexnet.diagnosis.trial import find_rates, taken_back, try_steps
 from alexnet.diagnosis.verdict import is_healthy, plain, settled
 from alexnet.errors import UsageError
@@ -109,8 +110,10 @@ def _measure(
         z = model(x.clone()).float()
         own, theirs = float(loss(z, y)), float(cross_entropy(z, y))
         found.entropic = abs(own - theirs) < 1e-3 * max(1.0, abs(own))
-        scale = found.train.scale()[:, None, None].to(x)
-        found.standard = model((x - found.train.mean[:, None, None].to(x)) / scale).float()
+        found.standard = model(_normalised(x, found.train)).float()
+    with taken_back(model, optimizer), evaluating(model, norms=True), torch.no_grad():
+        z, other = model(x.clone()).float(), model(_normalised(x, found.train)).float()
+        found.moves = rms(z - other) / max(rms(z - z.mean(0)), 1e-12)
     with taken_back(model, optimizer):
         found.contract = check_contract(model, x, optimizer)
     if not steps:
@@ -126,6 +129,13 @@ def _measure(
                 steps=steps, seconds=left / 3, warmup=steps // 2 if warmup else 0,
             )  # fmt: skip
             found.after = switched_off(model, x)
+        if found.misscaled() and found.bursts(found.trial):
+            others = [(_normalised(images, found.train), labels) for images, labels in batches]
+            with taken_back(model, given):
+                found.normalised = try_steps(
+                    model, given, others, loss,
+                    steps=steps, seconds=left / 6, warmup=steps // 2 if warmup else 0,
+                )  # fmt: skip
     with taken_back(model, given):
         found.rates = find_rates(model, given, batches[0], loss, steps=steps, seconds=left / 3)
     with taken_back(model, given):
@@ -135,6 +145,12 @@ def _measure(
             model, given, batches[:1], loss,
             steps=2 * steps, seconds=left / 3, enough=found.prior() / 2,
         )  # fmt: skip
+
+
+def _normalised(images: Tensor, seen: Seen) -> Tensor:
+    """Images of mean 0 and deviation 1, channel by channel."""
+    mean, scale = (v[:, None, None].to(images) for v in (seen.mean, seen.scale()))
+    return (images - mean) / scale
 
 
 def _outputs(model: nn.Module, x: Tensor) -> int:
@@ -173,8 +189,7 @@ def _batches(seen: Seen, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
         if images.shape[1:] == shape
         for j in images.flatten(1).isfinite().all(1).nonzero()[:, 0].tolist()
     ]
-    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).tolist()
-    taken = [places[k] for k in order[: 16 * BATCH]]
+    taken = [places[k] for k in mixed(len(places))[: 16 * BATCH].tolist()]
     parts = [taken[i : i + BATCH] for i in range(0, len(taken), BATCH)]
     whole = [part for part in parts if len(part) == BATCH] or parts[:1]
     return [

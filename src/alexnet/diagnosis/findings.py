@@ -18,14 +18,20 @@ MIXED = 0.7  # entropy of validation's labels beside train's
 SEEN = 0.85  # of the entropy of the labels
 ROSE = 2.0  # of ln K; biases of 1 cost the paper's network one for some steps
 GAIN = 15.0  # deviation of the logits where that of the input is 1
+BIG = 20.0  # standard deviation of the inputs: ten times what weights are drawn for
+SMALL = 0.02
+OFF_CENTRE = 0.5  # mean of the inputs in their deviations; photos of 0 to 255 have 1.7
+UNDONE = 0.1  # of the differences between images: what is left where the scale is undone
 
 
 @dataclass
 class Findings:
     """`rate` is the optimiser's learning rate; `entropic` whether the loss is the cross-entropy of
-    logits, whoever computes it; `standard` are the logits (N, K) of images of mean 0
-    and deviation 1, `after` the shares of
-    dead units by layer after the trial steps."""
+    logits, whoever computes it; `standard` are the logits (N, K) of images of mean 0 and
+    deviation 1, `after` the shares of dead units by layer after the trial steps; `normalised` is
+    the trial with such images, where inputs of an odd scale made the first one burst; `moves` is
+    how far the logits move when the images are normalised, batch norms being at work, beside how
+    far they differ between images."""
 
     train: Seen
     val: Seen | None = None
@@ -33,9 +39,11 @@ class Findings:
     classes: int = 0
     signals: Signals | None = None
     standard: Tensor | None = None
+    moves: float = 0.0
     entropic: bool = True
     contract: Contract | None = None
     trial: Trial | None = None
+    normalised: Trial | None = None
     after: dict[str, float] | None = None
     rates: RateRange | None = None
     overfit: Trial | None = None
@@ -51,6 +59,28 @@ class Findings:
             return None
         batch, chance = order_of_labels(self.train, self.classes)
         return batch / chance if chance > 0 else None
+
+    def misscaled(self) -> bool:
+        """Whether the inputs are far from the scale that weights are drawn for."""
+        std = float(self.train.std.mean())
+        return std > BIG or 0 < std < SMALL
+
+    def raw(self) -> bool:
+        """Whether the first weights get numbers of 0 to 255 whose mean nobody subtracted, and
+        nothing after them undoes it."""
+        layers = self.signals.layers if self.signals else []
+        first = next((layer for layer in layers if layer.has_weights), None)
+        if first is None or first.gain == 0 or first.rms / first.gain < BIG:
+            return False
+        off = self.train.mean.abs().mean() > OFF_CENTRE * self.train.std.mean()
+        return bool(off) and self.moves > UNDONE
+
+    def bursts(self, trial: Trial | None) -> bool:
+        """Whether the steps made the loss much worse."""
+        if trial is None or not trial.losses:
+            return False
+        rise = statistics.fmean(trial.losses[-4:]) - trial.losses[0]
+        return not rise < ROSE * math.log(max(self.classes, 2))  # NaN is no number that is smaller
 
     def gain(self) -> float | None:
         """The deviation of the logits where the inputs have a deviation of 1."""

@@ -15,7 +15,7 @@ from alexnet.runtime import autocast
 
 
 def predict_views(
-    model: nn.Module, images: Tensor, preprocess: Preprocess, views: int, precision: str
+    model: nn.Module, images: Tensor, preprocess: Preprocess, views: int, precision: str = "fp32"
 ) -> tuple[Tensor, Tensor]:
     """What to rank classes by, and their log-probabilities.
 

@@ -1,0 +1,58 @@
+"""A trained network made for answers alone: folded and cast once, not at every call."""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from alexnet.models.net import Net
+
+
+class Answers(nn.Module):
+    """What a network answers, as fast as torch gets it. Shapes: (N, C, H, W) -> logits (N, K).
+
+    Batch norms go into the layer before them. With `precision` bf16 the weights are cast here;
+    autocast casts them at every call, which for one image takes longer than the products. The last
+    layer stays float32, as in `Net`. Shares what it need not change with the network.
+    """
+
+    def __init__(self, net: Net, precision: str) -> None:
+        super().__init__()
+        self.kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        *body, self.head = _folded([net.part(name) for name in net.parts])
+        self.body = nn.ModuleList(self._cast(layer) for layer in body)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.to(self.kind)
+        for layer in (*self.body, self.head):
+            if isinstance(layer, nn.Linear) and x.dim() > 2:
+                x = x.flatten(1)
+            x = layer(x.float() if layer is self.head else x)
+        return x
+
+    def _cast(self, layer: nn.Module) -> nn.Module:
+        if self.kind == torch.float32 or isinstance(layer, _BatchNorm):
+            return layer
+        return (
+            copy.deepcopy(layer).to(self.kind) if any(True for _ in layer.parameters()) else layer
+        )
+
+
+def _folded(layers: list[nn.Module]) -> Iterator[nn.Module]:
+    """The layers, each batch norm that follows a convolution or product at once made part of it."""
+    waiting: nn.Module | None = None
+    for layer in layers:
+        if type(layer) is nn.BatchNorm2d and type(waiting) is nn.Conv2d:
+            waiting = fuse_conv_bn_eval(waiting.eval(), layer.eval())
+        elif type(layer) is nn.BatchNorm1d and type(waiting) is nn.Linear:
+            waiting = fuse_linear_bn_eval(waiting.eval(), layer.eval())
+        else:
+            if waiting is not None:
+                yield waiting
+            waiting = layer
+    assert waiting is not None
+    yield waiting

@@ -1,0 +1,59 @@
+"""Networks made for answers alone answer as the networks do."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from alexnet.engine.answers import Answers
+from alexnet.models.zoo import MODELS, build_model
+
+
+def trained_norms(net: nn.Module) -> None:
+    """Batch norms as after a training: each with its own figures."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            for name, low, high in (("running_mean", -1, 1), ("running_var", 0.5, 2)):
+                getattr(module, name).uniform_(low, high)
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.uniform_(module.bias, -1, 1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.inference_mode()
+def test_answers_are_the_networks(name: str) -> None:
+    torch.manual_seed(0)
+    preset = MODELS[name]
+    net = build_model(name, 7).eval()
+    trained_norms(net)
+    before = copy.deepcopy(net.state_dict())
+    x = torch.rand(2, preset.channels, preset.size, preset.size).sub_(0.5)
+    expected = net(x)
+    spread = expected.std()
+    exact, quick = Answers(net, "fp32")(x), Answers(net, "bf16")(x)
+    assert exact.dtype == quick.dtype == torch.float32
+    assert (exact - expected).abs().max() < 1e-4 * max(spread, 1)
+    assert (quick - expected).abs().max() < 0.1 * max(spread, 0.1)
+    for key, value in net.state_dict().items():  # the network itself is as it was
+        assert torch.equal(value, before[key])
+
+
+def test_batch_norms_are_folded_where_they_follow_a_layer() -> None:
+    def norms(net: nn.Module) -> int:
+        return sum(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.modules())
+
+    net = build_model("alexnet-bn", 5)
+    assert norms(net) > 0
+    assert norms(Answers(net, "bf16")) == 0
+    after_relu = build_model("cifar-alexnet", 5)
+    assert norms(Answers(after_relu, "bf16")) == norms(after_relu)
+
+
+def test_the_last_layer_stays_float32() -> None:
+    net = build_model("mnist-alexnet", 5)
+    answers = Answers(net, "bf16")
+    kinds = {p.dtype for p in answers.body.parameters()}
+    assert kinds == {torch.bfloat16}
+    assert answers.head is net.part("fc6")
+    assert answers.head.weight.dtype == torch.float32
