@@ -3,6 +3,8 @@
     python scripts/results.py record RUN [--data-note TEXT] [--note TEXT]
     python scripts/results.py table [--check]
 
+Of `results/claims` the pages docs/claims.md and docs/claims.html are made in the same way.
+
 A record is `results/<recipe>-seed<n>.json`: the figures on the whole test split and, for the gap,
 on the whole training slice without augmentation, with everything needed to make them again.
 """
@@ -14,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import alexnet
+from alexnet.commands.claiming import listing
 from alexnet.files import read_json, write_atomic
+from alexnet.pages import CLAIM_HEADS, claim_row, claims_page
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import duration, percent
 
@@ -23,6 +27,8 @@ RESULTS, README = ROOT / "results", ROOT / "README.md"
 BEGIN, END = "<!-- results: made by scripts/results.py -->\n", "<!-- /results -->\n"
 BIAS_ONE = ROOT / "docs" / "why-bias-one.md"
 BIAS_MARKS = "<!-- bias-one: made by scripts/results.py -->\n", "<!-- /bias-one -->\n"
+CLAIMS, CLAIMS_PAGE = ROOT / "docs" / "claims.md", ROOT / "docs" / "claims.html"
+CLAIMS_MARKS = "<!-- claims: made by scripts/results.py -->\n", "<!-- /claims -->\n"
 FIGURES = ("n", "loss", "top1", "top1_ci95", "top5", "top5_ci95", "views")
 
 
@@ -95,8 +101,37 @@ def bias_one() -> str:
         stuck = ", ".join(f"{step or '-'}" for step in c["ln_k_from"])
         rows.append((c["condition"], f"{c['dead']} of {c['n']}", stuck, losses))
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    says = f"**{claim['result']}**: {claim['finding']}. ln K is {claim['figures']['ln_k']:.3f}."
+    says = f"**{claim['verdict']}**: {claim['finding']}. ln K is {claim['figures']['ln_k']:.3f}."
     return "\n".join([says, "", *lines]) + "\n"
+
+
+def claims() -> list[dict[str, Any]]:
+    """Every claim there is, with its record and pictures where it has been measured."""
+    found = []
+    for row in listing(RESULTS / "claims"):
+        folder = RESULTS / "claims" / row["name"]
+        file = folder / "claim.json"
+        if file.exists():
+            row |= {"record": read_json(file), "pictures": sorted(folder.glob("*.png"))}
+        found.append(row)
+    return found
+
+
+def claims_table() -> str:
+    """The table of docs/claims.md, and what was found of each."""
+    rows = [CLAIM_HEADS, ("---",) * len(CLAIM_HEADS)]
+    findings = []
+    for claim in claims():
+        name, *cells, command = claim_row(claim)
+        links = "".join(
+            f" [{path.stem}](../results/claims/{name}/{path.name})"
+            for path in claim.get("pictures", ())
+        )
+        rows.append((f"`{name}`{links}", *cells, f"`{command}`"))
+        if "record" in claim:
+            findings.append(f"- `{name}`: {claim['record']['finding']}.")
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join([*lines, "", *findings]) + "\n"
 
 
 def filled(page: Path, begin: str, end: str, text: str) -> str:
@@ -119,9 +154,13 @@ def main() -> int:
     pages = {
         README: filled(README, BEGIN, END, table()),
         BIAS_ONE: filled(BIAS_ONE, *BIAS_MARKS, bias_one()),
+        CLAIMS: filled(CLAIMS, *CLAIMS_MARKS, claims_table()),
+        CLAIMS_PAGE: claims_page(claims()),
     }
     if args.verb == "table" and args.check:
-        return int(any(text != page.read_text() for page, text in pages.items()))
+        return int(
+            any(not page.exists() or text != page.read_text() for page, text in pages.items())
+        )
     for page, text in pages.items():
         write_atomic(page, text)
     return 0

@@ -29,8 +29,8 @@ def test_bias_one_measures_once(
     """The record, the pictures, and a second call that takes what the first one measured."""
     found = alexnet.claim("bias-one", data=tree, seeds=1, out=tmp_path)
     record = json.loads((tmp_path / "bias-one" / "claim.json").read_text())
-    assert record == {k: v for k, v in found.items() if k != "record"}
-    assert record["result"] in ("confirmed", "not confirmed at this scale")
+    assert record == {k: v for k, v in found.items() if k not in ("record", "claims")}
+    assert record["verdict"] in ("confirmed", "not confirmed at this scale")
     assert len(record["figures"]["conditions"]) == 2
     assert {p.name for p in (tmp_path / "bias-one").glob("*.png")} == {"losses.png", "state.png"}
     cells = json.loads((tmp_path / "bias-one" / "cells.json").read_text())["cells"]
@@ -74,19 +74,20 @@ def cell(cut: bool, bias: float, dead: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("free", "result"),
+    ("free", "verdict"),
     [
         ((True, False), "confirmed"),
         ((False, False), "not confirmed at this scale"),
         ((True, True), "not confirmed at this scale"),
     ],
 )
-def test_the_verdict_follows_from_the_cells(free: tuple[bool, bool], result: str) -> None:
+def test_the_verdict_follows_from_the_cells(free: tuple[bool, bool], verdict: str) -> None:
     """`free`: whether networks with biases of 1 and of 0 die where no ReLU cuts their logits."""
     rows = [cell(False, 1.0, free[0]), cell(False, 0.0, free[1])] * 3
     rows += [cell(True, 1.0, True), cell(True, 0.0, False)] * 3
     outcome = bias_one.judge(rows, 10)
-    assert outcome.result == result
+    assert outcome.verdict == verdict
+    assert outcome.measured == 100 * free[0]
     assert f"{3 * free[0]} of 3 networks with FC biases of 1 died" in outcome.finding
     assert [c["dead"] for c in outcome.figures["conditions"]] == [3 * free[0], 3 * free[1], 3, 0]
 
@@ -128,15 +129,23 @@ def test_a_lab_keeps_what_it_has(tmp_path: Path) -> None:
     assert asked == [0, 1, -1, -1, 2, 3]
 
 
-def test_claim_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["claim"]) == 0
+def test_claim_on_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path)]
+    assert main(["claim", *out]) == 0
     assert "bias-one" in capsys.readouterr().out
+    assert main(["claim", "neurons", *out]) == 0
+    assert "659,272" in capsys.readouterr().out
     for argv, part in (
         (["claim", "bias-two"], "bias-one"),
         (["claim", "bias-one"], "--data"),
         (["claim", "bias-one", "--seeds", "0"], "seeds"),
+        (["claim", "depth", "--images", "0"], "images"),
+        (["claim", "depth", "--all"], "leave 'depth' out"),
+        (["claim", "depth", "--budget", "3m"], "--all"),
+        (["claim", "--all", "--budget", "3"], "30m"),
+        (["claim", "table-1"], "--data"),
     ):
-        assert main(argv) == 2
+        assert main([*argv, *out]) == 2
         assert part in capsys.readouterr().err
     with pytest.raises(UsageError):
         alexnet.claim("none")

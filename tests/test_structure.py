@@ -22,9 +22,9 @@ LAYERS = (
     ("errors", "files", "interrupt", "terminal", "recipe", "memory"),
     ("runtime", "metrics", "models", "data", "store", "diagnosis"),
     ("engine",),
-    ("predict", "figures", "benches", "pages"),
+    ("analysis", "predict", "figures", "benches", "pages", "recipebook"),
     ("claims",),
-    ("recipebook", "commands", "cli", "verbs", "show", "__init__", "__main__"),
+    ("commands", "cli", "verbs", "show", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()

@@ -197,8 +197,12 @@ def _claim(verbs: Any) -> None:
     verb = Verb("claim", show.claim)
     sub = _add(verbs, "claim", verb, "Measure what the paper claims; without a name, list.")
     sub.add_argument("name", nargs="?", help="a claim's name")
-    sub.add_argument("--data", metavar="DIR", help="images to measure it on")
-    sub.add_argument("--seeds", type=int, default=3, metavar="INT", help="repetitions (default: 3)")
+    sub.add_argument("--all", action="store_true", help="measure all that is not, as it fits")
+    sub.add_argument("--data", metavar="DIR", help="images; with --all: a folder of sets by name")
+    sub.add_argument("--seeds", type=int, metavar="INT", help="repetitions (default: its own)")
+    sub.add_argument("--images", type=int, metavar="INT",
+                     help="to train on (default: its own number)")  # fmt: skip
+    sub.add_argument("--budget", metavar="TIME", help="for --all, as 30m; the same again continues")
     sub.add_argument("--out", metavar="DIR", default="results/claims",
                      help="where records go (default: results/claims); continues")  # fmt: skip
 

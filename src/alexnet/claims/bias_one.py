@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from alexnet import figures
 from alexnet.claims.lab import Claim, Lab, Outcome, Row
+from alexnet.claims.trial import some
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import Slice, open_dataset
 from alexnet.diagnosis.signal import cross_entropy, measure_signals
 from alexnet.engine.optim import PaperSGD
 from alexnet.errors import UsageError
-from alexnet.metrics import Tally
+from alexnet.metrics import Tally, wilson
 from alexnet.models.layers import Conv, Linear, Part
 from alexnet.models.net import Net
 from alexnet.models.zoo import model_spec, narrowed
@@ -48,7 +49,7 @@ def measure(lab: Lab) -> Outcome:
     recipe = Recipe(name="bias-one", model="alexnet-2012", size=SIZE, crop=CROP, channels=3)
     dataset = open_dataset(recipe, lab.data)
     whole = dataset.split("train")
-    train, held = _some(whole, IMAGES), _some(dataset.split("val"), HELD)
+    train, held = some(whole, IMAGES), some(dataset.split("val"), HELD)
     measured = dataset.measure(whole, HELD)
     preprocess = Preprocess(SIZE, CROP, 3, measured, "mean")  # 0 to 255 less the mean, as in 2012
     fixed = {"data": dataset.digest, "images": len(train), "held": len(held), "crop": CROP}
@@ -87,7 +88,9 @@ def judge(rows: list[Row], classes: int) -> Outcome:
         for bias in (0.0, 1.0)
     }
     counts = {key: f"{sum(dead)} of {len(dead)}" for key, dead in died.items()}
-    kills = sum(died[False, 1.0]) > max(len(died[False, 1.0]) / 2, sum(died[False, 0.0]))
+    free = died[False, 1.0]
+    low, high = wilson(sum(free), len(free))
+    kills = sum(free) > max(len(free) / 2, sum(died[False, 0.0]))
     finding = (
         f"logits left alone: {counts[False, 1.0]} networks with FC biases of 1 died, and "
         f"{counts[False, 0.0]} with 0; through a ReLU: {counts[True, 1.0]} with 1, and "
@@ -96,6 +99,8 @@ def judge(rows: list[Row], classes: int) -> Outcome:
     ln_k = math.log(classes)
     return Outcome(
         "confirmed" if kills else "not confirmed at this scale",
+        100 * sum(free) / len(free),
+        (100 * low, 100 * high),
         finding,
         {
             "conditions": [_summary(name, of, ln_k) for name, of in _conditions(rows).items()],
@@ -161,15 +166,6 @@ def _draw(rows: list[Row], ln_k: float, folder: Path) -> None:
     figures.draw_dots(columns, folder / "state.png", "The networks after training", {0})
 
 
-def _some(part: Slice, n: int) -> Slice:
-    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:n].numpy()
-    rows = order if part.rows is None else part.rows[order]
-    pixels = part.pixels
-    if isinstance(pixels, tuple):
-        pixels, rows = tuple(pixels[i] for i in rows), None
-    return replace(part, labels=part.labels[order], pixels=pixels, rows=rows).resident(2)
-
-
 def _trained(
     cell: Row, train: Slice, held: Slice, preprocess: Preprocess, classes: int
 ) -> dict[str, Any]:
@@ -229,10 +225,12 @@ def _state(
 
 
 CLAIM = Claim(
-    "bias-one",
-    "a bias of 1 in the fully connected layers makes their ReLUs die",
-    "seeds/000 and its question of 2018; the paper, section 5, has the bias",
-    "photos in class folders",
-    45,
-    measure,
+    name="bias-one",
+    paper="a bias of 1 in the fully connected layers makes their ReLUs die",
+    source="seeds/000 and its question of 2018; the paper, section 5, has the bias",
+    unit="% of networks with these biases died, logits left alone",
+    data="photos",
+    minutes=45,
+    seeds=3,
+    measure=measure,
 )

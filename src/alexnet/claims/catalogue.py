@@ -1,11 +1,26 @@
-"""The claims, by name."""
+"""The claims, by name, in the order of the paper as far as it has one."""
 
-from alexnet.claims import bias_one
+from alexnet.claims import (
+    architecture,
+    averaging,
+    bias_one,
+    counts,
+    learning,
+    rules,
+    seeing,
+    tables,
+)
 from alexnet.claims.lab import Claim
 from alexnet.errors import UsageError
 from alexnet.recipe import nearest
 
-CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (bias_one.CLAIM,)}
+_ALL = (
+    *(*counts.CLAIMS, *rules.CLAIMS),
+    *(*architecture.CLAIMS, *learning.CLAIMS, *averaging.CLAIMS, *seeing.CLAIMS),
+    *(*tables.CLAIMS, bias_one.CLAIM),
+)
+
+CLAIMS: dict[str, Claim] = {claim.name: claim for claim in _ALL}
 
 
 def find_claim(name: str) -> Claim:

@@ -1,46 +1,152 @@
 """alexnet claim: what the paper claims, measured."""
 
+import math
+import re
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 from alexnet.claims.catalogue import CLAIMS, find_claim
-from alexnet.claims.lab import Lab
-from alexnet.errors import UsageError
-from alexnet.files import write_json
+from alexnet.claims.lab import Claim, Lab, OutOfTime
+from alexnet.errors import DataError, Interrupted, UsageError
+from alexnet.files import read_json, write_json
 from alexnet.runtime import environment
+from alexnet.terminal import duration, say
+
+RECORD = "claim.json"
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def claim(
     name: str | None = None,
     *,
     data: str | Path | None = None,
-    seeds: int = 3,
+    seeds: int | None = None,
+    images: int | None = None,
     out: str | Path = "results/claims",
+    all: bool = False,
+    budget: str | None = None,
 ) -> dict[str, Any]:
-    """Runs the experiment of a claim, or lists the claims there are.
+    """Runs the experiment of a claim, or lists the claims there are; with `all` runs what it can.
 
-    What is measured is kept in `out`/NAME, so that a run that was cut goes on. Returns `result`
-    (confirmed, not confirmed at this scale, contradicted), `finding`, `figures` and `record`, the
-    file that holds them; without a name `claims`.
+    What is measured is kept in `out`, so that a run that was cut goes on. `seeds` and `images` (to
+    train on) replace the claim's own numbers. Returns `claims`, each with name, paper, measured,
+    ci95, verdict, needs and more, from the records there are; of one claim also `finding`,
+    `figures` and `record`, the file that holds them. With `all`, `data` is a folder that holds data
+    sets by name (cifar10, photos), `budget` is like 30m, and `left` says what was not run and why.
     """
-    if name is None:
-        keys = ("name", "printed", "source", "needs", "minutes")
-        return {"claims": [{key: getattr(c, key) for key in keys} for c in CLAIMS.values()]}
-    chosen = find_claim(name)
-    if seeds < 1:
+    folder = Path(out).expanduser()
+    if seeds is not None and seeds < 1:
         raise UsageError(f"{seeds} seeds measure nothing: give 1 or more")
-    folder = Path(out).expanduser() / name
-    found = chosen.measure(Lab(folder, data, seeds))
+    if images is not None and images < 1:
+        raise UsageError(f"{images} images teach nothing: give 1 or more")
+    if all and name is not None:
+        raise UsageError(f"--all runs every claim: leave {name!r} out, or --all")
+    if budget is not None and not all:
+        raise UsageError("--budget is for --all: one claim takes what it takes")
+    if name is None and not all:
+        return {"claims": listing(folder)}
+    try:
+        if name is None:
+            left = _run_all(folder, data, seeds, images, _seconds(budget))
+            return {"claims": listing(folder), "left": left}
+        chosen = find_claim(name)
+        record = _run(chosen, folder, data, seeds, images)
+    except KeyboardInterrupt:
+        raise Interrupted(signal.SIGINT, "the same command: what was measured is kept") from None
+    return {"claims": [_row(chosen, folder)], **record, "record": str(folder / name / RECORD)}
+
+
+def listing(folder: Path) -> list[dict[str, Any]]:
+    """A row a claim, with what its record in `folder` says, where there is one."""
+    return [_row(claim, folder) for claim in CLAIMS.values()]
+
+
+def _row(claim: Claim, folder: Path) -> dict[str, Any]:
+    keys = ("name", "paper", "source", "unit", "printed", "needs", "command", "picture")
+    row = {key: getattr(claim, key) for key in keys}
+    file = folder / claim.name / RECORD
+    if not file.exists():
+        return row | {"measured": None, "ci95": None, "verdict": "not measured"}
+    record = read_json(file)
+    return row | {key: record.get(key) for key in ("measured", "ci95", "verdict")}
+
+
+def _run(
+    claim: Claim,
+    out: Path,
+    data: str | Path | None,
+    seeds: int | None,
+    images: int | None,
+    deadline: float = math.inf,
+) -> dict[str, Any]:
+    folder = out / claim.name
+    began = time.monotonic()
+    lab = Lab(folder, data, seeds or claim.seeds, claim.printed, images, deadline)
+    found = claim.measure(lab)
+    folder.mkdir(parents=True, exist_ok=True)
     record = {
-        "claim": name,
-        "printed": chosen.printed,
-        "source": chosen.source,
-        "result": found.result,
+        "claim": claim.name,
+        **{key: getattr(claim, key) for key in ("paper", "source", "unit", "printed")},
+        "measured": found.measured,
+        "ci95": None if found.ci95 is None else list(found.ci95),
+        "verdict": found.verdict,
         "finding": found.finding,
-        "seeds": seeds,
+        "seeds": lab.seeds if claim.seeds > 1 else None,
         "figures": found.figures,
-        "environment": environment(),
+        "wall_s": round(time.monotonic() - began if lab.seconds is None else lab.seconds, 1),
+        "environment": _environment(),
     }
-    write_json(folder / "claim.json", record)
-    found.draw(folder)
-    return record | {"record": str(folder / "claim.json")}
+    if found.draw is not None:
+        found.draw(folder)
+    write_json(folder / RECORD, record)
+    return record
+
+
+def _environment() -> dict[str, Any]:
+    """As of any run, without the places where data and records lie here."""
+    found = environment()
+    command = found["command"]
+    for flag in {"--data", "--out"} & set(command):
+        command[command.index(flag) + 1] = flag[2:].upper()
+    return found
+
+
+def _run_all(
+    out: Path, data: str | Path | None, seeds: int | None, images: int | None, budget: float
+) -> list[dict[str, str]]:
+    """Every claim without a record whose data is there, cheapest first, while they fit."""
+    deadline = time.monotonic() + budget
+    left: list[dict[str, str]] = []
+    for claim in sorted(CLAIMS.values(), key=lambda c: c.minutes):
+        if (out / claim.name / RECORD).exists():
+            continue
+        place = Path(data).expanduser() / claim.data if data is not None and claim.data else None
+        why = ""
+        if place is not None and not place.exists():
+            why = f"{place} is not there"
+        elif 60 * claim.minutes > deadline - time.monotonic():
+            why = f"takes about {duration(60 * claim.minutes)}, more than is left"
+        else:
+            say(f"{claim.name}: {claim.paper}")
+            try:
+                record = _run(claim, out, place, seeds, images, deadline)
+                say(f"{claim.name}: {record['verdict']}: {record['finding']}")
+            except OutOfTime:
+                why = "stopped where the budget ended; the same command goes on"
+            except (DataError, UsageError) as error:
+                why = " ".join(str(error).split())
+        if why:
+            left.append({"name": claim.name, "why": why})
+    return left
+
+
+def _seconds(budget: str | None) -> float:
+    if budget is None:
+        return math.inf
+    found = _BUDGET.fullmatch(budget)
+    if not found:
+        raise UsageError(f"--budget {budget!r}: write a number and s, m or h, as 30m")
+    return float(found[1]) * _SECONDS[found[2]]

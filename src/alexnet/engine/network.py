@@ -1,6 +1,6 @@
 """A recipe's network: built, frozen in part, and filled with given weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,8 @@ from alexnet.data import draws
 from alexnet.data.augment import Preprocess
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, UsageError
-from alexnet.models.net import Net
-from alexnet.models.zoo import build_model
+from alexnet.models.net import Net, Spec
+from alexnet.models.zoo import find_model, model_spec
 from alexnet.recipe import Recipe
 from alexnet.store.checkpoint import Checkpoint
 
@@ -21,16 +21,16 @@ def preprocessing(recipe: Recipe, statistics: Statistics) -> Preprocess:
     return Preprocess(recipe.size, recipe.crop, recipe.channels, statistics, recipe.normalize)
 
 
-def build_net(recipe: Recipe, classes: int) -> Net:
-    """The recipe's network with the weights its seed draws, in its memory layout."""
+def build_net(recipe: Recipe, classes: int, change: Callable[[Spec], Spec] | None = None) -> Net:
+    """The recipe's network with the weights its seed draws, in its memory layout.
+
+    `change` makes another specification of the named one: an ablation that has no name.
+    """
+    given = (recipe.channels, recipe.crop, recipe.crop)
+    spec = model_spec(recipe.model, classes, given)
     torch.manual_seed(draws.net_seed(recipe.seed, 0, draws.INIT))
-    model = build_model(
-        recipe.model,
-        classes,
-        channels=recipe.channels,
-        size=recipe.crop,
-        dropout=recipe.dropout,
-    )
+    keys = find_model(recipe.model).keys
+    model = Net(change(spec) if change else spec, given, recipe.dropout, keys)
     for entry in recipe.freeze:
         model.freeze(entry)
     for part, _, _ in recipe.part_rates:

@@ -1,5 +1,6 @@
 """Pictures, each written to a PNG or SVG file."""
 
+from alexnet.figures.arms import draw_arms
 from alexnet.figures.conditions import Panel, draw_distributions, draw_dots, draw_panels
 from alexnet.figures.run import (
     Event,
@@ -13,6 +14,7 @@ from alexnet.figures.run import (
 __all__ = [
     "Event",
     "Panel",
+    "draw_arms",
     "draw_confusion",
     "draw_curves",
     "draw_distributions",

@@ -128,6 +128,14 @@ class ReLU(Part):
 
 
 @dataclass(frozen=True)
+class Tanh(Part):
+    label: str = "tanh"
+
+    def build(self, given: Shape) -> nn.Module:
+        return nn.Tanh()
+
+
+@dataclass(frozen=True)
 class Pool(Part):
     """Max or mean of a window. padding "same" is TensorFlow's: ceil(side / stride) outputs.
 

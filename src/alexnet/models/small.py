@@ -1,5 +1,7 @@
 """Networks for small images: ours, those of `seeds/`, and cuda-convnet's for CIFAR-10."""
 
+import math
+
 from alexnet.models.layers import (
     BatchNorm,
     Conv,
@@ -83,6 +85,30 @@ def alexnet_32(classes: int) -> Spec:
     return _small((48, 96, 192, 192, 128), 512, classes)
 
 
+def alexnet_2012_32(classes: int) -> Spec:
+    """The paper's network for 32-pixel images with a third of its kernels, towers and all.
+
+    Every layer is given signals as large as the paper's: where fewer numbers are summed, weights
+    are drawn larger by the root of how many fewer. It takes pixels of 0 to 255 less the mean.
+    """
+    norm = ResponseNorm(groups=2)
+
+    def std(paper: int, own: int) -> float:
+        return 0.01 * math.sqrt(paper / own)
+
+    conv2, middle = std(5 * 5 * 48, 5 * 5 * 16), std(3 * 3 * 192, 3 * 3 * 48)
+    return [
+        *(Conv("conv1", 32, 5, padding=2, std=std(11 * 11 * 3, 5 * 5 * 3)), ReLU()),
+        *(norm, Pool(3, 2), Conv("conv2", 64, 5, padding=2, groups=2, std=conv2, bias=1), ReLU()),
+        *(norm, Pool(3, 2), Conv("conv3", 96, 3, padding=1, std=std(256, 64)), ReLU()),
+        *(Conv("conv4", 96, 3, padding=1, groups=2, std=middle, bias=1), ReLU()),
+        *(Conv("conv5", 64, 3, padding=1, groups=2, std=middle, bias=1), ReLU(), Pool(3, 2)),
+        *(Linear("fc6", 512, std=std(9216, 576), bias=1), ReLU(), Dropout(rescale=False)),
+        *(Linear("fc7", 512, std=std(4096, 512), bias=1), ReLU(), Dropout(rescale=False)),
+        Linear("fc8", classes, std=std(4096, 512)),
+    ]
+
+
 def cuda_convnet_18(classes: int) -> Spec:
     """cuda-convnet's net for CIFAR-10 with 18 % error: three 5x5 convolutions, norms within maps.
 
@@ -130,6 +156,7 @@ def cuda_convnet_11(classes: int) -> Spec:
 
 
 _OURS = dict.fromkeys(("sizes", "padding", "order", "norm", "pool", "dropout", "init"), "ours")
+_TOWERS = {**_OURS, "groups": "paper, section 3.5", "norm": "paper, section 3.3"}
 _SEED_3 = {
     "sizes": "seeds/003, model summary",
     "order": "seeds/003, model summary",
@@ -145,6 +172,7 @@ _SEED_4 = {
 _CUDA = dict.fromkeys((*_OURS,), "cuda-convnet, example-layers")
 
 SMALL = {
+    "alexnet-2012-32": Preset(alexnet_2012_32, 32, 3, sources=_TOWERS),
     "alexnet-28": Preset(alexnet_28, 28, 1, sources=_OURS),
     "alexnet-32": Preset(alexnet_32, 32, 3, sources=_OURS),
     "cifar-alexnet": Preset(cifar_alexnet, 32, 3, sources=_SEED_3),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from alexnet.pages import figure
 from alexnet.terminal import table
 
 
@@ -47,11 +48,15 @@ def recipes(r: dict[str, Any]) -> None:
 
 
 def claim(r: dict[str, Any]) -> None:
-    if "claims" in r:
-        rows = [[c["name"], c["printed"], f"{c['minutes']:g} min", c["needs"]] for c in r["claims"]]
-        print(table(("claim", "what it says", "takes", "needs"), rows))
-        return
-    print(f"{r['claim']}: {r['result']}")
-    print(f"  the claim: {r['printed']} ({r['source']})")
-    print(f"  measured:  {r['finding']} ({r['seeds']} seeds)")
-    print(f"  record: {r['record']}")
+    if "claim" not in r:
+        rows = [(c["name"], c["paper"], figure(c), c["verdict"], c["needs"]) for c in r["claims"]]
+        print(table(("claim", "what is printed", "measured", "verdict", "needs"), rows))
+    else:
+        print(f"{r['claim']}: {r['verdict']}")
+        print(f"  the claim: {r['paper']} ({r['source']})")
+        seeds = f", {r['seeds']} seeds" if r["seeds"] else ""
+        print(f"  measured:  {figure(r)} {r['unit']}{seeds}")
+        print(f"  found:     {r['finding']}")
+        print(f"  record:    {r['record']}")
+    for entry in r.get("left", ()):
+        print(f"not measured: {entry['name']}: {entry['why']}")
