@@ -49,9 +49,9 @@ def _folded(layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
     before = ""
     for name, layer in layers.items():
         onto = found.get(before)
-        if type(layer) is nn.BatchNorm2d and type(onto) is nn.Conv2d:
+        if type(layer) is nn.BatchNorm2d and isinstance(onto, nn.Conv2d):
             found[before] = fuse_conv_bn_eval(onto.eval(), layer.eval())
-        elif type(layer) is nn.BatchNorm1d and type(onto) is nn.Linear:
+        elif type(layer) is nn.BatchNorm1d and isinstance(onto, nn.Linear):
             found[before] = fuse_linear_bn_eval(onto.eval(), layer.eval())
         else:
             found[name] = layer

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from alexnet.errors import UsageError
 from alexnet.models.norm import ResponseNormLayer, Window
+from alexnet.models.strided import StridedConv
 
 Shape = tuple[int, ...]
 Std = float | Literal["he", "torch"]
@@ -65,16 +66,16 @@ class Conv(Part):
 
     def build(self, given: Shape) -> nn.Module:
         channels, sides = given[0], given[1:]
-        over = [
-            (count - 1) * self.stride + self.kernel - side - 2 * self.padding
-            for count, side in zip(self.shape(given)[1:], sides, strict=True)
-        ]
-        if self.ceil and max(over) > 0:
-            layer: nn.Module = _OverEdge(channels, self, over[0], over[1])
+        pad, groups = self.padding, self.groups
+        if self.stride == 1:
+            layer = nn.Conv2d(channels, self.out, self.kernel, 1, pad, groups=groups)
         else:
-            layer = nn.Conv2d(
-                channels, self.out, self.kernel, self.stride, self.padding, groups=self.groups
+            below, right = (  # how far the last window reaches over the edge
+                max((count - 1) * self.stride + self.kernel - side - 2 * pad, 0)
+                for count, side in zip(self.shape(given)[1:], sides, strict=True)
             )
+            around = (pad, pad + right, pad, pad + below)
+            layer = StridedConv(channels, self.out, self.kernel, self.stride, around, groups)
         return _initialise(layer, self.std, self.bias, fan_in(self, given))
 
 
@@ -285,18 +286,6 @@ def _initialise(layer: Any, std: Std, bias: float, inputs: int) -> nn.Module:
         nn.init.constant_(layer.bias, bias)
     assert isinstance(layer, nn.Module)
     return layer
-
-
-class _OverEdge(nn.Conv2d):
-    """A convolution whose last windows reach over the lower and right edge, into zeros."""
-
-    def __init__(self, channels: int, part: Conv, below: int, right: int) -> None:
-        super().__init__(channels, part.out, part.kernel, part.stride, groups=part.groups)
-        around = part.padding
-        self.around = (around, around + max(right, 0), around, around + max(below, 0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, self.around))
 
 
 class _Unshared(nn.Module):

@@ -57,7 +57,7 @@ def response_norm(
         )
     alpha = alpha / (n if window == "channels" else n * n) if divide else alpha
     around = Around(n, groups, window)
-    if x.device.type != "cpu" or _is_traced() or not x.numel():
+    if x.device.type != "cpu" or is_traced() or not x.numel():
         # Plain operations, which compilers and exporters see through and fuse.
         return _plain(x, around, alpha, beta, k)
     return _Chunked.apply(x, around, alpha, beta, k)  # type: ignore[no-any-return,no-untyped-call]
@@ -146,7 +146,8 @@ class _Chunked(torch.autograd.Function):
         return out, None, None, None, None
 
 
-def _is_traced() -> bool:
+def is_traced() -> bool:
+    """Whether a compiler or exporter is watching: it wants plain operations."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
