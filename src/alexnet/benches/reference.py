@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from alexnet.engine.network import build_net
 from alexnet.models.net import Net
 from alexnet.models.norm import ResponseNormLayer
+from alexnet.models.strided import StridedConv
 from alexnet.recipe import Recipe
 
 SQUARE = {"cpu": 2048, "cuda": 8192}  # sides of the matrices that the limit is measured with
@@ -21,12 +22,14 @@ Way = Callable[[], int]
 
 
 def plain_net(recipe: Recipe, classes: int) -> Net:
-    """The recipe's network as torch's own parts make it: fp32, contiguous, torch's norm."""
+    """The recipe's network as torch's own parts make it: fp32, contiguous, torch's norm and convolution."""
     net = build_net(recipe.replace(precision="fp32", channels_last=False), classes)
     for module in list(net.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, ResponseNormLayer):
                 setattr(module, name, _TheirNorm(child.constants))
+            if isinstance(child, StridedConv):
+                child.in_blocks = False
     return net
 
 
