@@ -22,7 +22,7 @@ LAYERS = (
     ("errors", "files", "interrupt", "terminal", "recipe", "memory"),
     ("runtime", "metrics", "models", "data", "store", "diagnosis"),
     ("engine",),
-    ("predict", "figures", "benches", "pages"),
+    ("analysis", "predict", "figures", "benches", "pages"),
     ("claims",),
     ("recipebook", "commands", "cli", "show", "__init__", "__main__"),
 )

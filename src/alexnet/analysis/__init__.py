@@ -1,0 +1,1 @@
+"""What a trained network has learnt: kernels, features, neighbours, confidence, evidence."""
