@@ -15,6 +15,10 @@ from alexnet import figures
 from alexnet.errors import UsageError
 
 LONG = "great white shark, white shark, man-eater, Carcharodon carcharias " * 3
+HOMES = (
+    figures.conditions, figures.curves, figures.images, figures.kernels, figures.quality,
+    figures.run,
+)  # fmt: skip
 DIGITS = [str(digit) for digit in range(10)]
 
 
@@ -22,7 +26,7 @@ DIGITS = [str(digit) for digit in range(10)]
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Collect the figures as they are written."""
     seen: list[Figure] = []
-    for home in (figures.run, figures.conditions):
+    for home in HOMES:
         write = home.write_figure
         keep = lambda f, out, write=write: (write(f, out), seen.append(f))  # noqa: E731
         monkeypatch.setattr(home, "write_figure", keep)
