@@ -180,7 +180,8 @@ def data(view: View, *, count: int = 10) -> dict[str, Any]:
         if name in ("mixup", "cutmix"):
             one = one.replace(**{name: 1.0})
         x, _, _ = mix(augment(stored, ids, 0, one, p.preprocess), labels, 0, one)
-        rows.append((f"{name} {getattr(recipe, name)} alone", x))
+        value = getattr(recipe, name)
+        rows.append((f"{name} alone" if value is True else f"{name} {value:g} alone", x))
     for epoch in (0, 1):
         x, _, _ = mix(augment(stored, ids, epoch, recipe, p.preprocess), labels, epoch, recipe)
         rows.append((f"as trained, epoch {epoch + 1}", x))

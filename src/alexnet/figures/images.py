@@ -201,7 +201,7 @@ def draw_views(rows: Sequence[tuple[str, Images]], out: Path, title: str) -> Non
         for axes, image in zip(line, images, strict=False):
             show(axes, image)
         line[0].text(
-            -0.1, 0.5, textwrap.fill(name, 18), transform=line[0].transAxes, ha="right",
+            -0.1, 0.5, textwrap.fill(name, 21), transform=line[0].transAxes, ha="right",
             va="center", fontsize=9,
         )  # fmt: skip
     write_figure(figure, out)

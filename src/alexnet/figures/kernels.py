@@ -22,9 +22,10 @@ def draw_filters(
     Each kernel is drawn from its own largest weight: grey is 0, white or full colour the largest.
     """
     count = max(len(kernels) for _, kernels in towers)
-    columns = min(16, math.ceil(math.sqrt(3 * count)))
+    columns = 16 if count >= 48 else math.ceil(math.sqrt(2 * count))
     rows = [math.ceil(len(kernels) / columns) for _, kernels in towers]
-    figure = new_figure(max(0.62 * columns, 6), 0.62 * sum(rows) + 0.5 * len(rows) + 1.2, title)
+    width = max(0.62 * columns, 6)
+    figure = new_figure(width, width / columns * sum(rows) + 0.3 * len(rows) + 1.1, title)
     grid = figure.subplots(len(towers), 1, squeeze=False, height_ratios=rows).ravel()
     for axes, (name, kernels) in zip(grid, towers, strict=True):
         peaks = np.abs(kernels).reshape(len(kernels), -1).max(1)

@@ -10,7 +10,6 @@ from alexnet.figures.canvas import (
     BLUE,
     GREEN,
     ORANGE,
-    RED,
     fitting,
     new_figure,
     plain,
@@ -30,13 +29,10 @@ def draw_calibration(bins: Sequence[Row], out: Path, title: str) -> None:
     figure = new_figure(6.6, 7, title)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot((0, 100), (0, 100), color="#666666", lw=1, ls=":", label="said what was right")
-    for i, (low, high, _, said, right, _) in enumerate(bins):
+    for i, (low, high, _, _, right, _) in enumerate(bins):
         middle, width = 50 * (low + high), 100 * (high - low)
         above.bar(middle, 100 * right, width * 0.92, color=BLUE, alpha=0.35, lw=0,
                   label=None if i else "right")  # fmt: skip
-        gap = abs(said - right)
-        above.plot((100 * said,) * 2, (100 * right, 100 * said), color=RED, lw=1.5,
-                   label=None if i or not gap else "gap")  # fmt: skip
     points = np.array([(100 * said, 100 * right) for *_, said, right, _ in bins])
     errors = 100 * np.array([(right - ci[0], ci[1] - right) for *_, right, ci in bins]).T
     above.errorbar(*points.T, np.maximum(errors, 0), fmt="o", color=BLUE, ms=5, lw=1.2,
