@@ -24,7 +24,7 @@ LAYERS = (
     ("engine",),
     ("analysis", "predict", "figures", "benches", "pages"),
     ("claims",),
-    ("recipebook", "commands", "cli", "show", "__init__", "__main__"),
+    ("recipebook", "commands", "cli", "verbs", "show", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()

@@ -11,7 +11,7 @@ import numpy as np
 from alexnet.data.images import IMAGE_SUFFIXES, is_image
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.predict import load
-from alexnet.terminal import progress
+from alexnet.terminal import progress, say
 
 CLASSIFY_BATCH = 64  # images decoded and shown at a time
 
@@ -45,6 +45,7 @@ def classify(
                     decoded.append((path, predictor.decode(raw, name=path)))
                 except AlexNetError as error:
                     errors.append({"path": path, "reason": str(error)})
+                    say(f"alexnet: {error}")
             probabilities = predictor.predict([pixels for _, pixels in decoded], views)
             for (path, _), row in zip(decoded, probabilities, strict=True):
                 best = np.argsort(-row, kind="stable")[:top]

@@ -1,0 +1,19 @@
+"""Results for people: what each verb prints without --json."""
+
+from alexnet.show.benches import bench
+from alexnet.show.books import claim, recipes
+from alexnet.show.data import check, pack, path
+from alexnet.show.runs import classify, doctor, test, train
+
+__all__ = [
+    "bench",
+    "check",
+    "claim",
+    "classify",
+    "doctor",
+    "pack",
+    "path",
+    "recipes",
+    "test",
+    "train",
+]

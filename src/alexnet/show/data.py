@@ -1,0 +1,57 @@
+"""What the verbs of data print."""
+
+import shlex
+from typing import Any
+
+from alexnet.terminal import escaped
+
+
+def path(r: dict[str, Any]) -> None:
+    print(r["path"])
+
+
+def check(r: dict[str, Any]) -> None:
+    for kind in ("repairable", "refused"):
+        for entry in r[kind]:
+            print(f"{kind:10}  {escaped(entry['path'])}: {escaped(entry['reason'])}")
+    for kind, what in (
+        ("duplicates", "the same bytes"),
+        ("across", "the same bytes in two splits"),
+        ("two_classes", "the same bytes under two classes"),
+    ):
+        for paths in r[kind]:
+            print(f"{what}: {escaped(', '.join(paths))}")
+    for kind, names in r["classes"].items():
+        if names:
+            more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+            where = "in one split only" if kind == "one_split" else kind
+            print(f"classes {where}: {escaped(', '.join(names[:8]))}{more}")
+    for split, counts in r["counts"].items():
+        print(f"{split}: {sum(counts.values()):,} readable images, {_of(len(counts), 'class')}")
+    if r["others"]:
+        ends = ", ".join(f"{ending} {count:,}" for ending, count in list(r["others"].items())[:8])
+        print(
+            f"no images by their names, not read: {sum(r['others'].values()):,} ({escaped(ends)})"
+        )
+    if r["note"]:
+        print(f"as it is it cannot be packed: {escaped(r['note'])}")
+    print(
+        f"{r['ok']:,} fine, {len(r['repairable']):,} repairable, {len(r['refused']):,} refused, "
+        f"{len(r['duplicates']) + len(r['across']):,} groups of duplicates; "
+        f"{r['images_per_s']:,.0f} images/s"
+    )
+
+
+def pack(r: dict[str, Any]) -> None:
+    counts = ", ".join(f"{split} {n:,}" for split, n in r["counts"].items())
+    print(f"packed       {counts}; {_of(r['classes'], 'class')}, {r['bytes'] / 1e6:,.1f} MB")
+    print(f"repaired     {r['repaired']:,}")
+    for entry in r["refused"]:
+        print(f"refused      {escaped(entry['path'])}: {escaped(entry['reason'])}")
+    if r["across"]:
+        print(f"in two splits {r['across']:,} files; `alexnet data check` on the source names them")
+    print(f"train on it  alexnet train RECIPE --data {shlex.quote(r['out'])}")
+
+
+def _of(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "es" if what.endswith("s") else "s")

@@ -1,0 +1,60 @@
+"""What train, doctor, test and classify print."""
+
+from typing import Any
+
+from alexnet.pages import LAYER_HEADS, layer_rows
+from alexnet.terminal import bars, duration, percent, table
+
+
+def train(r: dict[str, Any]) -> None:
+    print(
+        f"{r['finished']}: best validation top-1 {with_interval(r, 'top1')} at step "
+        f"{r['best_step']:,}; {duration(r['wall_s'])}, {r['images_per_s']:,.0f} images/s\n"
+        f"run          {r['run']}\n"
+        f"curves       {r['figures'][0]}\n"
+        f"test it      alexnet test {r['run']}"
+    )
+
+
+def doctor(r: dict[str, Any]) -> None:
+    if r.get("layers"):
+        print(table(LAYER_HEADS, layer_rows(r["layers"])))
+        print()
+    for v in r["verdicts"]:
+        where = f" ({v['where']})" if v["where"] else ""
+        print(f"{v['severity']}: {v['name']}{where}")
+        for what in ("evidence", "cause", "advice"):
+            print(f"    {what:9} {v[what]}")
+    worst = r["verdicts"][0]["severity"] if not r["healthy"] else ""
+    about = r.get("run") or r["recipe"]
+    print(f"{about}: {'nothing wrong was found' if r['healthy'] else worst}")
+
+
+def test(r: dict[str, Any]) -> None:
+    rows = [
+        (row["class"], f"{row['right']:,}", f"{row['n']:,}", percent(row["right"] / row["n"]))
+        for row in r["per_class"]
+        if row["n"]
+    ]
+    print(table(("class", "right", "of", "top-1"), rows))
+    print(f"\n{r['split']}: {r['n']:,} images, {r['views']} view(s), loss {r['loss']:.4f}")
+    print(f"top-1  {with_interval(r, 'top1')}")
+    if r["top5"] is None:
+        print("top-5  means nothing with five classes or fewer")
+    else:
+        print(f"top-5  {with_interval(r, 'top5')}")
+    for path in r["figures"]:
+        print(f"wrote  {path}")
+
+
+def classify(r: dict[str, Any]) -> None:
+    for image in r["results"]:
+        print(image["path"])
+        print(bars([(t["class"], t["probability"]) for t in image["top"]]))
+
+
+def with_interval(r: dict[str, Any], name: str) -> str:
+    if r[f"{name}_ci95"] is None:
+        return percent(r[name])
+    low, high = r[f"{name}_ci95"]
+    return f"{percent(r[name])} (95 % interval {percent(low)} to {percent(high)}, n {r['n']:,})"

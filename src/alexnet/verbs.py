@@ -1,0 +1,246 @@
+"""The verbs of the command line: their words, flags and help."""
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Literal, NoReturn
+
+from alexnet import show
+from alexnet.errors import UsageError
+from alexnet.recipe import Recipe, nearest
+
+Result = dict[str, Any]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """The function of `commands` that is called with the flags, what prints its result, and what
+    exit status that means."""
+
+    call: str
+    show: Callable[[Result], None]
+    status: Callable[[Result], int] = lambda result: 0
+
+
+def parse(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
+    """The verb of a command line and what its function is called with; UsageError with a hint."""
+    top = _parser()
+    if not argv:
+        top.print_help()
+        raise SystemExit(0)
+    args, unknown = top.parse_known_args(argv)
+    given = vars(args)
+    verb, sub, needs = (given.pop(key) for key in ("verb", "parser", "needs"))
+    if verb is None:
+        raise UsageError(needs)
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        hint = nearest(word, sub._option_string_actions)
+        raise UsageError(f"{sub.prog} does not take {word!r}{hint}")
+    if given.pop("amp", False) and given.setdefault("precision", "bf16") != "bf16":
+        raise UsageError(f"--amp is bf16, and --precision {given['precision']}: leave one out")
+    del given["json"]
+    return verb, given
+
+
+def _parser() -> Parser:
+    top = Parser(
+        prog="alexnet",
+        description="From raw images to a trained, tested AlexNet-family classifier.",
+        epilog="Start with `alexnet train`: 5,000 digits in under a minute, no download.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=metadata.version("alexnet"))
+    top.set_defaults(verb=None, parser=top, needs="name a verb: see `alexnet --help`")
+    verbs = top.add_subparsers(metavar="VERB", parser_class=Parser)
+    for add in (_train, _doctor, _test, _classify, _recipes, _data, _bench, _claim):
+        add(verbs)
+    return top
+
+
+def _add(to: Any, name: str, verb: Verb, help: str) -> Parser:
+    sub: Parser = to.add_parser(name, help=help, description=help, allow_abbrev=False)
+    sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    sub.set_defaults(verb=verb, parser=sub)
+    return sub
+
+
+def _train(verbs: Any) -> None:
+    sub = _add(verbs, "train", Verb("train", show.train), "Train a recipe, or continue a run.")
+    sub.add_argument("recipe", nargs="?", help="see `alexnet recipes`; without --data: digits")
+    sub.add_argument("--data", metavar="DIR", help="folder of images, IDX, CIFAR, or a set's name")
+    sub.add_argument("--run", metavar="DIR", help="where to write (default: runs/RECIPE-N)")
+    sub.add_argument("--init", metavar="RUN_OR_FILE", help="weights to start from")
+    sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    sub.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard/")
+    sub.add_argument("--doctor", choices=("stop", "say", "off"), default="stop",
+                     help="what is done when it cannot learn (default: stop)")  # fmt: skip
+    sub.add_argument("--no-doctor", dest="doctor", action="store_const", const="off",
+                     help="short for --doctor off")  # fmt: skip
+    _add_fields(sub)
+
+
+def _doctor(verbs: Any) -> None:
+    verb = Verb("doctor", show.doctor, lambda r: 0 if r["healthy"] else 1)
+    sub = _add(verbs, "doctor", verb, "Say whether a recipe learns, or why a run did not.")
+    sub.add_argument("target", nargs="?", help="recipe or run directory (default: digits)")
+    sub.add_argument("--data", metavar="DIR", help="as for train")
+    sub.add_argument("--seconds", type=float, default=60.0, metavar="S",
+                     help="time to take at most, about (default: 60)")  # fmt: skip
+    sub.add_argument("--out", metavar="FILE", help="also a page of it, FILE.html")
+    _add_fields(sub)
+
+
+def _test(verbs: Any) -> None:
+    verb = Verb("test", show.test)
+    sub = _add(verbs, "test", verb, "Run every image of a split through a trained network.")
+    sub.add_argument("run", help="run directory")
+    sub.add_argument("--data", metavar="DIR", help="other data of the same classes")
+    sub.add_argument("--split", default="test", help="train, val or test (default: test)")
+    _add_reading_of_runs(sub)
+
+
+def _classify(verbs: Any) -> None:
+    verb = Verb("classify", show.classify, _classified)
+    sub = _add(verbs, "classify", verb, "Name what images show.")
+    sub.add_argument("run", help="run directory")
+    sub.add_argument("images", nargs="+", help="files, folders, or - for standard input")
+    sub.add_argument("--top", type=int, default=5, help="classes to show (default: 5)")
+    _add_reading_of_runs(sub)
+
+
+def _classified(r: Result) -> int:
+    return (1 if r["results"] else 2) if r["errors"] else 0
+
+
+def _recipes(verbs: Any) -> None:
+    help = "List recipes and networks, print one whole, or compare two."
+    sub = _add(verbs, "recipes", Verb("recipes", show.recipes), help)
+    sub.add_argument("name", nargs="?", help="recipe or network to print")
+    sub.add_argument("--diff", metavar="OTHER", help="print what differs from this one")
+    sub.add_argument("--classes", type=int, help="print the network for so many classes")
+
+
+def _data(verbs: Any) -> None:
+    help = "Fetch, check and pack data."
+    group = verbs.add_parser("data", help=help, description=help)
+    needs = "data needs a verb: `alexnet data get NAME`, `data check PATH`, `data pack SOURCE`"
+    group.set_defaults(needs=needs)
+    inner = group.add_subparsers(metavar="VERB", parser_class=Parser)
+
+    verb = Verb("data_get", show.path)
+    sub = _add(inner, "get", verb, "Fetch a data set, checksum verified.")
+    sub.add_argument("name", help="mnist, fashion-mnist or cifar10")
+    sub.add_argument("--offline", action="store_true", help="never open a connection")
+
+    verb = Verb("data_check", show.check, _checked)
+    sub = _add(inner, "check", verb, "Decode every image; say what is odd.")
+    sub.add_argument("path", help="folder of images, tar, zip, or a folder of such archives")
+    _add_reading(sub)
+
+    verb = Verb("data_pack", show.pack)
+    sub = _add(inner, "pack", verb, "Pack a data set for speed; continues.")
+    sub.add_argument("source", help="folder, tar or zip of images, IDX, CIFAR-10, ILSVRC archives")
+    sub.add_argument("--out", metavar="DIR", required=True, help="new folder for the packed set")
+    sub.add_argument("--size", type=int, default=256, metavar="INT",
+                     help="shorter side, then centre square, pixels (default: 256)")  # fmt: skip
+    sub.add_argument("--encoding", choices=("raw", "jpeg"), default="raw",
+                     help="raw: fastest to read (default); jpeg: a sixth of it")  # fmt: skip
+    sub.add_argument("--channels", type=int, default=3, metavar="INT", help="1 grey, 3 RGB")
+    sub.add_argument("--expect", nargs="+", action=_Counts, metavar="SPLIT=COUNT",
+                     help="files that a split must hold")  # fmt: skip
+    _add_reading(sub)
+
+
+def _checked(r: Result) -> int:
+    return 1 if r["refused"] or r["across"] or r["classes"]["empty"] else 0
+
+
+class _Counts(argparse.Action):
+    """SPLIT=COUNT ... as a dictionary."""
+
+    def __call__(self, parser: Any, args: Any, values: Any, option: str | None = None) -> None:
+        found = {}
+        for entry in values:
+            split, _, count = entry.partition("=")
+            if split not in ("train", "val", "test", "all") or not count.isdigit():
+                said = f"{option} {entry!r}: write SPLIT=COUNT, as {option} train=1281167"
+                raise UsageError(said)
+            found[split] = int(count)
+        setattr(args, self.dest, found)
+
+
+def _bench(verbs: Any) -> None:
+    sub = _add(verbs, "bench", Verb("bench", show.bench), "Measure throughput beside a reference.")
+    sub.add_argument("what", choices=("input", "train"), nargs="?", default="input")
+    sub.add_argument("--data", metavar="DIR", help="class-folder tree (default: photos are made)")
+    sub.add_argument(
+        "--model", help="to train; of input: how long its training steps wait for data"
+    )
+    for name, value in (("batches", 8), ("rounds", 5), ("batch-size", 128)):
+        sub.add_argument(f"--{name}", type=int, default=value, metavar="INT",
+                         help=f"default: {value}")  # fmt: skip
+
+
+def _claim(verbs: Any) -> None:
+    verb = Verb("claim", show.claim)
+    sub = _add(verbs, "claim", verb, "Measure what the paper claims; without a name, list.")
+    sub.add_argument("name", nargs="?", help="a claim's name")
+    sub.add_argument("--data", metavar="DIR", help="images to measure it on")
+    sub.add_argument("--seeds", type=int, default=3, metavar="INT", help="repetitions (default: 3)")
+    sub.add_argument("--out", metavar="DIR", default="results/claims",
+                     help="where records go (default: results/claims); continues")  # fmt: skip
+
+
+def _add_reading_of_runs(parser: Parser) -> None:
+    parser.add_argument(
+        "--views", type=int, default=1, help="1, 5 or 10 crops an image (default: 1)"
+    )
+    parser.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
+
+
+def _add_reading(parser: Parser) -> None:
+    parser.add_argument("--orient", choices=("apply", "ignore"), default="ignore",
+                        help="EXIF orientation: apply for own photos")  # fmt: skip
+    parser.add_argument("--max-pixels", type=int, default=64_000_000, metavar="INT",
+                        help="refuse larger images (default: 64,000,000)")  # fmt: skip
+    parser.add_argument("-j", "--workers", type=int, default=2, metavar="INT", help="threads")
+
+
+def _add_fields(parser: Parser) -> None:
+    """A flag for every recipe field; what is not given stays as the recipe has it."""
+    group = parser.add_argument_group("recipe fields (defaults: `alexnet recipes NAME`)")
+    group.add_argument("--amp", action="store_true", help="short for --precision bf16")
+    hints = typing.get_type_hints(Recipe)
+    for field in dataclasses.fields(Recipe):
+        flags = field.metadata.get("flags", (f"--{field.name.replace('_', '-')}",))
+        if not flags:
+            continue
+        options: dict[str, Any] = {
+            "dest": field.name,
+            "default": argparse.SUPPRESS,
+            "help": field.metadata["help"].replace("%", "%%"),
+        }
+        kind = hints[field.name]
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(kind) is Literal:
+            options["choices"] = typing.get_args(kind)
+        elif typing.get_origin(kind) is tuple:
+            item = typing.get_args(kind)[0]
+            options |= {"type": item, "nargs": "*", "metavar": "EPOCH" if item is float else "PART"}
+        else:
+            plain = [k for k in typing.get_args(kind) or (kind,) if k is not types.NoneType]
+            options |= {"type": plain[0], "metavar": plain[0].__name__.upper()}
+        group.add_argument(*flags, **options)
