@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.conftest import patterns
 
 from alexnet.analysis import features, neighbours, saliency
 from alexnet.analysis.confidence import (
@@ -24,6 +23,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, UsageError
 from alexnet.models.net import Net
 from alexnet.models.zoo import build_model, model_spec
+from conftest import patterns
 
 
 def test_colour_is_what_is_not_grey() -> None:

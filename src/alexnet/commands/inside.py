@@ -19,6 +19,7 @@ from alexnet.analysis.neighbours import METRICS, Metric, Rows, agreement, neares
 from alexnet.commands.view import View
 from alexnet.errors import UsageError
 from alexnet.models.zoo import model_spec
+from alexnet.runtime import autocast
 from alexnet.terminal import percent
 
 NEIGHBOURS = 6  # paper, figure 4
@@ -82,7 +83,13 @@ def activations(
     if images:
         return _maps(view, images, part)
     found = most_excited(
-        p.model, of := view.split(split), p.preprocess, part, 9, workers=p.recipe.workers
+        p.model,
+        of := view.split(split),
+        p.preprocess,
+        part,
+        9,
+        precision=p.recipe.precision,
+        workers=p.recipe.workers,
     )
     total = len(found.values)
     for channel in channels:
@@ -156,8 +163,8 @@ def neighbors(
         names = [p.classes[i] for i in labels[:count]]
     with tempfile.TemporaryDirectory(prefix="alexnet-") as place:
         file = Path(place) / "train.npy"
-        workers = p.recipe.workers
-        feats.write_features(file, p.model, train, p.preprocess, part, workers=workers)
+        how = {"workers": p.recipe.workers, "precision": p.recipe.precision}
+        feats.write_features(file, p.model, train, p.preprocess, part, **how)
         keys = np.load(file, mmap_mode="r", allow_pickle=False)
         queries = _outputs(view, asked, part)
         pixels = feats.Crops(train, p.preprocess.crop)
@@ -214,7 +221,8 @@ def neighbors(
 
 def _outputs(view: View, images: NDArray[np.uint8], part: str) -> NDArray[np.float32]:
     found = []
-    with torch.inference_mode():
+    device = next(view.predictor.model.parameters()).device
+    with torch.inference_mode(), autocast(device, view.predictor.recipe.precision):
         for start in range(0, len(images), feats.BATCH):
             x = view.inputs(images[start : start + feats.BATCH])
             found.append(view.predictor.model.activations(x, [part])[1][part].float().cpu())

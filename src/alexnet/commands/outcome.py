@@ -154,9 +154,8 @@ def curves(view: View, others: Sequence[str] = ()) -> dict[str, Any]:
         folder = RunDir.open(Path(path))
         name = folder.path.resolve().name
         runs[str(path) if name in runs else name] = folder.events()
-    more = "" if len(runs) == 1 else f"of-{len(runs)}"
-    out = view.figure("curves" if more else "learning", more=more)
-    figures.draw_runs(runs, out, "Learning curves" if more else f"{view.name}: learning curves")
+    out = view.figure("curves", more="" if len(runs) == 1 else f"of-{len(runs)}")
+    figures.draw_curves(runs, out, "Learning curves")
     return {"runs": list(runs)}
 
 

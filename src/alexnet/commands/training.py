@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet import figures
 from alexnet.commands.diagnosing import examine
+from alexnet.commands.reporting import report
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.sources import open_source
@@ -241,8 +241,11 @@ def _fit(
         "loss": state.watch.best_loss,
     }  # with its line in the log
     best = next((e for e in validations if e["step"] == state.watch.best_step), lost)
-    curves = folder.figures / "curves.png"
-    figures.draw_curves(events, curves, f"{recipe.name}, seed {recipe.seed}")
+    page: dict[str, Any] = {"out": None, "figures": []}
+    try:
+        page = report(folder.path, brief=True)
+    except CheckpointError as error:  # what was trained is worth more than its page
+        say(f"warning: no report: {error}")
     result = {k: best.get(k) for k in ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n")}
     return {
         **result,
@@ -254,5 +257,6 @@ def _fit(
         "finished": state.finished,
         "images_per_s": round(state.step * recipe.batch_size / max(state.seconds, 1e-9), 1),
         "wall_s": round(state.seconds, 2),
-        "figures": [str(curves)],
+        "report": page["out"],
+        "figures": page["figures"],
     }

@@ -1,7 +1,7 @@
 """Pictures, each written to a PNG or SVG file."""
 
 from alexnet.figures.conditions import Panel, draw_distributions, draw_dots, draw_panels
-from alexnet.figures.curves import Event, draw_curves, draw_looks, draw_runs
+from alexnet.figures.curves import Event, draw_curves, draw_looks
 from alexnet.figures.images import (
     Found,
     Prediction,
@@ -42,7 +42,6 @@ __all__ = [
     "draw_nothing",
     "draw_panels",
     "draw_predictions",
-    "draw_runs",
     "draw_sights",
     "draw_views",
     "pair_caption",

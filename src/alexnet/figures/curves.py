@@ -30,53 +30,6 @@ LOG_SPAN = 20  # values further apart than this factor are drawn on a logarithmi
 Event = dict[str, Any]
 
 
-def draw_curves(events: list[Event], out: Path, title: str) -> None:
-    """Draw loss, top-1 and learning rate over epochs from the events of metrics.jsonl."""
-    figure = new_figure(13, 4.2, title)
-    loss, top1, rate = figure.subplots(1, 3)
-    train, val = _of_kind(events, "train"), _of_kind(events, "val")
-
-    for axes, key, scale in ((loss, "loss_mean", 1), (top1, "top1", 100)):
-        x, y = _series(train, key)
-        axes.plot(x, scale * y, color=BLUE, lw=1.4, marker=_marker(x), label="train")
-    for axes, key, scale in ((loss, "loss", 1), (top1, "top1", 100)):
-        x, y = _series(val, key)
-        label = "validation" if len(x) else None
-        axes.plot(x, scale * y, color=RED, lw=1.6, marker="o", ms=4, label=label)
-
-    sure = [event for event in val if event.get("top1_ci95")]
-    if sure:
-        low, high = (np.array([100 * event["top1_ci95"][i] for event in sure]) for i in (0, 1))
-        epochs = [event["epoch"] for event in sure]
-        # The edge has a width so that the interval of a single point shows as a stroke.
-        top1.fill_between(epochs, low, high, color=RED, alpha=0.2, lw=1, label="95 % interval")
-    scored = [event for event in val if event.get("top1") is not None]
-    if scored:
-        best = max(scored, key=lambda event: float(event["top1"]))
-        label = f"best: {percent(best['top1'])} at epoch {best['epoch']:.4g}"
-        where = [best["epoch"]], [100 * best["top1"]]
-        top1.plot(*where, "*", color=ORANGE, mec="black", mew=0.8, ms=12, zorder=5, label=label)
-
-    x, y = _series(train, "lr")
-    rate.plot(x, y, color=GREEN, lw=1.6, marker=_marker(x))
-    _log_if_wide(rate, y)
-    _log_if_wide(loss, np.concatenate([_series(train, "loss_mean")[1], _series(val, "loss")[1]]))
-
-    for axes, name, unit in (
-        (loss, "Loss", "cross-entropy (nats)"),
-        (top1, "Top-1 accuracy", "images right (%)"),
-        (rate, "Learning rate", "learning rate"),
-    ):
-        axes.set(title=name, xlabel="epoch", ylabel=unit)
-        plain(axes)
-        if not any(len(line.get_xdata(orig=False)) for line in axes.lines):
-            axes.set(xticks=[], yticks=[])
-            axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center")
-        elif axes is not rate:
-            axes.legend(frameon=False, fontsize=9)
-    write_figure(figure, out)
-
-
 def draw_looks(events: list[Event], out: Path, title: str) -> bool:
     """Draw what the sentinel saw over epochs: dead units of each layer, update beside weight.
 
@@ -107,9 +60,9 @@ def draw_looks(events: list[Event], out: Path, title: str) -> bool:
     return True
 
 
-def draw_runs(runs: Mapping[str, list[Event]], out: Path, title: str) -> None:
-    """Draw loss, top-1, top-5, learning rate and speed of runs over epochs, a colour a run:
-    training thin, validation thick with its 95 % interval."""
+def draw_curves(runs: Mapping[str, list[Event]], out: Path, title: str) -> None:
+    """Draw loss, top-1, top-5, learning rate and speed over epochs from the events of
+    metrics.jsonl, a colour a run: training thin, validation thick with its 95 % interval."""
     figure = new_figure(13, 7.4, title)
     grid = figure.subplots(2, 3).ravel()
     panels = (
@@ -144,16 +97,24 @@ def draw_runs(runs: Mapping[str, list[Event]], out: Path, title: str) -> None:
         plain(axes)
         if not len(values):
             axes.set(xticks=[], yticks=[])
-            axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
+            axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center")
     legend = grid[-1]
     legend.set_axis_off()
-    for color, name in zip(cycle(_RUNS), runs, strict=False):
-        legend.plot([], [], color=color, lw=2.2, label=fitting(name, 36))
+    for color, (name, events) in zip(cycle(_RUNS), runs.items(), strict=False):
+        legend.plot([], [], color=color, lw=2.2, label=fitting(name, 36) + _best(events))
     legend.plot([], [], color="#444444", lw=0.9, label="thin: training")
     legend.plot([], [], color="#444444", lw=2.2, marker="o", ms=3.5,
                 label="thick: validation, 95 % interval")  # fmt: skip
     legend.legend(frameon=False, loc="center", fontsize=10)
     write_figure(figure, out)
+
+
+def _best(events: list[Event]) -> str:
+    scored = [event for event in _of_kind(events, "val") if event.get("top1") is not None]
+    if not scored:
+        return ""
+    best = max(scored, key=lambda event: float(event["top1"]))
+    return f"\nbest: {percent(best['top1'])} at epoch {best['epoch']:.4g}"
 
 
 _RUNS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)

@@ -122,8 +122,7 @@ def draw_neighbours(
     """
     counts = [len(next(iter(rows), ())) for rows in ways.values()]
     widths = [1.0] + [w for n in counts for w in (0.18, *[1.0] * n)]
-    height = 1.42
-    figure = new_figure(1.22 * sum(widths) + 0.3, height * len(asked) + 1.5, title)
+    figure = new_figure(1.22 * sum(widths) + 0.3, 1.36 * len(asked) + 1.3, title)
     grid = figure.subplots(len(asked), len(widths), squeeze=False, width_ratios=widths)
     for axes in grid.ravel():
         axes.set_axis_off()
@@ -151,9 +150,9 @@ def draw_neighbours(
             fontsize=10,
         )  # fmt: skip
         place += count + 1
-    figure.supxlabel(
-        "blue frame: the same class; broken red frame: another, named above", fontsize=9
-    )
+    known = any(one.same is not None for rows in ways.values() for row in rows for one in row)
+    note = "blue frame: the same class; broken red frame: another, named above"
+    figure.supxlabel(note if known else "above each: its class", fontsize=9)
     write_figure(figure, out)
 
 
