@@ -18,7 +18,7 @@ from alexnet.errors import DataError, UsageError
 from alexnet.files import write_atomic
 
 COMPARED = 500  # images that likeness is measured on
-MOST = 8192  # numbers of a part that a probe or a comparison keeps of an image
+MOST = 4096  # numbers of a part that a probe or a comparison keeps of an image
 
 
 def features(view: View, *, part: str | None = None, split: str = "val") -> dict[str, Any]:
@@ -45,10 +45,10 @@ def features(view: View, *, part: str | None = None, split: str = "val") -> dict
 
 
 def probe(
-    view: View, *, part: str | None = None, split: str = "val", count: int = 5000
+    view: View, *, part: str | None = None, split: str = "val", count: int = 2000
 ) -> dict[str, Any]:
     """A linear classifier on each activation, or on one part: fitted to up to `count` training
-    images, tried on a split. Maps are averaged over squares to at most 8,192 numbers."""
+    images, tried on a split. Maps are averaged over squares to at most 4,096 numbers."""
     p = view.predictor
     parts = [part] if part else feats.activation_parts(p.model)
     for name in parts:

@@ -129,7 +129,7 @@ def _figure(event: Mapping[str, Any], key: str) -> str:
     if event.get(key) is None:
         return ""
     low, high = event[f"{key}_ci95"]
-    return f"{percent(event[key])} ({percent(low)} to {percent(high)})"
+    return f"{percent(event[key])} ({100 * low:.2f} to {100 * high:.2f})"
 
 
 def _recipe(run: RunPart) -> str:
