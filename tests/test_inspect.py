@@ -38,8 +38,17 @@ def test_every_what_is_a_word_of_the_command_line() -> None:
 
 
 def wants(what: str, run: Path, image: str, tmp_path: Path) -> list[str]:
-    items = {"saliency": [image], "similarity": [str(run)]}.get(what, [])
-    return items + (["--out", str(tmp_path / "f.npy")] if what == "features" else [])
+    """The words after the what; few images, for drawing is most of the time."""
+    return {
+        "saliency": [image],
+        "similarity": [str(run)],
+        "activations": ["--count", "2"],
+        "neighbors": ["--count", "2"],
+        "predictions": ["--count", "2"],
+        "data": ["--count", "3"],
+        "probe": ["--part", "relu7"],
+        "features": ["--out", str(tmp_path / "f.npy")],
+    }.get(what, [])
 
 
 @pytest.mark.parametrize("what", WHATS)
@@ -59,7 +68,7 @@ def test_each_says_and_draws(
 
 
 def test_neighbours_have_the_class_of_who_asks(run: Path) -> None:
-    found = commands.inspect(run, "neighbors", split="test", metric="cosine")
+    found = commands.inspect(run, "neighbors", split="test", metric="cosine", count=1)
     shares = {way: a["share"] for way, a in found["agreement"].items()}
     assert set(shares) == {"relu7", "pixels"}
     assert shares["relu7"] > 0.9  # the patterns are learnt to the end
@@ -142,9 +151,9 @@ def test_training_ends_with_a_page_that_reads_no_image(trained: Path) -> None:
 
 @pytest.fixture(scope="module")
 def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A report on a tested run and a copy of it with another rate in its recipe."""
+    """A report on a tested run."""
     commands.test(run)
-    return commands.report([run, run], out=tmp_path_factory.mktemp("p") / "report.html")
+    return commands.report(run, out=tmp_path_factory.mktemp("p") / "report.html")
 
 
 def test_a_report_holds_everything(page: dict[str, Any]) -> None:
@@ -156,6 +165,22 @@ def test_a_report_holds_everything(page: dict[str, Any]) -> None:
         assert words in text or words.replace("&#x27;", "'") in text, words
     assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
     assert text.count("<img") == text.count('alt="') - text.count('alt=""')
+
+
+def test_a_report_on_two_runs_says_where_they_differ(
+    run: Path, tiny: dict[str, Any], idx_folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other <b>"
+    fields = {**tiny, "steps": 3, "lr": 0.0125}
+    commands.train("digits", data=idx_folder, run=other, **fields)
+    found = commands.report([run, other], brief=True)
+    text = Path(found["out"]).read_text()
+    assert found["out"] == str(run / "report-of-2.html")
+    table = text.partition('id="differences"')[2].partition("</section>")[0]
+    assert "0.0125" in table
+    assert re.findall(r'<th scope="row">(\w+)</th>', table) == ["steps", "lr"]
+    assert "other &lt;b&gt;" in text
+    assert "other <b>" not in text
 
 
 def test_pictures_beyond_the_limit_are_named(

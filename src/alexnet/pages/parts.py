@@ -32,6 +32,7 @@ footer { margin-top: 3rem; color: #444; font-size: .9rem }
   figure, .verdict, tr { break-inside: avoid } h2, h3 { break-after: avoid }
   .wide { overflow: visible } }
 """
+EXACT = 500_000  # bytes of a PNG; larger ones are of photos
 _CLASSES = {"will not learn": "bad", "learns badly": "bad", "misleads": "mild", "note": ""}
 
 
@@ -70,15 +71,14 @@ def picture(path: Path, says: str, caption: str = "") -> str:
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     with Image.open(path) as drawn:
         image = drawn.convert("RGB")
-        lossless, lossy = io.BytesIO(), io.BytesIO()
-        image.save(lossless, "WEBP", lossless=True, method=2)
-        # Photos take a tenth this way; of plots the exact picture is the smaller one.
-        image.save(lossy, "WEBP", quality=82, method=4)
-        data = min((lossless.getvalue(), lossy.getvalue()), key=len)
+        # Of a plot the exact picture is the smaller one; photos take a tenth with loss.
+        exact = path.stat().st_size < EXACT
+        packed = io.BytesIO()
+        image.save(packed, "WEBP", lossless=exact, quality=82, method=2)
         # Two thirds: drawn at 150 dots an inch, and an inch of a page is 96 pixels.
         size = f'width="{image.width * 2 // 3}" height="{image.height * 2 // 3}"'
         broad = ' class="broad"' if image.width > 1.5 * image.height else ""
-    code = base64.b64encode(data).decode()
+    code = base64.b64encode(packed.getvalue()).decode()
     source = f"data:image/webp;base64,{code}"
     focus = f' tabindex="0" aria-label="{html.escape(says)}"' if broad else ""  # it may scroll
     shown = f'<img{broad} {size} alt="{html.escape(says)}" src="{source}">'
