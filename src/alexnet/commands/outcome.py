@@ -95,7 +95,7 @@ def judge_mistakes(view: View, answers: Answers, count: int = 24) -> dict[str, A
     if len(doubtful):
         draw(
             doubtful[:count], view.figure(f"mistakes-{of.name}", more="labels"),
-            f"{about}: {len(doubtful):,} labels that look wrong",
+            f"{about}: the most doubtful of {len(doubtful):,} labels that the network contradicts",
             "label → what it looks like (its probability)", empty,
         )  # fmt: skip
 
