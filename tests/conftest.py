@@ -108,6 +108,14 @@ def shared() -> Path:
     return Path(place)
 
 
+def without_report(patch: pytest.MonkeyPatch) -> None:
+    """Training ends without its page: drawing takes longer than these runs, and others look."""
+    from alexnet import commands
+
+    page = {"out": None, "figures": []}
+    patch.setattr(commands.training, "report", lambda *_, **__: page)
+
+
 def read_events(run: Path) -> list[dict[str, Any]]:
     """Every line of metrics.jsonl without the clock's fields."""
     lines = (run / "metrics.jsonl").read_text().splitlines()

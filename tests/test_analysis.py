@@ -1,14 +1,29 @@
 """What is computed of a trained network, against definitions written out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from alexnet.analysis import neighbours
+from alexnet.analysis import features, neighbours, saliency
+from alexnet.analysis.confidence import (
+    calibration,
+    confused_pairs,
+    doubtful_labels,
+    surest_mistakes,
+)
 from alexnet.analysis.kernels import colour_scores, tower_scores, towers_of
+from alexnet.analysis.maps import most_excited, patch
 from alexnet.analysis.neighbours import agreement, nearest
+from alexnet.analysis.probe import alike, linear_probe
+from alexnet.data.augment import Preprocess
+from alexnet.data.dataset import Slice
+from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, UsageError
-from alexnet.models.zoo import build_model
+from alexnet.models.net import Net
+from alexnet.models.zoo import build_model, model_spec
+from conftest import patterns
 
 
 def test_colour_is_what_is_not_grey() -> None:
@@ -89,3 +104,175 @@ def test_agreement_counts_classes() -> None:
     assert (found.first, found.share) == (0.75, 6 / 8)
     low, high = found.first_ci95
     assert low < 0.75 < high
+
+
+def small_net() -> Net:
+    torch.manual_seed(0)
+    return build_model("alexnet-28", 10).eval()
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Slice, Preprocess]:
+    images, labels = patterns(130)
+    split = Slice("test", labels.astype(np.int64), images[..., None], 28, 1)
+    return split, Preprocess(28, 28, 1, Statistics((40.0,), (50.0,), ()))
+
+
+def test_features_are_the_parts_outputs_in_order(
+    digits: tuple[Slice, Preprocess], tmp_path: Path
+) -> None:
+    split, preprocess = digits
+    model = small_net()
+    x = preprocess.views(torch.from_numpy(split.read(np.arange(130))), 1)[0]
+    with torch.no_grad():
+        _, expected = model.activations(x, ["pool1", "relu7"])
+    for part in ("pool1", "relu7"):
+        out = tmp_path / f"{part}.npy"
+        shape = features.write_features(out, model, split, preprocess, part)
+        found = np.load(out, mmap_mode="r")
+        assert shape == found.shape == tuple(expected[part].shape)
+        np.testing.assert_allclose(found, expected[part], atol=1e-5)
+    pooled = features.gather_features(model, split, preprocess, ["pool1"], most=32 * 7 * 7)
+    means = torch.nn.functional.avg_pool2d(expected["pool1"], 2).flatten(1)
+    np.testing.assert_allclose(pooled["pool1"], means, atol=1e-5)
+    with pytest.raises(UsageError, match="no part 'fc9': there are conv1"):
+        features.write_features(tmp_path / "no.npy", model, split, preprocess, "fc9")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pool1.npy", "relu7.npy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("alexnet-2012", "relu7"), ("cifar-alexnet", "bn8"), ("alexnet-28", "relu7")]
+)
+def test_the_last_hidden_part(name: str, part: str) -> None:
+    with torch.device("meta"):
+        model = build_model(name)
+    assert features.last_hidden(model) == part
+
+
+def test_calibration_by_hand() -> None:
+    p = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.55, 0.45]])
+    found = calibration(p, np.array([0, 1, 1, 0]), bins=5)
+    # 0.55 lies in (0.4, 0.6], 0.7 and 0.8 in (0.6, 0.8], 0.9 in (0.8, 1].
+    assert [(b.n, b.right) for b in found.bins] == [(1, 1.0), (2, 0.5), (1, 1.0)]
+    assert found.ece == pytest.approx((0.45 + 2 * 0.25 + 0.1) / 4)
+    assert (found.accuracy, found.mean_said) == pytest.approx((0.75, 0.7375))
+
+
+def test_confusions_mistakes_and_labels_that_look_wrong() -> None:
+    assert confused_pairs(np.array([[9, 2, 0], [5, 9, 0], [0, 1, 9]]), 2) == [(1, 0, 5), (0, 1, 2)]
+    assert confused_pairs(np.eye(3, dtype=int)) == []
+    random = np.random.default_rng(0)
+    true = random.integers(0, 4, 400)
+    p = np.full((400, 4), 0.05)
+    p[np.arange(400), true] = 0.85
+    labels = true.copy()
+    wrong = np.array([3, 50, 200])
+    labels[wrong] = (true[wrong] + 1) % 4
+    assert sorted(surest_mistakes(p, labels)) == wrong.tolist()
+    assert sorted(doubtful_labels(p, labels)) == wrong.tolist()
+    assert not len(doubtful_labels(p, true))
+
+
+def only_a_corner() -> tuple[Net, torch.Tensor]:
+    """A network that sees the image's bright upper left corner and nothing else, and an image."""
+    model = small_net()
+    x = torch.zeros(1, 1, 28, 28)
+    x[..., 4:10, 4:10] = 3.0
+    return model, x
+
+
+@pytest.mark.parametrize("method", saliency.METHODS)
+def test_evidence_lies_where_the_image_is(method: str) -> None:
+    model, x = only_a_corner()
+    label = int(model(x).argmax())
+    if method == "occlusion":
+        found = saliency.occlusion(model, x, label)
+        far = found[20:, 20:]
+        assert found.abs().argmax() // 28 < 14
+        assert far.abs().max() < 1e-6  # nothing is covered there that is not 0 already
+    elif method == "grad-cam":
+        found = saliency.grad_cam(model, x, label, "relu2")
+        assert found.min() >= 0
+        with pytest.raises(UsageError, match="relu6 has no maps"):
+            saliency.grad_cam(model, x, label, "relu6")
+    else:
+        found = saliency.integrated_gradients(model, x, label, 256)
+        with torch.no_grad():
+            gap = model(x)[0, label] - model(torch.zeros_like(x))[0, label]
+        assert found.sum().item() == pytest.approx(float(gap), rel=0.02, abs=2e-3)
+        assert found[12:, 12:].abs().max() == 0
+    assert found.shape == (28, 28)
+
+
+def test_attributions_equal_those_of_captum() -> None:
+    captum = pytest.importorskip("captum.attr", reason="captum, the oracle, is not installed")
+    model, x = only_a_corner()
+    with torch.no_grad():
+        x += torch.randn(x.shape)
+    theirs = captum.IntegratedGradients(model).attribute(
+        x, target=3, n_steps=64, method="riemann_middle"
+    )
+    ours = saliency.integrated_gradients(model, x, 3, 64)
+    torch.testing.assert_close(ours, theirs[0, 0].float(), atol=1e-5, rtol=1e-3)
+    theirs = captum.LayerGradCam(model, model.part("relu2")).attribute(
+        x, target=3, relu_attributions=True
+    )
+    shown = torch.nn.functional.interpolate(theirs, (28, 28), mode="bilinear")[0, 0]
+    torch.testing.assert_close(saliency.grad_cam(model, x, 3, "relu2"), shown.detach())
+
+
+def test_a_probe_reads_what_is_linear() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(600) % 3
+    x = random.normal(size=(600, 20)).astype(np.float32)
+    x[np.arange(600), labels] += 6
+    found = linear_probe(x[:400], labels[:400], x[400:], labels[400:], 3)
+    assert found.top1 > 0.97
+    assert (found.n, found.fitted) == (200, 400)
+    noise = linear_probe(x[:400, 5:], labels[:400], x[400:, 5:], labels[400:], 3)
+    assert noise.top1_ci95[0] < 1 / 3 < noise.top1_ci95[1]
+    assert found == linear_probe(x[:400], labels[:400], x[400:], labels[400:], 3)
+
+
+def test_alike_is_blind_to_turning_and_scale_alone() -> None:
+    random = np.random.default_rng(0)
+    x, other = random.normal(size=(2, 100, 300))
+    turn, _ = np.linalg.qr(random.normal(size=(300, 300)))
+    assert alike(x, 5 * x @ turn + 3) == pytest.approx(1, abs=1e-6)
+    assert abs(alike(x, other)) < 0.05  # the usual estimator says 0.75 here
+    assert 0.2 < alike(x, np.hstack([x, other])) < 0.9
+
+
+@pytest.mark.parametrize("name", ["alexnet-2012", "alexnet-2012-code", "mnist-alexnet"])
+@pytest.mark.parametrize("part", ["pool1", "conv2", "conv3"])
+def test_a_patch_holds_what_moves_the_output(name: str, part: str) -> None:
+    size, channels = (127, 3) if name.startswith("alexnet") else (28, 1)
+    torch.manual_seed(0)
+    model = build_model(name, 10, size=size, channels=channels).eval()
+    spec = model_spec(name, 10)
+    x = torch.randn(1, channels, size, size, requires_grad=True)
+    maps = model.activations(x, [part])[1][part]
+    side = maps.shape[-1]
+    for row, column in ((0, 0), (side // 2, side // 2), (side - 1, 1)):
+        (gradient,) = torch.autograd.grad(maps[0, :, row, column].sum(), x, retain_graph=True)
+        rows, columns = gradient[0].abs().sum(0).nonzero(as_tuple=True)
+        top, left, bottom, right = patch(spec, (channels, size, size), part, row, column)
+        seen = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+        if "pool" in part:  # of a maximum only the winner moves it
+            assert top <= seen[0] and left <= seen[1] and bottom >= seen[2] and right >= seen[3]  # noqa: PT018
+        else:
+            assert tuple(map(int, seen)) == (top, left, bottom, right)
+    assert patch(spec, (channels, size, size), model.layers[-1], 0, 0) == (0, 0, size, size)
+
+
+def test_the_images_that_excite_a_channel(digits: tuple[Slice, Preprocess]) -> None:
+    split, preprocess = digits
+    model = small_net()
+    whole = features.gather_features(model, split, preprocess, ["conv1"])["conv1"]
+    maps = whole.reshape(130, 32, -1)
+    found = most_excited(model, split, preprocess, "conv1", 3)
+    assert found.shape[0] == 32
+    expected = np.argsort(-maps.max(2), axis=0, kind="stable")[:3].T
+    np.testing.assert_array_equal(found.images, expected)
+    first = maps[found.images[5, 0], 5]
+    assert first[found.places[5, 0]] == first.max() == found.values[5, 0]

@@ -20,7 +20,7 @@ from alexnet.cli import main
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, choose_recipe
-from conftest import patterns, write_idx, write_tree
+from conftest import patterns, without_report, write_idx, write_tree
 
 TRAIN_KEYS = {"top1", "top1_ci95", "top5", "loss", "n", "images_per_s", "wall_s", "run"}
 TEST_KEYS = {*TRAIN_KEYS, "top5_optimistic", "top5_pessimistic", "top5_ci95", "checkpoint"}
@@ -42,7 +42,8 @@ def clean_folder(
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     from alexnet import figures
 
-    for name in ("draw_curves", "draw_confusion", "draw_mistakes"):
+    without_report(monkeypatch)
+    for name in ("draw_confusion", "draw_mistakes"):
         monkeypatch.setattr(figures, name, lambda *_: None)
 
 

@@ -15,6 +15,10 @@ from alexnet import figures
 from alexnet.errors import UsageError
 
 LONG = "great white shark, white shark, man-eater, Carcharodon carcharias " * 3
+HOMES = (
+    figures.conditions, figures.curves, figures.images, figures.kernels, figures.quality,
+    figures.run,
+)  # fmt: skip
 DIGITS = [str(digit) for digit in range(10)]
 
 
@@ -22,7 +26,7 @@ DIGITS = [str(digit) for digit in range(10)]
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Collect the figures as they are written."""
     seen: list[Figure] = []
-    for home in (figures.run, figures.conditions):
+    for home in HOMES:
         write = home.write_figure
         keep = lambda f, out, write=write: (write(f, out), seen.append(f))  # noqa: E731
         monkeypatch.setattr(home, "write_figure", keep)
@@ -65,21 +69,24 @@ def test_curves(points: int, tmp_path: Path, drawn: list[Figure]) -> None:
     tops = [0.5, 0.7, 0.9125, 0.8, 0.6][:points]
     events = [train(step) for step in range(1, 51)]
     events += [val(10 * i + 10, top1) for i, top1 in enumerate(tops)]
-    figures.draw_curves(events, out, "A run with $odd$ name")
+    figures.draw_curves({"odd $name$": events, "other": events}, out, "A run with $odd$ name")
     texts = check(drawn[0], out)
     assert r"A run with \$odd\$ name" in texts
-    best = {0: [], 1: ["best: 50.00 % at epoch 1"], 5: ["best: 91.25 % at epoch 3"]}
-    assert [text for text in texts if text.startswith("best")] == best[points]
-    assert drawn[0].axes[2].get_yscale() == "log"  # 0.1 to 0.002 spans more than 20x
+    best = {0: "", 1: "\nbest: 50.00 % at epoch 1", 5: "\nbest: 91.25 % at epoch 3"}[points]
+    assert {r"odd \$name\$" + best, "other" + best} <= set(texts)
+    assert drawn[0].axes[3].get_yscale() == "log"  # 0.1 to 0.002 spans more than 20x
+    loss, top5 = drawn[0].axes[0], drawn[0].axes[2]
+    assert [len(line.get_xdata(orig=False)) for line in loss.lines] == [50, points] * 2
+    assert "nothing measured yet" in [text.get_text() for text in top5.texts]
 
 
 def test_curves_of_nothing_and_of_a_resumed_run(tmp_path: Path, drawn: list[Figure]) -> None:
     out = tmp_path / "curves.png"
-    figures.draw_curves([], out, "empty")
-    assert check(drawn[0], out).count("nothing measured yet") == 3
+    figures.draw_curves({"empty": []}, out, "empty")
+    assert check(drawn[0], out).count("nothing measured yet") == 5
     repeated = [train(1), train(2), train(3, lr=0.1), train(2), train(3, lr=0.2)]
-    figures.draw_curves(repeated, out, "resumed")
-    rates = drawn[1].axes[2].lines[0].get_ydata()
+    figures.draw_curves({"resumed": repeated}, out, "resumed")
+    rates = drawn[1].axes[3].lines[0].get_ydata()
     np.testing.assert_allclose(rates, [0.1, 0.05, 0.2])
 
 

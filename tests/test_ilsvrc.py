@@ -38,6 +38,7 @@ from archives import (
     write_tar,
     write_zip,
 )
+from conftest import without_report
 
 # Listings leave their files to the garbage collector: see test_check.test_files_are_closed.
 
@@ -491,7 +492,7 @@ def test_real_photos_from_archives_to_a_classification(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """40 classes of ImageNet in the official shapes with odd files, packed, trained on, tested."""
-    monkeypatch.setattr(commands.training.figures, "draw_curves", lambda *_: None)
+    without_report(monkeypatch)
     monkeypatch.setattr(commands.testing, "_draw_test", lambda *_: [])
     real = write_real(shared, tmp_path / "archives", 40)
     chosen = sorted(real.order)

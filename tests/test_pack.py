@@ -29,7 +29,7 @@ from alexnet.data.sources import open_source
 from alexnet.errors import DataError, Interrupted, UsageError
 from alexnet.recipebook import find_recipe
 from archives import encode, jpeg, pack_and_die, picture, write_files, write_tar, write_zip
-from conftest import patterns, write_idx
+from conftest import patterns, without_report, write_idx
 
 # Listings leave their files to the garbage collector: see test_check.test_files_are_closed.
 
@@ -611,7 +611,7 @@ FIELDS: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands.training.figures, "draw_curves", lambda *_: None)
+    without_report(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from alexnet.engine import train as engine
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.predict import read_recipe
 from alexnet.store.rundir import RunDir
-from conftest import CLOCK, Launch, patterns, read_events, write_idx
+from conftest import CLOCK, Launch, patterns, read_events, without_report, write_idx
 
 STEPS = 28  # of 13 an epoch
 COMMON = {
@@ -65,7 +65,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_pictures() -> Iterator[None]:
     """Drawing the curves takes longer than these runs, and other tests look at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands.training.figures, "draw_curves", lambda *_: None)
+        without_report(patch)
         yield
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import alexnet
-from alexnet import commands
+from alexnet import commands, figures
 from alexnet.cli import main
 from alexnet.data.dataset import open_dataset
 from alexnet.engine import train as engine
@@ -27,7 +27,7 @@ from alexnet.models.layers import BatchNorm, Conv, Linear, ReLU
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.store.weights import read_weights
-from conftest import patterns, read_events, write_idx
+from conftest import patterns, read_events, without_report, write_idx
 
 QUICK: dict[str, Any] = {
     "steps": 2,
@@ -50,8 +50,9 @@ LAYERS = "conv1, conv2, conv3, fc4, fc5"
 def no_pictures() -> Iterator[None]:
     """Drawing takes longer than these runs, and other tests look at pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw_curves", "draw_confusion", "draw_mistakes"):
-            patch.setattr(commands.training.figures, name, lambda *_: None)
+        without_report(patch)
+        for name in ("draw_confusion", "draw_mistakes"):
+            patch.setattr(figures, name, lambda *_: None)
         yield
 
 

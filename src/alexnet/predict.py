@@ -13,8 +13,8 @@ from PIL import Image as Pillow
 from alexnet.data.augment import Preprocess
 from alexnet.data.images import decode_image, fit_image
 from alexnet.data.statistics import Statistics
-from alexnet.engine.answers import Answers
 from alexnet.engine.evaluate import predict_views
+from alexnet.engine.infer import Inference
 from alexnet.engine.network import build_net, load_weights, preprocessing
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
@@ -30,11 +30,11 @@ Image = str | Path | bytes | NDArray[np.uint8]
 class Predictor:
     """Weights with everything they need: classes, preprocessing, and where they came from.
 
-    `model` has every part by name; `answers` is the same network made for answers alone.
+    `model` has every part by name; `inference` is the same network made for answers alone.
     """
 
     model: Net
-    answers: Answers
+    inference: Inference
     recipe: Recipe
     preprocess: Preprocess
     classes: tuple[str, ...]
@@ -67,7 +67,7 @@ class Predictor:
             return np.empty((0, len(self.classes)), np.float32)
         device = next(self.model.parameters()).device
         pixels = torch.from_numpy(np.stack([self.decode(image) for image in images])).to(device)
-        _, log_p = predict_views(self.answers, pixels, self.preprocess, views)
+        _, log_p = predict_views(self.inference, pixels, self.preprocess, views)
         return np.asarray(log_p.exp().cpu().numpy(), np.float32)
 
 
@@ -89,7 +89,7 @@ def load(run: str | Path, checkpoint: str = "best") -> Predictor:
     precision = "bf16" if recipe.precision == choose_precision("auto", device) == "bf16" else "fp32"
     preprocess = preprocessing(recipe, read_statistics(folder, data))
     return Predictor(
-        model, Answers(model, precision), recipe, preprocess, classes, folder, path, data
+        model, Inference(model, precision), recipe, preprocess, classes, folder, path, data
     )
 
 

@@ -64,7 +64,8 @@ def _parser() -> Parser:
     top.add_argument("--version", action="version", version=metadata.version("alexnet"))
     top.set_defaults(verb=None, parser=top, needs="name a verb: see `alexnet --help`")
     verbs = top.add_subparsers(metavar="VERB", parser_class=Parser)
-    for add in (_train, _doctor, _test, _classify, _recipes, _data, _bench, _claim):
+    for add in (_train, _doctor, _test, _classify, _recipes, _data, _bench, _claim,
+                _inspect, _report):  # fmt: skip
         add(verbs)
     return top
 
@@ -205,6 +206,42 @@ def _claim(verbs: Any) -> None:
     sub.add_argument("--budget", metavar="TIME", help="for --all, as 30m; the same again continues")
     sub.add_argument("--out", metavar="DIR", default="results/claims",
                      help="where records go (default: results/claims); continues")  # fmt: skip
+
+
+WHATS = (
+    "filters", "activations", "neighbors", "predictions", "mistakes", "saliency", "confusion",
+    "calibration", "curves", "data", "features", "probe", "similarity",
+)  # fmt: skip
+
+
+def _inspect(verbs: Any) -> None:
+    verb = Verb("inspect", show.inspect)
+    sub = _add(verbs, "inspect", verb, "Draw what a run has learnt, or write its features.")
+    sub.add_argument("run", help="run directory")
+    sub.add_argument("what", choices=WHATS, metavar="WHAT", help=", ".join(WHATS))
+    sub.add_argument("items", nargs="*", metavar="IMAGE_OR_RUN",
+                     help="images; for curves and similarity other runs")  # fmt: skip
+    sub.add_argument("--split", help="train, val or test (default: val)")
+    sub.add_argument("--part", help="part of the network, as conv1, relu5 or fc7")
+    sub.add_argument("--count", type=int, metavar="INT", help="how many are shown")
+    sub.add_argument("--top", type=int, metavar="INT", help="classes to show (predictions)")
+    sub.add_argument("--channels", type=int, nargs="+", metavar="INT", help="of activations")
+    sub.add_argument("--metric", help="of neighbors: euclidean (default) or cosine")
+    sub.add_argument(
+        "--method", help="of saliency: occlusion, grad-cam or integrated-gradients (default: all)"
+    )
+    sub.add_argument("--label", metavar="CLASS", help="of saliency: the class to look for")
+    sub.add_argument("--data", metavar="DIR", help="where the data is now")
+    sub.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
+    sub.add_argument("--out", metavar="FILE", help="FILE.png or .svg (default: in RUN/figures); "
+                     "of features FILE.npy")  # fmt: skip
+
+
+def _report(verbs: Any) -> None:
+    sub = _add(verbs, "report", Verb("report", show.report), "Write one page on one or more runs.")
+    sub.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
+    sub.add_argument("--out", metavar="FILE", help="FILE.html (default: RUN/report.html)")
+    sub.add_argument("--data", metavar="DIR", help="where the data is now")
 
 
 def _add_reading_of_runs(parser: Parser) -> None:

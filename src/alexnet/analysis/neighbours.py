@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alexnet.errors import DataError, UsageError
 from alexnet.metrics import wilson
+from alexnet.terminal import progress
 
 Metric = Literal["euclidean", "cosine"]
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine")
@@ -61,14 +62,17 @@ def nearest(
     middle = np.zeros(width, np.float32)
     if metric == "euclidean":
         middle = _flat(keys[0:block]).mean(0)
-    for start in range(0, len(queries), block):
-        some = _flat(queries[start : start + block])
-        candidates = _candidates(some, keys, min(k + SPARE, len(keys)), metric, block, middle)
-        for i, row in enumerate(candidates):
-            row = np.sort(row)
-            exact = _measure(some[i], _flat(keys[row]), metric)
-            order = np.argsort(exact, kind="stable")[:k]
-            distances[start + i], ids[start + i] = exact[order], row[order]
+    asked = 4 * block  # each of these blocks reads all keys once
+    with progress("searching neighbours", len(queries), "images") as bar:
+        for start in range(0, len(queries), asked):
+            some = _flat(queries[start : start + asked])
+            candidates = _candidates(some, keys, min(k + SPARE, len(keys)), metric, block, middle)
+            for i, row in enumerate(candidates):
+                row = np.sort(row)
+                exact = _measure(some[i], _flat(keys[row]), metric)
+                order = np.argsort(exact, kind="stable")[:k]
+                distances[start + i], ids[start + i] = exact[order], row[order]
+            bar.advance(len(some))
     return distances, ids
 
 

@@ -1,4 +1,4 @@
-"""Answers beside plain PyTorch's, for one image and for many."""
+"""Inference beside plain PyTorch's, for one image and for many."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from alexnet.benches.reference import Way, matrix_limit, plain_net, read_limit, settle
 from alexnet.benches.rounds import take_turns
-from alexnet.engine.answers import Answers
+from alexnet.engine.infer import Inference
 from alexnet.engine.network import build_net
 from alexnet.models.net import summarize
 from alexnet.models.zoo import find_model
@@ -37,7 +37,7 @@ def bench_infer(
     recipe = Recipe(model=model, size=size, crop=size, channels=channels, channels_last=True)
     net = build_net(recipe, classes).to(device).eval()
     plain = plain_net(recipe, classes).to(device).eval()
-    ours = {kind: Answers(net, kind) for kind in ("fp32", "bf16")}
+    ours = {kind: Inference(net, kind) for kind in ("fp32", "bf16")}
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
     limits = {kind: matrix_limit(dtype, device) for kind, dtype in kinds.items()}
     flops = 2 * sum(row.macs for row in summarize(preset.spec(classes), net.input_shape))
@@ -86,7 +86,7 @@ def _way(net: nn.Module, x: Tensor, precision: str) -> Way:
 
 
 @torch.inference_mode()
-def _parts(net: Answers, x: Tensor) -> dict[str, float]:
+def _parts(net: Inference, x: Tensor) -> dict[str, float]:
     """Milliseconds of each part, the least of a few times."""
     least: dict[str, float] = {}
     clock = {"at": 0.0}

@@ -22,7 +22,7 @@ Way = Callable[[], int]
 
 
 def plain_net(recipe: Recipe, classes: int) -> Net:
-    """The recipe's network as torch's own parts make it: fp32, contiguous, torch's norm and convolution."""
+    """The recipe's network of torch's own parts: fp32, contiguous, its norm and convolution."""
     net = build_net(recipe.replace(precision="fp32", channels_last=False), classes)
     for module in list(net.modules()):
         for name, child in list(module.named_children()):

@@ -6,6 +6,8 @@ from alexnet.commands.classifying import classify
 from alexnet.commands.data import data_check, data_get, data_pack
 from alexnet.commands.diagnosing import doctor
 from alexnet.commands.explaining import recipes
+from alexnet.commands.inspecting import inspect
+from alexnet.commands.reporting import report
 from alexnet.commands.testing import test
 from alexnet.commands.training import train
 
@@ -17,7 +19,9 @@ __all__ = [
     "data_get",
     "data_pack",
     "doctor",
+    "inspect",
     "recipes",
+    "report",
     "test",
     "train",
 ]

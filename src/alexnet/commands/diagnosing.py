@@ -166,7 +166,7 @@ def _write_page(found: dict[str, Any], events: list[dict[str, Any]], out: Path) 
         pictures = []
         if events:
             pictures.append(("What happened", Path(folder) / "curves.png"))
-            figures.draw_curves(events, pictures[-1][1], found["recipe"])
+            figures.draw_curves({found["recipe"]: events}, pictures[-1][1], "Learning curves")
         looks = Path(folder) / "looks.png"
         if figures.draw_looks(events, looks, found["recipe"]):
             pictures.append(("What the guard saw", looks))

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from alexnet import figures
-from alexnet.data.dataset import Slice, reopen_dataset
-from alexnet.engine.evaluate import evaluate
+from alexnet.analysis.answers import Answers, ask
+from alexnet.analysis.confidence import surest_mistakes
+from alexnet.data.dataset import reopen_dataset
 from alexnet.errors import CheckpointError, DataError
 from alexnet.predict import Predictor, load
-from alexnet.terminal import progress, say
+from alexnet.terminal import say
 
 
 def test(
@@ -38,31 +38,18 @@ def test(
             f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
         )
     part = dataset.split(split).resident(recipe.workers)
-    probabilities = np.empty((len(part), len(dataset.classes)), np.float32)
     began = time.monotonic()
-    with progress(f"testing {split}", len(part), "images") as bar:
-
-        def keep(first: int, block: torch.Tensor) -> None:
-            probabilities[first : first + len(block)] = block.numpy()
-            bar.advance(len(block))
-
-        tally = evaluate(
-            predictor.answers,
-            part,
-            predictor.preprocess,
-            len(dataset.classes),
-            views=views,
-            batch=recipe.eval_batch,
-            workers=recipe.workers,
-            each=keep,
-        )
+    answers = ask(
+        predictor.inference, part, predictor.preprocess, recipe, len(dataset.classes), views
+    )
+    tally = answers.tally
     wall = time.monotonic() - began
     if warning := tally.tie_warning():
         say(f"warning: {warning}")
     suffix = split if views == 1 else f"{split}-{views}-views"
     drawn: list[Path] = []
     try:
-        drawn = _draw_test(predictor, part, probabilities, tally.confusion.numpy(), suffix)
+        drawn = _draw_test(predictor, answers, suffix)
     except CheckpointError as error:  # the figures are worth more than their pictures
         say(f"warning: no pictures: {error}")
     classes = zip(dataset.classes, tally.per_class(), strict=True)
@@ -86,22 +73,17 @@ def test(
     return result
 
 
-def _draw_test(
-    predictor: Predictor, part: Slice, probabilities: Any, confusion: Any, suffix: str
-) -> list[Path]:
-    run, classes = predictor.run, predictor.classes
-    said = probabilities.argmax(1)
-    sure = probabilities.max(1)
-    wrong = np.flatnonzero(said != part.labels)
-    count = len(wrong)
-    wrong = wrong[np.argsort(-sure[wrong], kind="stable")][:24]
+def _draw_test(predictor: Predictor, answers: Answers, suffix: str) -> list[Path]:
+    run, classes, part = predictor.run, predictor.classes, answers.split
+    wrong = surest_mistakes(answers.probabilities, part.labels)
+    count, wrong = len(wrong), wrong[:24]
     paths = [run.figures / f"confusion-{suffix}.png", run.figures / f"mistakes-{suffix}.png"]
-    figures.draw_confusion(confusion, classes, paths[0], f"{run.path.name}, {part.name}")
+    figures.draw_confusion(answers.confusion, classes, paths[0], f"{run.path.name}, {part.name}")
     figures.draw_mistakes(
         part.read(wrong) if count else np.zeros((0, 1, 1, 1), np.uint8),
         part.labels[wrong],
-        said[wrong],
-        sure[wrong],
+        answers.said[wrong],
+        answers.probabilities.max(1)[wrong],
         classes,
         paths[1],
         f"{run.path.name}, {part.name}: the surest of {count:,} mistakes",

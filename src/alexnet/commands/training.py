@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet import figures
+from alexnet.commands.boarding import Show
 from alexnet.commands.diagnosing import examine
+from alexnet.commands.reporting import report
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
-from alexnet.engine.network import build_net
+from alexnet.engine.network import build_net, preprocessing
 from alexnet.engine.record import Doctor
 from alexnet.engine.train import fit
 from alexnet.errors import CheckpointError, DataError, UsageError
@@ -224,12 +225,18 @@ def _fit(
     doctor: Doctor,
     weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
-    board = Board(folder.path, start.step if start else 0) if tensorboard else None
+    board, show = None, None
+    if tensorboard:
+        board = Board(folder.path, start.step if start else 0)
+        show = Show(board, dataset.val, preprocessing(recipe, statistics), dataset.classes)
     try:
         state = fit(
             recipe, dataset, statistics, folder, start,
-            weights=weights, board=board, doctor=doctor,
+            weights=weights, board=board, show=show, doctor=doctor,
         )  # fmt: skip
+        if board is not None:
+            best_of = {"best/acc1": state.watch.best_top1, "best/loss": state.watch.best_loss}
+            board.settings(recipe.to_dict(), best_of)
     finally:
         if board is not None:
             board.close()
@@ -241,8 +248,11 @@ def _fit(
         "loss": state.watch.best_loss,
     }  # with its line in the log
     best = next((e for e in validations if e["step"] == state.watch.best_step), lost)
-    curves = folder.figures / "curves.png"
-    figures.draw_curves(events, curves, f"{recipe.name}, seed {recipe.seed}")
+    page: dict[str, Any] = {"out": None, "figures": []}
+    try:
+        page = report(folder.path, brief=True)
+    except CheckpointError as error:  # what was trained is worth more than its page
+        say(f"warning: no report: {error}")
     result = {k: best.get(k) for k in ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n")}
     return {
         **result,
@@ -254,5 +264,6 @@ def _fit(
         "finished": state.finished,
         "images_per_s": round(state.step * recipe.batch_size / max(state.seconds, 1e-9), 1),
         "wall_s": round(state.seconds, 2),
-        "figures": [str(curves)],
+        "report": page["out"],
+        "figures": page["figures"],
     }

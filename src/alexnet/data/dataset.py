@@ -1,6 +1,7 @@
 """From a raw source and a recipe to three disjoint slices of uint8 images at one stored size."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -113,7 +114,7 @@ class Dataset:
         if name not in SPLITS:
             raise UsageError(f"no split {name!r}: there are {', '.join(SPLITS)}")
         part = self.source.load(self._roles[name])
-        ids = self._cut(part.labels)[name] if self._shared(name) else np.arange(len(part.labels))
+        ids = self._rows(name, part.labels)
         labels = part.labels[ids]
         rows, r = None, self.recipe
         pixels: NDArray[np.uint8] | tuple[Path, ...] | Stored
@@ -145,6 +146,26 @@ class Dataset:
             missing = self.classes[int(np.argmin(found))]
             raise DataError(f"no training image of class {missing!r}: add some, or take it out")
         return Slice(name, labels, pixels, r.size, r.channels, rows)
+
+    def names(self, name: str) -> list[str]:
+        """What each image of a split is called, in its order: its file within the source, the file
+        it was packed from, or the part and its place there ("test/17")."""
+        role = self._roles[name]
+        part = self.source.load(role)
+        ids = self._rows(name, part.labels)
+        root = Path(self.source.path)
+        if isinstance(part.images, tuple):
+            return [os.path.relpath(part.images[i], root) for i in ids]
+        listed = root / f"{role}.names.txt"
+        if self.source.kind == "packed" and listed.is_file():
+            lines = listed.read_text(errors="surrogateescape").split("\n")
+            if len(lines) > ids.max():
+                return [lines[i] for i in ids]
+        return [f"{role}/{i}" for i in ids]
+
+    def _rows(self, name: str, labels: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Which images of its part a split is."""
+        return self._cut(labels)[name] if self._shared(name) else np.arange(len(labels))
 
     def _shared(self, name: str) -> bool:
         roles = self._roles

@@ -3,7 +3,7 @@
 import math
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -70,11 +70,13 @@ def fit(
     *,
     weights: Mapping[str, Tensor] | None = None,
     board: Any = None,
+    show: Callable[[int, Net], None] | None = None,
     doctor: Doctor = "stop",
 ) -> State:
     """Trains from the beginning or from a checkpoint until the recipe's end, saving as it goes.
 
-    `weights` are what a beginning starts from in the place of the seed's, as far as they fit.
+    `weights` are what a beginning starts from in the place of the seed's, as far as they fit;
+    `show` is called with the step and the network after each validation.
     Raises Interrupted, after saving, when SIGINT or SIGTERM arrives, and Diverged when the loss is
     not a number or, with `doctor` at "stop", when the sentinel finds that it will not learn.
     Weights and metrics are a function of the recipe and the data alone: wherever a run is cut and
@@ -166,6 +168,8 @@ def fit(
                     )
                     found = tally.figures()
                     record.add("val", state.step, found)
+                    if show is not None:
+                        show(state.step, model)
                     best, state.finished = state.watch.update(
                         found["top1"], found["loss"], state.step, recipe
                     )

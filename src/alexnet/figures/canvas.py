@@ -15,10 +15,13 @@ from alexnet.files import write_atomic
 from alexnet.terminal import shorten
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY = "#CC79A7", "#56B4E9"
 GRID = "#E4E4E4"
 DPI = 150
 
@@ -49,6 +52,13 @@ def write_figure(figure: "Figure", out: Path) -> None:
 def fitting(text: str, limit: int = 40) -> str:
     """Return a name that fits and that matplotlib does not take for a formula."""
     return shorten(text, limit).replace("$", r"\$")
+
+
+def show(axes: "Axes", image: "NDArray[np.uint8]") -> None:
+    """An image (H, W, 1 or 3) as it is, without axes."""
+    grey = image.shape[-1] == 1
+    axes.imshow(image.squeeze(-1) if grey else image, cmap="gray", vmin=0, vmax=255)
+    axes.set_axis_off()
 
 
 def plain(axes: "Axes") -> None:

@@ -3,6 +3,7 @@
 from alexnet.show.benches import bench
 from alexnet.show.books import claim, recipes
 from alexnet.show.data import check, pack, path
+from alexnet.show.inside import inspect, report
 from alexnet.show.runs import classify, doctor, test, train
 
 __all__ = [
@@ -11,9 +12,11 @@ __all__ = [
     "claim",
     "classify",
     "doctor",
+    "inspect",
     "pack",
     "path",
     "recipes",
+    "report",
     "test",
     "train",
 ]

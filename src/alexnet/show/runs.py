@@ -11,7 +11,7 @@ def train(r: dict[str, Any]) -> None:
         f"{r['finished']}: best validation top-1 {with_interval(r, 'top1')} at step "
         f"{r['best_step']:,}; {duration(r['wall_s'])}, {r['images_per_s']:,.0f} images/s\n"
         f"run          {r['run']}\n"
-        f"curves       {r['figures'][0]}\n"
+        f"report       {r['report']}\n"
         f"test it      alexnet test {r['run']}"
     )
 

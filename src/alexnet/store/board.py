@@ -1,7 +1,13 @@
-"""Scalars for TensorBoard, under the tags people expect."""
+"""What TensorBoard shows: scalars under the tags people expect, weights, images, the graph."""
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from alexnet.errors import Unavailable
 
@@ -45,6 +51,33 @@ class Board:
         if line["event"] == "val":
             for name, bound in zip(("low", "high"), line["top1_ci95"], strict=True):
                 self._writer.add_scalar(f"val/acc1_ci95_{name}", bound, line["step"])
+
+    def graph(self, model: nn.Module, x: Tensor) -> None:
+        """The network's graph, traced with an input (1, C, H, W) in evaluation mode."""
+        was_training = model.training
+        with warnings.catch_warnings():
+            # The tracer warns of itself and of every size that it takes for a constant.
+            warnings.simplefilter("ignore")
+            self._writer.add_graph(model.eval(), x)
+        model.train(was_training)
+
+    def look(self, step: int, model: nn.Module, activations: Mapping[str, Tensor]) -> None:
+        """Histograms of every parameter, and of what parts say of the same few images."""
+        for name, parameter in model.named_parameters():
+            self._writer.add_histogram(f"weights/{name}", parameter.detach().float().cpu(), step)
+        for name, values in activations.items():
+            self._writer.add_histogram(f"activations/{name}", values.float().cpu(), step)
+
+    def picture(self, tag: str, pixels: NDArray[np.uint8], step: int) -> None:
+        """A picture (H, W, 3)."""
+        self._writer.add_image(tag, pixels, step, dataformats="HWC")
+
+    def settings(self, recipe: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+        """The recipe's fields as hyper-parameters, with the run's final figures."""
+        plain = {
+            k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in recipe.items()
+        }
+        self._writer.add_hparams(plain, dict(figures), run_name=".")
 
     def close(self) -> None:
         self._writer.close()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.engine.answers import Answers
+from alexnet.engine.infer import Inference
 from alexnet.models.zoo import MODELS, build_model
 
 
@@ -31,7 +31,7 @@ def test_answers_are_the_networks(name: str) -> None:
     x = torch.rand(2, preset.channels, preset.size, preset.size).sub_(0.5)
     expected = net(x)
     spread = expected.std()
-    exact, quick = Answers(net, "fp32")(x), Answers(net, "bf16")(x)
+    exact, quick = Inference(net, "fp32")(x), Inference(net, "bf16")(x)
     assert exact.dtype == quick.dtype == torch.float32
     assert (exact - expected).abs().max() < 1e-4 * max(spread, 1)
     assert (quick - expected).abs().max() < 0.1 * max(spread, 0.1)
@@ -45,14 +45,14 @@ def test_batch_norms_are_folded_where_they_follow_a_layer() -> None:
 
     net = build_model("alexnet-bn", 5)
     assert norms(net) > 0
-    assert norms(Answers(net, "bf16")) == 0
+    assert norms(Inference(net, "bf16")) == 0
     after_relu = build_model("cifar-alexnet", 5)
-    assert norms(Answers(after_relu, "bf16")) == norms(after_relu)
+    assert norms(Inference(after_relu, "bf16")) == norms(after_relu)
 
 
 def test_the_last_layer_stays_float32() -> None:
     net = build_model("mnist-alexnet", 5)
-    answers = Answers(net, "bf16")
+    answers = Inference(net, "bf16")
     *body, last = answers.layers
     assert last == "fc6"
     assert answers.layers[last] is net.part("fc6")

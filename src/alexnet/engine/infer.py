@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from alexnet.models.net import Net
 
 
-class Answers(nn.Module):
+class Inference(nn.Module):
     """What a network answers, as fast as torch gets it. Shapes: (N, C, H, W) -> logits (N, K).
 
     Batch norms go into the layer before them. With `precision` bf16 the weights are cast here;

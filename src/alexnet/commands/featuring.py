@@ -1,0 +1,121 @@
+"""A network's features: written out, tried by a linear classifier, compared with another's."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet import figures
+from alexnet.analysis import features as feats
+from alexnet.analysis.probe import alike, linear_probe
+from alexnet.commands.view import View
+from alexnet.data.dataset import Slice
+from alexnet.errors import DataError, UsageError
+from alexnet.files import write_atomic
+
+COMPARED = 500  # images that likeness is measured on
+MOST = 4096  # numbers of a part that a probe or a comparison keeps of an image
+
+
+def features(view: View, *, part: str | None = None, split: str = "val") -> dict[str, Any]:
+    """A part's output for every image of a split into --out FILE.npy, float32 in the split's order,
+    and beside it FILE.csv with each row's image and label."""
+    if view.out is None or view.out.suffix != ".npy":
+        raise UsageError("features go into a file: give --out FILE.npy")
+    p = view.predictor
+    part = part or feats.last_hidden(p.model)
+    of = view.dataset.split(split)
+    shape = feats.write_features(
+        view.out, p.model, of, p.preprocess, part, workers=p.recipe.workers
+    )
+    table = io.StringIO()
+    lines = csv.writer(table, lineterminator="\n")
+    lines.writerow(("row", "image", "label", "class"))
+    names = view.dataset.names(split)
+    for row, (name, label) in enumerate(zip(names, of.labels.tolist(), strict=True)):
+        lines.writerow((row, name, label, p.classes[label]))
+    listed = view.out.with_suffix(".csv")
+    write_atomic(listed, table.getvalue().encode(errors="surrogateescape"))
+    return {"part": part, "split": split, "n": shape[0], "shape": list(shape),
+            "out": str(view.out), "images": str(listed)}  # fmt: skip
+
+
+def probe(
+    view: View, *, part: str | None = None, split: str = "val", count: int = 2000
+) -> dict[str, Any]:
+    """A linear classifier on each activation, or on one part: fitted to up to `count` training
+    images, tried on a split. Maps are averaged over squares to at most 4,096 numbers."""
+    p = view.predictor
+    parts = [part] if part else feats.activation_parts(p.model)
+    for name in parts:
+        p.model.part(name)
+    if split == "train":
+        raise UsageError("a probe is fitted to train: try it on --split val or test")
+    train, of = view.split("train"), view.split(split)
+    picked = np.sort(view.some(train, count))
+    train = _taken(train, picked)
+    how: dict[str, Any] = {"most": MOST, "workers": p.recipe.workers}
+    fitted = feats.gather_features(p.model, train, p.preprocess, parts, **how)
+    tried = feats.gather_features(p.model, of, p.preprocess, parts, **how)
+    rows = {
+        name: linear_probe(fitted[name], train.labels, tried[name], of.labels, len(p.classes))
+        for name in parts
+    }
+    bars = [(name, 100 * r.top1, (100 * r.top1_ci95[0], 100 * r.top1_ci95[1]))
+            for name, r in rows.items()]  # fmt: skip
+    title = f"{view.name}, {split}: a linear classifier on each part"
+    figures.draw_bars(bars, view.figure(f"probe-{split}"), title, "images right (%)")
+    return {
+        "split": split,
+        "n": len(of),
+        "probes": [{"part": k, **asdict(r)} for k, r in rows.items()],
+    }
+
+
+def similarity(
+    view: View, others: Sequence[str] = (), *, split: str = "val", count: int = COMPARED
+) -> dict[str, Any]:
+    """How alike the parts of two runs are on the same images: linear CKA, without bias."""
+    if len(others) != 1:
+        raise UsageError(
+            f"similarity is of two runs and {1 + len(others)} were named: "
+            "`alexnet inspect RUN similarity OTHER`"
+        )
+    second = View(others[0], view.data, view.checkpoint)
+    if second.dataset.classes != view.dataset.classes:
+        raise DataError(f"{view.run} and {second.run} have other classes: nothing to compare")
+    first_of, second_of = view.dataset.split(split), second.dataset.split(split)
+    if view.dataset.names(split) != second.dataset.names(split):
+        raise DataError(
+            f"{split} is other images in {view.run} than in {second.run}: use --split test"
+        )
+    picked = np.sort(view.some(first_of, count))
+    kept = []
+    for one, of in ((view, first_of), (second, second_of)):
+        p = one.predictor
+        parts = feats.activation_parts(p.model)
+        kept.append(
+            feats.gather_features(
+                p.model, _taken(of, picked), p.preprocess, parts, most=MOST,
+                workers=p.recipe.workers,
+            )
+        )  # fmt: skip
+    first, other = kept
+    values = np.array([[alike(a, b) for b in other.values()] for a in first.values()])
+    out = view.figure("similarity", more=second.name)
+    figures.draw_alike(
+        values, list(first), list(other), out,
+        f"How alike two networks see {len(picked):,} images of {split}", (view.name, second.name),
+    )  # fmt: skip
+    return {"other": str(second.run), "split": split, "n": len(picked), "rows": list(first),
+            "columns": list(other), "cka": values.tolist()}  # fmt: skip
+
+
+def _taken(split: Slice, ids: NDArray[np.intp]) -> Slice:
+    """Some images of a split."""
+    rows = ids if split.rows is None else split.rows[ids]
+    return replace(split, labels=split.labels[ids], rows=rows)

@@ -1,0 +1,220 @@
+"""What came out of a run: predictions, mistakes, confidence, curves, and what it was shown."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet import figures
+from alexnet.analysis.answers import Answers
+from alexnet.analysis.confidence import (
+    calibration as calibrate,
+)
+from alexnet.analysis.confidence import confused_pairs, doubtful_labels, surest_mistakes
+from alexnet.commands.view import View
+from alexnet.data.augment import Preprocess, augment, mix
+from alexnet.recipe import Recipe
+from alexnet.store.rundir import RunDir
+from alexnet.terminal import percent
+
+PAIRS = 12
+UNCHANGED: dict[str, Any] = {
+    "shift": 0, "flip": False, "rotate": 0.0, "scale": 0.0, "cutout": 0, "area": 1.0,
+    "colour": 0.0, "mixup": 0.0, "cutmix": 0.0, "crop_chunk": 1,
+}  # fmt: skip
+"""Recipe fields with which training shows images as they are, but for where they are cut."""
+
+
+def predictions(
+    view: View, images: Sequence[str] = (), *, split: str = "val", count: int = 8, top: int = 5
+) -> dict[str, Any]:
+    """Images, or some of a split, above the likeliest classes as bars."""
+    p = view.predictor
+    top = min(top, len(p.classes))
+    true: list[str | None]
+    if images:
+        stored = view.decode(images)
+        true, names = [None] * len(stored), [str(path) for path in images]
+    else:
+        of = view.dataset.split(split)
+        picked = view.some(of, count)
+        stored = of.read(picked)
+        true = [p.classes[i] for i in of.labels[picked]]
+        called = view.dataset.names(split)
+        names = [called[i] for i in picked]
+    probabilities = p.predict(list(stored))
+    shown, result = [], []
+    for image, label, name, row in zip(stored, true, names, probabilities, strict=True):
+        best = np.argsort(-row, kind="stable")[:top]
+        ranked = [(p.classes[i], float(row[i])) for i in best]
+        shown.append(figures.Prediction(view.crop(image), label, ranked))
+        said = [{"class": c, "probability": x} for c, x in ranked]
+        result.append({"image": name, "class": label, "top": said})
+    out = view.figure("predictions" if images else f"predictions-{split}")
+    figures.draw_predictions(shown, out, f"{view.name}: {'images' if images else split}")
+    return {"n": len(stored), "predictions": result, **({} if images else {"split": split})}
+
+
+def mistakes(view: View, *, split: str = "val", count: int = 24) -> dict[str, Any]:
+    """The surest mistakes, the most confused pairs, and the labels that look wrong."""
+    return judge_mistakes(view, view.ask(split), count)
+
+
+def judge_mistakes(view: View, answers: Answers, count: int = 24) -> dict[str, Any]:
+    """The same of answers that are there already."""
+    of, classes, p = answers.split, view.predictor.classes, answers.probabilities
+    wrong, doubtful = surest_mistakes(p, of.labels), doubtful_labels(p, of.labels)
+    pairs = confused_pairs(answers.confusion, PAIRS)
+    names, said = view.dataset.names(of.name), answers.said
+    about = f"{view.name}, {of.name}"
+
+    def draw(ids: NDArray[np.intp], out: Path, title: str, note: str, empty: str) -> None:
+        if not len(ids):
+            figures.draw_nothing(empty, out, title)
+            return
+        captions = [
+            figures.pair_caption(classes[of.labels[i]], classes[said[i]], float(p[i].max()))
+            for i in ids
+        ]
+        figures.draw_captioned(view.crop(of.read(ids)), captions, out, title, note)
+
+    empty = f"no mistakes in {len(of):,} images"
+    draw(
+        wrong[:count], view.figure(f"mistakes-{of.name}"),
+        f"{about}: the surest of {len(wrong):,} mistakes",
+        "true class → predicted class (its probability)", empty,
+    )  # fmt: skip
+    if pairs:
+        bars = [(f"{classes[a]} → {classes[b]}", float(n), None) for a, b, n in pairs]
+        out = view.figure(f"mistakes-{of.name}", more="pairs")
+        figures.draw_bars(bars, out, f"{about}: the most confused pairs", "images, true → said")
+    if len(doubtful):
+        draw(
+            doubtful[:count], view.figure(f"mistakes-{of.name}", more="labels"),
+            f"{about}: the most doubtful of {len(doubtful):,} labels that the network contradicts",
+            "label → what it looks like (its probability)", empty,
+        )  # fmt: skip
+
+    def told(ids: NDArray[np.intp]) -> list[dict[str, Any]]:
+        return [
+            {"image": names[i], "class": classes[of.labels[i]], "said": classes[said[i]],
+             "probability": float(p[i].max())}
+            for i in ids[:count]
+        ]  # fmt: skip
+
+    return {
+        "split": of.name,
+        "n": len(of),
+        "wrong": len(wrong),
+        "mistakes": told(wrong),
+        "pairs": [{"class": classes[a], "said": classes[b], "n": n} for a, b, n in pairs],
+        "doubtful": len(doubtful),
+        "labels": told(doubtful),
+    }
+
+
+def confusion(view: View, *, split: str = "val") -> dict[str, Any]:
+    """How often each class is taken for each other."""
+    answers = view.ask(split)
+    return draw_confusion(view, answers) | answers.tally.figures()
+
+
+def draw_confusion(view: View, answers: Answers) -> dict[str, Any]:
+    """The picture, and right and total of each class."""
+    classes, name = view.predictor.classes, answers.split.name
+    out = view.figure(f"confusion-{name}")
+    figures.draw_confusion(answers.confusion, classes, out, f"{view.name}, {name}")
+    counts = zip(classes, answers.tally.per_class(), strict=True)
+    return {"split": name, "per_class": [{"class": c, "right": r, "n": n} for c, (r, n) in counts]}
+
+
+def calibration(view: View, *, split: str = "val") -> dict[str, Any]:
+    """How far probabilities can be believed: the reliability diagram and its error (ECE)."""
+    return draw_calibration(view, view.ask(split))
+
+
+def draw_calibration(view: View, answers: Answers) -> dict[str, Any]:
+    """The same of answers that are there already."""
+    of = answers.split
+    found = calibrate(answers.probabilities, of.labels)
+    out = view.figure(f"calibration-{of.name}")
+    title = f"{view.name}, {of.name}: ECE {percent(found.ece)} (n {found.n:,})"
+    figures.draw_calibration([astuple(b) for b in found.bins], out, title)
+    return {"split": of.name, **asdict(found)}
+
+
+def curves(view: View, others: Sequence[str] = ()) -> dict[str, Any]:
+    """Loss, top-1, top-5, learning rate and speed over epochs, of several runs on one plot."""
+    runs = {}
+    for path in (view.run, *others):
+        folder = RunDir.open(Path(path))
+        name = folder.path.resolve().name
+        runs[str(path) if name in runs else name] = folder.events()
+    out = view.figure("curves", more="" if len(runs) == 1 else f"of-{len(runs)}")
+    figures.draw_curves(runs, out, "Learning curves")
+    return {"runs": list(runs)}
+
+
+def data(view: View, *, count: int = 10) -> dict[str, Any]:
+    """Training images as the network sees them, with and without each augmentation, and how many
+    images each class has in each split."""
+    p, recipe = view.predictor, view.predictor.recipe
+    train = view.dataset.split("train")
+    ids = view.some(train, count)
+    stored = torch.from_numpy(train.read(ids))
+    labels = torch.from_numpy(train.labels[ids])
+    rows = [("as tested (centre)", p.preprocess.views(stored, 1)[0])]
+    plain = recipe.replace(**UNCHANGED)
+    used = [name for name in UNCHANGED if getattr(recipe, name) != UNCHANGED[name]]
+    if recipe.crop < recipe.size:
+        rows.append(("random crop alone", augment(stored, ids, 0, plain, p.preprocess)))
+    for name in used:
+        if name == "crop_chunk":
+            continue
+        one = plain.replace(**{name: getattr(recipe, name)})
+        if name in ("mixup", "cutmix"):
+            one = one.replace(**{name: 1.0})
+        x, _, _ = mix(augment(stored, ids, 0, one, p.preprocess), labels, 0, one)
+        value = getattr(recipe, name)
+        rows.append((f"{name} alone" if value is True else f"{name} {value:g} alone", x))
+    for epoch in (0, 1):
+        x, _, _ = mix(augment(stored, ids, epoch, recipe, p.preprocess), labels, epoch, recipe)
+        rows.append((f"as trained, epoch {epoch + 1}", x))
+    shown = [(name, as_pixels(x, p.preprocess)) for name, x in rows]
+    title = f"{view.name}: training images as the network sees them (normalisation undone)"
+    figures.draw_views(shown, view.figure("data"), title)
+    counts = {
+        name: np.bincount(view.dataset.split(name).labels, minlength=len(p.classes))
+        for name in ("train", "val", "test")
+    }
+    out = view.figure("data", more="counts")
+    figures.draw_counts(counts, p.classes, out, f"{view.name}: images by class")
+    return {"counts": {name: n.tolist() for name, n in counts.items()}, "augmentations": used}
+
+
+def as_pixels(x: torch.Tensor, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """What the network sees (N, C, crop, crop) as pixels uint8 (N, crop, crop, C).
+
+    Normalisation is undone by what it makes of black and of white; with the rule "image", whose
+    mean is cut where the crop was, by the centre's. What colour noise pushes out is cut off.
+    """
+    ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
+    size = preprocess.size
+    black, white = preprocess.views(ends.expand(2, size, size, preprocess.channels), 1)[0]
+    pixels = 255 * (x.float() - black) / (white - black)
+    found: NDArray[np.uint8] = pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return found
+
+
+def recipe_differences(recipes: Sequence[Recipe]) -> dict[str, list[Any]]:
+    """The fields in which recipes differ, with each one's value."""
+    told = [recipe.to_dict() for recipe in recipes]
+    return {
+        key: [one[key] for one in told]
+        for key in told[0]
+        if any(one[key] != told[0][key] for one in told) and key != "about"
+    }

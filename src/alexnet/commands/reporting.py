@@ -1,0 +1,169 @@
+"""alexnet report: one page on one or more runs."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alexnet import figures
+from alexnet.commands import inside, outcome
+from alexnet.commands.diagnosing import doctor
+from alexnet.commands.view import View
+from alexnet.errors import DataError, UsageError
+from alexnet.files import read_json, write_atomic
+from alexnet.pages import RunPart, report_page
+from alexnet.predict import read_recipe
+from alexnet.recipe import Recipe
+from alexnet.recipebook import RECIPES, find_recipe
+from alexnet.terminal import percent, say
+
+Pictures = list[tuple[str, Path, str]]
+
+
+def report(
+    runs: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    brief: bool = False,
+) -> dict[str, Any]:
+    """Writes one HTML page on one or more runs, which loads nothing and is under 5 MB.
+
+    Confusion, calibration, mistakes and neighbours are of the test split where the run was tested,
+    else of validation: test is read by `test` first. `brief` reads no image, and takes the
+    doctor's verdicts from the log. Without `out` the page is report.html in the (first) run.
+    Returns `out`, `bytes`, `figures` and `left_out`, the pictures that did not fit.
+    """
+    paths = [runs] if isinstance(runs, str | Path) else list(runs)
+    if not paths:
+        raise UsageError("a report on nothing: name one run or more")
+    views = [View(path, data) for path in paths]
+    where = (
+        Path(out).expanduser()
+        if out
+        else views[0].folder.path
+        / ("report.html" if len(views) == 1 else f"report-of-{len(views)}.html")
+    )
+    if where.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--out {out}: the report is a page; give it a name that ends in .html")
+    if not where.absolute().parent.is_dir():
+        raise UsageError(f"--out {out}: {where.parent} is no folder: make it first")
+    outcome.curves(views[0], [str(path) for path in paths[1:]])
+    curves = views[0].drawn[-1]
+    parts = [_part(view, brief) for view in views]
+    recipes = [read_recipe(view.folder)[0] for view in views]
+    says = "Loss, top-1, top-5, learning rate and images per second over epochs. " + "; ".join(
+        f"{part.name}: best validation top-1 {percent(part.best['top1'])}"
+        for part in parts
+        if part.best
+    )
+    written = f"Written by alexnet {parts[0].environment.get('packages', {}).get('alexnet', '')}"
+    page, left_out = report_page(
+        parts, outcome.recipe_differences(recipes), (curves, says), written.strip()
+    )
+    write_atomic(where, page)
+    drawn = [str(path) for view in views for path in view.drawn]
+    return {"out": str(where), "bytes": len(page.encode()), "figures": drawn, "left_out": left_out,
+            "runs": [str(path) for path in paths]}  # fmt: skip
+
+
+def _part(view: View, brief: bool) -> RunPart:
+    folder = view.folder
+    recipe, described = read_recipe(folder)
+    events = folder.events()
+    validations = [e for e in events if e["event"] == "val" and e.get("top1") is not None]
+    best = max(validations, key=lambda e: (e["top1"], -e["loss"]), default=None)
+    tests = list({(e["split"], e["views"]): e for e in events if e["event"] == "test"}.values())
+    pictures: Pictures = []
+    looks = folder.figures / "looks.png"
+    if figures.draw_looks(events, looks, f"{view.name}: what the guard saw"):
+        pictures.append(("What the guard saw", looks, "dead units and size of updates by epoch"))
+    note = ""
+    verdicts = [e for e in events if e["event"] == "doctor"]
+    _filters(view, pictures)
+    if not brief:
+        split = "test" if any(e["split"] == "test" for e in tests) else "val"
+        try:
+            _of_images(view, split, pictures)
+        except (DataError, UsageError, OSError) as error:
+            why = " ".join(str(error).split())
+            note = f"Without confusion, calibration, mistakes and neighbours: {why}"
+            say(f"{view.name}: {note}")
+        verdicts = doctor(folder.path)["verdicts"]
+    else:
+        note = (f"Written when training ended; `alexnet report {shlex.quote(str(view.run))}` adds "
+                "confusion, calibration, mistakes and neighbours.")  # fmt: skip
+    walls = [e["wall_s"] for e in events if e["event"] == "train" and "wall_s" in e]
+    environment = folder.path / "environment.json"
+    return RunPart(
+        name=view.name,
+        recipe=recipe.to_dict(),
+        digest=recipe.digest,
+        network=recipe.model,
+        environment=read_json(environment) if environment.is_file() else {},
+        data=described,
+        best=best,
+        tests=tests,
+        verdicts=verdicts,
+        pictures=pictures,
+        again=_again(recipe, described, str(view.run)),
+        seconds=walls[-1] if walls else None,
+        note=note,
+    )
+
+
+def _filters(view: View, pictures: Pictures) -> None:
+    found = inside.filters(view)
+    says = f"{found['kernels']} kernels of {found['size']} x {found['size']} pixels"
+    if "towers" in found:
+        shares = ", ".join(percent(t["colour"], 0) for t in found["towers"])
+        says += f"; share of their energy that is colour, by tower: {shares}"
+    pictures.append(("First filters", view.drawn[-1], says))
+
+
+def _of_images(view: View, split: str, pictures: Pictures) -> None:
+    answers = view.ask(split)
+    top1 = answers.tally.figures()["top1"]
+    outcome.draw_confusion(view, answers)
+    says = f"confusion matrix of {split}: {percent(top1)} of {answers.tally.n:,} images are right"
+    pictures.append((f"Confusion, {split}", view.drawn[-1], says))
+    found = outcome.draw_calibration(view, answers)
+    says = f"reliability diagram of {split}: expected calibration error {percent(found['ece'])}"
+    pictures.append((f"Calibration, {split}", view.drawn[-1], says))
+    first = len(view.drawn)
+    found = outcome.judge_mistakes(view, answers)
+    titles = ("The surest mistakes", "The most confused pairs", "Labels that look wrong")
+    pairs = ", ".join(f"{p['class']} taken for {p['said']} {p['n']} times" for p in found["pairs"])
+    words = (
+        f"the surest of {found['wrong']} mistakes",
+        f"the most confused pairs: {pairs}",
+        f"the most doubtful of {found['doubtful']} labels",
+    )
+    by_end = {"pairs": 1, "labels": 2}
+    for path in view.drawn[first:]:
+        i = by_end.get(path.stem.rpartition("-")[2], 0)
+        pictures.append((titles[i], path, words[i]))
+    found = inside.neighbors(view, split=split, count=5)
+    shares = ", ".join(
+        f"in {way} {percent(a['share'], 0)} of the six nearest have its class"
+        for way, a in found["agreement"].items()
+    )
+    pictures.append(("Nearest training images", view.drawn[-1], f"of {found['n']} images {shares}"))
+
+
+def _again(recipe: Recipe, described: dict[str, Any], run: str) -> list[str]:
+    """The commands that train and test it anew."""
+    known = find_recipe(recipe.name if recipe.name in RECIPES else "photos")
+    words, base = ["alexnet", "train", known.name], known.to_dict()
+    for key, value in recipe.to_dict().items():
+        if value == base[key] or key in ("data", "about", "keep", "workers"):
+            continue
+        flag = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif value is not None:
+            values = value if isinstance(value, list) else [value]
+            words += [flag, *map(str, values)]
+    if described["path"]:
+        words += ["--data", described["path"]]
+    return [shlex.join(words), f"alexnet test {shlex.quote(run)}"]

@@ -1,0 +1,40 @@
+"""What the doctor found, as a page."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alexnet.pages.parts import page, picture, table, verdict
+
+LAYER_HEADS = ("layer", "kind", "output", "size", "image matters", "dead", "gradient")
+
+
+def doctor_page(found: dict[str, Any], pictures: Sequence[tuple[str, Path]]) -> str:
+    """What `doctor` found, as a page; `pictures` are (title, PNG) and go into it."""
+    about = str(found.get("run") or found["recipe"])
+    verdicts = found["verdicts"]
+    worst = "nothing wrong was found" if found["healthy"] else verdicts[0]["severity"]
+    parts = [f"<main><h1>{html.escape(about)}: {html.escape(worst)}</h1>"]
+    parts += [verdict(v) for v in verdicts]
+    for title, path in pictures:
+        parts += [f"<h2>{html.escape(title)}</h2>", picture(path, title)]
+    if found.get("layers"):
+        parts += ["<h2>Layer by layer</h2>", table(LAYER_HEADS, layer_rows(found["layers"]))]
+    return page(about, "\n".join(parts) + "</main>")
+
+
+def layer_rows(layers: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """What `doctor` found of each layer, in words under LAYER_HEADS."""
+    return [
+        (
+            layer["name"],
+            layer["kind"],
+            "x".join(map(str, layer["shape"])),
+            f"{layer['rms']:.3g}",
+            f"{layer['signal']:.1e}",
+            f"{layer['dead']:.0%}",
+            f"{layer['gradient']:.1e}",
+        )
+        for layer in layers
+    ]

@@ -1,0 +1,167 @@
+"""One page on one or more runs: what was trained, how well it does, and how to do it again."""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet.pages.parts import page, picture, table, verdict
+from alexnet.terminal import duration, percent
+
+LIMIT = 4_900_000
+"""Bytes of a page; pictures that would make it larger are left out, by name."""
+
+
+@dataclass(frozen=True)
+class RunPart:
+    """What is said of one run. `best` is its best validation, `tests` its test events, `pictures`
+    (title, PNG, what it says in words), `again` the commands that make it anew; `note` says what
+    is not there and why."""
+
+    name: str
+    recipe: Mapping[str, Any]
+    digest: str
+    network: str
+    environment: Mapping[str, Any]
+    data: Mapping[str, Any]
+    best: Mapping[str, Any] | None
+    tests: Sequence[Mapping[str, Any]]
+    verdicts: Sequence[dict[str, Any]]
+    pictures: Sequence[tuple[str, Path, str]]
+    again: Sequence[str]
+    seconds: float | None
+    note: str = ""
+
+
+def report_page(
+    runs: Sequence[RunPart],
+    differences: Mapping[str, Sequence[Any]],
+    curves: tuple[Path, str],
+    written: str,
+) -> tuple[str, list[str]]:
+    """The page, and the titles of the pictures that did not fit into LIMIT bytes."""
+    title = ", ".join(run.name for run in runs)
+    left_out: list[str] = []
+    size = 60_000  # the text, generously
+
+    def shown(path: Path, says: str, called: str) -> str:
+        nonlocal size
+        found = picture(path, says)
+        if size + len(found) > LIMIT:
+            left_out.append(called)
+            return f"<p>Left out, to keep the page small: {html.escape(path.name)}.</p>"
+        size += len(found)
+        return found
+
+    parts = [("results", "Results", _results(runs))]
+    if differences:
+        heads = ("field", *(run.name for run in runs))
+        rows = [(key, *map(_value, values)) for key, values in differences.items()]
+        parts.append(
+            ("differences", "Differences", table(heads, rows, "recipe fields that differ"))
+        )
+    parts.append(("curves", "Learning curves", shown(*curves, "learning curves")))
+    for i, run in enumerate(runs, 1):
+        body = [f"<p>{html.escape(run.note)}</p>"] if run.note else []
+        for name, path, says in run.pictures:
+            body += [f"<h3>{html.escape(name)}</h3>", shown(path, says, f"{run.name}: {name}")]
+        body += ["<h3>The doctor's verdicts</h3>"]
+        body += [verdict(v) for v in run.verdicts] or ["<p>Nothing wrong was found.</p>"]
+        body += ["<h3>Recipe</h3>", _recipe(run), "<h3>Environment</h3>", _environment(run)]
+        body += ["<h3>How to reproduce it</h3>", _again(run)]
+        parts.append((f"run-{i}", run.name, "\n".join(body)))
+    links = "".join(f'<li><a href="#{key}">{html.escape(name)}</a></li>' for key, name, _ in parts)
+    sections = "\n".join(
+        f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{html.escape(name)}</h2>'
+        f"{body}</section>"
+        for key, name, body in parts
+    )
+    whole = (
+        f"<header><h1>{html.escape(title)}</h1></header>"
+        f'<nav aria-label="contents"><ul>{links}</ul></nav><main>{sections}</main>'
+        f"<footer>{html.escape(written)}</footer>"
+    )
+    return page(title, whole), left_out
+
+
+def _results(runs: Sequence[RunPart]) -> str:
+    rows, test_rows = [], []
+    for run in runs:
+        best = run.best or {}
+        rows.append(
+            (
+                run.name,
+                str(run.recipe["name"]),
+                run.network,
+                _figure(best, "top1"),
+                _figure(best, "top5"),
+                f"{best['loss']:.4f}" if best else "",
+                f"{best['n']:,}" if best else "",
+                f"{best['epoch']:.4g}" if best else "",
+                "" if run.seconds is None else duration(run.seconds),
+            )
+        )
+        test_rows += [_test_row(run.name, test) for test in run.tests]
+    heads = ("run", "recipe", "network", "top-1", "top-5", "loss", "images", "epoch", "trained")
+    found = table(heads, rows, "the best validation")
+    if not test_rows:
+        return found + "<p>Not tested yet: <code>alexnet test RUN</code>.</p>"
+    asked = (
+        "run", "split", "views", "images", "loss", "top-1 (95 % interval)", "ties as hits",
+        "as misses", "top-5 (95 % interval)", "ties as hits", "as misses",
+    )  # fmt: skip
+    return found + table(asked, test_rows, "every image of a split, and two rules for ties")
+
+
+def _test_row(name: str, test: Mapping[str, Any]) -> tuple[str, ...]:
+    def tie(key: str) -> str:
+        return "" if test.get(key) is None else percent(test[key])
+
+    return (
+        name, str(test["split"]), str(test["views"]), f"{test['n']:,}", f"{test['loss']:.4f}",
+        _figure(test, "top1"), tie("top1_optimistic"), tie("top1_pessimistic"),
+        _figure(test, "top5"), tie("top5_optimistic"), tie("top5_pessimistic"),
+    )  # fmt: skip
+
+
+def _figure(event: Mapping[str, Any], key: str) -> str:
+    if event.get(key) is None:
+        return ""
+    low, high = event[f"{key}_ci95"]
+    return f"{percent(event[key])} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def _recipe(run: RunPart) -> str:
+    rows = [(key, _value(value)) for key, value in run.recipe.items() if key != "about"]
+    return table(("field", "value"), [*rows, ("digest", run.digest)], f"recipe of {run.name}")
+
+
+def _environment(run: RunPart) -> str:
+    about = dict(run.environment)
+    packages = about.pop("packages", {})
+    rows = [(key, _value(value)) for key, value in about.items() if key != "command"]
+    rows += [(name, str(version)) for name, version in packages.items()]
+    counts = run.data.get("counts", {})
+    rows += [("data", str(run.data.get("path") or run.data.get("kind"))),
+             ("data digest", str(run.data.get("digest"))),
+             ("splits", str(run.data.get("splits"))),
+             *((f"{split} images", f"{n:,}") for split, n in counts.items()),
+             ("classes", f"{len(run.data['classes']):,}")]  # fmt: skip
+    return table(("what", "value"), rows, f"environment and data of {run.name}")
+
+
+def _again(run: RunPart) -> str:
+    lines = html.escape("\n".join(run.again))
+    return (
+        f"<pre><code>{lines}</code></pre><p>The recipe's digest is then {html.escape(run.digest)}; "
+        "the same bits come out on the same processor with as many threads and these versions.</p>"
+    )
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return "none" if value is None else "yes" if value else "no"
+    return str(value)

@@ -1,0 +1,151 @@
+"""What inspect and report print: the figures in words, and where the pictures are."""
+
+from collections.abc import Callable
+from typing import Any
+
+from alexnet.terminal import bars, escaped, percent, table
+
+
+def inspect(r: dict[str, Any]) -> None:
+    if r["what"] in _WORDS:
+        print(_WORDS[r["what"]](r), end="")
+    for path in r["figures"]:
+        print(f"wrote  {escaped(path)}")
+
+
+def report(r: dict[str, Any]) -> None:
+    for name in r["left_out"]:
+        print(f"left out, for 5 MB are enough: {escaped(name)}")
+    print(f"wrote  {escaped(r['out'])} ({r['bytes'] / 1e6:.1f} MB)")
+
+
+def _filters(r: dict[str, Any]) -> str:
+    lines = [f"{r['part']}: {r['kernels']} kernels of {r['size']} x {r['size']}"]
+    for i, tower in enumerate(r.get("towers", []), 1):
+        lines.append(f"tower {i}: {percent(tower['colour'])} of its energy is colour")
+    return _joined(lines)
+
+
+def _neighbors(r: dict[str, Any]) -> str:
+    if "agreement" in r:
+        rows = [
+            (way, percent(a["first"]), f"{percent(a['first_ci95'][0])} to "
+             f"{percent(a['first_ci95'][1])}", percent(a["share"]))
+            for way, a in r["agreement"].items()
+        ]  # fmt: skip
+        k = next(iter(r["agreement"].values()))["k"]
+        heads = ("near in", "nearest has its class", "95 % interval", f"of {k} nearest")
+        return _joined([table(heads, rows), f"over {r['n']:,} images of {r['split']}"])
+    lines = []
+    for one in r["neighbors"]:
+        lines.append(escaped(one["path"]))
+        for way in (r["part"], "pixels"):
+            near = [(escaped(f["image"]), f["class"], f"{f['distance']:.4g}") for f in one[way]]
+            lines.append(table((f"near in {way}", "class", r["metric"]), near))
+    return _joined(lines)
+
+
+def _predictions(r: dict[str, Any]) -> str:
+    lines = []
+    for one in r["predictions"]:
+        true = "" if one["class"] is None else f" ({one['class']})"
+        lines.append(escaped(one["image"] + true))
+        lines.append(bars([(t["class"], t["probability"]) for t in one["top"]]))
+    return _joined(lines)
+
+
+def _mistakes(r: dict[str, Any]) -> str:
+    def listed(rows: list[dict[str, Any]]) -> str:
+        cells = [
+            (escaped(x["image"]), x["class"], x["said"], percent(x["probability"])) for x in rows
+        ]
+        return table(("image", "class", "said", "probability"), cells)
+
+    lines = [f"{r['split']}: {r['wrong']:,} of {r['n']:,} images are named wrongly"]
+    if r["mistakes"]:
+        lines += ["", listed(r["mistakes"][:10]), ""]
+        pairs = [(x["class"], x["said"], f"{x['n']:,}") for x in r["pairs"]]
+        lines.append(table(("class", "taken for", "images"), pairs))
+    lines += ["", f"{r['doubtful']:,} labels look wrong"]
+    if r["labels"]:
+        lines += [listed(r["labels"][:10]), ""]
+    return _joined(lines)
+
+
+def _saliency(r: dict[str, Any]) -> str:
+    rows = [
+        (escaped(one["path"]), one["class"], percent(one["probability"]), method,
+         f"{peak['row']}, {peak['column']}")
+        for one in r["images"]
+        for method, peak in one["maps"].items()
+    ]  # fmt: skip
+    return _joined(
+        [table(("image", "class", "probability", "method", "most at row, column"), rows)]
+    )
+
+
+def _confusion(r: dict[str, Any]) -> str:
+    low, high = r["top1_ci95"]
+    return (
+        f"{r['split']}: top-1 {percent(r['top1'])} (95 % interval {percent(low)} to "
+        f"{percent(high)}, n {r['n']:,})\n"
+    )
+
+
+def _calibration(r: dict[str, Any]) -> str:
+    rows = [
+        (f"{percent(b['low'], 0)} to {percent(b['high'], 0)}", f"{b['n']:,}", percent(b["said"]),
+         percent(b["right"]))
+        for b in r["bins"]
+    ]  # fmt: skip
+    sure = "too sure" if r["mean_said"] > r["accuracy"] else "not sure enough"
+    return _joined(
+        [
+            table(("said", "images", "said on average", "right"), rows),
+            f"expected calibration error {percent(r['ece'])} over {r['n']:,} images of "
+            f"{r['split']}; {sure} by {percent(abs(r['mean_said'] - r['accuracy']))}",
+        ]
+    )
+
+
+def _features(r: dict[str, Any]) -> str:
+    shape = " x ".join(f"{n:,}" for n in r["shape"])
+    return (
+        f"{r['part']} of {r['split']}: {shape} float32\nwrote  {r['out']}\nwrote  {r['images']}\n"
+    )
+
+
+def _probe(r: dict[str, Any]) -> str:
+    rows = [
+        (p["part"], percent(p["top1"]), f"{percent(p['top1_ci95'][0])} to "
+         f"{percent(p['top1_ci95'][1])}", f"{p['fitted']:,}", f"{p['strength']:g}")
+        for p in r["probes"]
+    ]  # fmt: skip
+    return _joined([table(("part", "top-1", "95 % interval", "fitted to", "L2"), rows),
+                    f"on {r['n']:,} images of {r['split']}"])  # fmt: skip
+
+
+def _similarity(r: dict[str, Any]) -> str:
+    rows = [
+        (name, *(f"{value:.2f}" for value in row))
+        for name, row in zip(r["rows"], r["cka"], strict=True)
+    ]
+    return _joined([table(("", *r["columns"]), rows), f"linear CKA over {r['n']:,} images"])
+
+
+def _joined(lines: list[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+_WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "filters": _filters,
+    "neighbors": _neighbors,
+    "predictions": _predictions,
+    "mistakes": _mistakes,
+    "saliency": _saliency,
+    "confusion": _confusion,
+    "calibration": _calibration,
+    "features": _features,
+    "probe": _probe,
+    "similarity": _similarity,
+}
