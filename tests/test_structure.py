@@ -23,7 +23,8 @@ LAYERS = (
     ("runtime", "metrics", "models", "data", "store", "diagnosis"),
     ("engine",),
     ("predict", "figures", "benches", "pages"),
-    ("claims",),
+    ("claims", "interchange"),
+    ("serving",),
     ("recipebook", "commands", "cli", "verbs", "show", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves

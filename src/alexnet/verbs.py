@@ -64,7 +64,7 @@ def _parser() -> Parser:
     top.add_argument("--version", action="version", version=metadata.version("alexnet"))
     top.set_defaults(verb=None, parser=top, needs="name a verb: see `alexnet --help`")
     verbs = top.add_subparsers(metavar="VERB", parser_class=Parser)
-    for add in (_train, _doctor, _test, _classify, _recipes, _data, _bench, _claim):
+    for add in (_train, _doctor, _test, _classify, _export, _recipes, _data, _bench, _claim):
         add(verbs)
     return top
 
@@ -103,9 +103,11 @@ def _doctor(verbs: Any) -> None:
 
 
 def _test(verbs: Any) -> None:
-    verb = Verb("test", show.test)
+    verb = Verb("test", show.test, lambda r: 0 if r.get("holds", True) else 1)
     sub = _add(verbs, "test", verb, "Run every image of a split through a trained network.")
-    sub.add_argument("run", help="run directory")
+    sub.add_argument("run", help="run directory; with --certificate also an exported file")
+    sub.add_argument("--certificate", action="store_true",
+                     help="prove what its certificate says instead")  # fmt: skip
     sub.add_argument("--data", metavar="DIR", help="other data of the same classes")
     sub.add_argument("--split", default="test", help="train, val or test (default: test)")
     _add_reading_of_runs(sub)
@@ -122,6 +124,22 @@ def _classify(verbs: Any) -> None:
 
 def _classified(r: Result) -> int:
     return (1 if r["results"] else 2) if r["errors"] else 0
+
+
+def _export(verbs: Any) -> None:
+    help = "Write a run's network as a file of another format, verified."
+    sub = _add(verbs, "export", Verb("export", show.export), help)
+    sub.add_argument("run", help="run directory")
+    formats = ("onnx", "safetensors", "torchvision", "torch-export")
+    sub.add_argument("--format", choices=formats, required=True,
+                     help="safetensors: a folder for Hugging Face's hub, or one file")  # fmt: skip
+    sub.add_argument("--out", metavar="FILE", required=True, help="what to write")
+    sub.add_argument("--preprocess", action="store_true",
+                     help="into it: uint8 images in, probabilities out")  # fmt: skip
+    sub.add_argument("--int8", action="store_true", help="quantise, on held-out images")
+    sub.add_argument("--data", metavar="DIR", help="images to verify on (default: the run's)")
+    sub.add_argument("--push", metavar="OWNER/NAME", help="also upload the folder to the hub")
+    _add_checkpoint(sub)
 
 
 def _recipes(verbs: Any) -> None:
@@ -207,6 +225,10 @@ def _add_reading_of_runs(parser: Parser) -> None:
     parser.add_argument(
         "--views", type=int, default=1, help="1, 5 or 10 crops an image (default: 1)"
     )
+    _add_checkpoint(parser)
+
+
+def _add_checkpoint(parser: Parser) -> None:
     parser.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
 
 

@@ -6,6 +6,7 @@ from alexnet.commands.classifying import classify
 from alexnet.commands.data import data_check, data_get, data_pack
 from alexnet.commands.diagnosing import doctor
 from alexnet.commands.explaining import recipes
+from alexnet.commands.exporting import export
 from alexnet.commands.testing import test
 from alexnet.commands.training import train
 
@@ -17,6 +18,7 @@ __all__ = [
     "data_get",
     "data_pack",
     "doctor",
+    "export",
     "recipes",
     "test",
     "train",

@@ -3,6 +3,7 @@
 from alexnet.show.benches import bench
 from alexnet.show.books import claim, recipes
 from alexnet.show.data import check, pack, path
+from alexnet.show.interchange import export
 from alexnet.show.runs import classify, doctor, test, train
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "claim",
     "classify",
     "doctor",
+    "export",
     "pack",
     "path",
     "recipes",

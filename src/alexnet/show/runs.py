@@ -3,6 +3,7 @@
 from typing import Any
 
 from alexnet.pages import LAYER_HEADS, layer_rows
+from alexnet.show.interchange import prove
 from alexnet.terminal import bars, duration, percent, table
 
 
@@ -31,6 +32,9 @@ def doctor(r: dict[str, Any]) -> None:
 
 
 def test(r: dict[str, Any]) -> None:
+    if "checks" in r:
+        prove(r)
+        return
     rows = [
         (row["class"], f"{row['right']:,}", f"{row['n']:,}", percent(row["right"] / row["n"]))
         for row in r["per_class"]
