@@ -64,7 +64,18 @@ def _parser() -> Parser:
     top.add_argument("--version", action="version", version=metadata.version("alexnet"))
     top.set_defaults(verb=None, parser=top, needs="name a verb: see `alexnet --help`")
     verbs = top.add_subparsers(metavar="VERB", parser_class=Parser)
-    for add in (_train, _doctor, _test, _classify, _export, _recipes, _data, _bench, _claim):
+    for add in (
+        _train,
+        _doctor,
+        _test,
+        _classify,
+        _export,
+        _import,
+        _recipes,
+        _data,
+        _bench,
+        _claim,
+    ):
         add(verbs)
     return top
 
@@ -140,6 +151,23 @@ def _export(verbs: Any) -> None:
     sub.add_argument("--data", metavar="DIR", help="images to verify on (default: the run's)")
     sub.add_argument("--push", metavar="OWNER/NAME", help="also upload the folder to the hub")
     _add_checkpoint(sub)
+
+
+def _import(verbs: Any) -> None:
+    help = "Make a run of weights from elsewhere; nothing in the file is run."
+    sub = _add(verbs, "import", Verb("import_weights", show.imported), help)
+    sub.add_argument("file", help=".pth, .safetensors, .caffemodel, .onnx, a folder that export "
+                     "wrote, or hf:OWNER/NAME")  # fmt: skip
+    sub.add_argument("--as", dest="model", metavar="MODEL", help="the network they are of")
+    sub.add_argument("--run", metavar="DIR", help="where to write (default: runs/MODEL-N)")
+    sub.add_argument("--classes", metavar="FILE", help="their names, one a line, in order")
+    sub.add_argument("--data", metavar="DIR", help="labelled images to measure accuracy on")
+    sub.add_argument("--mean", metavar="FILE", help="Caffe's mean image (.binaryproto)")
+    sub.add_argument("--bgr", action=argparse.BooleanOptionalAction, default=None,
+                     help="the first layer takes blue first (default: of Caffe's)")  # fmt: skip
+    for name, what in (("size", "stored image, pixels"), ("crop", "network input, pixels")):
+        sub.add_argument(f"--{name}", type=int, metavar="INT", help=what)
+    sub.add_argument("--normalize", help="what the weights expect, where it is not known")
 
 
 def _recipes(verbs: Any) -> None:

@@ -7,6 +7,7 @@ from alexnet.commands.data import data_check, data_get, data_pack
 from alexnet.commands.diagnosing import doctor
 from alexnet.commands.explaining import recipes
 from alexnet.commands.exporting import export
+from alexnet.commands.importing import import_weights
 from alexnet.commands.testing import test
 from alexnet.commands.training import train
 
@@ -19,6 +20,7 @@ __all__ = [
     "data_pack",
     "doctor",
     "export",
+    "import_weights",
     "recipes",
     "test",
     "train",

@@ -3,7 +3,7 @@
 from alexnet.show.benches import bench
 from alexnet.show.books import claim, recipes
 from alexnet.show.data import check, pack, path
-from alexnet.show.interchange import export
+from alexnet.show.interchange import export, imported
 from alexnet.show.runs import classify, doctor, test, train
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "classify",
     "doctor",
     "export",
+    "imported",
     "pack",
     "path",
     "recipes",

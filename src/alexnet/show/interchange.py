@@ -1,7 +1,8 @@
-"""What export, import and proving print."""
+"""What export and import print."""
 
 from typing import Any
 
+from alexnet.show.runs import with_interval
 from alexnet.terminal import percent
 
 
@@ -26,9 +27,12 @@ def export(r: dict[str, Any]) -> None:
         print(f"pushed    {r['pushed']}")
 
 
-def prove(r: dict[str, Any]) -> None:
-    for check in r["checks"]:
-        print(f"{'holds' if check['ok'] else 'FAILS':7} {check['name']}: {check['evidence']}")
-    for reason in r["skipped"]:
-        print(f"not checked: {reason}")
-    print(f"{r['certificate']}: {'it holds' if r['holds'] else 'it does not hold'}")
+def imported(r: dict[str, Any]) -> None:
+    print(f"matched   {len(r['matched'])} tensors of {r['model']}, {r['classes']:,} classes")
+    if r["left"]:
+        print(f"left      {', '.join(r['left'])}")
+    print(f"expects   {r['expects']}")
+    print(f"weights   {r['judged']['verdict']}: {r['judged']['why']}")
+    if "top1" in r:
+        print(f"top-1     {with_interval(r, 'top1')}")
+    print(f"run       {r['run']}")
