@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         export,
         import_weights,
         recipes,
+        serve,
         test,
         train,
     )
@@ -43,6 +44,7 @@ _HOMES = {
     "load": "alexnet.predict",
     "recipes": "alexnet.commands",
     "response_norm": "alexnet.models.norm",
+    "serve": "alexnet.commands",
     "test": "alexnet.commands",
     "train": "alexnet.commands",
 }
@@ -63,6 +65,7 @@ __all__ = [
     "load",
     "recipes",
     "response_norm",
+    "serve",
     "test",
     "train",
 ]

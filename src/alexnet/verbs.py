@@ -71,6 +71,7 @@ def _parser() -> Parser:
         _classify,
         _export,
         _import,
+        _serve,
         _recipes,
         _data,
         _bench,
@@ -168,6 +169,19 @@ def _import(verbs: Any) -> None:
     for name, what in (("size", "stored image, pixels"), ("crop", "network input, pixels")):
         sub.add_argument(f"--{name}", type=int, metavar="INT", help=what)
     sub.add_argument("--normalize", help="what the weights expect, where it is not known")
+
+
+def _serve(verbs: Any) -> None:
+    sub = _add(verbs, "serve", Verb("serve", show.served), "Serve a run over HTTP, with a page.")
+    sub.add_argument("run", help="run directory")
+    sub.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
+                     help="default: 127.0.0.1; any but loopback needs --token")  # fmt: skip
+    sub.add_argument("--port", type=int, default=8000, metavar="INT",
+                     help="0 takes a free one (default: 8000)")  # fmt: skip
+    sub.add_argument("--engine", choices=("torch", "onnx"), default="torch",
+                     help="what computes (default: torch)")  # fmt: skip
+    sub.add_argument("--token", help="what clients send as Authorization: Bearer TOKEN")
+    _add_checkpoint(sub)
 
 
 def _recipes(verbs: Any) -> None:

@@ -8,6 +8,7 @@ from alexnet.commands.diagnosing import doctor
 from alexnet.commands.explaining import recipes
 from alexnet.commands.exporting import export
 from alexnet.commands.importing import import_weights
+from alexnet.commands.serving import serve
 from alexnet.commands.testing import test
 from alexnet.commands.training import train
 
@@ -22,6 +23,7 @@ __all__ = [
     "export",
     "import_weights",
     "recipes",
+    "serve",
     "test",
     "train",
 ]

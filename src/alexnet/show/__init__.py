@@ -3,7 +3,7 @@
 from alexnet.show.benches import bench
 from alexnet.show.books import claim, recipes
 from alexnet.show.data import check, pack, path
-from alexnet.show.interchange import export, imported
+from alexnet.show.interchange import export, imported, served
 from alexnet.show.runs import classify, doctor, test, train
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "pack",
     "path",
     "recipes",
+    "served",
     "test",
     "train",
 ]

@@ -1,4 +1,4 @@
-"""What export and import print."""
+"""What export, import and serve print."""
 
 from typing import Any
 
@@ -36,3 +36,7 @@ def imported(r: dict[str, Any]) -> None:
     if "top1" in r:
         print(f"top-1     {with_interval(r, 'top1')}")
     print(f"run       {r['run']}")
+
+
+def served(r: dict[str, Any]) -> None:
+    print(f"served {r['run']} at {r['host']}:{r['port']}; stopped")
