@@ -48,6 +48,8 @@ def export(
         raise UsageError(f"--int8: {format} is not quantised; use --format onnx")
     if push and not folder:
         raise UsageError("--push uploads a folder: use --format safetensors --out FOLDER")
+    if push:
+        hub.library()
     if target.exists() and not folder:
         raise UsageError(f"{target} is there already: remove it or choose another --out")
     if not target.parent.is_dir():

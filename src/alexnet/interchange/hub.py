@@ -143,7 +143,7 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
 
 def push(folder: Path, repository: str) -> str:
     """Uploads a written folder to OWNER/NAME on the hub, with the login of huggingface_hub."""
-    hub = _library()
+    hub = library()
     try:
         hub.create_repo(repository, exist_ok=True)
         return str(hub.upload_folder(repo_id=repository, folder_path=str(folder)))
@@ -153,7 +153,7 @@ def push(folder: Path, repository: str) -> str:
 
 def pull(repository: str, folder: Path) -> Path:
     """Downloads OWNER/NAME into a folder: weights, JSON and cards alone."""
-    hub = _library()
+    hub = library()
     try:
         kept = ["*.safetensors", "*.json", "README.md"]
         return Path(hub.snapshot_download(repository, local_dir=folder, allow_patterns=kept))
@@ -161,7 +161,8 @@ def pull(repository: str, folder: Path) -> Path:
         raise _failed("pull", repository, error) from None
 
 
-def _library() -> Any:
+def library() -> Any:
+    """huggingface_hub, or Unavailable with the command that installs it."""
     try:
         import huggingface_hub
     except ImportError:
