@@ -23,7 +23,8 @@ LAYERS = (
     ("runtime", "metrics", "models", "data", "store", "diagnosis"),
     ("engine",),
     ("analysis", "predict", "figures", "benches", "pages", "recipebook"),
-    ("claims",),
+    ("claims", "interchange"),
+    ("serving",),
     ("commands", "cli", "verbs", "show", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves

@@ -5,7 +5,8 @@ AlexNetError            anything below; the command line prints it and exits 2
 ├── DataError           raw images or labels are missing, damaged or contradictory
 ├── CheckpointError     a checkpoint or run directory is missing, damaged or foreign
 ├── Unavailable         an optional package or a network is needed and absent
-└── Diverged            the training itself failed (exit 1: nothing wrong with the call)
+├── Diverged            the training itself failed (exit 1: nothing wrong with the call)
+└── Differs             an export does not compute what its network does (exit 1)
 """
 
 
@@ -33,6 +34,12 @@ class Unavailable(AlexNetError):
 
 class Diverged(AlexNetError):
     """The loss is no longer a number; the last checkpoint before that is kept."""
+
+    exit_status = 1
+
+
+class Differs(AlexNetError):
+    """A file that computes something else than it is to; where it was being made, it is not."""
 
     exit_status = 1
 

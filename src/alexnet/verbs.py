@@ -64,8 +64,8 @@ def _parser() -> Parser:
     top.add_argument("--version", action="version", version=metadata.version("alexnet"))
     top.set_defaults(verb=None, parser=top, needs="name a verb: see `alexnet --help`")
     verbs = top.add_subparsers(metavar="VERB", parser_class=Parser)
-    for add in (_train, _doctor, _test, _classify, _recipes, _data, _bench, _claim,
-                _inspect, _report):  # fmt: skip
+    for add in (_train, _doctor, _test, _classify, _inspect, _report, _export, _import, _serve,
+                _recipes, _data, _bench, _claim):  # fmt: skip
         add(verbs)
     return top
 
@@ -104,9 +104,11 @@ def _doctor(verbs: Any) -> None:
 
 
 def _test(verbs: Any) -> None:
-    verb = Verb("test", show.test)
+    verb = Verb("test", show.test, lambda r: 0 if r.get("holds", True) else 1)
     sub = _add(verbs, "test", verb, "Run every image of a split through a trained network.")
-    sub.add_argument("run", help="run directory")
+    sub.add_argument("run", help="run directory; with --certificate also an exported file")
+    sub.add_argument("--certificate", action="store_true",
+                     help="prove what its certificate says instead")  # fmt: skip
     sub.add_argument("--data", metavar="DIR", help="other data of the same classes")
     sub.add_argument("--split", default="test", help="train, val or test (default: test)")
     _add_reading_of_runs(sub)
@@ -123,6 +125,52 @@ def _classify(verbs: Any) -> None:
 
 def _classified(r: Result) -> int:
     return (1 if r["results"] else 2) if r["errors"] else 0
+
+
+def _export(verbs: Any) -> None:
+    help = "Write a run's network as a file of another format, verified."
+    sub = _add(verbs, "export", Verb("export", show.export), help)
+    sub.add_argument("run", help="run directory")
+    formats = ("onnx", "safetensors", "torchvision", "torch-export")
+    sub.add_argument("--format", choices=formats, required=True,
+                     help="safetensors: a folder for Hugging Face's hub, or one file")  # fmt: skip
+    sub.add_argument("--out", metavar="FILE", required=True, help="what to write")
+    sub.add_argument("--preprocess", action="store_true",
+                     help="into it: uint8 images in, probabilities out")  # fmt: skip
+    sub.add_argument("--int8", action="store_true", help="quantise, on held-out images")
+    sub.add_argument("--data", metavar="DIR", help="images to verify on (default: the run's)")
+    sub.add_argument("--push", metavar="OWNER/NAME", help="also upload the folder to the hub")
+    _add_checkpoint(sub)
+
+
+def _import(verbs: Any) -> None:
+    help = "Make a run of weights from elsewhere; nothing in the file is run."
+    sub = _add(verbs, "import", Verb("import_weights", show.imported), help)
+    sub.add_argument("file", help=".pth, .safetensors, .caffemodel, .onnx, a folder that export "
+                     "wrote, or hf:OWNER/NAME")  # fmt: skip
+    sub.add_argument("--as", dest="model", metavar="MODEL", help="the network they are of")
+    sub.add_argument("--run", metavar="DIR", help="where to write (default: runs/MODEL-N)")
+    sub.add_argument("--classes", metavar="FILE", help="their names, one a line, in order")
+    sub.add_argument("--data", metavar="DIR", help="labelled images to measure accuracy on")
+    sub.add_argument("--mean", metavar="FILE", help="Caffe's mean image (.binaryproto)")
+    sub.add_argument("--bgr", action=argparse.BooleanOptionalAction, default=None,
+                     help="the first layer takes blue first (default: of Caffe's)")  # fmt: skip
+    for name, what in (("size", "stored image, pixels"), ("crop", "network input, pixels")):
+        sub.add_argument(f"--{name}", type=int, metavar="INT", help=what)
+    sub.add_argument("--normalize", help="what the weights expect, where it is not known")
+
+
+def _serve(verbs: Any) -> None:
+    sub = _add(verbs, "serve", Verb("serve", show.served), "Serve a run over HTTP, with a page.")
+    sub.add_argument("run", help="run directory")
+    sub.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
+                     help="default: 127.0.0.1; any but loopback needs --token")  # fmt: skip
+    sub.add_argument("--port", type=int, default=8000, metavar="INT",
+                     help="0 takes a free one (default: 8000)")  # fmt: skip
+    sub.add_argument("--engine", choices=("torch", "onnx"), default="torch",
+                     help="what computes (default: torch)")  # fmt: skip
+    sub.add_argument("--token", help="what clients send as Authorization: Bearer TOKEN")
+    _add_checkpoint(sub)
 
 
 def _recipes(verbs: Any) -> None:
@@ -248,6 +296,10 @@ def _add_reading_of_runs(parser: Parser) -> None:
     parser.add_argument(
         "--views", type=int, default=1, help="1, 5 or 10 crops an image (default: 1)"
     )
+    _add_checkpoint(parser)
+
+
+def _add_checkpoint(parser: Parser) -> None:
     parser.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
 
 

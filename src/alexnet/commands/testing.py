@@ -9,8 +9,10 @@ import numpy as np
 from alexnet import figures
 from alexnet.analysis.answers import Answers, ask
 from alexnet.analysis.confidence import surest_mistakes
+from alexnet.commands.proving import prove
 from alexnet.data.dataset import reopen_dataset
 from alexnet.errors import CheckpointError, DataError
+from alexnet.interchange.certificate import certify_run
 from alexnet.predict import Predictor, load
 from alexnet.terminal import say
 
@@ -22,12 +24,16 @@ def test(
     split: str = "test",
     views: int = 1,
     checkpoint: str = "best",
+    certificate: bool = False,
 ) -> dict[str, Any]:
     """Every image of a split through a run's network, never a sample.
 
     Returns loss, top-1 and top-5 with 95 % intervals and under three tie rules, right and total
-    per class, and the pictures made: the confusion matrix and the surest mistakes.
+    per class, and the pictures made: the confusion matrix and the surest mistakes. With
+    `certificate` a run or an exported file is held against its certificate instead, see `prove`.
     """
+    if certificate:
+        return prove(run, data=data)
     predictor = load(run, checkpoint)
     recipe, described = predictor.recipe, predictor.data
     dataset = reopen_dataset(recipe, described, data)
@@ -67,6 +73,8 @@ def test(
     }
     try:
         predictor.run.log({"event": "test", **result})
+        if checkpoint == "best":
+            certify_run(predictor)
     except CheckpointError as error:
         say(f"warning: not logged: {error}")
     predictor.run.close()

@@ -21,9 +21,10 @@ from alexnet.engine.record import Doctor
 from alexnet.engine.train import fit
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import read_json, sha256_of, write_json
+from alexnet.interchange.certificate import certify_run
 from alexnet.models.layers import BatchNorm
 from alexnet.models.zoo import model_spec
-from alexnet.predict import read_recipe, read_statistics
+from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import choose_recipe, find_recipe
 from alexnet.runtime import changed_since, choose_precision, environment, pick_device
@@ -241,6 +242,7 @@ def _fit(
         if board is not None:
             board.close()
         folder.close()
+    certify_run(load(folder.path))
     events = folder.events()
     validations = (e for e in events if e["event"] == "val")
     lost = {

@@ -284,6 +284,8 @@ def reopen_dataset(
     recipe: Recipe, described: dict[str, Any], data: str | Path | None = None
 ) -> Dataset:
     """The data of a run, where its description says it is, or the folder given instead."""
+    if data is None and described["kind"] == "imported":
+        raise DataError("the weights were imported, and no images with them: name some with --data")
     return open_dataset(recipe, data or described["path"] or described["kind"])
 
 

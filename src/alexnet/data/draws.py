@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 # Purposes. New ones go at the end: a number here is part of every recorded result.
 ORDER, CROP_Y, CROP_X, FLIP, ANGLE, ZOOM_Y, ZOOM_X, CUT_Y, CUT_X, SPLIT, NET, INIT = range(12)
-RED, GREEN, BLUE, AREA, RATIO, MIX, MIX_SHARE, MIX_Y, MIX_X = range(12, 21)
+RED, GREEN, BLUE, AREA, RATIO, MIX, MIX_SHARE, MIX_Y, MIX_X, PROBE = range(12, 22)
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)

@@ -4,6 +4,7 @@ from alexnet.show.benches import bench
 from alexnet.show.books import claim, recipes
 from alexnet.show.data import check, pack, path
 from alexnet.show.inside import inspect, report
+from alexnet.show.interchange import export, imported, served
 from alexnet.show.runs import classify, doctor, test, train
 
 __all__ = [
@@ -12,11 +13,14 @@ __all__ = [
     "claim",
     "classify",
     "doctor",
+    "export",
+    "imported",
     "inspect",
     "pack",
     "path",
     "recipes",
     "report",
+    "served",
     "test",
     "train",
 ]

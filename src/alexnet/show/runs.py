@@ -31,6 +31,9 @@ def doctor(r: dict[str, Any]) -> None:
 
 
 def test(r: dict[str, Any]) -> None:
+    if "checks" in r:
+        _prove(r)
+        return
     rows = [
         (row["class"], f"{row['right']:,}", f"{row['n']:,}", percent(row["right"] / row["n"]))
         for row in r["per_class"]
@@ -45,6 +48,14 @@ def test(r: dict[str, Any]) -> None:
         print(f"top-5  {with_interval(r, 'top5')}")
     for path in r["figures"]:
         print(f"wrote  {path}")
+
+
+def _prove(r: dict[str, Any]) -> None:
+    for check in r["checks"]:
+        print(f"{'holds' if check['ok'] else 'FAILS':7} {check['name']}: {check['evidence']}")
+    for reason in r["skipped"]:
+        print(f"not checked: {reason}")
+    print(f"{r['certificate']}: {'it holds' if r['holds'] else 'it does not hold'}")
 
 
 def classify(r: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Weights from elsewhere: a safetensors file, or a torch file read as tensors alone."""
 
+import argparse
 import io
 import pickle
 from pathlib import Path
@@ -19,14 +20,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The state dict of a file, on the CPU: .safetensors, or what `torch.save` wrote.
 
     A torch file is read with `weights_only`, which builds tensors and executes nothing. The state
-    dict may lie inside, under `state_dict` or `model`, and its names may start with `module.`.
-    Raises CheckpointError for what is missing, too large, damaged or anything else.
+    dict may lie inside, under `state_dict` or `model`, beside the options it was trained with, and
+    `module.` is taken out of its names. Raises CheckpointError for what is missing, too large,
+    damaged or anything else.
     """
-    data = read_bytes(path, SIZE_LIMIT)
+    return parse_weights(read_bytes(path, SIZE_LIMIT), path)
+
+
+def parse_weights(data: bytes, path: Path) -> dict[str, Tensor]:
+    """The same of the content of a file that is, or would be, at `path`."""
     if path.suffix == ".safetensors":
         return unpack_tensors(data, path)
     try:
-        found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        # torchvision's references keep their options as a Namespace, which is a table of values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path} is no file of weights: it holds more than tensors, or torch did not write it; "
@@ -42,7 +50,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     tensors = found.items() if isinstance(found, dict) else []
-    named = {str(k).removeprefix("module."): v for k, v in tensors if isinstance(v, Tensor)}
+    # pytorch/examples wraps all of a network, or of an AlexNet its features alone.
+    named = {_unwrapped(str(k)): v for k, v in tensors if isinstance(v, Tensor)}
     if not named:
         raise CheckpointError(f"{path} holds no state dict: name a file of weights")
     for name, tensor in named.items():
@@ -51,3 +60,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 f"{path}: {name} is {tensor.type()}, and weights are plain floats"
             )
     return named
+
+
+def _unwrapped(name: str) -> str:
+    return name.removeprefix("module.").replace(".module.", ".")

@@ -1,0 +1,120 @@
+"""alexnet export: a run's network in the format of others, verified before it is written."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alexnet.errors import DataError, UsageError
+from alexnet.files import write_atomic, write_json
+from alexnet.interchange import certificate as certificates
+from alexnet.interchange import hub
+from alexnet.interchange.chain import BATCHES, OnnxNet
+from alexnet.interchange.formats import FORMATS, Subject
+from alexnet.interchange.heldout import open_split, some_of
+from alexnet.interchange.quantise import before_and_after, calibration_of, quantise
+from alexnet.predict import Predictor, load
+from alexnet.terminal import say
+
+
+def export(
+    run: str | Path,
+    *,
+    format: str,
+    out: str | Path,
+    preprocess: bool = False,
+    int8: bool = False,
+    data: str | Path | None = None,
+    checkpoint: str = "best",
+    push: str | None = None,
+) -> dict[str, Any]:
+    """Writes a run's network as onnx, safetensors, torchvision or torch-export.
+
+    The file is held against the network on held-out images of the run's data (or of `data`), 1, 5
+    and 64 at a time; where it computes something else nothing is written. With `preprocess` it
+    takes stored images, uint8 (N, size, size, C), and gives probabilities; else preprocessed
+    float32 (N, C, crop, crop), and logits. `int8` quantises an ONNX file. `safetensors` writes the
+    folder that Hugging Face's hub has, or one file where `out` is called so; `push` uploads the
+    folder to OWNER/NAME. Beside the file comes its certificate.
+    """
+    target = Path(out)
+    if format not in FORMATS:
+        raise UsageError(f"format {format!r}: there are {', '.join(FORMATS)}")
+    folder = format == "safetensors" and target.suffix != ".safetensors"
+    if preprocess and format not in ("onnx", "torch-export"):
+        raise UsageError(f"--preprocess: {format} holds weights alone; use --format onnx")
+    if int8 and format != "onnx":
+        raise UsageError(f"--int8: {format} is not quantised; use --format onnx")
+    if push and not folder:
+        raise UsageError("--push uploads a folder: use --format safetensors --out FOLDER")
+    if push:
+        hub.library()
+    if target.exists() and not folder:
+        raise UsageError(f"{target} is there already: remove it or choose another --out")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target.parent} is no folder: make it or choose another --out")
+    predictor = load(run, checkpoint)
+    images, source = _images(predictor, data, int8)
+    described = certificates.describe(predictor)
+    subject = Subject.of(predictor.model, predictor.preprocess, images, described, preprocess)
+    content, proof = FORMATS[format](subject)
+    result: dict[str, Any] = {"format": format, "run": str(run), "verified": proof | source}
+
+    takes = "images" if preprocess or folder else "tensors"
+    probes = certificates.probe(predictor.preprocess, takes)
+    tolerance = certificates.TOLERANCE
+    if takes == "images":
+        logits = certificates.run_logits(predictor, probes)
+    else:
+        with torch.inference_mode():
+            logits = predictor.model(probes)
+    if int8:
+        content, result["int8"] = _quantised(predictor, content, preprocess, data)
+        described["metrics"] = {"val": result["int8"]["int8"]}
+        logits = OnnxNet(content, "the int8 file")(probes)
+        logits, tolerance = logits.log() if preprocess else logits, certificates.QUANTISED
+    digest = certificates.digest_of(content)
+    made = certificates.certify(described, digest, takes, logits, tolerance)
+    if folder:
+        files = hub.write_folder(target, content, made, predictor.preprocess.statistics.image)
+    else:
+        write_atomic(target, content)
+        write_json(certificates.place_of(target), made)
+        files = [target, certificates.place_of(target)]
+    if push:
+        result["pushed"] = hub.push(target, push)
+    return result | {"out": str(target), "files": [str(f) for f in files], "bytes": len(content)}
+
+
+def _images(
+    predictor: Predictor, data: str | Path | None, needed: bool
+) -> tuple[Tensor, dict[str, Any]]:
+    """Held-out images, or where the run's data is not here, drawn ones; and which they are."""
+    try:
+        part = open_split(predictor.recipe, predictor.data, predictor.classes, data, "val")
+        images = torch.from_numpy(part.read(some_of(part, BATCHES[-1])))
+        return images, {"images": f"{len(images)} of {part.name}"}
+    except DataError as error:
+        if needed or data is not None:
+            raise
+        say(f"warning: verified on drawn images, not on real ones (--data names them): {error}")
+        return certificates.probe(predictor.preprocess, "images"), {"images": "drawn"}
+
+
+def _quantised(
+    predictor: Predictor, content: bytes, inside: bool, data: str | Path | None
+) -> tuple[bytes, dict[str, Any]]:
+    part = open_split(predictor.recipe, predictor.data, predictor.classes, data, "val")
+
+    def inputs(images: Tensor) -> Tensor:
+        return images if inside else predictor.preprocess.views(images, 1)[0].contiguous()
+
+    ids = calibration_of(part)
+    after = quantise(content, inputs(torch.from_numpy(part.read(ids))))
+    count = len(predictor.classes)
+    figures = before_and_after(content, after, part, ids, count, inputs)
+    low, _ = figures["fp32"]["top1_ci95"]
+    if figures["int8"]["top1"] < low:
+        say("warning: int8 loses more than the interval of fp32's top-1: compare before you use it")
+    return after, figures

@@ -1,0 +1,142 @@
+"""alexnet import: weights of others as a run directory."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from alexnet.commands.training import RUNS
+from alexnet.data.sources import open_source
+from alexnet.engine.train import State
+from alexnet.errors import UsageError
+from alexnet.files import read_bytes, sha256_of, write_json
+from alexnet.interchange.certificate import certify_run, run_logits
+from alexnet.interchange.heldout import measure, open_split
+from alexnet.interchange.hub import pull
+from alexnet.interchange.incoming import expected, read_net
+from alexnet.interchange.judge import judge
+from alexnet.predict import load
+from alexnet.runtime import environment
+from alexnet.store.checkpoint import save_checkpoint
+from alexnet.store.rundir import RunDir, fresh_run_path
+from alexnet.terminal import percent, say
+
+HUB = "hf:"
+LIST_LIMIT = 2**22  # bytes of a list of classes
+
+
+def import_weights(
+    file: str | Path,
+    *,
+    model: str | None = None,
+    run: str | Path | None = None,
+    classes: str | Path | None = None,
+    data: str | Path | None = None,
+    mean: str | Path | None = None,
+    bgr: bool | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Makes a run directory of weights: a torch file, safetensors, caffemodel or ONNX, a folder
+    that `export` wrote, or hf:OWNER/NAME on the hub.
+
+    `model` is the network they are of; `classes` a file of names, one a line; `data` labelled
+    images, on whose test split accuracy is measured; `mean` Caffe's mean image; `bgr` whether the
+    first layer takes blue first. `fields` (size, crop, normalize) replace what the weights are
+    known to expect. Returns the run, what was matched and left in the file, what images are
+    expected, and whether the weights were trained at all (`judged`).
+    """
+    if str(file).startswith(HUB):
+        with tempfile.TemporaryDirectory(prefix="alexnet-") as aside:
+            place = pull(str(file).removeprefix(HUB), Path(aside))
+            return import_weights(place, model=model, run=run, classes=classes, data=data, **fields)
+    path = Path(file)
+    given = {key: value for key, value in fields.items() if value is not None}
+    wanted = expected(path, model, Path(mean) if mean else None, given)
+    recipe, statistics = wanted.recipe, wanted.statistics
+    net, left = read_net(path, recipe, bgr)
+    names = _names(classes, data, wanted.classes, len(next(reversed(net.state_dict().values()))))
+    judged = judge(net)
+    folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, recipe.name))
+    digest = sha256_of(path / "model.safetensors" if path.is_dir() else path)
+    described: dict[str, Any] = {
+        "kind": "imported", "path": "", "digest": digest[:16], "classes": names, "counts": {},
+        "splits": "not known: the weights were imported", "covariance": [],
+        "mean": list(statistics.mean), "std": list(statistics.std),
+        "mean_image": statistics.image_digest,
+    }  # fmt: skip
+    result: dict[str, Any] = {
+        "run": str(folder.path),
+        "file": str(file),
+        "sha256": digest,
+        "model": recipe.model,
+        "classes": len(names),
+        "matched": list(net.state_dict()),
+        "left": left,
+        "expects": str(wanted),
+        "judged": judged,
+    }
+    try:
+        if statistics.image is not None:
+            folder.write_mean_image(statistics.image)
+        write_json(folder.path / "environment.json", environment())
+        saved = {"recipe": recipe.to_dict(), "digest": recipe.digest, "data": described}
+        folder.write_recipe(saved | {"init": {"path": str(file), "sha256": digest}})
+        save_checkpoint(
+            folder.checkpoints,
+            0,
+            model=net.state_dict(),
+            optimizer={},
+            state=State(finished="imported").to_dict(recipe),
+            best=True,
+        )
+        folder.log(
+            {"event": "import", "step": 0, **{k: v for k, v in result.items() if k != "run"}}
+        )
+        predictor = load(folder.path)
+        if data is not None:
+            part = open_split(recipe, described, predictor.classes, data, "test")
+            tally = measure(lambda x: run_logits(predictor, x), part, len(names))
+            result |= tally.figures()
+            _held_against_chance(result, len(names))
+        certify_run(predictor)
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)  # it was empty before
+        raise
+    finally:
+        folder.close()
+    if judged["verdict"] != "trained":
+        say(f"warning: {file}: {judged['verdict']} weights: {judged['why']}")
+    return result
+
+
+def _held_against_chance(result: dict[str, Any], classes: int) -> None:
+    low, high = result["top1_ci95"]
+    if low <= 1 / classes:
+        result["judged"] |= {
+            "verdict": "random",
+            "why": f"{percent(result['top1'])} of {result['n']:,} images are named right "
+            f"({percent(low)} to {percent(high)}), and chance is {percent(1 / classes)}: random "
+            "weights, or other classes, another order of them, or other preprocessing",
+        }
+
+
+def _names(
+    file: str | Path | None, data: str | Path | None, known: tuple[str, ...], count: int
+) -> list[str]:
+    """The classes in the order of the network's outputs: from the list, else from the certificate,
+    else from the images where there are as many, else numbers."""
+    if file is not None:
+        text = read_bytes(Path(file), LIST_LIMIT).decode(errors="replace")
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+        if len(names) != count or len(set(names)) != count:
+            raise UsageError(
+                f"--classes {file} has {len(set(names))} different names, and the network tells "
+                f"{count} classes apart: one name a line, in its order"
+            )
+        return names
+    if known:
+        return list(known)
+    if data is not None and len(found := open_source(data).classes) == count:
+        return list(found)
+    say(f"classes are called 0 to {count - 1}: --classes FILE has their names, one a line")
+    return [str(i) for i in range(count)]

@@ -1,0 +1,135 @@
+"""alexnet test FILE --certificate: what a certificate says, shown again."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alexnet.engine.network import build_net
+from alexnet.errors import CheckpointError, DataError
+from alexnet.files import read_bytes
+from alexnet.interchange import certificate as certificates
+from alexnet.interchange.chain import Chain, Function, OnnxNet
+from alexnet.interchange.heldout import measure, open_split
+from alexnet.predict import load
+from alexnet.recipe import Recipe
+from alexnet.store.rundir import RunDir
+from alexnet.store.weights import SIZE_LIMIT, read_weights
+from alexnet.terminal import percent
+
+Check = dict[str, Any]
+
+
+def prove(path: str | Path, *, data: str | Path | None = None) -> dict[str, Any]:
+    """Holds a run, an export or an exported folder against its certificate.
+
+    The sha256 of the weights and the logits of the probes always; the claimed top-1 where the
+    images are at hand (`data`, or those of the run). Returns `holds`, `checks` [{name, ok,
+    evidence}] and `skipped`, what could not be checked and why.
+    """
+    file = Path(path)
+    made = certificates.read_certificate(file)
+    recipe, skipped = certificates.recipe_of(made), list[str]()
+    checks, scores = _network(file, made, recipe, skipped)
+    if scores is not None:
+        checks += _figures(file, made, recipe, scores, data, skipped)
+    return {
+        "certificate": str(certificates.place_of(file)),
+        "holds": all(check["ok"] for check in checks),
+        "checks": checks,
+        "skipped": skipped,
+        "claimed": made["metrics"],
+    }
+
+
+@torch.inference_mode()
+def _network(
+    file: Path, made: dict[str, Any], recipe: Recipe, skipped: list[str]
+) -> tuple[list[Check], Function | None]:
+    """The checks of weights and logits, and what gives scores of stored images, if anything can."""
+    takes = made["probes"]["takes"]
+    run: Function
+    if (file / "recipe.json").is_file():
+        predictor = load(file, f"step-{made['step']}")
+        chain = Chain(predictor.model.cpu(), predictor.preprocess)
+        given = {"recipe": recipe.digest, "classes": made["classes"]}
+        own = {"recipe": predictor.recipe.digest, "classes": list(predictor.classes)}
+        checks = [
+            {"name": key, "ok": own[key] == given[key], "evidence": f"of the run: {own[key]}"}
+            for key in given
+        ]
+        checks.append(certificates.check_sha256(made, predictor.checkpoint / "model.safetensors"))
+        preprocess, run = predictor.preprocess, chain.logits
+    else:
+        content = file / "model.safetensors" if file.is_dir() else file
+        wanted = made["preprocessing"].get("mean_image")
+        image = RunDir(file).mean_image() if file.is_dir() and wanted else None
+        preprocess = certificates.preprocess_of(made, image)
+        checks = [certificates.check_sha256(made, content)]
+        if not checks[0]["ok"]:
+            return checks, None
+        if file.suffix == ".pt2":
+            skipped.append(
+                "logits: torch.export's files are unpickled when read, which may run code"
+            )
+            return checks, None
+        if file.suffix == ".onnx":
+            net = OnnxNet(read_bytes(content, SIZE_LIMIT), str(file))
+            run = (lambda x: net(x).log()) if takes == "images" else net
+        else:
+            model = build_net(recipe, len(made["classes"])).eval()
+            try:
+                model.load_state_dict(read_weights(content))
+            except RuntimeError:
+                raise CheckpointError(
+                    f"{content}: not the weights of {recipe.model}, which its certificate names"
+                ) from None
+            run = Chain(model, preprocess).logits if takes == "images" else model
+    checks.append(certificates.check_logits(made, run(certificates.probe(preprocess, takes))))
+    if takes == "images":
+        return checks, run
+    if preprocess.rule in ("image", "centre"):
+        skipped.append("accuracy: the mean image is not in this file: prove the run")
+        return checks, None
+
+    def scores(images: Tensor) -> Tensor:
+        return run(preprocess.views(images, 1)[0].contiguous())
+
+    return checks, scores
+
+
+def _figures(
+    file: Path,
+    made: dict[str, Any],
+    recipe: Recipe,
+    scores: Function,
+    data: str | Path | None,
+    skipped: list[str],
+) -> list[Check]:
+    claims = {split: m for split, m in made["metrics"].items() if split in ("val", "test")}
+    if not claims:
+        skipped.append("accuracy: none is claimed")
+        return []
+    split = "test" if "test" in claims else "val"
+    claim, classes = claims[split], tuple(made["classes"])
+    described = {"path": None, "kind": made["data"]["kind"]}
+    if (file / "recipe.json").is_file():
+        described = RunDir(file).recipe["data"]
+    elif data is None and described["kind"] != "digits":
+        skipped.append(f"accuracy on {split}: name the images with --data")
+        return []
+    try:
+        part = open_split(recipe, described, classes, data, split)
+    except DataError as error:
+        if data is not None:
+            raise
+        skipped.append(f"accuracy on {split}: {error}")
+        return []
+    found = measure(scores, part, len(classes)).figures()
+    low, high = claim["top1_ci95"]
+    evidence = (
+        f"{percent(found['top1'])} of {found['n']:,}, claimed {percent(claim['top1'])} "
+        f"({percent(low)} to {percent(high)}, n {claim['n']:,})"
+    )
+    return [{"name": f"top-1 on {split}", "ok": low <= found["top1"] <= high, "evidence": evidence}]

@@ -1,0 +1,195 @@
+"""What a file is said to be, in one small JSON: what it was made from, and how to see that it is.
+
+A run has `certificate.json`; an export has one beside it, FILE.certificate.json, or inside its
+folder. It names the network, classes, preprocessing, recipe and data, the figures that are
+claimed, the sha256 of the weights, and the logits of four images that a rule draws, so that
+anybody has them.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet.data import draws
+from alexnet.data.augment import Preprocess
+from alexnet.data.statistics import Statistics
+from alexnet.engine.network import preprocessing
+from alexnet.errors import CheckpointError
+from alexnet.files import read_json, sha256_of, write_json
+from alexnet.interchange.chain import Chain
+from alexnet.predict import Predictor
+from alexnet.recipe import Recipe
+
+FORMAT = 1
+NAME = "certificate.json"
+PROBES = 4
+TOLERANCE = 1e-3  # of the largest logit, or of 1: what processors and precisions differ by
+QUANTISED = 0.1  # the same for int8, which processors round differently
+FIGURES = ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n", "split", "views")
+
+
+def describe(predictor: Predictor) -> dict[str, Any]:
+    """Where a network comes from and what it takes: for metadata, cards and certificates."""
+    data = predictor.data
+    return {
+        "model": predictor.recipe.model,
+        "classes": list(predictor.classes),
+        "preprocessing": {
+            "size": predictor.preprocess.size,
+            "crop": predictor.preprocess.crop,
+            "channels": predictor.preprocess.channels,
+            "normalize": predictor.preprocess.rule,
+            "mean": data["mean"],
+            "std": data["std"],
+            "mean_image": data.get("mean_image"),
+        },
+        "recipe": predictor.recipe.to_dict(),
+        "recipe_digest": predictor.recipe.digest,
+        "data": {key: data.get(key) for key in ("kind", "digest", "counts", "splits")},
+        "metrics": _metrics(predictor),
+        "step": int(predictor.checkpoint.name.removesuffix(".old").removeprefix("step-")),
+    }
+
+
+def _metrics(predictor: Predictor) -> dict[str, Any]:
+    """The last figures that were measured of this checkpoint on validation and on test."""
+    found: dict[str, Any] = {}
+    step = predictor.checkpoint.name
+    for event in predictor.run.events():
+        if event.get("event") == "val" and f"step-{event.get('step')}" == step:
+            found["val"] = {key: event.get(key) for key in FIGURES[:6]}
+        # Of other data than the run's own a figure claims something else.
+        own = event.get("data") == (predictor.data["path"] or predictor.data["kind"])
+        if event.get("event") == "test" and own and Path(event["checkpoint"]).name == step:
+            found[event["split"]] = {key: event.get(key) for key in FIGURES}
+    return found
+
+
+def certify(
+    described: Mapping[str, Any], sha256: str, takes: str, logits: Tensor, tolerance: float
+) -> dict[str, Any]:
+    """The certificate of a file. `takes` is "images" (stored, uint8) or "tensors" (preprocessed);
+    logits (PROBES, K) are what it makes of the probes, up to a constant an image."""
+    probes = {
+        "takes": takes,
+        "count": PROBES,
+        "logits": [[round(x, 6) for x in row] for row in logits.tolist()],
+        "tolerance": tolerance,
+    }
+    return {"format": FORMAT, **described, "sha256": sha256, "probes": probes}
+
+
+def certify_run(predictor: Predictor) -> dict[str, Any]:
+    """The certificate of a run's checkpoint, written into the run."""
+    probes = probe(predictor.preprocess, "images")
+    weights = predictor.checkpoint / "model.safetensors"
+    logits = run_logits(predictor, probes)
+    made = certify(describe(predictor), sha256_of(weights), "images", logits, TOLERANCE)
+    write_json(predictor.run.path / NAME, made)
+    return made
+
+
+@torch.inference_mode()
+def run_logits(predictor: Predictor, images: Tensor) -> Tensor:
+    """A run's logits of stored images, in fp32 whatever its recipe says. (N, K), on the CPU."""
+    device = next(predictor.model.parameters()).device
+    chain = Chain(predictor.model, predictor.preprocess).to(device)
+    return chain.logits(images.to(device)).cpu()
+
+
+def probe(preprocess: Preprocess, takes: str) -> Tensor:
+    """The images of a rule: squares of drawn greys or colours, an eighth of a side each.
+
+    "images": uint8 (PROBES, size, size, C). "tensors": float32 (PROBES, C, crop, crop), the same
+    at the crop's size, less the channels' mean and, where the rule says so, by their deviation.
+    """
+    side = preprocess.size if takes == "images" else preprocess.crop
+    count = PROBES * 64 * preprocess.channels
+    levels = draws.uniform(0, 0, np.arange(count), draws.PROBE).reshape(PROBES, 8, 8, -1)
+    place = np.arange(side) * 8 // side
+    pixels = torch.from_numpy((levels[:, place][:, :, place] * 256).astype(np.uint8))
+    if takes == "images":
+        return pixels
+    rule = "mean" if preprocess.rule in ("image", "centre") else preprocess.rule
+    plain = Preprocess(side, side, preprocess.channels, preprocess.statistics, rule)
+    return plain.views(pixels, 1)[0].contiguous()
+
+
+def place_of(path: Path) -> Path:
+    """Where the certificate of a run, an export or an exported folder is."""
+    return path / NAME if path.is_dir() else path.with_name(f"{path.name}.{NAME}")
+
+
+def read_certificate(path: Path) -> dict[str, Any]:
+    """The certificate of a file or folder. CheckpointError where there is none, or it is none."""
+    place = place_of(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder: name a run or an export")
+    if not place.is_file():
+        how = f"`alexnet test {path}` makes one" if path.is_dir() else "export the run again"
+        raise CheckpointError(f"{path} has no certificate ({place.name}): {how}")
+    made = read_json(place)
+    if made.get("format") != FORMAT:
+        raise CheckpointError(f"{place} says format {made.get('format')!r}, expected {FORMAT}")
+    try:
+        recipe_of(made)
+        logits = torch.tensor(made["probes"]["logits"], dtype=torch.float32)
+        good = logits.shape == (PROBES, len(made["classes"])) and bool(logits.isfinite().all())
+        good = good and made["probes"]["takes"] in ("images", "tensors")
+        good = good and 0 < float(made["probes"]["tolerance"]) <= QUANTISED
+        bool(made["sha256"] and made["metrics"].items() and made["data"].items())
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        good = False
+    if not good:
+        raise CheckpointError(f"{place} is no certificate, or was edited: restore it from a copy")
+    return made
+
+
+def recipe_of(made: Mapping[str, Any]) -> Recipe:
+    """The recipe in a certificate; CheckpointError where its digest is another."""
+    recipe = Recipe.from_dict(made["recipe"])
+    if recipe.digest != made["recipe_digest"]:
+        raise CheckpointError(
+            f"the certificate's recipe was edited: its fields give the digest {recipe.digest}, "
+            f"and it says {made['recipe_digest']}"
+        )
+    return recipe
+
+
+def preprocess_of(made: Mapping[str, Any], image: Tensor | None = None) -> Preprocess:
+    """The preprocessing that a certificate describes; the mean image, where one is needed, comes
+    from elsewhere."""
+    said = made["preprocessing"]
+    statistics = Statistics(tuple(said["mean"]), tuple(said["std"]), (), image)
+    return preprocessing(recipe_of(made), statistics)
+
+
+def check_logits(made: Mapping[str, Any], found: Tensor) -> dict[str, Any]:
+    """Holds what a file makes of the probes, logits or logarithms of probabilities, against what
+    its certificate says."""
+    expected = torch.tensor(made["probes"]["logits"], dtype=torch.float32)
+    if found.shape != expected.shape:
+        said = f"{tuple(found.shape)} outputs, {tuple(expected.shape)} expected"
+        return {"name": "logits", "ok": False, "evidence": said}
+    one, other = (x - x.amax(1, keepdim=True) for x in (found, expected))
+    seen = other > -60  # below that a float32 probability is cut
+    apart = float(((one - other).abs() * seen).max())
+    bound = made["probes"]["tolerance"] * max(float(expected.abs().max()), 1.0)
+    evidence = f"{PROBES} probe images: {apart:.1e} apart, {bound:.1e} allowed"
+    return {"name": "logits", "ok": apart <= bound, "evidence": evidence}
+
+
+def check_sha256(made: Mapping[str, Any], content: Path) -> dict[str, Any]:
+    found = sha256_of(content)
+    same = found == made["sha256"]
+    evidence = f"sha256 {found[:16]}…" + ("" if same else f", expected {made['sha256'][:16]}…")
+    return {"name": "weights", "ok": same, "evidence": f"{content.name}: {evidence}"}
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

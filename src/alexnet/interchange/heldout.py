@@ -1,0 +1,65 @@
+"""Images that a network was not trained on, and what a file makes of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from alexnet.data.dataset import Slice, reopen_dataset
+from alexnet.data.loader import read_in_order
+from alexnet.errors import DataError
+from alexnet.interchange.chain import Function
+from alexnet.metrics import Tally
+from alexnet.recipe import Recipe
+from alexnet.terminal import progress
+
+BATCH = 64
+
+
+def open_split(
+    recipe: Recipe,
+    described: Mapping[str, Any],
+    classes: tuple[str, ...],
+    data: str | Path | None,
+    split: str,
+) -> Slice:
+    """One split of a run's data, or of the folder given instead, which must have its classes."""
+    dataset = reopen_dataset(recipe, dict(described), data)
+    if dataset.classes != classes:
+        odd = sorted(set(dataset.classes) ^ set(classes))
+        raise DataError(
+            f"{dataset.source.path} has other classes than the network "
+            f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
+        )
+    return dataset.split(split)
+
+
+def some_of(part: Slice, count: int) -> NDArray[np.int64]:
+    """At most `count` indices, spread over a slice, which may be sorted by class."""
+    return np.unique(np.linspace(0, len(part) - 1, min(count, len(part))).astype(np.int64))
+
+
+@torch.inference_mode()
+def measure(
+    scores: Function, part: Slice, classes: int, skip: NDArray[np.int64] | None = None
+) -> Tally:
+    """Loss, top-1 and top-5 of anything that gives logits, or logarithms of probabilities, of
+    stored images. `skip` are indices that are left out."""
+    tally = Tally(classes)
+    kept = torch.ones(len(part), dtype=torch.bool)
+    if skip is not None:
+        kept[torch.from_numpy(skip)] = False
+    with progress(f"measuring on {part.name}", len(part), "images") as bar:
+        for start in range(0, len(part), BATCH):
+            block = read_in_order(part, start, BATCH)
+            own = kept[start : start + BATCH]
+            if own.any():
+                found, labels = scores(block.images[own]), block.labels[own]
+                losses = F.cross_entropy(found, labels, reduction="none")
+                tally.add(found, labels, losses)
+            bar.advance(len(block.labels))
+    return tally

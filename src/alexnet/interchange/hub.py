@@ -1,0 +1,177 @@
+"""The folder layout of Hugging Face's hub: config, weights, a card, a certificate."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from alexnet.errors import Unavailable, UsageError
+from alexnet.files import write_atomic, write_json
+from alexnet.interchange.certificate import NAME
+from alexnet.interchange.chain import missing
+from alexnet.store.checkpoint import pack_tensors
+from alexnet.terminal import percent
+
+_CARD = """---
+library_name: alexnet
+pipeline_tag: image-classification
+tags:
+- alexnet
+- image-classification
+---
+
+# {model}, {classes} classes
+
+Trained by `alexnet train {name}`{made}. To use it:
+
+```
+alexnet import FOLDER --run runs/{name}
+alexnet classify runs/{name} photo.jpg
+```
+
+## What it names
+
+{class_list}
+
+## Data
+
+{data}
+
+## How it was trained
+
+Recipe `{name}`, digest `{digest}`, step {step:,}; every field is in `config.json`. {recipe}
+
+Preprocessing, which belongs to the weights: {preprocessing}
+
+## How well it does
+
+{metrics}
+
+## Limits
+
+It gives one of these {classes} classes to every image, also to one that shows none of them. The
+figures hold for images like those above; how it does on others was not measured, nor how its
+mistakes fall on groups of people. A probability is what the softmax gives and was not calibrated.
+
+## Licence
+
+None is stated for these weights: who publishes them chooses one that the terms of the images allow.
+The program `alexnet` is MIT.
+
+## Proof
+
+`alexnet test FOLDER --certificate` holds the weights against `certificate.json`: their sha256, and
+the logits of four drawn images.
+"""
+
+_RULES = {
+    "std": "less the channels' mean {mean}, divided by their deviation {std}",
+    "mean": "less the channels' mean {mean}",
+    "image": "less the mean image in `mean.safetensors`",
+    "centre": "less the centre of the mean image in `mean.safetensors`",
+    "torchvision": "less 0.485, 0.456, 0.406 and divided by 0.229, 0.224, 0.225, of 0 to 1",
+}
+
+
+def write_folder(
+    out: Path, weights: bytes, certificate: Mapping[str, Any], mean_image: Tensor | None
+) -> list[Path]:
+    """Puts a model into a new or empty folder; the certificate comes last. Returns its files."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UsageError(f"{out} is there and not an empty folder: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    names = list(certificate["classes"])
+    config = {
+        "model_type": "alexnet",
+        "architectures": [certificate["model"]],
+        "num_labels": len(names),
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+        "alexnet": {k: v for k, v in certificate.items() if k not in ("probes", "sha256")},
+    }
+    write_atomic(out / "model.safetensors", weights)
+    if mean_image is not None:
+        write_atomic(out / "mean.safetensors", pack_tensors({"mean": mean_image}))
+    write_json(out / "config.json", config)
+    write_atomic(out / "README.md", card(certificate))
+    write_json(out / NAME, certificate)
+    return sorted(out.iterdir())
+
+
+def card(certificate: Mapping[str, Any]) -> str:
+    """A model card, made of what a certificate says and nothing else."""
+    said, recipe, data = (certificate[key] for key in ("preprocessing", "recipe", "data"))
+    names = list(certificate["classes"])
+    colours = "grey" if said["channels"] == 1 else "RGB"
+    rounded = {key: ", ".join(f"{x:.2f}" for x in said[key]) for key in ("mean", "std")}
+    counts = ", ".join(f"{split} {n:,}" for split, n in (data["counts"] or {}).items())
+    length = f"{recipe['steps']:,} steps" if recipe["steps"] else f"{recipe['epochs']:g} epochs"
+    return _CARD.format(
+        model=certificate["model"],
+        name=recipe["name"],
+        made="" if data["kind"] != "imported" else ", from weights that were imported",
+        classes=len(names),
+        class_list=", ".join(names[:50])
+        + (f" and {len(names) - 50:,} more, in `config.json`" if len(names) > 50 else ""),
+        data=f"{data['kind']}: {counts or 'not known'}; digest `{data['digest']}`. "
+        f"{data['splits']}",
+        digest=certificate["recipe_digest"],
+        step=certificate["step"],
+        recipe=f"{length} of batches of {recipe['batch_size']} with {recipe['opt']}, learning rate "
+        f"{recipe['lr']:g}, schedule {recipe['schedule']}, seed {recipe['seed']}.",
+        preprocessing=f"{colours}, the shorter side to {said['size']} pixels, the centre "
+        f"{said['crop']} x {said['crop']} of the centre square, on 0 to 255 "
+        + _RULES[said["normalize"]].format(**rounded)
+        + ".",
+        metrics=_metrics(certificate["metrics"]),
+    )
+
+
+def _metrics(metrics: Mapping[str, Any]) -> str:
+    rows = ["| split | images | top-1 (95 %) | top-5 (95 %) |", "|---|---|---|---|"]
+    for split, m in metrics.items():
+        cells = [
+            f"{percent(m[key])} ({percent(m[f'{key}_ci95'][0])} to {percent(m[f'{key}_ci95'][1])})"
+            if m.get(f"{key}_ci95")
+            else "-"
+            for key in ("top1", "top5")
+        ]
+        rows.append(f"| {split} | {m['n']:,} | {cells[0]} | {cells[1]} |")
+    return "\n".join(rows) if metrics else "Nothing was measured."
+
+
+def push(folder: Path, repository: str) -> str:
+    """Uploads a written folder to OWNER/NAME on the hub, with the login of huggingface_hub."""
+    hub = library()
+    try:
+        hub.create_repo(repository, exist_ok=True)
+        return str(hub.upload_folder(repo_id=repository, folder_path=str(folder)))
+    except Exception as error:  # of HTTP, of the hub, of a name
+        raise _failed("push to", repository, error) from None
+
+
+def pull(repository: str, folder: Path) -> Path:
+    """Downloads OWNER/NAME into a folder: weights, JSON and cards alone."""
+    hub = library()
+    try:
+        kept = ["*.safetensors", "*.json", "README.md"]
+        return Path(hub.snapshot_download(repository, local_dir=folder, allow_patterns=kept))
+    except Exception as error:
+        raise _failed("pull", repository, error) from None
+
+
+def library() -> Any:
+    """huggingface_hub, or Unavailable with the command that installs it."""
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise missing("huggingface_hub", "hub") from None
+    return huggingface_hub
+
+
+def _failed(verb: str, repository: str, error: Exception) -> Unavailable:
+    why = " ".join(str(error).split())[:200]
+    return Unavailable(
+        f"cannot {verb} {repository!r} ({why}): check the name, the network and `hf auth login`"
+    )

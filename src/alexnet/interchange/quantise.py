@@ -1,0 +1,96 @@
+"""ONNX in int8: ranges from calibration images, accuracy and speed before and after."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet.data.dataset import Slice
+from alexnet.errors import DataError
+from alexnet.interchange.chain import OnnxNet, missing, quiet
+from alexnet.interchange.heldout import measure, some_of
+
+CALIBRATION = 256  # images, at most half of those held out
+KINDS = ["Conv", "Gemm"]  # the rest, response norm above all, has squares that int8 loses
+ROUNDS = 15
+
+
+class _Reader:
+    """The calibration images one by one, as onnxruntime asks for them."""
+
+    def __init__(self, name: str, inputs: Tensor) -> None:
+        self.rows: Iterator[dict[str, Any]] = ({name: one[None].numpy()} for one in inputs)
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self.rows, None)
+
+
+def quantise(content: bytes, inputs: Tensor) -> bytes:
+    """An ONNX file with weights (a scale an output channel) and layers' inputs in int8.
+
+    `inputs` are what the file takes, of images that it was not trained on.
+    """
+    try:
+        import onnx
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    except ImportError as error:
+        raise missing(str(error.name)) from None
+    before = onnx.load_model_from_string(content)
+    name = before.graph.input[0].name
+    with tempfile.TemporaryDirectory(prefix="alexnet-") as folder, quiet():
+        out = Path(folder, "int8.onnx")
+        quantize_static(
+            before,
+            out,
+            _Reader(name, inputs),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=KINDS,
+        )
+        return out.read_bytes()
+
+
+def calibration_of(part: Slice) -> NDArray[np.int64]:
+    """The indices of the images that ranges are taken from; the others measure."""
+    if len(part) < 2:
+        raise DataError(f"{part.name} has {len(part)} image: int8 needs one and more to measure on")
+    return some_of(part, min(CALIBRATION, len(part) // 2))
+
+
+def before_and_after(
+    before: bytes, after: bytes, part: Slice, skip: NDArray[np.int64], classes: int, inputs: Any
+) -> dict[str, Any]:
+    """Accuracy of both on the same images, and how much faster the second is with one image.
+
+    `inputs` turns stored images into what the files take.
+    """
+    nets = [OnnxNet(before, "the fp32 file"), OnnxNet(after, "the int8 file")]
+    found = [
+        measure(lambda x, net=net: net(inputs(x)), part, classes, skip).figures()  # type: ignore[misc]
+        for net in nets
+    ]
+    one = inputs(torch.from_numpy(part.read(np.zeros(1, np.int64))))
+    times: list[list[float]] = [[], []]
+    for _ in range(ROUNDS):
+        for net, taken in zip(nets, times, strict=True):
+            began = time.perf_counter()
+            net(one)
+            taken.append(time.perf_counter() - began)
+    keys = ("top1", "top1_ci95", "top5", "n")
+    medians = [statistics.median(taken) for taken in times]
+    return {
+        "fp32": {key: found[0].get(key) for key in keys} | {"bytes": len(before)},
+        "int8": {key: found[1].get(key) for key in keys} | {"bytes": len(after)},
+        "calibration_images": len(skip),
+        "speed_ratio": round(medians[0] / medians[1], 2),
+        "ms": [round(1e3 * m, 3) for m in medians],
+    }

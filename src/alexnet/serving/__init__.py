@@ -1,0 +1,1 @@
+"""A run behind HTTP: images in, classes out, and a page to try it."""

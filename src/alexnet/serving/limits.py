@@ -1,0 +1,128 @@
+"""What a client may do, and what it is told in one sentence where it does more."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEADERS_S = 5.0  # from the connection, or the answer before, to the end of a request's headers
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a request: bytes of its body, images, pixels an image, seconds to send it and to answer
+    it. `queue` requests are worked on at once; others are turned away."""
+
+    body: int = 8 * 2**20
+    images: int = 32
+    pixels: int = 25_000_000
+    queue: int = 64
+    read_s: float = 15.0
+    answer_s: float = 30.0
+
+
+class Refused(Exception):
+    """An answer that is not 200: a status and one sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+async def read_images(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
+    """The images of a request: the files of a form, or the body itself. (name, bytes) each."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    form = kind == "multipart/form-data"
+    if not (form or kind.startswith("image/") or kind in ("", "application/octet-stream")):
+        raise Refused(415, f"{kind[:80]} is not taken: send an image or a form with images")
+    said = request.headers.get("content-length", "0")
+    if said.isdigit() and int(said) > limits.body:
+        raise Refused(413, f"{int(said):,} bytes are too many: the limit is {limits.body:,}")
+    body = _body(request, limits)
+    try:
+        async with asyncio.timeout(limits.read_s):
+            found = await (_files(request, body, limits) if form else _one(body))
+    except TimeoutError:
+        raise Refused(408, f"the request took longer than {limits.read_s:g} s to arrive") from None
+    except ClientDisconnect:
+        raise Refused(400, "the connection ended before the request did") from None
+    if not found or not all(data for _, data in found):
+        raise Refused(400, "there is no image in the request: send one as its body or in a form")
+    return found
+
+
+async def _body(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+    seen = 0
+    async for chunk in request.stream():
+        seen += len(chunk)
+        if seen > limits.body:
+            raise Refused(413, f"the body has too many bytes: the limit is {limits.body:,}")
+        yield chunk
+
+
+async def _one(body: AsyncIterator[bytes]) -> list[tuple[str, bytes]]:
+    return [("image", b"".join([chunk async for chunk in body]))]
+
+
+async def _files(request: Request, body: Any, limits: Limits) -> list[tuple[str, bytes]]:
+    parser = MultiPartParser(request.headers, body, max_files=limits.images, max_fields=0)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if "Too many files" in error.message:
+            raise Refused(413, f"a request takes at most {limits.images} images") from None
+        if "Too many fields" in error.message:
+            raise Refused(400, "a part of the form is no file") from None
+        raise Refused(400, "the form cannot be read: it is cut short or no multipart") from None
+    except (KeyError, ValueError, AssertionError):
+        raise Refused(400, "the form cannot be read: it has no boundary") from None
+    try:
+        found = []
+        for _, part in form.multi_items():
+            assert not isinstance(part, str)
+            found.append(((part.filename or "image")[:200], await part.read()))
+        return found
+    finally:
+        await form.close()
+
+
+class Protocol(H11Protocol):
+    """HTTP that drops a connection whose request does not come: uvicorn waits for ever."""
+
+    _slow: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._working() and self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._working():
+            self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+        super().connection_lost(exc)
+
+    def _working(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect(self) -> None:
+        if self._slow is None:
+            self._slow = self.loop.call_later(HEADERS_S, self._drop)
+
+    def _drop(self) -> None:
+        self._slow = None
+        if not self._working():
+            self.transport.abort()
