@@ -172,7 +172,7 @@ def test_a_report_on_two_runs_says_where_they_differ(
 ) -> None:
     other = tmp_path / "other <b>"
     fields = {**tiny, "steps": 3, "lr": 0.0125}
-    commands.train("digits", data=idx_folder, run=other, **fields)
+    commands.train("digits", data=idx_folder, run=other, doctor="off", **fields)
     found = commands.report([run, other], brief=True)
     text = Path(found["out"]).read_text()
     assert found["out"] == str(run / "report-of-2.html")
@@ -223,7 +223,7 @@ def test_a_browser_finds_nothing_wrong(browser: Any, page: dict[str, Any], width
     tab.goto(Path(page["out"]).as_uri())
     assert seen == []
     pictures = tab.evaluate("[...document.images].map(i => [i.complete && i.naturalWidth, i.alt])")
-    assert len(pictures) > 10
+    assert len(pictures) >= 6  # this run makes no mistakes to show
     assert all(loaded and alt for loaded, alt in pictures)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out
     for landmark in ("header", "nav", "main", "footer", "main section[aria-labelledby]"):
