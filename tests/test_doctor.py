@@ -523,7 +523,7 @@ def test_doctor_of_a_recipe_and_of_a_run(
     page = tmp_path / "page.html"
     assert main(["doctor", str(run), "--out", str(page)]) == 0
     text = page.read_text()
-    assert text.count("data:image/png;base64,") == 2
+    assert text.count("data:image/webp;base64,") == 2
     assert "http" not in text  # self-contained
     assert "conv1" in text
     assert main(["doctor", str(run), "--out", str(tmp_path / "page.txt")]) == 2
