@@ -22,13 +22,13 @@ BATCH = 32  # inputs in a forward pass
 @torch.inference_mode()
 def occlusion(model: Net, x: Tensor, label: int, side: int = 0, stride: int = 0) -> Tensor:
     """How much the class's probability falls where a square is covered, on average over the squares
-    that cover a pixel. Defaults: a quarter of the image, in steps of an eighth of the square.
+    that cover a pixel. Defaults: a quarter of the image, in steps of a quarter of the square.
 
     Source: Zeiler and Fergus 2014, section 4.2.
     """
     size = x.shape[-1]
     side = side or max(size // 4, 1)
-    stride = stride or max(side // 8, 1)
+    stride = stride or max(side // 4, 1)
     if not 1 <= side <= size or stride < 1:
         raise UsageError(f"a square of {side} pixels, steps of {stride}: 1 to {size} pixels a side")
     whole = model(x).softmax(1)[0, label]

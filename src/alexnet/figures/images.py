@@ -161,7 +161,8 @@ def draw_evidence(
 ) -> None:
     """Draw each image beside maps (H, W) of where its evidence is, by method.
 
-    Each map has its own scale: full colour is its largest number, either way.
+    Each map has its own scale: full colour is the number that one in 200 of its pixels exceeds,
+    either way, for a few peaks of gradients would leave all else pale.
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -178,13 +179,14 @@ def draw_evidence(
         line[0].set_title(name, fontsize=9)
         grey = image.mean(2, keepdims=True) / 255
         for axes, method in zip(line[1:], methods, strict=True):
-            values = maps[method] / max(float(np.abs(maps[method]).max()), 1e-12)
+            full = max(float(np.quantile(np.abs(maps[method]), 0.995)), 1e-12)
+            values = np.clip(maps[method] / full, -1, 1)
             strength = np.abs(values)[..., None]
             ink = colours(0.5 + values / 2)[..., :3]
             axes.imshow((1 - strength) * (0.35 + 0.5 * grey) + strength * ink)
             axes.set_title(method, fontsize=9)
     scale = ScalarMappable(Normalize(-1, 1), colours)
-    bar = figure.colorbar(scale, ax=grid, shrink=0.6, aspect=30, label="evidence, of the largest")
+    bar = figure.colorbar(scale, ax=grid, shrink=0.6, aspect=30, label="evidence, of the strongest")
     bar.set_ticks([-1, 0, 1], labels=["against", "0", "for"])
     write_figure(figure, out)
 
