@@ -278,8 +278,14 @@ def test_recipe_survives_json(name: str) -> None:
     assert recipe.conflicts(recipe.replace(lr=9.0, workers=7)) == ["lr"]
 
 
+# Sixty million weights, written and read, are ten seconds; what these have, others have too.
+LARGE = ("paper-2010", "caffe", "seed-000", "seed-002")
+
+
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in RECIPES]
+)
 def test_recipe_trains_two_steps(
     name: str, cli: Cli, idx_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
