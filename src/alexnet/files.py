@@ -8,9 +8,9 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from alexnet.errors import CheckpointError, UsageError
 
@@ -50,13 +50,24 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Put `data` (text as UTF-8) at `path`: readers see the old file or the new one, never a part.
+    """Put `data` (text as UTF-8) at `path`, as `replacing` does."""
+    with replacing(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that is at `path` afterwards: readers see the old one or the new, never a
+    part, and where something is raised meanwhile the old one.
 
     Raises CheckpointError where the system refuses; its folder must exist.
     """
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        write_synced(temporary, data.encode() if isinstance(data, str) else data)
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
         fsync_dir(path.parent)
     except OSError as error:

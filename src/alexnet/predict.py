@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,22 @@ class Predictor:
     """
 
     model: Net
-    inference: Inference
     recipe: Recipe
     preprocess: Preprocess
     classes: tuple[str, ...]
     run: RunDir
     checkpoint: Path
     data: dict[str, Any]
+
+    @cached_property
+    def inference(self) -> Inference:
+        # bf16 where it was trained so and this machine is fast at it: fp32 is never less exact.
+        quick = choose_precision("auto", self._device) == self.recipe.precision == "bf16"
+        return Inference(self.model, "bf16" if quick else "fp32")
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def decode(self, image: Image, name: str = "") -> NDArray[np.uint8]:
         """A file, its bytes or pixels uint8 (H, W, C) -> uint8 (size, size, C)."""
@@ -58,16 +68,19 @@ class Predictor:
             raise UsageError(f"an image is a path, bytes or uint8 (H, W, C), not {image!r:.60}")
         return decode_image(image, channels=channels, size=size, name=name)
 
-    @torch.inference_mode()
     def predict(self, images: Sequence[Image], views: int = 1) -> NDArray[np.float32]:
         """Probabilities. Shapes: N images -> (N, K), the mean over the views."""
         if isinstance(images, str | bytes | Path):
             raise UsageError("predict takes a list of images: put the one in brackets")
         if not len(images):
             return np.empty((0, len(self.classes)), np.float32)
-        device = next(self.model.parameters()).device
-        pixels = torch.from_numpy(np.stack([self.decode(image) for image in images])).to(device)
-        _, log_p = predict_views(self.inference, pixels, self.preprocess, views)
+        return self.answer(np.stack([self.decode(image) for image in images]), views)
+
+    @torch.inference_mode()
+    def answer(self, pixels: NDArray[np.uint8], views: int = 1) -> NDArray[np.float32]:
+        """Probabilities of decoded images. Shapes: uint8 (N, size, size, C) -> (N, K)."""
+        images = torch.from_numpy(pixels).to(self._device)
+        _, log_p = predict_views(self.inference, images, self.preprocess, views)
         return np.asarray(log_p.exp().cpu().numpy(), np.float32)
 
 
@@ -83,14 +96,9 @@ def load(run: str | Path, checkpoint: str = "best") -> Predictor:
     classes = tuple(data["classes"])
     model = build_net(recipe, len(classes))
     load_weights(model, load_checkpoint(path), recipe)
-    device = pick_device()
-    model.to(device).eval()
-    # bf16 where it was trained so and this machine is fast at it: fp32 is never less exact.
-    precision = "bf16" if recipe.precision == choose_precision("auto", device) == "bf16" else "fp32"
+    model.to(pick_device()).eval()
     preprocess = preprocessing(recipe, read_statistics(folder, data))
-    return Predictor(
-        model, Inference(model, precision), recipe, preprocess, classes, folder, path, data
-    )
+    return Predictor(model, recipe, preprocess, classes, folder, path, data)
 
 
 def read_statistics(run: RunDir, data: dict[str, Any]) -> Statistics:

@@ -1,7 +1,5 @@
 """What the parts of a network say of every image of a split, in bounded memory."""
 
-import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import Slice
 from alexnet.data.loader import Batch, read_ahead, read_in_order
 from alexnet.errors import UsageError
-from alexnet.files import cannot, fsync_dir
+from alexnet.files import replacing
 from alexnet.models.net import Net
 from alexnet.runtime import autocast
 from alexnet.terminal import progress
@@ -97,26 +95,15 @@ def write_features(
     Returns its shape (N, ...), float32 in the split's order. Memory is that of one batch:
     `numpy.load(out, mmap_mode="r")` reads it the same way.
     """
-    temporary = out.with_name(f".tmp-{out.name}-{os.getpid()}")
     shape: tuple[int, ...] = ()
-    try:
-        with open(temporary, "wb") as file:
-            for _, found in iter_features(model, split, preprocess, [part], **how):
-                rows = found[part].contiguous().numpy()
-                if not shape:
-                    shape = (len(split), *rows.shape[1:])
-                    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(rows.astype("<f4", copy=False).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, out)
-        fsync_dir(out.parent)
-    except OSError as error:
-        raise cannot("write", out, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with replacing(out) as file:
+        for _, found in iter_features(model, split, preprocess, [part], **how):
+            rows = found[part].contiguous().numpy()
+            if not shape:
+                shape = (len(split), *rows.shape[1:])
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(rows.astype("<f4", copy=False).tobytes())
     return shape
 
 

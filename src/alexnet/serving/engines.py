@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.engine.evaluate import predict_views
 from alexnet.errors import UsageError
 from alexnet.interchange.certificate import describe, probe
 from alexnet.interchange.chain import OnnxNet
@@ -20,8 +19,8 @@ Engine = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 def build_engine(predictor: Predictor, name: EngineName) -> Engine:
-    """torch in the precision of the run's recipe, or ONNX runtime in fp32, which is exported and
-    verified here."""
+    """torch as `Predictor.answer` has it, or ONNX runtime in fp32, which is exported and verified
+    here."""
     if name == "onnx":
         probes = probe(predictor.preprocess, "images")
         subject = Subject.of(
@@ -31,13 +30,4 @@ def build_engine(predictor: Predictor, name: EngineName) -> Engine:
         return lambda pixels: net(torch.from_numpy(pixels)).numpy()
     if name != "torch":
         raise UsageError(f"engine {name!r}: there are torch and onnx")
-    device = next(predictor.model.parameters()).device
-
-    @torch.inference_mode()
-    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        images = torch.from_numpy(pixels).to(device)
-        precision = predictor.recipe.precision
-        _, log_p = predict_views(predictor.model, images, predictor.preprocess, 1, precision)
-        return np.asarray(log_p.exp().cpu().numpy(), np.float32)
-
-    return run
+    return predictor.answer
