@@ -79,9 +79,12 @@ def _add(to: Any, name: str, verb: Verb, help: str) -> Parser:
 
 def _train(verbs: Any) -> None:
     sub = _add(verbs, "train", Verb("train", show.train), "Train a recipe, or continue a run.")
-    sub.add_argument("recipe", nargs="?", help="see `alexnet recipes`; without --data: digits")
+    sub.add_argument("recipe", nargs="?", help="a name (see `alexnet recipes`) or FILE.toml; "
+                     "default: digits, or with --data one that is chosen")  # fmt: skip
     sub.add_argument("--data", metavar="DIR", help="folder of images, IDX, CIFAR, or a set's name")
     sub.add_argument("--run", metavar="DIR", help="where to write (default: runs/RECIPE-N)")
+    sub.add_argument("--minutes", type=float, metavar="MIN",
+                     help="with --data alone: about how long to train (default: 20)")  # fmt: skip
     sub.add_argument("--init", metavar="RUN_OR_FILE", help="weights to start from")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     sub.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard/")
