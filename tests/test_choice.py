@@ -2,17 +2,22 @@
 
 Speeds are given, never measured, but for one run from end to end."""
 
+import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import alexnet
+import alexnet.engine.train as engine
 from alexnet import cli
 from alexnet.commands.beginning import look_at
 from alexnet.data.sources import open_source
@@ -23,7 +28,7 @@ from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
 from alexnet.recipebook.choice import Choice, Look, choose
 from alexnet.recipebook.written import read_recipe_file, write_recipe
-from conftest import without_report, write_tree
+from conftest import without_report
 
 QUICK = ("--epochs", 1, "--precision", "fp32", "-j", 0, "--no-doctor")
 
@@ -297,25 +302,30 @@ def test_balanced_weights_make_every_class_count_the_same() -> None:
 
 
 def test_class_weights_reach_the_loss(
-    tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tree: Path, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Six to one of one and the same image: what is named is the prior, which weights make even."""
+    """Every step of a run is given them, and with them counts a class by its weight alone."""
     without_report(monkeypatch)
-    import alexnet
+    losses, real = [], engine.train_step
 
-    folder = write_tree(tmp_path / "set", classes=2, each=60, side=28)
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8))
-    for file in folder.rglob("*.png"):
-        image.save(file)
-    for file in sorted((folder / "class-1").iterdir())[:50]:
+    def spy(*args: Any) -> torch.Tensor:
+        net, _, batch, _, recipe, preprocess, _, weight = args
+        x = engine.augment(batch.images, batch.ids, batch.epoch, recipe, preprocess)
+        with torch.no_grad():
+            each = F.cross_entropy(copy.deepcopy(net)(x), batch.labels, reduction="none")
+        share = torch.ones(len(each)) if weight is None else weight[batch.labels]
+        losses.append((real(*args).item(), (each * share).sum().item() / share.sum().item()))
+        assert (weight is None) == (recipe.class_weights == "none")
+        return torch.tensor(losses[-1][0])
+
+    monkeypatch.setattr(engine, "train_step", spy)
+    uneven = shutil.copytree(tree, tmp_path / "uneven")
+    for file in sorted((uneven / "class-1").iterdir())[4:]:
         file.unlink()
-    shares = {}
-    fields = {**tiny, "steps": 30, "batch_size": 16, "channels": 3, "eval_batch": 50, "shift": 0}
+    fields = {**tiny, "steps": 3, "batch_size": 8, "channels": 3, "dropout": 0, "doctor": "off"}
     for kind in ("none", "balanced"):
-        run = tmp_path / kind
-        alexnet.train("digits", data=folder, run=run, class_weights=kind, doctor="off", **fields)
-        files = [str(next(folder.rglob("*.png")))]
-        top = alexnet.classify(run, files, checkpoint="last", top=2)["results"][0]["top"]
-        shares[kind] = {t["class"]: t["probability"] for t in top}["class-1"]
-    assert shares["none"] < 0.3
-    assert 0.35 < shares["balanced"] < 0.65
+        alexnet.train("digits", data=uneven, run=tmp_path / kind, class_weights=kind, **fields)
+    assert len(losses) == 6
+    assert losses[0] != pytest.approx(losses[3], rel=1e-3), "the same batch counts otherwise"
+    for loss, expected in losses:
+        assert loss == pytest.approx(expected, rel=1e-4)
