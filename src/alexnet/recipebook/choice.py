@@ -99,7 +99,7 @@ def choose(
         recipe,
         (
             _say_data(look, recipe),
-            _say_network(heard, kept, look, minutes, given),
+            _say_network(heard, kept, look, minutes, given, kept is not candidates[-1]),
             _say_augmentation(recipe),
             _say_length(recipe, look, rate, fits, minutes, own),
             _say_splits(look, recipe),
@@ -253,6 +253,7 @@ def _say_network(
     look: Look,
     minutes: float,
     given: Mapping[str, Any],
+    more: bool,
 ) -> str:
     rate = next(rate for recipe, rate, _ in heard if recipe is kept)
     said = f"network: {kept.model} at {kept.crop} pixels, {rate:,.0f} images/s here"
@@ -264,9 +265,10 @@ def _say_network(
             f"{said}; {beyond.crop} pixels would be {slower:,.0f} images/s, {fits:.0f} epochs in "
             f"{minutes:g} min, and {_wanted(look, beyond):.0f} are needed"
         )
-    if kept.crop >= look.sides[1] * 7 // 8:
-        return f"{said}; the images have no more pixels"
-    return f"{said}; more pixels would not fit into {minutes:g} min, or help no network here"
+    if more:
+        return f"{said}; more pixels would not fit into {minutes:g} min"
+    largest = kept.crop >= 224 and look.sides[1] > 256
+    return f"{said}; {'the most that is tried' if largest else 'the images have no more'}"
 
 
 def _say_augmentation(recipe: Recipe) -> str:
@@ -319,7 +321,8 @@ def _say_splits(look: Look, recipe: Recipe) -> str:
             f"splits: {cut}; the largest class has {high / low:.0f} times the smallest: "
             "--class-weights balanced counts each class the same"
         )
-    validate = round(look.images * recipe.val_fraction)
+    learning = look.images * (1 if held else 1 - recipe.test_fraction)
+    validate = round(learning * recipe.val_fraction)
     if not shares or validate >= 1000:
         return f"splits: {cut}"
     error = 0.98 / math.sqrt(max(validate, 1))  # 95 % of a proportion, at its widest
