@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 project = "alexnet"
-author = "the authors of alexnet"
+author = "The alexnet authors"
 release = metadata.version("alexnet")
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"

@@ -2,8 +2,9 @@
 
     python -m scripts.docs [--check]
 
-docs/paper.md beside the sections of the paper, docs/architecture.md and its diagram, and the picture
-of which AlexNet is which. --check writes nothing and ends with 1 where one is not as it would be.
+docs/paper.md beside the sections of the paper, docs/architecture.md and its diagram, and the
+picture of which AlexNet is which. --check writes nothing and ends with 1 where one is not as it
+would be.
 """
 
 import argparse
@@ -83,9 +84,8 @@ def paper_table() -> str:
         )
         claims = ", ".join(by_section.pop(name, ()))
         rows.append(f"| {name} | {what} | {links} | {claims} |")
-    rows.append(
-        f"| not in the paper | what others say of it | | {', '.join(by_section.pop(ELSEWHERE, ()))} |"
-    )
+    others = ", ".join(by_section.pop(ELSEWHERE, ()))
+    rows.append(f"| not in the paper | what others say of it | | {others} |")
     if by_section:
         raise SystemExit(f"claims of sections that SECTIONS does not have: {by_section}")
     return "\n".join(rows) + "\n"

@@ -1,8 +1,12 @@
-"""The two drawings of docs/: what goes where, and which AlexNet is which. SVG, from the code."""
+"""The drawings of docs/: what goes where, which AlexNet is which, and what the demo ends with."""
 
 import html
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
+
+from PIL import Image
 
 from alexnet.models.layers import Conv, Dropout, Linear, Part, Pool, ReLU
 from alexnet.models.net import LayerRow, named_parts, summarize
@@ -29,7 +33,8 @@ PRESETS = ("alexnet-2012", "alexnet-2012-code", "alexnet-caffe", "caffenet", "al
 
 def text(x: float, y: float, said: str, size: int = 13, colour: str = INK, **more: str) -> str:
     extra = "".join(f" {k.replace('_', '-')}='{v}'" for k, v in more.items())
-    return f"<text x='{x}' y='{y}' font-size='{size}' fill='{colour}'{extra}>{html.escape(said)}</text>"
+    place = f"x='{x}' y='{y}' font-size='{size}' fill='{colour}'"
+    return f"<text {place}{extra}>{html.escape(said)}</text>"
 
 
 def svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
@@ -64,13 +69,14 @@ def flow(arrows: Mapping[tuple[str, str], Sequence[str]]) -> str:
         else:
             from_y, at_y = y + HIGH / 2, to_y + HIGH / 2
             path = f"M{x + WIDE},{from_y} L{to_x - 2},{at_y}"
+            level = from_y == at_y
             middle, height = (x + WIDE + to_x) / 2, (from_y + at_y) / 2
-            shift = 0 if from_y == at_y else (-18 if at_y < from_y else 18)
+            middle += -4 if level else 36
+            height += -8 - 16 * (len(said) - 1) if level else 12 * (at_y < from_y) - 4
             label = "".join(
-                text(middle - (4 if from_y == at_y else 34), height - 8 - 16 * (len(said) - 1 - i) + shift, word, 13,
-                     text_anchor="middle")
+                text(middle, height + 16 * i, word, 13, text_anchor="middle")
                 for i, word in enumerate(said)
-            )  # fmt: skip
+            )
         parts.append(
             f"<path d='{path}' fill='none' stroke='{SOFT}' marker-end='url(#tip)'/>{label}"
         )
@@ -137,3 +143,20 @@ def presets() -> str:
     height = top + high * max(map(len, columns.values())) + 10
     said = "Seven AlexNets, layer by layer; what differs from the text of the paper is marked"
     return svg(10 + wide * len(columns), height, said, parts)
+
+
+def side_by_side(run: Path, out: Path, height: int = 430) -> None:
+    """The README's picture: curves, confusion and filters of a run that has been tested."""
+    names = ("curves", "confusion-test", "filters-conv1")
+    found = [Image.open(run / "figures" / f"{name}.png").convert("RGB") for name in names]
+    sized = [im.resize((im.width * height // im.height, height), Image.LANCZOS) for im in found]
+    whole = Image.new("RGB", (sum(im.width for im in sized), height), "white")
+    at = 0
+    for image in sized:
+        whole.paste(image, (at, 0))
+        at += image.width
+    whole.quantize(128).save(out, optimize=True)
+
+
+if __name__ == "__main__":  # python -m scripts.pictures RUN OUT.png
+    side_by_side(Path(sys.argv[1]), Path(sys.argv[2]))
