@@ -66,7 +66,16 @@ ARROWS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
     ("run", "page", {"report": ("report_page",), "inspect": ("View",)}),
     ("run", "answers", {"classify": ("load",), "serve": ("load", "build_engine")}),
     ("run", "file", {"export": ("load", "FORMATS")}),
-    ("", "", {"recipes": ("RECIPES",), "bench": ("bench_input",), "claim": ("CLAIMS",)}),
+    (
+        "",
+        "",
+        {
+            "recipes": ("RECIPES",),
+            "bench": ("bench_input",),
+            "claim": ("CLAIMS",),
+            "completion": ("make_parser",),
+        },
+    ),
 )
 
 

@@ -35,7 +35,7 @@ class Verb:
 
 def parse(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
     """The verb of a command line and what its function is called with; UsageError with a hint."""
-    top = _parser()
+    top = make_parser()
     if not argv:
         top.print_help()
         raise SystemExit(0)
@@ -54,7 +54,8 @@ def parse(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
     return verb, given
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Every verb and flag."""
     top = Parser(
         prog="alexnet",
         description="From raw images to a trained, tested AlexNet-family classifier.",
@@ -65,7 +66,7 @@ def _parser() -> Parser:
     top.set_defaults(verb=None, parser=top, needs="name a verb: see `alexnet --help`")
     verbs = top.add_subparsers(metavar="VERB", parser_class=Parser)
     for add in (_train, _doctor, _test, _classify, _inspect, _report, _export, _import, _serve,
-                _recipes, _data, _bench, _claim):  # fmt: skip
+                _recipes, _data, _bench, _claim, _completion):  # fmt: skip
         add(verbs)
     return top
 
@@ -293,6 +294,11 @@ def _report(verbs: Any) -> None:
     sub.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
     sub.add_argument("--out", metavar="FILE", help="FILE.html (default: RUN/report.html)")
     sub.add_argument("--data", metavar="DIR", help="where the data is now")
+
+
+def _completion(verbs: Any) -> None:
+    sub = _add(verbs, "completion", Verb("completion", show.completion), "Print shell completion.")
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="`eval` it, or see the docs")
 
 
 def _add_reading_of_runs(parser: Parser) -> None:

@@ -17,6 +17,10 @@ def train(r: dict[str, Any]) -> None:
     )
 
 
+def completion(r: dict[str, Any]) -> None:
+    print(r["script"])
+
+
 def doctor(r: dict[str, Any]) -> None:
     if r.get("layers"):
         print(table(LAYER_HEADS, layer_rows(r["layers"])))
