@@ -12,7 +12,7 @@ demo: .venv/demo
 	$(BIN)/python scripts/demo.py
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 slow: .venv/dev
 	$(BIN)/python -m pytest -m slow
