@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test slow check results
+.PHONY: demo test slow faults check results
 demo: .venv/demo
 	$(BIN)/python scripts/demo.py
 
@@ -16,6 +16,9 @@ test: .venv/dev
 
 slow: .venv/dev
 	$(BIN)/python -m pytest -m slow
+
+faults: .venv/dev
+	PYTHONPATH=tests $(BIN)/python -m faults
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

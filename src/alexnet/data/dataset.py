@@ -20,6 +20,7 @@ from alexnet.data.raw import Source, Stored
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics, measure
 from alexnet.errors import DataError, UsageError
+from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress, say
 
@@ -69,7 +70,7 @@ class Slice:
             progress(f"decoding {self.name}", total=len(self), unit="images") as shown,
         ):
             try:
-                for ids, read in zip(chunks, pool.map(self.read, chunks), strict=True):
+                for ids, read in zip(chunks, pool.map(outspoken(self.read), chunks), strict=True):
                     pixels[ids] = read
                     shown.advance(len(ids))
             except BaseException:

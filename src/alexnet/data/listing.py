@@ -59,7 +59,9 @@ class Listing:
             if self.root.is_dir():
                 with open(self.root / name, "rb") as file:
                     return file.read(FILE_LIMIT + 1)
-            with self._zip().open(name) as member:
+            archive = self._zip()
+            stored = name if name in archive.NameToInfo else f"./{name}"  # see _listing
+            with archive.open(stored) as member:
                 data = member.read(size + 1)
             if len(data) != size:
                 raise DataError(
