@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data import ilsvrc
-from alexnet.data.check import place_of
+from alexnet.data.check import endings, place_of
 from alexnet.data.images import IMAGE_SUFFIXES, is_image
 from alexnet.data.listing import Arranged, Listing, list_files, make_files
 from alexnet.data.sources import find_arrays
@@ -99,4 +99,4 @@ def _tree(root: Path, listing: Listing) -> Arranged:
                 "or take it out"
             )
         parts[split] = make_files((listing,), [(0, i, classes.index(label)) for i, label in rows])
-    return Arranged("tree", root, classes, parts)
+    return Arranged("tree", root, classes, parts, others=endings(listing.names))

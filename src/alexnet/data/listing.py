@@ -124,13 +124,15 @@ class Files:
 
 @dataclass(frozen=True)
 class Arranged:
-    """A whole source. `classes` are in label order, `titles` what they are called by people."""
+    """A whole source. `classes` are in label order, `titles` what they are called by people,
+    `others` how many files are no images, by the ending of their names."""
 
     kind: str
     root: Path
     classes: tuple[str, ...]
     parts: Mapping[str, Files]
     titles: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 def make_files(listings: tuple[Readable, ...], rows: Iterable[tuple[int, int, int]]) -> Files:
