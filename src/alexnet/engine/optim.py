@@ -31,8 +31,8 @@ class PaperSGD(torch.optim.Optimizer):
             if not weights:
                 continue
             velocities = [] if momentum == 0 else [self._velocity(w) for w in weights]
-            # torch's one pass over memory, b <- m b + (1 - dampening) (-g + decay w); w <- w - lr b,
-            # is the paper's where b is the velocity and the rate goes into the dampening.
+            # torch's pass over memory, b <- m b + (1 - dampening) (-g + decay w), w <- w - lr b, is
+            # the paper's where b is the velocity and the rate goes into the dampening.
             torch._fused_sgd_(
                 weights,
                 [_laid_out_as(w) for w in weights],
