@@ -12,6 +12,7 @@ from alexnet.commands.proving import prove
 from alexnet.data.dataset import Slice, reopen_dataset
 from alexnet.errors import CheckpointError, DataError
 from alexnet.interchange.certificate import certify_run
+from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.metrics import Tally
 from alexnet.predict import Predictor, load
 from alexnet.terminal import say
@@ -27,16 +28,18 @@ def test(
     views: int = 1,
     checkpoint: str = "best",
     certificate: bool = False,
+    engine: EngineName = "torch",
 ) -> dict[str, Any]:
     """Every image of a split through a run's network, never a sample.
 
     Returns loss, top-1 and top-5 with 95 % intervals and under three tie rules, right and total
     per class, and the pictures made: the confusion matrix and the surest mistakes. With
     `certificate` a run or an exported file is held against its certificate instead, see `prove`.
+    `engine` is what computes: torch, onnx or openvino.
     """
     if certificate:
         return prove(run, data=data)
-    predictor = load(run, checkpoint)
+    predictor = with_engine(load(run, checkpoint), engine)
     recipe, described = predictor.recipe, predictor.data
     dataset = reopen_dataset(recipe, described, data)
     if dataset.classes != predictor.classes:
@@ -66,6 +69,7 @@ def test(
         **tally.figures(),
         "split": split,
         "views": views,
+        "engine": engine,
         "images_per_s": round(len(part) / wall, 1),
         "wall_s": round(wall, 2),
         "run": str(run),
