@@ -167,8 +167,7 @@ def _serve(verbs: Any) -> None:
                      help="default: 127.0.0.1; any but loopback needs --token")  # fmt: skip
     sub.add_argument("--port", type=int, default=8000, metavar="INT",
                      help="0 takes a free one (default: 8000)")  # fmt: skip
-    sub.add_argument("--engine", choices=("torch", "onnx"), default="torch",
-                     help="what computes (default: torch)")  # fmt: skip
+    _add_engine(sub)
     sub.add_argument("--token", help="what clients send as Authorization: Bearer TOKEN")
     _add_checkpoint(sub)
 
@@ -296,7 +295,13 @@ def _add_reading_of_runs(parser: Parser) -> None:
     parser.add_argument(
         "--views", type=int, default=1, help="1, 5 or 10 crops an image (default: 1)"
     )
+    _add_engine(parser)
     _add_checkpoint(parser)
+
+
+def _add_engine(parser: Parser) -> None:
+    parser.add_argument("--engine", choices=("torch", "onnx", "openvino"), default="torch",
+                        help="what computes (default: torch)")  # fmt: skip
 
 
 def _add_checkpoint(parser: Parser) -> None:
