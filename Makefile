@@ -8,15 +8,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test slow check results docs
+.PHONY: demo test slow faults check results docs
 demo: .venv/demo
 	$(BIN)/python scripts/demo.py
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 slow: .venv/dev
 	$(BIN)/python -m pytest -m slow
+
+faults: .venv/dev
+	PYTHONPATH=tests $(BIN)/python -m faults
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

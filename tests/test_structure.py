@@ -25,7 +25,7 @@ LAYERS = (
     ("analysis", "predict", "figures", "benches", "pages", "recipebook"),
     ("claims", "interchange"),
     ("serving",),
-    ("commands", "cli", "verbs", "show", "__init__", "__main__"),
+    ("commands", "cli", "verbs", "flags", "show", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()

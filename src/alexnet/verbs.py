@@ -1,17 +1,15 @@
 """The verbs of the command line: their words, flags and help."""
 
 import argparse
-import dataclasses
-import types
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from alexnet import show
 from alexnet.errors import UsageError
-from alexnet.recipe import Recipe, nearest
+from alexnet.flags import add_fields
+from alexnet.recipe import nearest
 
 Result = dict[str, Any]
 
@@ -93,7 +91,7 @@ def _train(verbs: Any) -> None:
                      help="what is done when it cannot learn (default: stop)")  # fmt: skip
     sub.add_argument("--no-doctor", dest="doctor", action="store_const", const="off",
                      help="short for --doctor off")  # fmt: skip
-    _add_fields(sub)
+    add_fields(sub)
 
 
 def _doctor(verbs: Any) -> None:
@@ -104,7 +102,7 @@ def _doctor(verbs: Any) -> None:
     sub.add_argument("--seconds", type=float, default=60.0, metavar="S",
                      help="time to take at most, about (default: 60)")  # fmt: skip
     sub.add_argument("--out", metavar="FILE", help="also a page of it, FILE.html")
-    _add_fields(sub)
+    add_fields(sub)
 
 
 def _test(verbs: Any) -> None:
@@ -171,8 +169,7 @@ def _serve(verbs: Any) -> None:
                      help="default: 127.0.0.1; any but loopback needs --token")  # fmt: skip
     sub.add_argument("--port", type=int, default=8000, metavar="INT",
                      help="0 takes a free one (default: 8000)")  # fmt: skip
-    sub.add_argument("--engine", choices=("torch", "onnx"), default="torch",
-                     help="what computes (default: torch)")  # fmt: skip
+    _add_engine(sub)
     sub.add_argument("--token", help="what clients send as Authorization: Bearer TOKEN")
     _add_checkpoint(sub)
 
@@ -305,7 +302,13 @@ def _add_reading_of_runs(parser: Parser) -> None:
     parser.add_argument(
         "--views", type=int, default=1, help="1, 5 or 10 crops an image (default: 1)"
     )
+    _add_engine(parser)
     _add_checkpoint(parser)
+
+
+def _add_engine(parser: Parser) -> None:
+    parser.add_argument("--engine", choices=("torch", "onnx", "openvino"), default="torch",
+                        help="what computes (default: torch)")  # fmt: skip
 
 
 def _add_checkpoint(parser: Parser) -> None:
@@ -318,31 +321,3 @@ def _add_reading(parser: Parser) -> None:
     parser.add_argument("--max-pixels", type=int, default=64_000_000, metavar="INT",
                         help="refuse larger images (default: 64,000,000)")  # fmt: skip
     parser.add_argument("-j", "--workers", type=int, default=2, metavar="INT", help="threads")
-
-
-def _add_fields(parser: Parser) -> None:
-    """A flag for every recipe field; what is not given stays as the recipe has it."""
-    group = parser.add_argument_group("recipe fields (defaults: `alexnet recipes NAME`)")
-    group.add_argument("--amp", action="store_true", help="short for --precision bf16")
-    hints = typing.get_type_hints(Recipe)
-    for field in dataclasses.fields(Recipe):
-        flags = field.metadata.get("flags", (f"--{field.name.replace('_', '-')}",))
-        if not flags:
-            continue
-        options: dict[str, Any] = {
-            "dest": field.name,
-            "default": argparse.SUPPRESS,
-            "help": field.metadata["help"].replace("%", "%%"),
-        }
-        kind = hints[field.name]
-        if kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        elif typing.get_origin(kind) is Literal:
-            options["choices"] = typing.get_args(kind)
-        elif typing.get_origin(kind) is tuple:
-            item = typing.get_args(kind)[0]
-            options |= {"type": item, "nargs": "*", "metavar": "EPOCH" if item is float else "PART"}
-        else:
-            plain = [k for k in typing.get_args(kind) or (kind,) if k is not types.NoneType]
-            options |= {"type": plain[0], "metavar": plain[0].__name__.upper()}
-        group.add_argument(*flags, **options)

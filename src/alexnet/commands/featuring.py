@@ -15,7 +15,7 @@ from alexnet.analysis.probe import alike, linear_probe
 from alexnet.commands.view import View
 from alexnet.data.dataset import Slice
 from alexnet.errors import DataError, UsageError
-from alexnet.files import write_atomic
+from alexnet.files import replacing
 
 COMPARED = 500  # images that likeness is measured on
 MOST = 4096  # numbers of a part that a probe or a comparison keeps of an image
@@ -32,14 +32,15 @@ def features(view: View, *, part: str | None = None, split: str = "val") -> dict
     shape = feats.write_features(
         view.out, p.model, of, p.preprocess, part, workers=p.recipe.workers
     )
-    table = io.StringIO()
-    lines = csv.writer(table, lineterminator="\n")
-    lines.writerow(("row", "image", "label", "class"))
     names = view.dataset.names(split)
-    for row, (name, label) in enumerate(zip(names, of.labels.tolist(), strict=True)):
-        lines.writerow((row, name, label, p.classes[label]))
     listed = view.out.with_suffix(".csv")
-    write_atomic(listed, table.getvalue().encode(errors="surrogateescape"))
+    with replacing(listed) as file:
+        table = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+        lines = csv.writer(table, lineterminator="\n")
+        lines.writerow(("row", "image", "label", "class"))
+        for row, (name, label) in enumerate(zip(names, of.labels.tolist(), strict=True)):
+            lines.writerow((row, name, label, p.classes[label]))
+        table.detach()
     return {"part": part, "split": split, "n": shape[0], "shape": list(shape),
             "out": str(view.out), "images": str(listed)}  # fmt: skip
 

@@ -18,6 +18,7 @@ from alexnet.data.loader import steps_per_epoch
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net, preprocessing
 from alexnet.engine.record import Doctor
+from alexnet.engine.settings import chosen_threads, measure_steps, settle
 from alexnet.engine.train import fit
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import read_json, sha256_of, write_atomic, write_json
@@ -28,7 +29,7 @@ from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.recipebook.written import SUFFIX, write_recipe
-from alexnet.runtime import changed_since, choose_precision, environment, pick_device
+from alexnet.runtime import changed_since, environment, threads
 from alexnet.store.board import Board
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, load_latest
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
@@ -91,7 +92,6 @@ def train(
         )
     chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
     chosen = chosen.replace(**{**given.inherited, **fields})
-    chosen = chosen.replace(precision=choose_precision(chosen.precision, pick_device()))
     dataset = open_dataset(chosen, data)
     folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
     with folder.lock():
@@ -111,6 +111,11 @@ def train(
             statistics = given.statistics or dataset.statistics
             if chosen.colour and not statistics.covariance:  # that run had no colour noise
                 statistics = replace(statistics, covariance=dataset.statistics.covariance)
+            total = (chosen.steps or 0) * chosen.batch_size or chosen.epochs * len(dataset.train)
+            chosen, settings = settle(
+                chosen, len(dataset.classes), round(total), fields,
+                measure_steps(preprocessing(chosen, statistics), len(dataset.classes)),
+            )  # fmt: skip
             described = dataset.describe(statistics)
             _announce(chosen, dataset)
             saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
@@ -118,15 +123,18 @@ def train(
                 saved["init"] = {"path": str(init), "sha256": given.digest}
             if statistics.image is not None:
                 folder.write_mean_image(statistics.image)
-            write_json(folder.path / "environment.json", environment())
+            with threads(settings["chosen"]["threads"]):
+                known = {**environment(), "settings": settings}
+            write_json(folder.path / "environment.json", known)
             folder.write_recipe(saved)
             edited = write_recipe(chosen, dataset.source.path, reasons)
             write_atomic(folder.path / RECIPE_FILE, edited)
             if doctor != "off":
                 _examine(chosen, dataset, statistics, given.weights)
-            result = _fit(
-                chosen, dataset, statistics, folder, None, tensorboard, doctor, given.weights
-            )
+            with threads(settings["chosen"]["threads"]):
+                result = _fit(
+                    chosen, dataset, statistics, folder, None, tensorboard, doctor, given.weights
+                )
             return {**result, "choice": list(reasons)}
         except BaseException:
             if not (folder.checkpoints / "last").is_symlink():  # there is nothing to continue
@@ -194,13 +202,17 @@ def _resume(
                 f"(digest {described['digest']} then, {dataset.digest} now): "
                 "put it back, name the old one with --data, or start a new run"
             )
-        if moved := changed_since(read_json(folder.path / "environment.json")):
-            say(f"warning: not the machine it began on, so bits may differ: {moved}")
+        began = read_json(folder.path / "environment.json")
+        count = chosen_threads(began)
+        with threads(count):
+            if moved := changed_since(began):
+                say(f"warning: not the machine it began on, so bits may differ: {moved}")
         if not start.state.get("finished"):
             folder.log({"event": "resume", "step": start.step})
             say(f"continuing {path} from step {start.step:,}")
         statistics = read_statistics(folder, described)
-        return _fit(asked, dataset, statistics, folder, start, tensorboard, doctor)
+        with threads(count):
+            return _fit(asked, dataset, statistics, folder, start, tensorboard, doctor)
 
 
 def _latest(name: str | None) -> Path:
