@@ -3,17 +3,15 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alexnet import figures
 from alexnet.analysis import features as feats
 from alexnet.analysis.probe import alike, linear_probe
 from alexnet.commands.view import View
-from alexnet.data.dataset import Slice
 from alexnet.errors import DataError, UsageError
 from alexnet.files import write_atomic
 
@@ -57,7 +55,7 @@ def probe(
         raise UsageError("a probe is fitted to train: try it on --split val or test")
     train, of = view.split("train"), view.split(split)
     picked = np.sort(view.some(train, count))
-    train = _taken(train, picked)
+    train = train.take(picked)
     how: dict[str, Any] = {"most": MOST, "workers": p.recipe.workers}
     fitted = feats.gather_features(p.model, train, p.preprocess, parts, **how)
     tried = feats.gather_features(p.model, of, p.preprocess, parts, **how)
@@ -100,7 +98,7 @@ def similarity(
         parts = feats.activation_parts(p.model)
         kept.append(
             feats.gather_features(
-                p.model, _taken(of, picked), p.preprocess, parts, most=MOST,
+                p.model, of.take(picked), p.preprocess, parts, most=MOST,
                 workers=p.recipe.workers,
             )
         )  # fmt: skip
@@ -113,9 +111,3 @@ def similarity(
     )  # fmt: skip
     return {"other": str(second.run), "split": split, "n": len(picked), "rows": list(first),
             "columns": list(other), "cka": values.tolist()}  # fmt: skip
-
-
-def _taken(split: Slice, ids: NDArray[np.intp]) -> Slice:
-    """Some images of a split."""
-    rows = ids if split.rows is None else split.rows[ids]
-    return replace(split, labels=split.labels[ids], rows=rows)

@@ -7,6 +7,7 @@ from alexnet.errors import UsageError
 from alexnet.interchange.chain import missing
 from alexnet.predict import Predictor
 from alexnet.serving.engines import Engine
+from alexnet.serving.explain import Explainer
 from alexnet.terminal import say
 
 DRAIN_S = 20
@@ -54,7 +55,11 @@ def check_packages() -> None:
 
 
 def serve_on(
-    predictor: Predictor, engine: Engine, listening: socket.socket, token: str | None
+    predictor: Predictor,
+    engine: Engine,
+    explainer: Explainer,
+    listening: socket.socket,
+    token: str | None,
 ) -> None:
     """Serves until a signal; requests that have begun are answered first."""
     import uvicorn
@@ -63,7 +68,7 @@ def serve_on(
     from alexnet.serving.limits import Limits, Protocol
 
     config = uvicorn.Config(
-        build_app(predictor, engine, Limits(), token),
+        build_app(predictor, engine, explainer, Limits(), token),
         http=Protocol,
         ws="none",
         log_config=None,
