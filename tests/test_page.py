@@ -101,7 +101,7 @@ def test_why(page: Any) -> None:
     assert re.search(r"(at the|in the middle|speaks)", explained(page, name))
     assert page.locator("#filters li").count() == 8
     assert page.locator("#neighbors li").count() == 6
-    assert page.text_content("#h-near") == "Nearest of 720 training images"
+    assert page.text_content("#h-near") == "Nearest of 540 training images"
     assert page.locator("#neighbors li.same").count() >= 5  # the patterns are learnt
     pictures = page.evaluate(
         """[...document.images].filter(i => i.offsetParent)

@@ -14,30 +14,40 @@ from alexnet.analysis.probe import alike, linear_probe
 from alexnet.commands.view import View
 from alexnet.errors import DataError, UsageError
 from alexnet.files import write_atomic
+from alexnet.terminal import escaped
 
 COMPARED = 500  # images that likeness is measured on
 MOST = 4096  # numbers of a part that a probe or a comparison keeps of an image
 
 
 def features(view: View, *, part: str | None = None, split: str = "val") -> dict[str, Any]:
-    """A part's output for every image of a split into --out FILE.npy, float32 in the split's order,
-    and beside it FILE.csv with each row's image and label."""
-    if view.out is None or view.out.suffix != ".npy":
-        raise UsageError("features go into a file: give --out FILE.npy")
+    """A part's output for every image of a split, float32 in the split's order, into --out FILE.npy
+    and, beside it, FILE.csv with each row's image and label; or all into --out FILE.parquet."""
+    if view.out is None or view.out.suffix not in (".npy", ".parquet"):
+        raise UsageError("features go into a file: give --out FILE.npy or FILE.parquet")
     p = view.predictor
     part = part or feats.last_hidden(p.model)
+    p.model.part(part)
     of = view.dataset.split(split)
-    shape = feats.write_features(
-        view.out, p.model, of, p.preprocess, part, workers=p.recipe.workers
-    )
-    table = io.StringIO()
-    lines = csv.writer(table, lineterminator="\n")
-    lines.writerow(("row", "image", "label", "class"))
     names = view.dataset.names(split)
-    for row, (name, label) in enumerate(zip(names, of.labels.tolist(), strict=True)):
-        lines.writerow((row, name, label, p.classes[label]))
-    listed = view.out.with_suffix(".csv")
-    write_atomic(listed, table.getvalue().encode(errors="surrogateescape"))
+    called = [p.classes[label] for label in of.labels.tolist()]
+    how: dict[str, Any] = {"workers": p.recipe.workers}
+    if view.out.suffix == ".parquet":
+        columns: dict[str, Any] = {
+            "image": [escaped(name) for name in names],
+            "label": of.labels,
+            "class": called,
+        }
+        shape = feats.write_parquet(view.out, p.model, of, p.preprocess, part, columns, **how)
+        listed = view.out
+    else:
+        shape = feats.write_features(view.out, p.model, of, p.preprocess, part, **how)
+        table = io.StringIO()
+        lines = csv.writer(table, lineterminator="\n")
+        lines.writerow(("row", "image", "label", "class"))
+        lines.writerows(zip(range(len(of)), names, of.labels.tolist(), called, strict=True))
+        listed = view.out.with_suffix(".csv")
+        write_atomic(listed, table.getvalue().encode(errors="surrogateescape"))
     return {"part": part, "split": split, "n": shape[0], "shape": list(shape),
             "out": str(view.out), "images": str(listed)}  # fmt: skip
 
