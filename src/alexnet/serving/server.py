@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+from typing import TYPE_CHECKING
 
 from alexnet.errors import UsageError
 from alexnet.interchange.chain import missing
@@ -9,6 +10,9 @@ from alexnet.predict import Predictor
 from alexnet.serving.engines import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.terminal import say
+
+if TYPE_CHECKING:
+    from alexnet.serving.limits import Limits  # needs the extra
 
 DRAIN_S = 20
 KEEP_S = 5  # an idle connection stays open
@@ -60,6 +64,7 @@ def serve_on(
     explainer: Explainer,
     listening: socket.socket,
     token: str | None,
+    limits: "Limits | None" = None,
 ) -> None:
     """Serves until a signal; requests that have begun are answered first."""
     import uvicorn
@@ -68,7 +73,7 @@ def serve_on(
     from alexnet.serving.limits import Limits, Protocol
 
     config = uvicorn.Config(
-        build_app(predictor, engine, explainer, Limits(), token),
+        build_app(predictor, engine, explainer, limits or Limits(), token),
         http=Protocol,
         ws="none",
         log_config=None,
