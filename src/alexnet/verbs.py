@@ -35,7 +35,7 @@ class Verb:
 
 def parse(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
     """The verb of a command line and what its function is called with; UsageError with a hint."""
-    top = _parser()
+    top = make_parser()
     if not argv:
         top.print_help()
         raise SystemExit(0)
@@ -54,7 +54,8 @@ def parse(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
     return verb, given
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Every verb and flag."""
     top = Parser(
         prog="alexnet",
         description="From raw images to a trained, tested AlexNet-family classifier.",
@@ -65,7 +66,7 @@ def _parser() -> Parser:
     top.set_defaults(verb=None, parser=top, needs="name a verb: see `alexnet --help`")
     verbs = top.add_subparsers(metavar="VERB", parser_class=Parser)
     for add in (_train, _doctor, _test, _classify, _inspect, _report, _export, _import, _serve,
-                _recipes, _data, _bench, _claim):  # fmt: skip
+                _recipes, _data, _bench, _claim, _completion):  # fmt: skip
         add(verbs)
     return top
 
@@ -79,9 +80,12 @@ def _add(to: Any, name: str, verb: Verb, help: str) -> Parser:
 
 def _train(verbs: Any) -> None:
     sub = _add(verbs, "train", Verb("train", show.train), "Train a recipe, or continue a run.")
-    sub.add_argument("recipe", nargs="?", help="see `alexnet recipes`; without --data: digits")
+    sub.add_argument("recipe", nargs="?", help="a name (see `alexnet recipes`) or FILE.toml; "
+                     "default: digits, or with --data one that is chosen")  # fmt: skip
     sub.add_argument("--data", metavar="DIR", help="folder of images, IDX, CIFAR, or a set's name")
     sub.add_argument("--run", metavar="DIR", help="where to write (default: runs/RECIPE-N)")
+    sub.add_argument("--minutes", type=float, metavar="MIN",
+                     help="with --data alone: about how long to train (default: 20)")  # fmt: skip
     sub.add_argument("--init", metavar="RUN_OR_FILE", help="weights to start from")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     sub.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard/")
@@ -292,6 +296,11 @@ def _report(verbs: Any) -> None:
     sub.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
     sub.add_argument("--out", metavar="FILE", help="FILE.html (default: RUN/report.html)")
     sub.add_argument("--data", metavar="DIR", help="where the data is now")
+
+
+def _completion(verbs: Any) -> None:
+    sub = _add(verbs, "completion", Verb("completion", show.completion), "Print shell completion.")
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="`eval` it, or see the docs")
 
 
 def _add_reading_of_runs(parser: Parser) -> None:
