@@ -170,6 +170,9 @@ def _serve(verbs: Any) -> None:
     sub.add_argument("--port", type=int, default=8000, metavar="INT",
                      help="0 takes a free one (default: 8000)")  # fmt: skip
     _add_engine(sub)
+    sub.add_argument("--index", action="store_true",
+                     help="show the nearest training images (built once)")  # fmt: skip
+    sub.add_argument("--data", metavar="DIR", help="where those images are now")
     sub.add_argument("--token", help="what clients send as Authorization: Bearer TOKEN")
     _add_checkpoint(sub)
 
@@ -283,7 +286,7 @@ def _inspect(verbs: Any) -> None:
     sub.add_argument("--data", metavar="DIR", help="where the data is now")
     sub.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
     sub.add_argument("--out", metavar="FILE", help="FILE.png or .svg (default: in RUN/figures); "
-                     "of features FILE.npy")  # fmt: skip
+                     "of features FILE.npy or .parquet")  # fmt: skip
 
 
 def _report(verbs: Any) -> None:

@@ -57,6 +57,11 @@ class Slice:
         files = [self.pixels[i] for i in ids]
         return np.stack([decode_image(f, channels=self.channels, size=self.size) for f in files])
 
+    def take(self, ids: NDArray[np.integer]) -> "Slice":
+        """Some images of the split."""
+        rows = np.asarray(ids if self.rows is None else self.rows[ids], np.intp)
+        return replace(self, labels=self.labels[ids], rows=rows)
+
     def resident(self, workers: int) -> "Slice":
         """The same slice with its pixels in memory, where they fit."""
         n_bytes = len(self) * self.size * self.size * self.channels

@@ -141,6 +141,7 @@ def fit(
 
     device, steps = state.sums.device, range(state.step, total)
     with Signals() as signals, progress("training", total, "steps", state.step, plain=False) as bar:
+        record.bar = bar
         batches = training_batches(train, recipe, steps, recipe.workers, device)
         for batch in clock.waiting(batches):
             lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)
