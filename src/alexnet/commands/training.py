@@ -1,7 +1,9 @@
 """alexnet train: a recipe from its beginning, or a run from where it stopped."""
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ from alexnet.data.loader import steps_per_epoch
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net, preprocessing
+from alexnet.engine.parallel import Team, join, launched, restarted
 from alexnet.engine.record import Doctor
-from alexnet.engine.train import fit
+from alexnet.engine.train import State, fit
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.certificate import certify_run
+from alexnet.interrupt import PREEMPT, obeying, signal_named
 from alexnet.models.layers import BatchNorm
 from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics
@@ -29,7 +33,7 @@ from alexnet.recipe import Recipe
 from alexnet.recipebook import choose_recipe, find_recipe
 from alexnet.runtime import changed_since, choose_precision, environment, pick_device
 from alexnet.store.board import Board
-from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, load_latest
+from alexnet.store.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_latest
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.store.weights import read_weights
 from alexnet.terminal import say
@@ -48,6 +52,8 @@ def train(
     tensorboard: bool = False,
     init: str | Path | None = None,
     doctor: Doctor = "stop",
+    towers: int = 1,
+    stop_signal: str | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """Trains a recipe, or continues a run.
@@ -56,15 +62,94 @@ def train(
     a recipe is chosen and said why. `init` is a run or a file of weights to start from: of a run
     the network and what its images go through come along, unless `fields` say otherwise; the head
     is made anew where the classes differ. `doctor` is what is done when something is found that
-    keeps it from learning: stop, say, or off, which does not look. Returns the figures of the best
-    validation, run and checkpoint.
+    keeps it from learning: stop, say, or off, which does not look. Processes that torchrun starts
+    share the work; with `towers` 2 each holds a tower of the paper's network. SIGINT, SIGTERM,
+    SIGUSR1 and `stop_signal` save and stop. Returns the figures of the best validation, run and
+    checkpoint.
     """
     if run == "" or recipe == "" or data == "":
         raise UsageError("an empty name: leave the option out, or say which")
-    if resume:
-        if init is not None:
-            raise UsageError("--init starts a run and --resume continues one: leave one out")
-        return _resume(recipe, data, run, tensorboard, doctor, fields)
+    stop = PREEMPT if stop_signal is None else (*PREEMPT, signal_named(stop_signal))
+    if launched() and run is None:
+        raise UsageError("torchrun starts processes anew that have to find the run: add --run DIR")
+    how = _How(tensorboard, doctor, stop)
+    with obeying(stop), join(towers) as team, ExitStack() as stack:
+        if tensorboard and team.towers > 1:
+            raise UsageError("--tensorboard draws from one process: leave it or --towers out")
+        last = Path(run or RUNS) / "checkpoints/last"
+        if restarted() and team.first(lambda: {"begun": last.is_symlink()})["begun"]:
+            fields = {k: v for k, v in fields.items() if (k, v) != ("precision", "auto")}
+            return _resume(recipe, data, run, fields, how, team, stack)
+        if resume:
+            if init is not None:
+                raise UsageError("--init starts a run and --resume continues one: leave one out")
+            return _resume(recipe, data, run, fields, how, team, stack)
+        return _start(recipe, data, run, init, fields, how, team, stack)
+
+
+@dataclass(frozen=True)
+class _How:
+    """What of a call does not change what is computed."""
+
+    tensorboard: bool
+    doctor: Doctor
+    stop: Sequence[int]
+
+
+def _start(
+    recipe: str | Recipe | None,
+    data: str | Path | None,
+    run: str | Path | None,
+    init: str | Path | None,
+    fields: dict[str, Any],
+    how: _How,
+    team: Team,
+    stack: ExitStack,
+) -> dict[str, Any]:
+    chosen, given, dataset = team.together(lambda: _choose(recipe, data, init, fields))
+
+    def claim() -> dict[str, Any]:
+        made = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
+        stack.enter_context(made.lock())
+        return {"path": str(made.path), "digest": dataset.digest}
+
+    claimed = team.first(claim)
+    folder = RunDir(Path(claimed["path"]), writes=team.leads)
+    try:
+        team.together(lambda: _check(chosen, dataset, claimed["digest"]))
+        statistics = given.statistics or dataset.statistics
+        if chosen.colour and not statistics.covariance:  # that run had no colour noise
+            statistics = replace(statistics, covariance=dataset.statistics.covariance)
+
+        def begin() -> dict[str, Any]:
+            _announce(chosen, dataset, team)
+            described = dataset.describe(statistics)
+            saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
+            if given.weights is not None:
+                saved["init"] = {"path": str(init), "sha256": given.digest}
+            if statistics.image is not None:
+                folder.write_mean_image(statistics.image)
+            write_json(folder.path / "environment.json", environment())
+            folder.write_recipe(saved)
+            if how.doctor != "off":
+                _examine(chosen, dataset, statistics, given.weights)
+            return {}
+
+        team.first(begin)
+        return _fit(chosen, dataset, statistics, folder, None, how, team, given.weights)
+    except BaseException:
+        # There is nothing to continue, and it was empty before.
+        if team.leads and not (folder.checkpoints / "last").is_symlink():
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+
+
+def _choose(
+    recipe: str | Recipe | None,
+    data: str | Path | None,
+    init: str | Path | None,
+    fields: dict[str, Any],
+) -> tuple[Recipe, "_Given", Dataset]:
     if recipe is None and data is not None:
         recipe, why = choose_recipe(open_source(data))
         say(why)
@@ -75,43 +160,33 @@ def train(
         kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
         say(f"from {init}: {kept}")
     chosen = chosen.replace(precision=choose_precision(chosen.precision, pick_device()))
-    dataset = open_dataset(chosen, data)
-    folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
-    with folder.lock():
-        try:
-            spec = model_spec(
-                chosen.model, len(dataset.classes), (chosen.channels, chosen.crop, chosen.crop)
-            )
-            if chosen.batch_size == 1 and any(isinstance(part, BatchNorm) for part in spec):
-                raise UsageError(
-                    f"batch_size is 1, and the batch norms of {chosen.model} need at least 2 "
-                    "images: use --batch-size 2"
-                )
-            if chosen.freeze or chosen.part_lr:
-                with torch.device("meta"):  # refuses parts that are not there, draws no weights
-                    build_net(chosen, len(dataset.classes))
-            steps_per_epoch(len(dataset.train), chosen.batch_size)
-            statistics = given.statistics or dataset.statistics
-            if chosen.colour and not statistics.covariance:  # that run had no colour noise
-                statistics = replace(statistics, covariance=dataset.statistics.covariance)
-            described = dataset.describe(statistics)
-            _announce(chosen, dataset)
-            saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
-            if given.weights is not None:
-                saved["init"] = {"path": str(init), "sha256": given.digest}
-            if statistics.image is not None:
-                folder.write_mean_image(statistics.image)
-            write_json(folder.path / "environment.json", environment())
-            folder.write_recipe(saved)
-            if doctor != "off":
-                _examine(chosen, dataset, statistics, given.weights)
-            return _fit(
-                chosen, dataset, statistics, folder, None, tensorboard, doctor, given.weights
-            )
-        except BaseException:
-            if not (folder.checkpoints / "last").is_symlink():  # there is nothing to continue
-                shutil.rmtree(folder.path, ignore_errors=True)  # it was empty before
-            raise
+    return chosen, given, open_dataset(chosen, data)
+
+
+def _check(recipe: Recipe, dataset: Dataset, digest: str) -> None:
+    """Refuses what cannot be trained before anything is written."""
+    spec = model_spec(
+        recipe.model, len(dataset.classes), (recipe.channels, recipe.crop, recipe.crop)
+    )
+    micro = recipe.batch_size // recipe.accumulate
+    if micro == 1 and any(isinstance(part, BatchNorm) for part in spec):
+        raise UsageError(
+            f"batch_size is {recipe.batch_size} in {recipe.accumulate} parts, and the batch norms "
+            f"of {recipe.model} need at least 2 images: use --batch-size {2 * recipe.accumulate}"
+        )
+    if recipe.freeze or recipe.part_lr:
+        with torch.device("meta"):  # refuses parts that are not there, draws no weights
+            build_net(recipe, len(dataset.classes))
+    steps_per_epoch(len(dataset.train), recipe.batch_size)
+    _check_same(dataset, digest)
+
+
+def _check_same(dataset: Dataset, digest: str) -> None:
+    if dataset.digest != digest:
+        raise DataError(
+            f"the data in {dataset.source.path} is not what the first process reads (digest "
+            f"{digest} there, {dataset.digest} here): give all of them the same"
+        )
 
 
 @dataclass(frozen=True)
@@ -146,14 +221,23 @@ def _resume(
     recipe: str | Recipe | None,
     data: str | Path | None,
     run: str | Path | None,
-    tensorboard: bool,
-    doctor: Doctor,
     fields: dict[str, Any],
+    how: _How,
+    team: Team,
+    stack: ExitStack,
 ) -> dict[str, Any]:
     named = recipe.name if isinstance(recipe, Recipe) else recipe
     path = Path(run) if run else _latest(named)
-    folder = RunDir.open(path)
-    with folder.lock():
+
+    def claim() -> dict[str, Any]:
+        folder = RunDir.open(path)
+        stack.enter_context(folder.lock())
+        return {}
+
+    team.first(claim)
+    folder = RunDir(path, writes=team.leads)
+
+    def check() -> tuple[Recipe, dict[str, Any]]:
         saved, described = read_recipe(folder)
         asked = saved.replace(**fields)
         if named is not None and named != saved.name:
@@ -164,7 +248,23 @@ def _resume(
                 f"{name} is {getattr(saved, name)!r} in {path} and {getattr(asked, name)!r} was "
                 "asked for: a continued run keeps its recipe; drop that, or start a new run"
             )
-        start = load_latest(folder.checkpoints, say)
+        return asked, described
+
+    asked, described = team.together(check)
+
+    def newest() -> dict[str, Any]:
+        found = load_latest(folder.checkpoints, say).path
+        return {"path": str(found), "sha256": sha256_of(found / "manifest.json")}
+
+    chosen = team.first(newest)
+
+    def read() -> tuple[Checkpoint, Dataset]:
+        """Every process reads and verifies it by itself."""
+        start = load_checkpoint(Path(chosen["path"]))
+        if sha256_of(start.path / "manifest.json") != chosen["sha256"]:
+            raise CheckpointError(
+                f"{start.path} is not what the first process reads: give all of them one folder"
+            )
         dataset = reopen_dataset(asked, described, data)
         if dataset.digest != described["digest"]:
             raise DataError(
@@ -172,13 +272,16 @@ def _resume(
                 f"(digest {described['digest']} then, {dataset.digest} now): "
                 "put it back, name the old one with --data, or start a new run"
             )
-        if moved := changed_since(read_json(folder.path / "environment.json")):
-            say(f"warning: not the machine it began on, so bits may differ: {moved}")
-        if not start.state.get("finished"):
-            folder.log({"event": "resume", "step": start.step})
-            say(f"continuing {path} from step {start.step:,}")
-        statistics = read_statistics(folder, described)
-        return _fit(asked, dataset, statistics, folder, start, tensorboard, doctor)
+        return start, dataset
+
+    start, dataset = team.together(read)
+    if moved := changed_since(read_json(folder.path / "environment.json")):
+        say(f"warning: not the machine it began on, so bits may differ: {moved}")
+    if not start.state.get("finished"):
+        folder.log({"event": "resume", "step": start.step})
+        say(f"continuing {path} from step {start.step:,}")
+    statistics = read_statistics(folder, described)
+    return _fit(asked, dataset, statistics, folder, start, how, team)
 
 
 def _latest(name: str | None) -> Path:
@@ -193,7 +296,7 @@ def _latest(name: str | None) -> Path:
     return max(found, key=lambda path: (path / "recipe.json").stat().st_mtime)
 
 
-def _announce(recipe: Recipe, dataset: Dataset) -> None:
+def _announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:
     n_train, n_val = len(dataset.train), len(dataset.val)
     say(
         f"recipe {recipe.name} ({recipe.model}, {recipe.opt}, {recipe.schedule}, seed "
@@ -201,6 +304,16 @@ def _announce(recipe: Recipe, dataset: Dataset) -> None:
         f"validate, {len(dataset.classes)} classes"
     )
     say(f"splits: {dataset.describe_splits()}; test is not read here")
+    if team.size > 1:
+        towers = f", each a tower of {team.towers}" if team.towers > 1 else ""
+        share = -(-recipe.batch_size // team.ranks)
+        say(f"{team.size} processes{towers}: up to {share} of a batch's {recipe.batch_size} images")
+    if launched() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+            say(
+                "warning: processes that are started anew may not find each other: set "
+                "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun"
+            )
 
 
 def _examine(
@@ -221,19 +334,19 @@ def _fit(
     dataset: Dataset,
     statistics: Statistics,
     folder: RunDir,
-    start: Any,
-    tensorboard: bool,
-    doctor: Doctor,
+    start: Checkpoint | None,
+    how: _How,
+    team: Team,
     weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     board, show = None, None
-    if tensorboard:
+    if how.tensorboard and team.leads:
         board = Board(folder.path, start.step if start else 0)
         show = Show(board, dataset.val, preprocessing(recipe, statistics), dataset.classes)
     try:
         state = fit(
             recipe, dataset, statistics, folder, start,
-            weights=weights, board=board, show=show, doctor=doctor,
+            weights=weights, board=board, show=show, doctor=how.doctor, team=team, stop=how.stop,
         )  # fmt: skip
         if board is not None:
             best_of = {"best/acc1": state.watch.best_top1, "best/loss": state.watch.best_loss}
@@ -242,6 +355,11 @@ def _fit(
         if board is not None:
             board.close()
         folder.close()
+    return team.first(lambda: _finish(recipe, folder, state))
+
+
+def _finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
+    """Certificate, page and the figures of a trained run."""
     certify_run(load(folder.path))
     events = folder.events()
     validations = (e for e in events if e["event"] == "val")
