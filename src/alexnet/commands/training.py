@@ -1,24 +1,20 @@
 """alexnet train: a recipe from its beginning, or a run from where it stopped."""
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from alexnet.commands.boarding import Show
-from alexnet.commands.diagnosing import examine
+from alexnet.commands.outset import announce, check, choose, look_before
 from alexnet.commands.reporting import report
-from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
-from alexnet.data.loader import steps_per_epoch
-from alexnet.data.sources import open_source
+from alexnet.data.dataset import Dataset, reopen_dataset
 from alexnet.data.statistics import Statistics
-from alexnet.engine.network import build_net, preprocessing
+from alexnet.engine.network import preprocessing
 from alexnet.engine.parallel import Team, join, launched, restarted
 from alexnet.engine.record import Doctor
 from alexnet.engine.train import State, fit
@@ -26,21 +22,15 @@ from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.certificate import certify_run
 from alexnet.interrupt import PREEMPT, obeying, signal_named
-from alexnet.models.layers import BatchNorm
-from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
-from alexnet.recipebook import choose_recipe, find_recipe
-from alexnet.runtime import changed_since, choose_precision, environment, pick_device
+from alexnet.runtime import changed_since, environment
 from alexnet.store.board import Board
 from alexnet.store.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_latest
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
-from alexnet.store.weights import read_weights
 from alexnet.terminal import say
 
 RUNS = Path("runs")
-BRIEF_S = 5.0  # for the doctor's look before the first step
-INHERITED = ("model", "channels", "size", "crop", "normalize")  # from --init RUN
 
 
 def train(
@@ -106,7 +96,7 @@ def _start(
     team: Team,
     stack: ExitStack,
 ) -> dict[str, Any]:
-    chosen, given, dataset = team.together(lambda: _choose(recipe, data, init, fields))
+    chosen, given, dataset = team.together(lambda: choose(recipe, data, init, fields))
 
     def claim() -> dict[str, Any]:
         made = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
@@ -116,13 +106,13 @@ def _start(
     claimed = team.first(claim)
     folder = RunDir(Path(claimed["path"]), writes=team.leads)
     try:
-        team.together(lambda: _check(chosen, dataset, claimed["digest"]))
+        team.together(lambda: check(chosen, dataset, claimed["digest"]))
         statistics = given.statistics or dataset.statistics
         if chosen.colour and not statistics.covariance:  # that run had no colour noise
             statistics = replace(statistics, covariance=dataset.statistics.covariance)
 
         def begin() -> dict[str, Any]:
-            _announce(chosen, dataset, team)
+            announce(chosen, dataset, team)
             described = dataset.describe(statistics)
             saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
             if given.weights is not None:
@@ -132,7 +122,7 @@ def _start(
             write_json(folder.path / "environment.json", environment())
             folder.write_recipe(saved)
             if how.doctor != "off":
-                _examine(chosen, dataset, statistics, given.weights)
+                look_before(chosen, dataset, statistics, given.weights)
             return {}
 
         team.first(begin)
@@ -142,79 +132,6 @@ def _start(
         if team.leads and not (folder.checkpoints / "last").is_symlink():
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
-
-
-def _choose(
-    recipe: str | Recipe | None,
-    data: str | Path | None,
-    init: str | Path | None,
-    fields: dict[str, Any],
-) -> tuple[Recipe, "_Given", Dataset]:
-    if recipe is None and data is not None:
-        recipe, why = choose_recipe(open_source(data))
-        say(why)
-    chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
-    given = _read_init(init, fields) if init is not None else _Given()
-    chosen = chosen.replace(**{**given.inherited, **fields})
-    if given.inherited:
-        kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
-        say(f"from {init}: {kept}")
-    chosen = chosen.replace(precision=choose_precision(chosen.precision, pick_device()))
-    return chosen, given, open_dataset(chosen, data)
-
-
-def _check(recipe: Recipe, dataset: Dataset, digest: str) -> None:
-    """Refuses what cannot be trained before anything is written."""
-    spec = model_spec(
-        recipe.model, len(dataset.classes), (recipe.channels, recipe.crop, recipe.crop)
-    )
-    micro = recipe.batch_size // recipe.accumulate
-    if micro == 1 and any(isinstance(part, BatchNorm) for part in spec):
-        raise UsageError(
-            f"batch_size is {recipe.batch_size} in {recipe.accumulate} parts, and the batch norms "
-            f"of {recipe.model} need at least 2 images: use --batch-size {2 * recipe.accumulate}"
-        )
-    if recipe.freeze or recipe.part_lr:
-        with torch.device("meta"):  # refuses parts that are not there, draws no weights
-            build_net(recipe, len(dataset.classes))
-    steps_per_epoch(len(dataset.train), recipe.batch_size)
-    _check_same(dataset, digest)
-
-
-def _check_same(dataset: Dataset, digest: str) -> None:
-    if dataset.digest != digest:
-        raise DataError(
-            f"the data in {dataset.source.path} is not what the first process reads (digest "
-            f"{digest} there, {dataset.digest} here): give all of them the same"
-        )
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What --init brings: weights, and of a run also recipe fields and statistics."""
-
-    weights: Mapping[str, Tensor] | None = None
-    digest: str = ""
-    inherited: Mapping[str, Any] = field(default_factory=dict)
-    statistics: Statistics | None = None
-
-
-def _read_init(init: str | Path, fields: dict[str, Any]) -> _Given:
-    path = Path(init)
-    if not path.exists():
-        raise CheckpointError(f"--init {init}: no such folder or file; name a run or weights")
-    if not path.is_dir():
-        weights = read_weights(path)
-        return _Given(weights, sha256_of(path))
-    run = RunDir.open(path)
-    recipe, described = read_recipe(run)
-    checkpoint = load_checkpoint(find_checkpoint(run.checkpoints))
-    digest = sha256_of(checkpoint.path / "model.safetensors")
-    inherited = {name: getattr(recipe, name) for name in INHERITED if name not in fields}
-    # Statistics are of images as that run stored them; for any others they are measured anew.
-    same = not set(fields) & {"channels", "size", "crop", "normalize"}
-    statistics = read_statistics(run, described) if same else None
-    return _Given(checkpoint.model, digest, inherited, statistics)
 
 
 def _resume(
@@ -294,39 +211,6 @@ def _latest(name: str | None) -> Path:
             "--run DIR, or leave --resume out to start one"
         )
     return max(found, key=lambda path: (path / "recipe.json").stat().st_mtime)
-
-
-def _announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:
-    n_train, n_val = len(dataset.train), len(dataset.val)
-    say(
-        f"recipe {recipe.name} ({recipe.model}, {recipe.opt}, {recipe.schedule}, seed "
-        f"{recipe.seed}, {recipe.precision}): {n_train:,} images to train on, {n_val:,} to "
-        f"validate, {len(dataset.classes)} classes"
-    )
-    say(f"splits: {dataset.describe_splits()}; test is not read here")
-    if team.size > 1:
-        towers = f", each a tower of {team.towers}" if team.towers > 1 else ""
-        share = -(-recipe.batch_size // team.ranks)
-        say(f"{team.size} processes{towers}: up to {share} of a batch's {recipe.batch_size} images")
-    if launched() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
-            say(
-                "warning: processes that are started anew may not find each other: set "
-                "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun"
-            )
-
-
-def _examine(
-    recipe: Recipe,
-    dataset: Dataset,
-    statistics: Statistics,
-    weights: Mapping[str, Tensor] | None,
-) -> None:
-    """A brief look before the first step: data, signals and contract, no trial steps."""
-    given = len(dataset.classes), dataset.train, dataset.val, statistics
-    for verdict in examine(recipe, *given, BRIEF_S, steps=0, weights=weights)["verdicts"]:
-        if verdict["severity"] != "note":
-            say(f"doctor: {verdict['name']}: {verdict['evidence']}; {verdict['advice']}")
 
 
 def _fit(

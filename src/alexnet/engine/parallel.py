@@ -4,6 +4,7 @@ torchrun starts them; torch.distributed carries what is exchanged, over gloo bet
 between GPUs. Each sees its share of the batch that one process would see.
 """
 
+import inspect
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +16,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -180,7 +180,11 @@ def spread(net: Net, team: Team) -> nn.Module:
             if isinstance(module, _BatchNorm):
                 home, _, leaf = path.rpartition(".")
                 setattr(net.get_submodule(home), leaf, GlobalBatchNorm(module, team.images))
-    many = DistributedDataParallel(net, process_group=team.images, broadcast_buffers=False)
+    # Buffers are equal by themselves; how to say so changed in torch 2.13.
+    known = inspect.signature(DistributedDataParallel).parameters
+    word = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    alone: dict[str, Any] = {word: False}
+    many = DistributedDataParallel(net, process_group=team.images, **alone)
     # After the first backward pass DDP sorts the gradients into other buckets, in which a ring
     # adds in another order. So that happens here, before the first step and after every restart.
     mode, p = net.training, next(net.parameters())
@@ -189,6 +193,48 @@ def spread(net: Net, team: Team) -> nn.Module:
     net.zero_grad(set_to_none=True)
     net.train(mode)
     return many
+
+
+def summed(x: Tensor, group: Any) -> Tensor:
+    """The sum over a group of processes; its gradient is the sum of theirs."""
+    total: Tensor = _Sum.apply(x, group)  # type: ignore[no-untyped-call]
+    return total
+
+
+def joined(x: Tensor, group: Any) -> Tensor:
+    """The processes' (n, c) side by side, (n, count c) on all; each gets the sum of the gradients
+    of its part."""
+    whole: Tensor = _Join.apply(x, group)  # type: ignore[no-untyped-call]
+    return whole
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return summed(gradients[0], ctx.group), None
+
+
+class _Join(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group, own = group, x.contiguous()
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(parts, own, group=group)
+        return torch.cat(parts, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        parts = torch.stack(gradients[0].chunk(dist.get_world_size(ctx.group), 1))
+        theirs = torch.empty_like(parts)
+        dist.all_to_all_single(theirs, parts, group=ctx.group)
+        return theirs.sum(0), None
 
 
 class GlobalBatchNorm(_BatchNorm):
@@ -216,7 +262,7 @@ class GlobalBatchNorm(_BatchNorm):
         var, mean = torch.var_mean(wide, others, correction=0)
         count = wide.new_full((1,), input.numel() / input.shape[1], dtype=torch.float64)
         local = torch.cat([mean.double(), var.double() + mean.double() ** 2, count.new_ones(1)])
-        total: Tensor = all_reduce(local * count, group=self.group)  # type: ignore[no-untyped-call]
+        total = summed(local * count, self.group)
         n = total[-1]
         mean, square = (total[:-1] / n).chunk(2)
         var = square - mean**2

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather, all_reduce
 
-from alexnet.engine.parallel import Team
+from alexnet.engine.parallel import Team, joined, summed
 from alexnet.errors import UsageError
 from alexnet.models.layers import Conv, Dropout, Linear, MeanTo, Part, Pool, ReLU, ResponseNorm
 from alexnet.models.net import Net, Spec, named_parts
@@ -149,13 +148,11 @@ class Towers:
     def _exchange(self, layer: nn.Module, inputs: Any) -> Tensor:
         (x,) = inputs
         self._count(x)
-        halves = all_gather(x, group=self.team.pair)  # type: ignore[no-untyped-call]
-        return torch.cat(halves, 1)
+        return joined(x, self.team.pair)
 
     def _sum(self, layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         self._count(output)
-        total: Tensor = all_reduce(output, group=self.team.pair)  # type: ignore[no-untyped-call]
-        return total
+        return summed(output, self.team.pair)
 
     def _count(self, x: Tensor) -> None:
         both = 2 if x.requires_grad else 1  # the gradients come back
