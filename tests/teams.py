@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -58,37 +59,48 @@ def run_team(folder: Path, size: int, work: Callable[..., Any], *args: Any) -> l
 def torchrun(
     size: int, words: list[Any], log: Path, *options: str, **more: str
 ) -> "subprocess.Popen[str]":
-    """`torchrun OPTIONS -m -- alexnet WORDS` in a session of its own; both streams into `log`."""
+    """`torchrun OPTIONS -m -- alexnet WORDS`; both streams go into `log`."""
     signals = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size)]
-    command += [signals, "--master-port", str(free_port()), *options, "-m", "--", "alexnet"]
-    environment = os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} | more
+    command += [signals, "--standalone", *options, "-m", "--", "alexnet"]
+    environment = (
+        os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "LAUNCH": str(log)} | more
+    )
     with log.open("w") as file:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, *map(str, words)],
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,
-            start_new_session=True,
         )
+    process.args = [*command, str(log)]  # by which `members` knows its own
+    return process
 
 
-def members(session: int) -> list[int]:
-    """The processes of a session that live."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+def members(process: "subprocess.Popen[str]") -> dict[int, bytes]:
+    """The processes of a `torchrun` that live, orphans too, and their environments."""
+    found = {}
+    mark = f"LAUNCH={process.args[-1]}".encode()  # type: ignore[index]
+    for place in Path("/proc").glob("[0-9]*"):
         try:
-            fields = stat.read_text().rpartition(")")[2].split()
+            environment = (place / "environ").read_bytes()
+            state = (place / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if int(fields[3]) == session and fields[0] not in "ZX":
-            found.append(int(stat.parent.name))
-    return sorted(found)
+        if mark in environment.split(b"\0") and state not in "ZX":
+            found[int(place.name)] = environment
+    return found
+
+
+def workers(process: "subprocess.Popen[str]") -> dict[int, int]:
+    """Process ids by rank."""
+    ranks = {pid: re.search(rb"\0RANK=(\d+)\0", env) for pid, env in members(process).items()}
+    return {int(rank[1]): pid for pid, rank in ranks.items() if rank}
 
 
 def end(process: "subprocess.Popen[str]") -> None:
     """Leaves nothing behind."""
-    for pid in members(process.pid):
+    for pid in members(process):
         os.kill(pid, signal.SIGKILL)
     process.wait()

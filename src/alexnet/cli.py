@@ -57,7 +57,7 @@ def _parse(argv: list[str]) -> tuple[Verb, dict[str, Any]]:
         if verb.call != "train" and os.environ.get("WORLD_SIZE", "1") != "1":
             raise UsageError(f"{argv[0]} runs in one process, and torchrun started more: leave it")
     except UsageError as error:
-        raise (Elsewhere() if rank() else error) from None
+        raise (Elsewhere(exit_status=2) if rank() else error) from None
     return verb, options
 
 

@@ -42,7 +42,9 @@ class Diverged(AlexNetError):
 class Elsewhere(AlexNetError):
     """Another process of the same run failed. Without a message it has said why itself."""
 
-    exit_status = 1
+    def __init__(self, message: str = "", exit_status: int = 1) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 class Differs(AlexNetError):

@@ -121,8 +121,9 @@ def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:
     shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if launched() and shares_store and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
         say(
-            "warning: processes that are started anew may not find each other: set "
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun"
+            "warning: processes that are started anew will not find each other: give torchrun "
+            "--standalone (one host) or --rdzv-backend c10d, and set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
         )
 
 

@@ -85,11 +85,12 @@ class Team:
         except AlexNetError as raised:
             error = raised
         own = self.rank * self.towers + self.tower
-        (last,) = self.largest(self.size - own if error else 0)
+        status = error.exit_status if error else 0
+        last, status = self.largest(self.size - own if error else 0, status)
         if error is not None and last == self.size - own:
             raise error
         if last:
-            raise Elsewhere()
+            raise Elsewhere(exit_status=status)
         return found  # type: ignore[return-value]
 
     def first(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -231,7 +232,7 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        parts = torch.stack(gradients[0].chunk(dist.get_world_size(ctx.group), 1))
+        parts = torch.stack(gradients[0].chunk(dist.get_world_size(ctx.group), 1)).contiguous()
         theirs = torch.empty_like(parts)
         dist.all_to_all_single(theirs, parts, group=ctx.group)
         return theirs.sum(0), None

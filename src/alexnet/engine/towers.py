@@ -34,9 +34,11 @@ class Plan:
     exchanged: dict[str, int]
     cuts: dict[str, int | None]
 
-    def bytes_per_image(self) -> int:
-        """What each tower sends for an image forward and back: float32, the same both ways."""
-        return 2 * 4 * sum(self.exchanged.values())
+    def bytes_per_image(self, precision: str = "fp32") -> int:
+        """What each tower sends for an image forward and back, the same both ways. With bf16 all
+        but what the last layer, which is float32, gives."""
+        *before, last = self.exchanged.values()
+        return 2 * ((2 if precision == "bf16" else 4) * sum(before) + 4 * last)
 
 
 def plan_towers(name: str, spec: Spec, given: tuple[int, ...], keys: Mapping[str, str]) -> Plan:
@@ -105,14 +107,16 @@ class Towers:
             if "groups" in getattr(module, "constants", {}):
                 module.constants["groups"] = 1  # type: ignore[operator, index]
 
-    def describe(self, images: int) -> str:
+    def describe(self, images: int, precision: str) -> str:
         """What was sent since the last time, beside the arithmetic for so many images."""
         sent, self.sent = self.sent, 0
-        each = ", ".join(f"{n:,} before {name}" for name, n in self.plan.exchanged.items())
+        named = self.plan.exchanged.items()
+        each = ", ".join(f"{n:,} before {name}" for name, n in named)
+        each = " that ".join(each.rsplit(" before ", 1))
         return (
             f"towers: each sent {sent:,} bytes in a step of {images} images; the arithmetic says "
-            f"{self.plan.bytes_per_image() * images:,}: numbers an image ({each}; after the last "
-            "layer) of 4 bytes, forward and back"
+            f"{self.plan.bytes_per_image(precision) * images:,}: {precision} numbers an image "
+            f"({each} gives, in fp32), forward and back"
         )
 
     def cut(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

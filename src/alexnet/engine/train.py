@@ -175,7 +175,7 @@ def fit(
             with record.look(state.step):
                 loss = train_step(model, optimizer, batch, lr, recipe, preprocess, state.sums, team)
             if towers is not None and state.step == steps.start:
-                say(towers.describe(recipe.batch_size // team.ranks))
+                say(towers.describe(len(batch.labels), recipe.precision))
             state.step += 1
             bar.advance()
 
