@@ -30,7 +30,7 @@ LAYERS = (
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()
 
-LINES = 22_000
+LINES = 24_000
 LONGEST = 350
 LONG_FILES: dict[str, int] = {}
 
