@@ -30,7 +30,7 @@ HIDDEN = 0.6  # of a step: two thirds are backward, whose last tenth hides nothi
 
 @dataclass(frozen=True)
 class Machine:
-    """A kind of device and what connects it. Bytes and images a second, seconds, dollars an hour."""
+    """A kind of device and what connects it: bytes or images a second, seconds, dollars."""
 
     name: str
     images_per_s: float
