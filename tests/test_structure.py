@@ -25,12 +25,12 @@ LAYERS = (
     ("analysis", "predict", "figures", "benches", "pages", "recipebook"),
     ("claims", "interchange"),
     ("serving",),
-    ("commands", "cli", "verbs", "show", "__init__", "__main__"),
+    ("commands", "cli", "flags", "verbs", "show", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()
 
-LINES = 22_000
+LINES = 24_500
 LONGEST = 350
 LONG_FILES: dict[str, int] = {}
 
