@@ -132,7 +132,7 @@ def work(batch: int, steps: int, model: str, out: Path) -> None:
         took, exchanged = [], []
         for _ in range(steps + 1):
             began = time.perf_counter()
-            train_step(many, optimizer, one, 1e-6, recipe, preprocess, sums, team)
+            train_step(many, optimizer, one, 1e-6, recipe, preprocess, sums, None, team)
             took.append(time.perf_counter() - began)
             gradients = torch.zeros(sum(p.numel() for p in net.parameters()))
             team.largest(0)

@@ -26,7 +26,13 @@ RANDOM = {"shift": 2, "rotate": 10.0, "flip": True, "precision": "fp32", "worker
 CASES: dict[str, dict[str, Any]] = {
     "batch norm, dropout": {"model": "alexnet-28", "batch_size": 22},
     "dropout of maps": {"model": "mnist-alexnet", "batch_size": 22},
-    "mixed": {"model": "alexnet-28", "batch_size": 22, "mixup": 1.0, "crop_chunk": 4},
+    "mixed": {
+        "model": "alexnet-28",
+        "batch_size": 22,
+        "mixup": 1.0,
+        "crop_chunk": 4,
+        "class_weights": "balanced",
+    },
     "accumulated": {"model": "mnist-alexnet", "batch_size": 22, "accumulate": 3, "cutmix": 1.0},
 }
 NEAR = 1e-3  # of a gradient's norm; rounding moves a max pool's choice now and then
@@ -53,11 +59,12 @@ def learn(team: Team, fields: dict[str, Any], steps: int) -> dict[str, Any]:
     optimizer = build_optimizer(net, recipe)
     preprocess = preprocessing(recipe, statistics_of(split))
     sums, losses = torch.zeros(4, dtype=torch.float64), []
+    weight = torch.linspace(0.5, 2, CLASSES) if recipe.class_weights != "none" else None
     share = Share(team.rank, team.ranks, recipe.accumulate)
     found: dict[str, Any] = {}
     for step in range(steps):
         batch = read_batch(split, recipe, step, share)
-        args = (batch, recipe.lr, recipe, preprocess, sums, team)
+        args = (batch, recipe.lr, recipe, preprocess, sums, weight, team)
         losses.append(team.sum(train_step(model, optimizer, *args)).item())
         if step == 0:
             found["gradients"] = {n: p.grad.clone() for n, p in net.named_parameters()}

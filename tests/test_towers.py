@@ -60,7 +60,7 @@ def learn(team: Team) -> dict[str, Any]:
         if towers is not None:
             towers.sent = 0
         batch = read_batch(split, RECIPE, step, Share(team.rank, team.ranks))
-        args = (batch, RECIPE.lr, RECIPE, preprocess, sums, team)
+        args = (batch, RECIPE.lr, RECIPE, preprocess, sums, None, team)
         losses.append(team.sum(train_step(model, optimizer, *args)).item())
         if step == 0:
             grads = {n: p.grad for n, p in net.named_parameters() if p.grad is not None}

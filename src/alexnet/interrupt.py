@@ -1,16 +1,19 @@
-"""Signals, noted while something must not be cut in two, or obeyed at once."""
+"""What ends a program from outside: signals, noted while something must not be cut in two."""
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from alexnet.errors import Interrupted, UsageError
+from alexnet.errors import DataError, Interrupted, UsageError
 
 STOP = (signal.SIGINT, signal.SIGTERM)
 PREEMPT = (*STOP, signal.SIGUSR1)  # the last is what clusters send before they take a machine away
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 class Signals:
@@ -67,3 +70,20 @@ def signal_named(name: str) -> int:
     if number not in known.values() or number in (signal.SIGKILL, signal.SIGSTOP):
         raise UsageError(f"stop_signal {name!r}: name a signal that can be caught, as SIGUSR2")
     return number
+
+
+def outspoken(work: Callable[[K], T]) -> Callable[[K], T]:
+    """The same for a thread: what would end the program without a word is a DataError."""
+
+    def whole(key: K) -> T:
+        try:
+            return work(key)
+        except Exception:
+            raise
+        except BaseException as error:
+            raise DataError(
+                f"a thread that reads images was ended ({error!r}): run it again; --resume goes "
+                "on with what is saved, and --workers 0 reads without threads"
+            ) from None
+
+    return whole

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet.commands.beginning import begin
 from alexnet.commands.diagnosing import examine
-from alexnet.data.dataset import Dataset, open_dataset
+from alexnet.data.dataset import Dataset
 from alexnet.data.loader import steps_per_epoch
-from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net
 from alexnet.engine.parallel import Team, launched
@@ -22,8 +22,7 @@ from alexnet.models.layers import BatchNorm
 from alexnet.models.zoo import model_spec
 from alexnet.predict import read_recipe, read_statistics
 from alexnet.recipe import Recipe
-from alexnet.recipebook import choose_recipe, find_recipe
-from alexnet.runtime import choose_precision, pick_device
+from alexnet.recipebook import find_recipe
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.store.weights import read_weights
@@ -37,19 +36,30 @@ def choose(
     recipe: str | Recipe | None,
     data: str | Path | None,
     init: str | Path | None,
+    minutes: float | None,
+    given: "Given",
     fields: dict[str, Any],
-) -> tuple[Recipe, "Given", Dataset]:
-    if recipe is None and data is not None:
-        recipe, why = choose_recipe(open_source(data))
-        say(why)
-    chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
-    given = read_init(init, fields) if init is not None else Given()
-    chosen = chosen.replace(**{**given.inherited, **fields})
+) -> dict[str, Any]:
+    """`recipe` as plain data, and the `reasons` for it where it was chosen."""
+    reasons: tuple[str, ...] = ()
     if given.inherited:
         kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
         say(f"from {init}: {kept}")
-    chosen = chosen.replace(precision=choose_precision(chosen.precision, pick_device()))
-    return chosen, given, open_dataset(chosen, data)
+    if recipe is None and data is not None:
+        # Of a file of weights only --model says what they are of.
+        brought = given.inherited or (
+            {"model": fields["model"]} if init and "model" in fields else {}
+        )
+        choice = begin(data, minutes, brought, fields)
+        recipe, reasons = choice.recipe, choice.reasons
+    elif minutes is not None:
+        raise UsageError(
+            f"--minutes {minutes:g} is for a recipe that is chosen from --data; with one that is "
+            "named say --epochs or --steps"
+        )
+    chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
+    chosen = chosen.replace(**{**given.inherited, **fields})
+    return {"recipe": chosen.to_dict(), "reasons": list(reasons)}
 
 
 def check(recipe: Recipe, dataset: Dataset, digest: str) -> None:

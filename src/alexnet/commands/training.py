@@ -10,27 +10,31 @@ from typing import Any
 from torch import Tensor
 
 from alexnet.commands.boarding import Show
-from alexnet.commands.outset import announce, check, choose, look_before
+from alexnet.commands.outset import Given, announce, check, choose, look_before, read_init
 from alexnet.commands.reporting import report
-from alexnet.data.dataset import Dataset, reopen_dataset
+from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import preprocessing
 from alexnet.engine.parallel import Team, join, launched, restarted
 from alexnet.engine.record import Doctor
+from alexnet.engine.settings import chosen_threads, measure_steps, settle
 from alexnet.engine.train import State, fit
 from alexnet.errors import CheckpointError, DataError, UsageError
-from alexnet.files import read_json, sha256_of, write_json
+from alexnet.files import read_json, sha256_of, write_atomic, write_json
 from alexnet.interchange.certificate import certify_run
 from alexnet.interrupt import PREEMPT, obeying, signal_named
 from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
-from alexnet.runtime import changed_since, environment
+from alexnet.recipebook import find_recipe
+from alexnet.recipebook.written import SUFFIX, write_recipe
+from alexnet.runtime import changed_since, environment, threads
 from alexnet.store.board import Board
 from alexnet.store.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_latest
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.terminal import say
 
 RUNS = Path("runs")
+RECIPE_FILE = "recipe.toml"
 
 
 def train(
@@ -44,21 +48,28 @@ def train(
     doctor: Doctor = "stop",
     towers: int = 1,
     stop_signal: str | None = None,
+    minutes: float | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """Trains a recipe, or continues a run.
 
-    `fields` replace fields of the recipe. Without recipe and data it is `digits`; with data alone
-    a recipe is chosen and said why. `init` is a run or a file of weights to start from: of a run
-    the network and what its images go through come along, unless `fields` say otherwise; the head
-    is made anew where the classes differ. `doctor` is what is done when something is found that
-    keeps it from learning: stop, say, or off, which does not look. Processes that torchrun starts
-    share the work; with `towers` 2 each holds a tower of the paper's network. SIGINT, SIGTERM,
-    SIGUSR1 and `stop_signal` save and stop. Returns the figures of the best validation, run and
-    checkpoint.
+    `recipe` is a name, a file (.toml) or a value; `fields` replace fields of it. Without recipe and
+    data it is `digits`; with data alone one is chosen that fits into about `minutes` (default 20)
+    on this machine, with `init` one that fine-tunes, and said why. `init` is a run or a file of
+    weights to start from: of a run the network and what its images go through come along, unless
+    `fields` say otherwise; the head is made anew where the classes differ. `doctor` is what is done
+    when something is found that keeps it from learning: stop, say, or off, which does not look.
+    Processes that torchrun starts share the work; with `towers` 2 each holds a tower of the paper's
+    network. SIGINT, SIGTERM, SIGUSR1 and `stop_signal` save and stop.
+    Returns the figures of the best validation, run and checkpoint; `choice`, the reasons where a
+    recipe was chosen, and `recipe_file`, the recipe as a file to edit.
     """
     if run == "" or recipe == "" or data == "":
         raise UsageError("an empty name: leave the option out, or say which")
+    if resume and minutes is not None:
+        raise UsageError("--minutes chooses a recipe and --resume keeps one: leave one out")
+    if resume and init is not None:
+        raise UsageError("--init starts a run and --resume continues one: leave one out")
     stop = PREEMPT if stop_signal is None else (*PREEMPT, signal_named(stop_signal))
     if launched() and run is None:
         raise UsageError("torchrun starts processes anew that have to find the run: add --run DIR")
@@ -71,10 +82,8 @@ def train(
             fields = {k: v for k, v in fields.items() if (k, v) != ("precision", "auto")}
             return _resume(recipe, data, run, fields, how, team, stack)
         if resume:
-            if init is not None:
-                raise UsageError("--init starts a run and --resume continues one: leave one out")
             return _resume(recipe, data, run, fields, how, team, stack)
-        return _start(recipe, data, run, init, fields, how, team, stack)
+        return _start(recipe, data, run, init, minutes, fields, how, team, stack)
 
 
 @dataclass(frozen=True)
@@ -91,12 +100,17 @@ def _start(
     data: str | Path | None,
     run: str | Path | None,
     init: str | Path | None,
+    minutes: float | None,
     fields: dict[str, Any],
     how: _How,
     team: Team,
     stack: ExitStack,
 ) -> dict[str, Any]:
-    chosen, given, dataset = team.together(lambda: choose(recipe, data, init, fields))
+    given = team.together(lambda: read_init(init, fields) if init is not None else Given())
+    # What depends on this machine's pace is for one process to say.
+    wanted = team.first(lambda: choose(recipe, data, init, minutes, given, fields))
+    chosen = Recipe.from_dict(wanted["recipe"])
+    dataset = team.together(lambda: open_dataset(chosen, data))
 
     def claim() -> dict[str, Any]:
         made = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
@@ -111,6 +125,17 @@ def _start(
         if chosen.colour and not statistics.covariance:  # that run had no colour noise
             statistics = replace(statistics, covariance=dataset.statistics.covariance)
 
+        def decide() -> dict[str, Any]:
+            total = (chosen.steps or 0) * chosen.batch_size or chosen.epochs * len(dataset.train)
+            settled, settings = settle(
+                chosen, len(dataset.classes), round(total), fields,
+                measure_steps(preprocessing(chosen, statistics), len(dataset.classes)),
+            )  # fmt: skip
+            return {"recipe": settled.to_dict(), "settings": settings}
+
+        decided = team.first(decide)
+        chosen, settings = Recipe.from_dict(decided["recipe"]), decided["settings"]
+
         def begin() -> dict[str, Any]:
             announce(chosen, dataset, team)
             described = dataset.describe(statistics)
@@ -119,14 +144,20 @@ def _start(
                 saved["init"] = {"path": str(init), "sha256": given.digest}
             if statistics.image is not None:
                 folder.write_mean_image(statistics.image)
-            write_json(folder.path / "environment.json", environment())
+            with threads(settings["chosen"]["threads"]):
+                known = {**environment(), "settings": settings}
+            write_json(folder.path / "environment.json", known)
             folder.write_recipe(saved)
+            edited = write_recipe(chosen, dataset.source.path, wanted["reasons"])
+            write_atomic(folder.path / RECIPE_FILE, edited)
             if how.doctor != "off":
                 look_before(chosen, dataset, statistics, given.weights)
             return {}
 
         team.first(begin)
-        return _fit(chosen, dataset, statistics, folder, None, how, team, given.weights)
+        with threads(settings["chosen"]["threads"]):
+            found = _fit(chosen, dataset, statistics, folder, None, how, team, given.weights)
+        return {**found, "choice": wanted["reasons"]}
     except BaseException:
         # There is nothing to continue, and it was empty before.
         if team.leads and not (folder.checkpoints / "last").is_symlink():
@@ -143,6 +174,8 @@ def _resume(
     team: Team,
     stack: ExitStack,
 ) -> dict[str, Any]:
+    if isinstance(recipe, str) and recipe.endswith(SUFFIX):
+        recipe = find_recipe(recipe)
     named = recipe.name if isinstance(recipe, Recipe) else recipe
     path = Path(run) if run else _latest(named)
 
@@ -192,13 +225,17 @@ def _resume(
         return start, dataset
 
     start, dataset = team.together(read)
-    if moved := changed_since(read_json(folder.path / "environment.json")):
-        say(f"warning: not the machine it began on, so bits may differ: {moved}")
+    began = read_json(folder.path / "environment.json")
+    count = chosen_threads(began)
+    with threads(count):
+        if moved := changed_since(began):
+            say(f"warning: not the machine it began on, so bits may differ: {moved}")
     if not start.state.get("finished"):
         folder.log({"event": "resume", "step": start.step})
         say(f"continuing {path} from step {start.step:,}")
     statistics = read_statistics(folder, described)
-    return _fit(asked, dataset, statistics, folder, start, how, team)
+    with threads(count):
+        return _fit(asked, dataset, statistics, folder, start, how, team)
 
 
 def _latest(name: str | None) -> Path:
@@ -263,6 +300,7 @@ def _finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
         "run": str(folder.path),
         "checkpoint": str(find_checkpoint(folder.checkpoints, "best")),
         "recipe": recipe.name,
+        "recipe_file": str(folder.path / RECIPE_FILE),
         "step": state.step,
         "best_step": state.watch.best_step,
         "finished": state.finished,

@@ -19,6 +19,7 @@ from torch import Tensor
 from alexnet.data import draws
 from alexnet.data.dataset import Slice
 from alexnet.errors import DataError
+from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
 
 T = TypeVar("T")
@@ -71,7 +72,8 @@ class Batch:
     """images uint8 (N, size, size, C), labels (N,) int64, ids (N,) indices into the slice.
 
     Of a batch of `size` images (0: just these) the `pieces` (none: one of all) are here; `leaders`
-    (N,) are the ids whose crop each image shares (see `crop_chunk`), if not known from `ids`.
+    (N,) are the ids whose crop each image shares (see `crop_chunk`), if not known from `ids`;
+    `of_all` (size,) are the labels of the whole batch, on the CPU.
     """
 
     step: int
@@ -82,6 +84,7 @@ class Batch:
     size: int = 0
     pieces: tuple[Piece, ...] = ()
     leaders: NDArray[np.intp] | None = None
+    of_all: Tensor | None = None
 
     def pinned(self) -> "Batch":
         """The same in page-locked memory, from which a GPU copies by itself."""
@@ -116,7 +119,8 @@ def read_batch(split: Slice, recipe: Recipe, step: int, share: Share | None = No
     leaders = whole[np.asarray(rows) % size // recipe.crop_chunk * recipe.crop_chunk]
     images = torch.from_numpy(split.read(ids))
     labels = torch.from_numpy(split.labels[ids])
-    return Batch(step, epoch, ids, images, labels, size, tuple(pieces), leaders)
+    of_all = torch.from_numpy(split.labels[whole])
+    return Batch(step, epoch, ids, images, labels, size, tuple(pieces), leaders, of_all)
 
 
 def feed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -184,7 +188,7 @@ def read_ahead(
     )
     try:
         for key in keys:
-            waiting.append(pool.submit(read, key))
+            waiting.append(pool.submit(outspoken(read), key))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:

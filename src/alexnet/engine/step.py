@@ -28,12 +28,14 @@ def train_step(
     recipe: Recipe,
     preprocess: Preprocess,
     sums: Tensor,
+    weight: Tensor | None = None,
     team: Team = ALONE,
 ) -> Tensor:
     """One update from a batch, or from a rank's share of it, on the model's device.
 
-    `model` is a Net, or what `spread` made of one. Returns this rank's share of the mean loss (the
-    ranks' are summed), and adds to `sums` without waiting for the device.
+    `weight` (K,) is what each class counts; `model` is a Net, or what `spread` made of one. Returns
+    this rank's share of the mean loss (the ranks' are summed), and adds to `sums` without waiting
+    for the device.
     """
     size = batch.size or len(batch.labels)
     pieces = batch.pieces or (Piece(slice(0, size), range(size)),)
@@ -44,7 +46,7 @@ def train_step(
         last = piece is pieces[-1]
         waits = isinstance(model, DistributedDataParallel) and not last
         with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            loss = _gradients(model, batch, piece, size, recipe, preprocess, sums, team)
+            loss = _gradients(model, batch, piece, size, recipe, preprocess, sums, weight, team)
         total = loss if total is None else total + loss
     optimizer.step()
     assert total is not None
@@ -59,6 +61,7 @@ def _gradients(
     recipe: Recipe,
     preprocess: Preprocess,
     sums: Tensor,
+    weight: Tensor | None,
     team: Team,
 ) -> Tensor:
     """Adds a micro-batch's gradients; returns its share of the mean loss."""
@@ -76,14 +79,22 @@ def _gradients(
     torch.manual_seed(draws.net_seed(recipe.seed, batch.step))
     with autocast(x.device, recipe.precision):
         logits = model(x)
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+
+    def part_of_mean(labels: Tensor) -> Tensor:
+        part: Tensor | float = n / size
+        if weight is not None:
+            every = labels if batch.of_all is None else batch.of_all.to(labels.device)
+            part = weight[labels].sum() / weight[every].sum()
+        return part * F.cross_entropy(
+            logits, labels, weight, label_smoothing=recipe.label_smoothing
+        )
+
+    loss = part_of_mean(labels)
     if share < 1:
-        other = F.cross_entropy(logits, other_labels, label_smoothing=recipe.label_smoothing)
-        loss = share * loss + (1 - share) * other
-    part = n / size
+        loss = share * loss + (1 - share) * part_of_mean(other_labels)
     # Gradients are averaged over the ranks, and summed over the towers, which all have this loss.
-    (loss * (part * team.ranks / team.towers)).backward()  # type: ignore[no-untyped-call]
+    (loss * (team.ranks / team.towers)).backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         hits = [topk_hits(logits, labels, k)[:, 2].sum() for k in (1, 5)]
-        sums += torch.stack([loss.new_tensor(n), loss.detach() * n, *hits]).double()
-    return loss.detach() * part
+        sums += torch.stack([loss.new_tensor(n), loss.detach() * size, *hits]).double()
+    return loss.detach()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data.augment import augment
@@ -108,7 +109,9 @@ def fit(
     loss = torch.tensor(0.0)
 
     counts = np.bincount(train.labels, minlength=len(dataset.classes))
-    sentinel = Sentinel(net, (counts / counts.sum()).tolist())
+    weight = class_weights(recipe, counts, state.sums.device)
+    shares = counts if weight is None else np.ones_like(counts)  # as the loss sees them
+    sentinel = Sentinel(net, (shares / shares.sum()).tolist())
     record = Record(run, board, per_epoch, sentinel, doctor if team.leads else "off")
     if start is not None:
         record.read_back(state.step)
@@ -165,6 +168,7 @@ def fit(
     device, steps = state.sums.device, range(state.step, total)
     signals = Signals(stop, patient=launched())
     with writer, signals, progress("training", total, "steps", state.step, plain=False) as bar:
+        record.bar = bar
         if start is None:
             save()  # so that a kill before the first validation loses no more than that
         batches = training_batches(train, recipe, steps, recipe.workers, device, share)
@@ -173,7 +177,9 @@ def fit(
             if state.step % per_epoch == 0:
                 state.sums = torch.zeros_like(state.sums)
             with record.look(state.step):
-                loss = train_step(model, optimizer, batch, lr, recipe, preprocess, state.sums, team)
+                loss = train_step(
+                    model, optimizer, batch, lr, recipe, preprocess, state.sums, weight, team
+                )
             if towers is not None and state.step == steps.start:
                 say(towers.describe(len(batch.labels), recipe.precision))
             state.step += 1
@@ -228,6 +234,16 @@ def fit(
                 raise Interrupted(signal, again)
     state.seconds = clock.seconds()
     return state
+
+
+def class_weights(
+    recipe: Recipe, counts: NDArray[np.integer], device: torch.device
+) -> Tensor | None:
+    """What an image of each class counts, (K,) with mean 1 over the images; None for all alike."""
+    if recipe.class_weights == "none":
+        return None
+    weights = counts.sum() / (len(counts) * counts)
+    return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def _begin(
