@@ -69,6 +69,8 @@ def draw_bars(
     axes.set_yticks(range(len(rows)), names, fontsize=9)
     axes.invert_yaxis()
     axes.set(xlabel=unit, xlim=(0, None))
+    if (values == values.round()).all():  # counts
+        axes.xaxis.get_major_locator().set_params(integer=True)
     plain(axes)
     write_figure(figure, out)
 
@@ -100,6 +102,7 @@ def draw_counts(
             places = range(1, len(n) + 1)
             axes.plot(places, np.sort(n)[::-1], color=color, lw=1.8, ls=ls, label=label)
         axes.set(xlabel="class, the largest first", ylabel="images", ylim=(0, None))
+        axes.yaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
         plain(axes)
     write_figure(figure, out)
