@@ -13,6 +13,7 @@ from alexnet.figures.canvas import (
     fitting,
     new_figure,
     plain,
+    whole_numbers,
     write_figure,
 )
 
@@ -42,7 +43,7 @@ def draw_calibration(bins: Sequence[Row], out: Path, title: str) -> None:
     for low, high, n, *_ in bins:
         below.bar(50 * (low + high), n, 92 * (high - low), color=GREEN, lw=0)
     below.set(xlabel="probability that was said (%)", ylabel="images")
-    below.yaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(below.yaxis)
     if max(n for _, _, n, *_ in bins) > 20 * min(n for _, _, n, *_ in bins):
         below.set_yscale("log")
     for axes in (above, below):
@@ -70,7 +71,7 @@ def draw_bars(
     axes.invert_yaxis()
     axes.set(xlabel=unit, xlim=(0, None))
     if (values == values.round()).all():  # counts
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes.xaxis)
     plain(axes)
     write_figure(figure, out)
 
@@ -89,7 +90,7 @@ def draw_counts(
             axes.barh(range(len(n)), n, color=color, alpha=0.7)
             axes.set_title(f"{split}: {int(n.sum()):,}", fontsize=10)
             axes.set_xlabel("images")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            whole_numbers(axes.xaxis)
             plain(axes)
         grid[0].set_yticks(range(len(names)), names, fontsize=8)
         grid[0].invert_yaxis()
@@ -102,7 +103,7 @@ def draw_counts(
             places = range(1, len(n) + 1)
             axes.plot(places, np.sort(n)[::-1], color=color, lw=1.8, ls=ls, label=label)
         axes.set(xlabel="class, the largest first", ylabel="images", ylim=(0, None))
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes.yaxis)
         axes.legend(frameon=False)
         plain(axes)
     write_figure(figure, out)
