@@ -1,5 +1,7 @@
 """What is computed of a trained network, against definitions written out."""
 
+import gzip
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 import torch
 
 from alexnet.analysis import features, neighbours, saliency
+from alexnet.analysis.answers import Mistakes
+from alexnet.analysis.answers import count as count_answers
 from alexnet.analysis.confidence import (
     calibration,
     confused_pairs,
@@ -17,12 +21,14 @@ from alexnet.analysis.kernels import colour_scores, tower_scores, towers_of
 from alexnet.analysis.maps import most_excited, patch
 from alexnet.analysis.neighbours import agreement, nearest
 from alexnet.analysis.probe import alike, linear_probe
+from alexnet.benches.rounds import peak_bytes
 from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import Slice
+from alexnet.data.dataset import Slice, open_dataset
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, UsageError
 from alexnet.models.net import Net
 from alexnet.models.zoo import build_model, model_spec
+from alexnet.recipe import Recipe
 from conftest import patterns
 
 
@@ -171,6 +177,59 @@ def test_confusions_mistakes_and_labels_that_look_wrong() -> None:
     assert sorted(surest_mistakes(p, labels)) == wrong.tolist()
     assert sorted(doubtful_labels(p, labels)) == wrong.tolist()
     assert not len(doubtful_labels(p, true))
+
+
+def test_mistakes_are_kept_while_images_go_by() -> None:
+    """The same, in the same order, as of all probabilities at once; ties are by place."""
+    random = np.random.default_rng(0)
+    p = random.integers(1, 5, (200, 4)).astype(np.float32)
+    p /= p.sum(1, keepdims=True)
+    labels = random.integers(0, 4, 200)
+    mistakes = Mistakes(24)
+    for first in range(0, 200, 30):
+        mistakes.add(first, p[first : first + 30], labels[first : first + 30])
+    all_of_them = surest_mistakes(p, labels)
+    assert mistakes.ids.tolist() == all_of_them[:24].tolist()
+    assert mistakes.count == len(all_of_them)
+    assert mistakes.said.tolist() == p[all_of_them[:24]].argmax(1).tolist()
+    assert mistakes.sure.tolist() == p[all_of_them[:24]].max(1).tolist()
+
+
+def test_a_test_and_features_hold_no_split(tmp_path: Path) -> None:
+    """60,000 images, 47 MB, pass through both in little memory of their own."""
+    count, recipe = 60_000, Recipe(size=28, crop=28, channels=1, eval_batch=500)
+    for name, header, data in (
+        ("images-idx3", (count, 28, 28), np.random.default_rng(0).bytes(count * 784)),
+        ("labels-idx1", (count,), bytes(i % 10 for i in range(count))),
+    ):
+        head = struct.pack(f">4B{len(header)}I", 0, 0, 8, len(header), *header)
+        for part in ("train", "t10k"):
+            with gzip.open(tmp_path / f"{part}-{name}-ubyte.gz", "wb", 1) as file:
+                file.write(head + data)
+    preprocess = Preprocess(28, 28, 1, Statistics((0.0,) * 3, (1.0,) * 3, ()))
+    net = Net(model_spec("mnist-alexnet", 10, (1, 28, 28))[-1:], (1, 28, 28))
+    seen = Mistakes(24)
+
+    def test() -> None:
+        split = open_dataset(recipe, tmp_path).split("test")
+        labels = split.labels
+        tally = count_answers(
+            net, split, preprocess, recipe, 10, 1,
+            lambda first, p: seen.add(first, p, labels[first : first + len(p)]),
+        )  # fmt: skip
+        assert tally.n == count
+
+    def write() -> None:
+        split = open_dataset(recipe, tmp_path).split("test")
+        part = next(iter(net.parts))
+        assert features.write_features(tmp_path / "f.npy", net, split, preprocess, part)[0] == count
+
+    for work in (test, write):
+        peak = peak_bytes(work)
+        if peak is None:
+            pytest.skip("this system does not say how much memory a process holds")
+        assert peak < 20 << 20, work
+    assert seen.count > 0
 
 
 def only_a_corner() -> tuple[Net, torch.Tensor]:

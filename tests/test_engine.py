@@ -52,6 +52,27 @@ def test_paper_sgd_is_the_papers_recurrence() -> None:
     assert differences[20] > 1e-2
 
 
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_paper_sgd_in_any_layout(momentum: float, layout: torch.memory_format) -> None:
+    """In float32, over rates up, down and 0, with gradients laid out otherwise than the weights,
+    and the velocity of the checkpoint is the recurrence's own."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(9, 5, 3, 3, generator=generator).to(memory_format=layout).requires_grad_()
+    paper = PaperSGD([weight], 1.0, momentum, 5e-3)
+    w, v = weight.detach().double().clone(), torch.zeros(9, 5, 3, 3).double()
+    for lr in np.repeat([0.01, 0.001, 0.0, 0.02], 25):
+        paper.param_groups[0]["lr"] = float(lr)
+        weight.grad = torch.randn(9, 5, 3, 3, generator=generator)
+        v = momentum * v - lr * (weight.grad.double() + 5e-3 * w)
+        w = w + v
+        paper.step()
+    torch.testing.assert_close(weight.detach().double(), w, rtol=0, atol=1e-5)
+    if momentum:
+        kept = paper.state[weight]["velocity"]
+        torch.testing.assert_close(kept.double(), v, rtol=0, atol=1e-6)
+
+
 def test_vectors_are_not_decayed_unless_asked() -> None:
     model = build_model("alexnet-28", 10)
     for decay_biases in (False, True):

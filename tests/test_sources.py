@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from alexnet.data.images import decode_image
+from alexnet.data.raw import Rows
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError, Unavailable, UsageError
 
@@ -233,9 +234,22 @@ def test_idx(tmp_path: Path, end: str, mark: str) -> None:
     assert (source.kind, source.path, source.parts) == ("idx", str(tmp_path), ("train", "test"))
     for name in source.parts:
         part = source.load(name)
-        np.testing.assert_array_equal(part.images, IMAGES[..., None])
+        assert isinstance(part.images, Rows)
+        backwards = np.arange(len(IMAGES))[::-1]
+        np.testing.assert_array_equal(part.images[backwards], IMAGES[backwards][..., None])
         assert part.labels.dtype == np.int64
         assert part.labels.tolist() == LABELS.tolist()
+
+
+def test_idx_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
+    write_idx(tmp_path)
+    images = open_source(tmp_path).load("train").images
+    assert isinstance(images, Rows)
+    file = tmp_path / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:-1])
+    np.testing.assert_array_equal(images[np.array([4])], IMAGES[4:5, ..., None])
+    with pytest.raises(DataError, match="was cut while it was read"):
+        images[np.array([5])]
 
 
 def test_the_test_part_is_not_read_in_training(tmp_path: Path) -> None:
@@ -622,7 +636,7 @@ def shared() -> Path:
 def test_real_mnist(shared: Path) -> None:
     source = open_source(shared / "mnist")
     train, test = source.load("train"), source.load("test")
-    assert isinstance(train.images, np.ndarray)
+    assert isinstance(train.images, Rows)
     assert train.images.shape == (60_000, 28, 28, 1)
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount(train.labels).tolist() == counts

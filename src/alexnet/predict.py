@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as Pillow
+from torch import nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.images import decode_image, fit_image
@@ -31,7 +32,8 @@ Image = str | Path | bytes | NDArray[np.uint8]
 class Predictor:
     """Weights with everything they need: classes, preprocessing, and where they came from.
 
-    `model` has every part by name; `inference` is the same network made for answers alone.
+    `model` has every part by name; `inference` is the same network made for answers alone, or in
+    `network`, another runtime's.
     """
 
     model: Net
@@ -41,9 +43,12 @@ class Predictor:
     run: RunDir
     checkpoint: Path
     data: dict[str, Any]
+    network: nn.Module | None = None
 
     @cached_property
-    def inference(self) -> Inference:
+    def inference(self) -> nn.Module:
+        if self.network is not None:
+            return self.network
         # bf16 where it was trained so and this machine is fast at it: fp32 is never less exact.
         quick = choose_precision("auto", self._device) == self.recipe.precision == "bf16"
         return Inference(self.model, "bf16" if quick else "fp32")

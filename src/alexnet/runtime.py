@@ -4,7 +4,8 @@ import os
 import platform
 import subprocess
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,24 @@ def pick_device() -> torch.device:
 def choose_precision(asked: str, device: torch.device) -> str:
     """fp32 or bf16: as asked, or for auto bf16 where the hardware multiplies it faster.
 
-    On a processor that is AMX; plain AVX-512 bf16 gains little, and elsewhere bf16 is emulated.
+    On a processor that is AMX or AVX-512's bf16; elsewhere it is emulated.
     """
     if asked != "auto":
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if "amx_bf16" in _cpuinfo() else "fp32"
+    return "bf16" if {"amx_bf16", "avx512_bf16"} & set(_cpuinfo().split()) else "fp32"
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch's threads, put back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -1,5 +1,6 @@
 """What a network says of every image of a split."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,31 @@ class Answers:
         return np.asarray(self.tally.confusion)
 
 
+class Mistakes:
+    """The images named wrongly that a network is surest of, `limit` of them, the surest first.
+
+    Kept while a split goes by, so that memory does not grow with it. ids, said (the class that was
+    named) and sure (its probability) are (M,), M <= limit; `count` is of all mistakes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.count = limit, 0
+        self.ids, self.said = np.zeros(0, np.intp), np.zeros(0, np.intp)
+        self.sure = np.zeros(0, np.float32)
+
+    def add(
+        self, first: int, probabilities: NDArray[np.float32], labels: NDArray[np.int64]
+    ) -> None:
+        """The next images of the split: probabilities (N, K), labels (N,)."""
+        said = probabilities.argmax(1)
+        wrong = np.flatnonzero(said != labels)
+        self.count += len(wrong)
+        ids, said = np.append(self.ids, first + wrong), np.append(self.said, said[wrong])
+        sure = np.append(self.sure, probabilities.max(1)[wrong])
+        best = np.argsort(-sure, kind="stable")[: self.limit]
+        self.ids, self.said, self.sure = ids[best], said[best], sure[best]
+
+
 def ask(
     net: nn.Module,
     split: Slice,
@@ -44,15 +70,38 @@ def ask(
     classes: int,
     views: int = 1,
 ) -> Answers:
-    """Runs every image of a split through a network made for inference, in the recipe's batches."""
+    """Runs every image of a split through a network and keeps each one's probabilities."""
     probabilities = np.empty((len(split), classes), np.float32)
+
+    def keep(first: int, block: NDArray[np.float32]) -> None:
+        probabilities[first : first + len(block)] = block
+
+    return Answers(
+        split, probabilities, count(net, split, preprocess, recipe, classes, views, keep)
+    )
+
+
+def count(
+    net: nn.Module,
+    split: Slice,
+    preprocess: Preprocess,
+    recipe: Recipe,
+    classes: int,
+    views: int,
+    each: Callable[[int, NDArray[np.float32]], None],
+) -> Tally:
+    """Runs every image of a split through a network made for inference, in the recipe's batches.
+
+    `each` is given (index of the first image, probabilities (N, K)) a batch; memory is that of a
+    few batches.
+    """
     with progress(f"testing {split.name}", len(split), "images") as bar:
 
-        def keep(first: int, block: torch.Tensor) -> None:
-            probabilities[first : first + len(block)] = block.numpy()
+        def note(first: int, block: torch.Tensor) -> None:
+            each(first, block.numpy())
             bar.advance(len(block))
 
-        tally = evaluate(
+        return evaluate(
             net,
             split,
             preprocess,
@@ -60,6 +109,5 @@ def ask(
             views=views,
             batch=recipe.eval_batch,
             workers=recipe.workers,
-            each=keep,
+            each=note,
         )
-    return Answers(split, probabilities, tally)

@@ -1,7 +1,7 @@
 """Inference beside plain PyTorch's, for one image and for many."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from alexnet.benches.reference import Way, matrix_limit, plain_net, read_limit, 
 from alexnet.benches.rounds import take_turns
 from alexnet.engine.infer import Inference
 from alexnet.engine.network import build_net
-from alexnet.models.net import summarize
+from alexnet.models.net import Net, summarize
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast, pick_device
@@ -20,13 +20,22 @@ REFERENCE = "plain PyTorch: eager, fp32, contiguous, its own response norm"
 AUTOCAST = "plain PyTorch under bf16 autocast"
 LEAST = 32  # images a round: one image is shown so often
 
+Others = Callable[[Net, Tensor], tuple[Mapping[str, nn.Module], list[str]]]
+"""From a network and images to the same in other runtimes, by name, and what is not installed."""
+
 
 def bench_infer(
-    model: str, *, batch_size: int = 128, rounds: int = 5, classes: int = 1000
+    model: str,
+    *,
+    batch_size: int = 128,
+    rounds: int = 5,
+    classes: int = 1000,
+    others: Others | None = None,
 ) -> dict[str, Any]:
     """`rows` for one image and for `batch_size`: name, batch, images_per_s, its range, ms a batch,
     ratio, extra_bytes, share of the machine's matrix multiply; `parts`: ms of each of ours in bf16;
-    `floor_ms`: what reading the bf16 weights once takes, which no answer can do without.
+    `floor_ms`: what reading the bf16 weights once takes, which no answer can do without; `missing`:
+    the runtimes of `others` that are not installed.
 
     On images of noise, in memory as preprocessing leaves them (channels last) for ours, and
     contiguous for the reference.
@@ -41,6 +50,8 @@ def bench_infer(
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
     limits = {kind: matrix_limit(dtype, device) for kind, dtype in kinds.items()}
     flops = 2 * sum(row.macs for row in summarize(preset.spec(classes), net.input_shape))
+    example = torch.randn(4, channels, size, size, device=device)
+    beside, lacking = others(net, example) if others is not None else ({}, [])
     rows, parts = [], []
     for batch in dict.fromkeys((1, batch_size)):
         x = torch.randn(batch, channels, size, size, device=device)
@@ -49,6 +60,7 @@ def bench_infer(
             REFERENCE: _way(plain, x, "fp32"),
             AUTOCAST: _way(plain, x, "bf16"),
             **{f"ours, {kind}": _way(answers, last, "fp32") for kind, answers in ours.items()},
+            **{name: _way(answers, last, "fp32") for name, answers in beside.items()},
         }
         found = take_turns(ways, rounds, f"answering {batch} at a time")
         for name, timed in found.items():
@@ -68,6 +80,7 @@ def bench_infer(
         "floor_ms": round(1e3 * weights / read, 2),
         "rows": rows,
         "parts": parts,
+        "missing": lacking,
     }
 
 

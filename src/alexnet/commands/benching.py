@@ -1,5 +1,6 @@
 """alexnet bench: throughput beside a reference and the machine's limit."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from alexnet.benches.infer import bench_infer
 from alexnet.benches.input import bench_input
 from alexnet.benches.train import bench_train
 from alexnet.errors import UsageError
+from alexnet.interchange.runtimes import rivals
 from alexnet.models.zoo import find_model
 from alexnet.runtime import environment
 
@@ -37,7 +39,7 @@ def bench(
     if what != "input":
         if data is not None:
             raise UsageError(f"bench {what} makes its own images: leave --data out")
-        measure = bench_train if what == "train" else bench_infer
+        measure = bench_train if what == "train" else partial(bench_infer, others=rivals)
         found = measure(model or "alexnet-2014", batch_size=batch_size, rounds=rounds)
     else:
         folder = Path(data).expanduser() if data is not None else None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from alexnet.data.images import IMAGE_SUFFIXES, is_image
 from alexnet.data.loader import read_ahead
 from alexnet.errors import AlexNetError, UsageError
+from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.predict import load
 from alexnet.terminal import progress, say
 
@@ -25,16 +26,18 @@ def classify(
     top: int = 5,
     views: int = 1,
     checkpoint: str = "best",
+    engine: EngineName = "torch",
     stdin: BinaryIO | None = None,
 ) -> dict[str, Any]:
     """The likeliest classes of images: files, folders (searched whole), "-" for standard input.
 
     Returns `results` [{path, top: [{class, index, probability}]}] and `errors` [{path, reason}]
-    for the files that could not be read; the others are classified all the same.
+    for the files that could not be read; the others are classified all the same. `engine` is what
+    computes: torch, onnx or openvino.
     """
     if top < 1:
         raise UsageError(f"top is {top}; it must be at least 1")
-    predictor = load(run, checkpoint)
+    predictor = with_engine(load(run, checkpoint), engine)
     top = min(top, len(predictor.classes))
     results, errors = [], []
     paths = list(_find_images(images))

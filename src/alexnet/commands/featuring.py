@@ -13,7 +13,7 @@ from alexnet.analysis import features as feats
 from alexnet.analysis.probe import alike, linear_probe
 from alexnet.commands.view import View
 from alexnet.errors import DataError, UsageError
-from alexnet.files import write_atomic
+from alexnet.files import replacing
 from alexnet.terminal import escaped
 
 COMPARED = 500  # images that likeness is measured on
@@ -30,24 +30,25 @@ def features(view: View, *, part: str | None = None, split: str = "val") -> dict
     p.model.part(part)
     of = view.dataset.split(split)
     names = view.dataset.names(split)
-    called = [p.classes[label] for label in of.labels.tolist()]
     how: dict[str, Any] = {"workers": p.recipe.workers}
     if view.out.suffix == ".parquet":
         columns: dict[str, Any] = {
             "image": [escaped(name) for name in names],
             "label": of.labels,
-            "class": called,
+            "class": [p.classes[label] for label in of.labels.tolist()],
         }
         shape = feats.write_parquet(view.out, p.model, of, p.preprocess, part, columns, **how)
         listed = view.out
     else:
         shape = feats.write_features(view.out, p.model, of, p.preprocess, part, **how)
-        table = io.StringIO()
-        lines = csv.writer(table, lineterminator="\n")
-        lines.writerow(("row", "image", "label", "class"))
-        lines.writerows(zip(range(len(of)), names, of.labels.tolist(), called, strict=True))
         listed = view.out.with_suffix(".csv")
-        write_atomic(listed, table.getvalue().encode(errors="surrogateescape"))
+        with replacing(listed) as file:
+            table = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+            lines = csv.writer(table, lineterminator="\n")
+            lines.writerow(("row", "image", "label", "class"))
+            for row, (name, label) in enumerate(zip(names, of.labels.tolist(), strict=True)):
+                lines.writerow((row, name, label, p.classes[label]))
+            table.detach()
     return {"part": part, "split": split, "n": shape[0], "shape": list(shape),
             "out": str(view.out), "images": str(listed)}  # fmt: skip
 

@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 
 from alexnet import figures
-from alexnet.analysis.answers import Answers, ask
-from alexnet.analysis.confidence import surest_mistakes
+from alexnet.analysis.answers import Mistakes, count
 from alexnet.commands.proving import prove
-from alexnet.data.dataset import reopen_dataset
+from alexnet.data.dataset import Slice, reopen_dataset
 from alexnet.errors import CheckpointError, DataError
 from alexnet.interchange.certificate import certify_run
+from alexnet.interchange.runtimes import EngineName, with_engine
+from alexnet.metrics import Tally
 from alexnet.predict import Predictor, load
 from alexnet.terminal import say
+
+SHOWN = 24  # mistakes in the picture
 
 
 def test(
@@ -25,16 +28,18 @@ def test(
     views: int = 1,
     checkpoint: str = "best",
     certificate: bool = False,
+    engine: EngineName = "torch",
 ) -> dict[str, Any]:
     """Every image of a split through a run's network, never a sample.
 
     Returns loss, top-1 and top-5 with 95 % intervals and under three tie rules, right and total
     per class, and the pictures made: the confusion matrix and the surest mistakes. With
     `certificate` a run or an exported file is held against its certificate instead, see `prove`.
+    `engine` is what computes: torch, onnx or openvino.
     """
     if certificate:
         return prove(run, data=data)
-    predictor = load(run, checkpoint)
+    predictor = with_engine(load(run, checkpoint), engine)
     recipe, described = predictor.recipe, predictor.data
     dataset = reopen_dataset(recipe, described, data)
     if dataset.classes != predictor.classes:
@@ -43,19 +48,20 @@ def test(
             f"{dataset.source.path} has other classes than {run} was trained on "
             f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
         )
-    part = dataset.split(split).resident(recipe.workers)
+    part = dataset.split(split)
+    mistakes = Mistakes(SHOWN)
     began = time.monotonic()
-    answers = ask(
-        predictor.inference, part, predictor.preprocess, recipe, len(dataset.classes), views
-    )
-    tally = answers.tally
+    tally = count(
+        predictor.inference, part, predictor.preprocess, recipe, len(dataset.classes), views,
+        lambda first, p: mistakes.add(first, p, part.labels[first : first + len(p)]),
+    )  # fmt: skip
     wall = time.monotonic() - began
     if warning := tally.tie_warning():
         say(f"warning: {warning}")
     suffix = split if views == 1 else f"{split}-{views}-views"
     drawn: list[Path] = []
     try:
-        drawn = _draw_test(predictor, answers, suffix)
+        drawn = _draw_test(predictor, part, tally, mistakes, suffix)
     except CheckpointError as error:  # the figures are worth more than their pictures
         say(f"warning: no pictures: {error}")
     classes = zip(dataset.classes, tally.per_class(), strict=True)
@@ -63,6 +69,7 @@ def test(
         **tally.figures(),
         "split": split,
         "views": views,
+        "engine": engine,
         "images_per_s": round(len(part) / wall, 1),
         "wall_s": round(wall, 2),
         "run": str(run),
@@ -81,19 +88,18 @@ def test(
     return result
 
 
-def _draw_test(predictor: Predictor, answers: Answers, suffix: str) -> list[Path]:
-    run, classes, part = predictor.run, predictor.classes, answers.split
-    wrong = surest_mistakes(answers.probabilities, part.labels)
-    count, wrong = len(wrong), wrong[:24]
+def _draw_test(
+    predictor: Predictor, part: Slice, tally: Tally, mistakes: Mistakes, suffix: str
+) -> list[Path]:
+    run, classes, wrong = predictor.run, predictor.classes, mistakes.ids
     paths = [run.figures / f"confusion-{suffix}.png", run.figures / f"mistakes-{suffix}.png"]
-    figures.draw_confusion(answers.confusion, classes, paths[0], f"{run.path.name}, {part.name}")
+    confusion = np.asarray(tally.confusion)
+    figures.draw_confusion(confusion, classes, paths[0], f"{run.path.name}, {part.name}")
+    title = f"{run.path.name}, {part.name}: the surest of {mistakes.count:,} mistakes"
+    if not mistakes.count:
+        figures.draw_nothing(f"no mistakes in {tally.n:,} images", paths[1], title)
+        return paths
     figures.draw_mistakes(
-        part.read(wrong) if count else np.zeros((0, 1, 1, 1), np.uint8),
-        part.labels[wrong],
-        answers.said[wrong],
-        answers.probabilities.max(1)[wrong],
-        classes,
-        paths[1],
-        f"{run.path.name}, {part.name}: the surest of {count:,} mistakes",
+        part.read(wrong), part.labels[wrong], mistakes.said, mistakes.sure, classes, paths[1], title
     )
     return paths

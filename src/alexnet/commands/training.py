@@ -9,25 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet.commands.beginning import begin
 from alexnet.commands.boarding import Show
 from alexnet.commands.diagnosing import examine
 from alexnet.commands.reporting import report
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.loader import steps_per_epoch
-from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net, preprocessing
 from alexnet.engine.record import Doctor
+from alexnet.engine.settings import chosen_threads, measure_steps, settle
 from alexnet.engine.train import fit
 from alexnet.errors import CheckpointError, DataError, UsageError
-from alexnet.files import read_json, sha256_of, write_json
+from alexnet.files import read_json, sha256_of, write_atomic, write_json
 from alexnet.interchange.certificate import certify_run
 from alexnet.models.layers import BatchNorm
 from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
-from alexnet.recipebook import choose_recipe, find_recipe
-from alexnet.runtime import changed_since, choose_precision, environment, pick_device
+from alexnet.recipebook import find_recipe
+from alexnet.recipebook.written import SUFFIX, write_recipe
+from alexnet.runtime import changed_since, environment, threads
 from alexnet.store.board import Board
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, load_latest
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
@@ -35,6 +37,7 @@ from alexnet.store.weights import read_weights
 from alexnet.terminal import say
 
 RUNS = Path("runs")
+RECIPE_FILE = "recipe.toml"
 BRIEF_S = 5.0  # for the doctor's look before the first step
 INHERITED = ("model", "channels", "size", "crop", "normalize")  # from --init RUN
 
@@ -48,33 +51,47 @@ def train(
     tensorboard: bool = False,
     init: str | Path | None = None,
     doctor: Doctor = "stop",
+    minutes: float | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """Trains a recipe, or continues a run.
 
-    `fields` replace fields of the recipe. Without recipe and data it is `digits`; with data alone
-    a recipe is chosen and said why. `init` is a run or a file of weights to start from: of a run
-    the network and what its images go through come along, unless `fields` say otherwise; the head
-    is made anew where the classes differ. `doctor` is what is done when something is found that
-    keeps it from learning: stop, say, or off, which does not look. Returns the figures of the best
-    validation, run and checkpoint.
+    `recipe` is a name, a file (.toml) or a value; `fields` replace fields of it. Without recipe and
+    data it is `digits`; with data alone one is chosen that fits into about `minutes` (default 20)
+    on this machine, with `init` one that fine-tunes, and said why. `init` is a run or a file of
+    weights to start from: of a run the network and what its images go through come along, unless
+    `fields` say otherwise; the head is made anew where the classes differ. `doctor` is what is done
+    when something is found that keeps it from learning: stop, say, or off, which does not look.
+    Returns the figures of the best validation, run and checkpoint; `choice`, the reasons where a
+    recipe was chosen, and `recipe_file`, the recipe as a file to edit.
     """
     if run == "" or recipe == "" or data == "":
         raise UsageError("an empty name: leave the option out, or say which")
+    if resume and minutes is not None:
+        raise UsageError("--minutes chooses a recipe and --resume keeps one: leave one out")
     if resume:
         if init is not None:
             raise UsageError("--init starts a run and --resume continues one: leave one out")
         return _resume(recipe, data, run, tensorboard, doctor, fields)
-    if recipe is None and data is not None:
-        recipe, why = choose_recipe(open_source(data))
-        say(why)
-    chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
     given = _read_init(init, fields) if init is not None else _Given()
-    chosen = chosen.replace(**{**given.inherited, **fields})
+    reasons: tuple[str, ...] = ()
     if given.inherited:
         kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
         say(f"from {init}: {kept}")
-    chosen = chosen.replace(precision=choose_precision(chosen.precision, pick_device()))
+    if recipe is None and data is not None:
+        # Of a file of weights only --model says what they are of.
+        brought = given.inherited or (
+            {"model": fields["model"]} if init and "model" in fields else {}
+        )
+        choice = begin(data, minutes, brought, fields)
+        recipe, reasons = choice.recipe, choice.reasons
+    elif minutes is not None:
+        raise UsageError(
+            f"--minutes {minutes:g} is for a recipe that is chosen from --data; with one that is "
+            "named say --epochs or --steps"
+        )
+    chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
+    chosen = chosen.replace(**{**given.inherited, **fields})
     dataset = open_dataset(chosen, data)
     folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
     with folder.lock():
@@ -94,6 +111,11 @@ def train(
             statistics = given.statistics or dataset.statistics
             if chosen.colour and not statistics.covariance:  # that run had no colour noise
                 statistics = replace(statistics, covariance=dataset.statistics.covariance)
+            total = (chosen.steps or 0) * chosen.batch_size or chosen.epochs * len(dataset.train)
+            chosen, settings = settle(
+                chosen, len(dataset.classes), round(total), fields,
+                measure_steps(preprocessing(chosen, statistics), len(dataset.classes)),
+            )  # fmt: skip
             described = dataset.describe(statistics)
             _announce(chosen, dataset)
             saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
@@ -101,13 +123,19 @@ def train(
                 saved["init"] = {"path": str(init), "sha256": given.digest}
             if statistics.image is not None:
                 folder.write_mean_image(statistics.image)
-            write_json(folder.path / "environment.json", environment())
+            with threads(settings["chosen"]["threads"]):
+                known = {**environment(), "settings": settings}
+            write_json(folder.path / "environment.json", known)
             folder.write_recipe(saved)
+            edited = write_recipe(chosen, dataset.source.path, reasons)
+            write_atomic(folder.path / RECIPE_FILE, edited)
             if doctor != "off":
                 _examine(chosen, dataset, statistics, given.weights)
-            return _fit(
-                chosen, dataset, statistics, folder, None, tensorboard, doctor, given.weights
-            )
+            with threads(settings["chosen"]["threads"]):
+                result = _fit(
+                    chosen, dataset, statistics, folder, None, tensorboard, doctor, given.weights
+                )
+            return {**result, "choice": list(reasons)}
         except BaseException:
             if not (folder.checkpoints / "last").is_symlink():  # there is nothing to continue
                 shutil.rmtree(folder.path, ignore_errors=True)  # it was empty before
@@ -150,6 +178,8 @@ def _resume(
     doctor: Doctor,
     fields: dict[str, Any],
 ) -> dict[str, Any]:
+    if isinstance(recipe, str) and recipe.endswith(SUFFIX):
+        recipe = find_recipe(recipe)
     named = recipe.name if isinstance(recipe, Recipe) else recipe
     path = Path(run) if run else _latest(named)
     folder = RunDir.open(path)
@@ -172,13 +202,17 @@ def _resume(
                 f"(digest {described['digest']} then, {dataset.digest} now): "
                 "put it back, name the old one with --data, or start a new run"
             )
-        if moved := changed_since(read_json(folder.path / "environment.json")):
-            say(f"warning: not the machine it began on, so bits may differ: {moved}")
+        began = read_json(folder.path / "environment.json")
+        count = chosen_threads(began)
+        with threads(count):
+            if moved := changed_since(began):
+                say(f"warning: not the machine it began on, so bits may differ: {moved}")
         if not start.state.get("finished"):
             folder.log({"event": "resume", "step": start.step})
             say(f"continuing {path} from step {start.step:,}")
         statistics = read_statistics(folder, described)
-        return _fit(asked, dataset, statistics, folder, start, tensorboard, doctor)
+        with threads(count):
+            return _fit(asked, dataset, statistics, folder, start, tensorboard, doctor)
 
 
 def _latest(name: str | None) -> Path:
@@ -261,6 +295,7 @@ def _fit(
         "run": str(folder.path),
         "checkpoint": str(find_checkpoint(folder.checkpoints, "best")),
         "recipe": recipe.name,
+        "recipe_file": str(folder.path / RECIPE_FILE),
         "step": state.step,
         "best_step": state.watch.best_step,
         "finished": state.finished,

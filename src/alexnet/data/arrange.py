@@ -1,5 +1,6 @@
 """From a path to labelled files: class-folder trees, arrays, and what `ilsvrc` knows."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data import ilsvrc
-from alexnet.data.check import place_of
+from alexnet.data.check import endings, place_of
 from alexnet.data.images import IMAGE_SUFFIXES, is_image
 from alexnet.data.listing import Arranged, Listing, list_files, make_files
+from alexnet.data.raw import Rows
 from alexnet.data.sources import find_arrays
 from alexnet.errors import DataError
 
@@ -32,7 +34,7 @@ def arrange(root: Path) -> Arranged:
 class _Arrays:
     """The images of IDX files or CIFAR's archives, each as the bytes of an uncompressed file."""
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | Rows
     names: list[str]
     sizes: NDArray[np.int64]
     stamp: int
@@ -40,7 +42,7 @@ class _Arrays:
     def read(self, index: int) -> bytes:
         height, width, channels = self.images.shape[1:]
         header = f"P{6 if channels == 3 else 5} {width} {height} 255\n"
-        return header.encode() + bytes(self.images[index].tobytes())
+        return header.encode() + bytes(self.images[np.array([index])].tobytes())
 
 
 def _arrays(root: Path) -> Arranged | None:
@@ -50,10 +52,10 @@ def _arrays(root: Path) -> Arranged | None:
     parts, stamp = {}, list_files(root).stamp if root.is_dir() else root.stat().st_mtime_ns
     for name in source.parts:
         part = source.load(name)
-        assert isinstance(part.images, np.ndarray)
+        assert isinstance(part.images, np.ndarray | Rows)
         count = len(part.labels)
         names = [f"{name}/{i:06d}.ppm" for i in range(count)]
-        sizes = np.full(count, part.images[0].size, np.int64)
+        sizes = np.full(count, math.prod(part.images.shape[1:]), np.int64)
         rows = ((0, i, int(label)) for i, label in enumerate(part.labels))
         parts[name] = make_files((_Arrays(part.images, names, sizes, stamp),), rows)
     return Arranged(source.kind, root, source.classes, parts)
@@ -99,4 +101,4 @@ def _tree(root: Path, listing: Listing) -> Arranged:
                 "or take it out"
             )
         parts[split] = make_files((listing,), [(0, i, classes.index(label)) for i, label in rows])
-    return Arranged("tree", root, classes, parts)
+    return Arranged("tree", root, classes, parts, others=endings(listing.names))

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,10 +15,11 @@ from numpy.typing import NDArray
 
 from alexnet.data import draws, fetch
 from alexnet.data.images import decode_image
-from alexnet.data.raw import Source, Stored
+from alexnet.data.raw import Rows, Source, Stored
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics, measure
 from alexnet.errors import DataError, UsageError
+from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress, say
 
@@ -74,7 +74,7 @@ class Slice:
             progress(f"decoding {self.name}", total=len(self), unit="images") as shown,
         ):
             try:
-                for ids, read in zip(chunks, pool.map(self.read, chunks), strict=True):
+                for ids, read in zip(chunks, pool.map(outspoken(self.read), chunks), strict=True):
                     pixels[ids] = read
                     shown.advance(len(ids))
             except BaseException:
@@ -137,10 +137,14 @@ class Dataset:
                 raise DataError(
                     f"{self.source.path}: the labels of {name} are not known: use --split val"
                 )
+            assert not isinstance(part.images, Rows)
             pixels, rows = part.images, ids
         else:
-            assert isinstance(part.images, np.ndarray)
-            pixels = _fit(part.images[ids], r)
+            assert isinstance(part.images, np.ndarray | Rows)
+            pixels, rows = Fitted(part.images, r), ids
+            height, width = part.images.shape[1:3]
+            if min(height, width) != r.size:
+                say(f"resizing {len(ids):,} images from {height}x{width} to {r.size} pixels")
         if not len(labels):
             raise DataError(
                 f"{self.source.path}: no image is left for {name}: add some, or raise "
@@ -243,10 +247,13 @@ class Dataset:
             h.update(part.labels.tobytes())
             if isinstance(part.pixels, np.ndarray):
                 h.update(np.ascontiguousarray(part.pixels).data)
-            else:
-                assert isinstance(part.pixels, tuple)
+            elif isinstance(part.pixels, tuple):
                 for file in part.pixels:
                     h.update(f"{file.name}:{file.stat().st_size};".encode())
+            else:  # the same bytes as of pixels in memory
+                for start in range(0, len(part), 1024):
+                    ids = np.arange(start, min(start + 1024, len(part)))
+                    h.update(part.read(ids).data)
         return h.hexdigest()[:16]
 
     def describe(self, measured: Statistics) -> dict[str, Any]:
@@ -294,25 +301,29 @@ def reopen_dataset(
     return open_dataset(recipe, data or described["path"] or described["kind"])
 
 
-def _fit(images: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.uint8]:
-    """Arrays as a recipe stores them: its channels, shorter side to size, centre square."""
-    n, height, width, channels = images.shape
-    if channels == 1 and recipe.channels == 3:
-        images = images.repeat(3, axis=3)
-    elif channels == 3 and recipe.channels == 1:
-        luma = images @ np.array([0.299, 0.587, 0.114])
-        images = luma.round().astype(np.uint8)[..., None]
-    size, short = recipe.size, min(height, width)
-    if short != size:
-        say(f"resizing {n:,} images from {height}x{width} to {size} pixels")
-        shape = (round(height * size / short), round(width * size / short))
-        images = np.concatenate([_resize(part, shape) for part in _blocks(images)])
-    top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
-    return np.ascontiguousarray(images[:, top : top + size, left : left + size])
+class Fitted:
+    """Arrays as a recipe stores them, when asked for: its channels, shorter side to size, centre
+    square. shape is (N, size, size, C)."""
 
+    def __init__(self, images: NDArray[np.uint8] | Rows, recipe: Recipe) -> None:
+        self._images, self._size, self._channels = images, recipe.size, recipe.channels
+        size, channels = recipe.size, recipe.channels
+        self.shape: tuple[int, ...] = (images.shape[0], size, size, channels)
 
-def _blocks(images: NDArray[np.uint8], rows: int = 1024) -> Sequence[NDArray[np.uint8]]:
-    return [images[i : i + rows] for i in range(0, len(images), rows)]
+    def read(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Shapes: (M,) -> uint8 (M, size, size, C)."""
+        images = self._images[ids]
+        _, height, width, channels = images.shape
+        if channels == 1 and self._channels == 3:
+            images = images.repeat(3, axis=3)
+        elif channels == 3 and self._channels == 1:
+            luma = images @ np.array([0.299, 0.587, 0.114])
+            images = luma.round().astype(np.uint8)[..., None]
+        size, short = self._size, min(height, width)
+        if short != size:
+            images = _resize(images, (round(height * size / short), round(width * size / short)))
+        top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
+        return np.ascontiguousarray(images[:, top : top + size, left : left + size])
 
 
 def _resize(images: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:

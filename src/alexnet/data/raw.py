@@ -5,14 +5,19 @@ Shapes: N images, H, W, C. Nothing is written to disk and nothing in the data is
 
 import io
 import lzma
+import math
+import os
+import shutil
 import tarfile
+import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -39,11 +44,11 @@ def split_of(folder: str) -> str | None:
 
 @dataclass(frozen=True)
 class Part:
-    """One named part of a source. labels: (N,) int64, images: (N, H, W, C) uint8, N files, or N
-    images of one stored size that are read by index."""
+    """One named part of a source. labels: (N,) int64, images: (N, H, W, C) uint8 in memory or in a
+    file, N files, or N images of one stored size that are decoded by index."""
 
     labels: np.ndarray
-    images: "np.ndarray | tuple[Path, ...] | Stored"
+    images: "np.ndarray | Rows | tuple[Path, ...] | Stored"
 
 
 class Stored(Protocol):
@@ -109,20 +114,66 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read ({why}); check it or get it again") from error
 
 
-def read_exactly(stream: io.BufferedIOBase, size: int, path: Path) -> np.ndarray:
-    """The rest of a stream that must hold `size` bytes, (size,) uint8; reads one byte more at most.
+class Rows:
+    """Images (N, H, W, C) that lie in a file one after the other, read by index from any thread.
 
-    In chunks: a short file that declares gigabytes must not make us fill them.
+    A file is held open and nothing of it in memory; one that is packed is unpacked into a temporary
+    file that has no name.
     """
-    data = np.empty(size, np.uint8)
-    done = 0
-    while done < size and (chunk := stream.read(min(_CHUNK_BYTES, size - done))):
-        data[done : done + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        done += len(chunk)
-    if done < size or stream.read(1):
-        found = f"only {done:,}" if done < size else "more"
-        raise DataError(f"{path}: {found} bytes of data, expected {size:,}; get the file again")
-    return data
+
+    def __init__(self, file: BinaryIO, offset: int, shape: tuple[int, ...], path: Path) -> None:
+        self.shape, self._offset, self._path = shape, offset, path
+        self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, ids: np.ndarray) -> np.ndarray:
+        """Shapes: (M,) -> uint8 (M, H, W, C). DataError where the file has been cut since."""
+        out = np.empty((len(ids), *self.shape[1:]), np.uint8)
+        length = math.prod(self.shape[1:])
+        for row, i in zip(out, ids.tolist(), strict=True):
+            with reading(self._path):
+                data = os.pread(self._file, length, self._offset + i * length)
+            if len(data) < length:
+                raise DataError(f"{self._path}: was cut while it was read; get the file again")
+            row.reshape(-1)[:] = np.frombuffer(data, np.uint8)
+        return out
+
+
+def read_rows(stream: BinaryIO, shape: tuple[int, ...], path: Path, plain: bool) -> Rows:
+    """The images that are all the rest of a stream; `plain` where it is the file at `path`."""
+    size, offset = math.prod(shape), stream.tell()
+    if plain:
+        check_rest(os.fstat(stream.fileno()).st_size - offset, size, path)
+        return Rows(stream, offset, shape, path)
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(Limited(stream, size + 1), file, _CHUNK_BYTES)
+        file.flush()
+        check_rest(file.tell(), size, path)
+        return Rows(file, 0, shape, path)
+
+
+class Limited(io.RawIOBase):
+    """The first `limit` bytes of a stream: a short file that declares little must not unpack to
+    all that it holds."""
+
+    def __init__(self, stream: BinaryIO, limit: int) -> None:
+        self._stream, self._left = stream, limit
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left if size < 0 else min(size, self._left)
+        data = self._stream.read(wanted) if wanted else b""
+        self._left -= len(data)
+        return data
+
+
+def check_rest(found: int, size: int, path: Path) -> None:
+    """DataError where a file has not the bytes that it declares."""
+    if found != size:
+        says = f"only {found:,}" if found < size else "more"
+        raise DataError(f"{path}: {says} bytes of data, expected {size:,}; get the file again")
 
 
 def read_lines(path: Path) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -25,10 +26,11 @@ from alexnet.data.images import is_image
 from alexnet.data.packed import packed
 from alexnet.data.raw import (
     Part,
+    Rows,
     Source,
     make_source,
-    read_exactly,
     read_lines,
+    read_rows,
     reading,
     split_of,
 )
@@ -124,18 +126,19 @@ def _idx_file(root: Path, stem: str, dims: int) -> Path | None:
 
 
 def _read_idx_pair(images_file: Path, labels_file: Path) -> Part:
-    images, labels = _read_idx(images_file, 3), _read_idx(labels_file, 1)
-    if len(images) != len(labels):
+    images, rows = _read_idx(images_file, 3), _read_idx(labels_file, 1)
+    if len(images) != len(rows):
         raise DataError(
-            f"{images_file}: {len(images):,} images but {len(labels):,} labels in "
+            f"{images_file}: {len(images):,} images but {len(rows):,} labels in "
             f"{labels_file.name}; get both files from one source"
         )
-    return Part(labels.astype(np.int64), images[..., None])
+    return Part(rows[np.arange(len(rows))].ravel().astype(np.int64), images)
 
 
-def _read_idx(path: Path, dims: int) -> np.ndarray:
-    """An IDX file of bytes to uint8 of `dims` dimensions: (N,) labels or (N, H, W) images."""
-    with reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+def _read_idx(path: Path, dims: int) -> Rows:
+    """An IDX file of bytes of `dims` dimensions: (N, 1, 1, 1) labels or (N, H, W, 1) images."""
+    is_packed = path.suffix == ".gz"
+    with reading(path), gzip.open(path) if is_packed else path.open("rb") as file:
         header = file.read(4 + 4 * dims)
         if len(header) < 4 + 4 * dims or header[:4] != bytes((0, 0, 8, dims)):
             raise DataError(
@@ -145,7 +148,8 @@ def _read_idx(path: Path, dims: int) -> np.ndarray:
         shape = struct.unpack(f">{dims}I", header[4:])
         if not 0 < math.prod(shape) <= _MAX_BYTES:
             raise DataError(f"{path}: declares shape {shape}, expected 1 to {_MAX_BYTES:,} bytes")
-        return read_exactly(file, math.prod(shape), path).reshape(shape)
+        shape = (*shape, 1, 1, 1)[:4]
+        return read_rows(cast("BinaryIO", file), shape, path, plain=not is_packed)
 
 
 # folder

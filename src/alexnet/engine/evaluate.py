@@ -52,7 +52,7 @@ def evaluate(
     section 4.1). `each` is given (index of the first image, probabilities (N, K)) a batch, on the
     CPU. The mode (train or eval) of the model is put back afterwards.
     """
-    device = next(model.parameters()).device
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))  # another runtime
     was_training = model.training
     model.eval()
     tally = Tally(classes)

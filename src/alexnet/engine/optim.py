@@ -15,7 +15,8 @@ class PaperSGD(torch.optim.Optimizer):
     """v <- m v - decay lr w - lr g; w <- w + v. Source: paper, section 5.
 
     The learning rate is inside the velocity. torch's SGD multiplies the velocity by the rate when
-    it is applied, so the two differ for a while after every change of the rate.
+    it is applied, so the two differ for a while after every change of the rate. Without momentum
+    there is no velocity to keep.
     """
 
     def __init__(self, params: Any, lr: float, momentum: float, weight_decay: float) -> None:
@@ -25,19 +26,41 @@ class PaperSGD(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         assert closure is None
         for group in self.param_groups:
+            lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
             weights = [w for w in group["params"] if w.grad is not None]
             if not weights:
                 continue
-            for w in weights:
-                if "velocity" not in self.state[w]:
-                    self.state[w]["velocity"] = torch.zeros_like(w)
-            velocities = [self.state[w]["velocity"] for w in weights]
-            lr = group["lr"]
-            torch._foreach_mul_(velocities, group["momentum"])
-            if group["weight_decay"]:
-                torch._foreach_add_(velocities, weights, alpha=-lr * group["weight_decay"])
-            torch._foreach_add_(velocities, [w.grad for w in weights], alpha=-lr)
-            torch._foreach_add_(weights, velocities)
+            velocities = [] if momentum == 0 else [self._velocity(w) for w in weights]
+            # torch's pass over memory, b <- m b + (1 - dampening) (-g + decay w), w <- w - lr b, is
+            # the paper's where b is the velocity and the rate goes into the dampening.
+            torch._fused_sgd_(
+                weights,
+                [_laid_out_as(w) for w in weights],
+                velocities,
+                weight_decay=-decay if velocities else decay,
+                momentum=momentum,
+                lr=-1.0 if velocities else lr,
+                dampening=1 - lr,
+                nesterov=False,
+                maximize=bool(velocities),
+                is_first_step=False,
+            )
+
+    def _velocity(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
+        if "velocity" not in state:
+            state["velocity"] = torch.zeros_like(weight)
+        velocity: Tensor = state["velocity"]
+        return velocity
+
+
+def _laid_out_as(weight: Tensor) -> Tensor:
+    """The weight's gradient in the weight's memory layout, which the kernel takes for granted."""
+    gradient = weight.grad
+    assert gradient is not None
+    if gradient.stride() == weight.stride():
+        return gradient
+    return torch.empty_like(weight).copy_(gradient)
 
 
 def build_optimizer(model: Net, recipe: Recipe) -> torch.optim.Optimizer:

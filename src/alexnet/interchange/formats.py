@@ -58,6 +58,12 @@ class Subject:
 
 def to_onnx(subject: Subject) -> Written:
     """ONNX for any number of images. Raises Differs, and Unavailable without its packages."""
+    content, source = make_onnx(subject), "the ONNX file"
+    return content, compare(subject.module, OnnxNet(content, source), subject.inputs, source)
+
+
+def make_onnx(subject: Subject) -> bytes:
+    """The same, not yet held against the network: without onnxruntime."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -80,9 +86,7 @@ def to_onnx(subject: Subject) -> Written:
     for key, value in subject.about.items():
         proto.metadata_props.add(key=key, value=json.dumps(value))
     content: bytes = proto.SerializeToString()
-    source = "the ONNX file"
-    proof = compare(subject.module, OnnxNet(content, source), subject.inputs, source)
-    return content, proof
+    return content
 
 
 def to_torch_export(subject: Subject) -> Written:

@@ -58,6 +58,8 @@ def _infer(r: dict[str, Any]) -> None:
     heads = ("part, ours in bf16", *(f"ms for {p['batch']:,}" for p in r["parts"]))
     names = r["parts"][0]["ms"]
     print(table(heads, [(n, *(f"{p['ms'][n]:,.2f}" for p in r["parts"])) for n in names]))
+    for line in r["missing"]:
+        print(f"not measured: {line}")
 
 
 def _limits(r: dict[str, Any]) -> None:

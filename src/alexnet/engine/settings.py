@@ -1,0 +1,128 @@
+"""Precision, memory layout and threads of a training, chosen by a few of its own steps."""
+
+import os
+import statistics as stats
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from alexnet.data.augment import Preprocess
+from alexnet.data.loader import Batch
+from alexnet.engine.network import build_net
+from alexnet.engine.optim import build_optimizer
+from alexnet.engine.train import train_step
+from alexnet.models.net import summarize
+from alexnet.models.zoo import model_spec
+from alexnet.recipe import Recipe
+from alexnet.runtime import choose_precision, pick_device, threads
+from alexnet.terminal import say
+
+WORTH = 2e13  # operations of a training below which nothing is measured: a minute of two cores
+GAIN = 1.1  # times faster that a setting must be to replace the one before it
+STEPS = 3  # that are timed, after one that is not
+MOST_S = 4.0  # after which no further step is timed
+IMAGES = 32  # at most in a step
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a training is computed; what it computes is the same but for rounding."""
+
+    precision: str
+    channels_last: bool
+    threads: int
+
+    def __str__(self) -> str:
+        layout = "channels last" if self.channels_last else "contiguous"
+        return f"{self.precision}, {layout}, {self.threads} thread(s)"
+
+    def on(self, recipe: Recipe) -> Recipe:
+        return recipe.replace(precision=self.precision, channels_last=self.channels_last)
+
+
+Measure = Callable[[Recipe, int], float]
+"""Seconds of one training step of a recipe whose settings are fixed, in so many threads."""
+
+
+def settle(
+    recipe: Recipe, classes: int, images: int, fixed: Collection[str], measure: Measure
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe with its precision no longer auto, and `settings` for environment.json: what was
+    chosen and the seconds of each that was measured.
+
+    `images` is how many the training shows in all; `fixed` names the fields that the user gave.
+    Nothing is measured where the precision is given or the training is short: then a rule chooses.
+    """
+    rule = choose_precision(recipe.precision, pick_device())
+    best = Settings(rule, recipe.channels_last, torch.get_num_threads())
+    measured: list[dict[str, Any]] = []
+    if recipe.precision == "auto" and operations(recipe, classes) * images >= WORTH:
+        seconds = {best: measure(best.on(recipe), best.threads)}
+        for change in _changes(best, fixed):
+            tried = replace(best, **change)
+            seconds[tried] = measure(tried.on(recipe), tried.threads)
+            if seconds[tried] * GAIN < seconds[best]:
+                best = tried
+        measured = [{**asdict(one), "seconds": round(s, 5)} for one, s in seconds.items()]
+        others = "; ".join(f"{one} {1e3 * s:,.0f}" for one, s in seconds.items() if one != best)
+        size = min(IMAGES, recipe.batch_size)
+        say(f"settings: {best}: {1e3 * seconds[best]:,.0f} ms for {size} images ({others})")
+    return best.on(recipe), {"chosen": asdict(best), "measured": measured}
+
+
+def _changes(first: Settings, fixed: Collection[str]) -> list[dict[str, Any]]:
+    """What is tried in turn, each on top of the best so far."""
+    changes: list[dict[str, Any]] = [{"precision": "fp32" if first.precision == "bf16" else "bf16"}]
+    if "channels_last" not in fixed:
+        changes.append({"channels_last": not first.channels_last})
+    if first.threads > 1 and "OMP_NUM_THREADS" not in os.environ and pick_device().type == "cpu":
+        changes.append({"threads": 1})
+    return changes
+
+
+def operations(recipe: Recipe, classes: int) -> int:
+    """Additions and multiplications of a training step, an image, about."""
+    given = (recipe.channels, recipe.crop, recipe.crop)
+    return 6 * sum(row.macs for row in summarize(model_spec(recipe.model, classes, given), given))
+
+
+def chosen_threads(environment: Mapping[str, Any]) -> int:
+    """The threads that a run began with, for its bits; torch's where it does not say, or says what
+    this machine has not."""
+    try:
+        count = environment["settings"]["chosen"]["threads"]
+    except (KeyError, TypeError):
+        count = None
+    here = type(count) is int and 1 <= count <= (os.cpu_count() or 1)
+    return count if here else torch.get_num_threads()
+
+
+def measure_steps(preprocess: Preprocess, classes: int) -> Measure:
+    """Times real steps, augmentation and update included, on images of noise."""
+
+    def measure(recipe: Recipe, count: int) -> float:
+        device = pick_device()
+        n, chance = min(IMAGES, recipe.batch_size), np.random.default_rng(0)
+        pixels = chance.integers(0, 256, (n, recipe.size, recipe.size, recipe.channels), np.uint8)
+        labels = torch.from_numpy(np.arange(n) % classes)
+        batch = Batch(0, 0, np.arange(n), torch.from_numpy(pixels).to(device), labels.to(device))
+        net = build_net(recipe, classes).to(device).train()
+        optimizer = build_optimizer(net, recipe)
+        sums = torch.zeros(4, dtype=torch.float64, device=device)
+        seconds: list[float] = []
+        with threads(count):
+            for _ in range(1 + STEPS):
+                began = time.perf_counter()
+                train_step(net, optimizer, batch, 0.0, recipe, preprocess, sums)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds.append(time.perf_counter() - began)
+                if len(seconds) > 1 and sum(seconds) > MOST_S:
+                    break
+        return stats.median(seconds[1:])
+
+    return measure

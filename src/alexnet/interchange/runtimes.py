@@ -1,0 +1,147 @@
+"""The network of a run on torch, ONNX runtime or OpenVINO, behind one interface.
+
+Every other runtime is made from the same ONNX, and is held against the network before it answers.
+"""
+
+import copy
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alexnet.errors import Differs, Unavailable, UsageError
+from alexnet.interchange.certificate import describe, probe
+from alexnet.interchange.chain import TOLERANCE, OnnxNet, missing
+from alexnet.interchange.formats import Subject, make_onnx
+from alexnet.models.net import Net
+from alexnet.predict import Predictor
+from alexnet.runtime import choose_precision
+
+EngineName = Literal["torch", "onnx", "openvino"]
+BOUND = {"fp32": TOLERANCE, "bf16": 0.05}  # of the largest logit, or of 1: how far a runtime may be
+
+
+class Runtime(nn.Module):
+    """A network in another runtime, called like the module that it came from.
+
+    Shapes: preprocessed images (N, C, crop, crop) -> logits (N, K), on the CPU.
+    """
+
+    def __init__(self, answer: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._answer(images)
+
+
+class OpenVino:
+    """An ONNX file in OpenVINO, on the CPU, with torch's number of threads.
+
+    Takes images in either memory layout, channels last without a copy. bf16: products in bfloat16.
+    """
+
+    def __init__(self, content: bytes, precision: str) -> None:
+        try:
+            import openvino
+            from openvino.preprocess import PrePostProcessor
+        except ImportError:
+            raise missing("openvino", "openvino") from None
+        core = openvino.Core()
+        steps = PrePostProcessor(core.read_model(content))
+        steps.input().tensor().set_layout(openvino.Layout("NHWC"))
+        steps.input().model().set_layout(openvino.Layout("NCHW"))
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        }
+        self._request = core.compile_model(steps.build(), "CPU", settings).create_infer_request()
+        self._lock = threading.Lock()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        rows = np.ascontiguousarray(images.float().permute(0, 2, 3, 1).numpy())
+        with self._lock:  # a request is for one caller at a time
+            found = self._request.infer([rows], share_inputs=True)
+            return torch.from_numpy(np.array(found[0], np.float32))
+
+
+def with_engine(predictor: Predictor, name: str) -> Predictor:
+    """The same predictor, answered by a runtime: torch as it is, onnx in fp32, openvino in bf16
+    where the run was trained so and the processor is fast at it, else in fp32.
+
+    Unavailable without the runtime's packages; Differs where its logits of the probe images are
+    further from the network's than BOUND.
+    """
+    if name not in get_args(EngineName):
+        raise UsageError(f"engine {name!r}: there are {', '.join(get_args(EngineName))}")
+    if name == "torch":
+        return predictor
+    if torch.cuda.is_available():
+        raise UsageError(f"engine {name} is of the CPU, and this machine has a GPU: use torch")
+    runtime = build_runtime(predictor, name)
+    return replace(predictor, network=runtime)
+
+
+def build_runtime(predictor: Predictor, name: str) -> Runtime:
+    """The predictor's network in ONNX runtime or OpenVINO, held against itself."""
+    probes, net = probe(predictor.preprocess, "images"), copy.deepcopy(predictor.model)
+    subject = Subject.of(net, predictor.preprocess, probes, describe(predictor), inside=False)
+    content, precision = make_onnx(subject), "fp32"
+    answer: Callable[[Tensor], Tensor]
+    if name == "openvino":
+        quick = choose_precision("auto", torch.device("cpu"))
+        precision = "bf16" if quick == predictor.recipe.precision == "bf16" else "fp32"
+        answer = OpenVino(content, precision)
+    else:
+        answer = OnnxNet(content, "the ONNX engine")
+    hold_against(subject, answer, name, precision)
+    return Runtime(answer)
+
+
+def rivals(net: Net, images: Tensor) -> tuple[dict[str, Runtime], list[str]]:
+    """A network in each runtime that is installed, by what a bench calls it, and what is missing.
+
+    Shapes: images (N, C, H, W) to hold them against the network. In fp32 ONNX runtime, in bf16
+    OpenVINO, and in fp32 where that is not for this processor.
+    """
+    plain = copy.deepcopy(net).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    subject = Subject(plain, plain, images.cpu().contiguous(), {})
+    precision = choose_precision("auto", torch.device("cpu"))
+    made: dict[str, tuple[str, Callable[[bytes], Callable[[Tensor], Tensor]]]] = {
+        "onnxruntime, fp32": ("fp32", lambda content: OnnxNet(content, "the ONNX engine")),
+        f"OpenVINO, {precision}": (precision, lambda content: OpenVino(content, precision)),
+    }
+    found, lacking = {}, []
+    try:
+        content = make_onnx(subject)
+    except Unavailable as error:
+        return {}, [str(error)]
+    for name, (kind, build) in made.items():
+        try:
+            answer = build(content)
+        except Unavailable as error:
+            lacking.append(f"{name}: {error}")
+            continue
+        hold_against(subject, answer, name, kind)
+        found[name] = Runtime(answer)
+    return found, lacking
+
+
+@torch.inference_mode()
+def hold_against(
+    subject: Subject, answer: Callable[[Tensor], Tensor], name: str, precision: str
+) -> None:
+    """Raises Differs where a runtime's logits of the subject's inputs are not the network's."""
+    wanted, found = subject.module(subject.inputs), answer(subject.inputs)
+    apart = float((found - wanted).abs().max())
+    bound = BOUND[precision] * max(float(wanted.abs().max()), 1.0)
+    if not apart <= bound:
+        raise Differs(
+            f"engine {name} in {precision} is {apart:.1e} from the network, and {bound:.1e} is "
+            "allowed: use --engine torch"
+        )

@@ -1,0 +1,154 @@
+"""Settings chosen by measurement: what is measured is given here, so that the choice is certain."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alexnet import commands
+from alexnet.data.augment import Preprocess
+from alexnet.data.statistics import Statistics
+from alexnet.engine import settings
+from alexnet.engine import train as engine
+from alexnet.engine.settings import Settings, chosen_threads, measure_steps, settle
+from alexnet.recipe import Recipe
+from alexnet.runtime import threads
+from conftest import without_report
+
+LONG = 10_000_000_000  # images
+
+
+class Given:
+    """A measurement that says what it is told, and notes what it was asked."""
+
+    def __init__(self, **seconds: float) -> None:
+        self.seconds, self.asked = seconds, list[Settings]()
+
+    def __call__(self, recipe: Recipe, count: int) -> float:
+        assert recipe.precision != "auto"
+        self.asked.append(Settings(recipe.precision, recipe.channels_last, count))
+        layout = "last" if recipe.channels_last else "plain"
+        factors = (recipe.precision, layout, f"threads{count}")
+        return torch.tensor([self.seconds.get(f, 1.0) for f in factors]).prod().item()
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(settings, "choose_precision", lambda asked, _: "fp32")
+    with threads(2):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({}, Settings("fp32", True, 2)),
+        ({"bf16": 0.5}, Settings("bf16", True, 2)),
+        ({"bf16": 0.95}, Settings("fp32", True, 2)),  # not worth it
+        ({"bf16": 0.5, "plain": 0.8, "threads1": 0.7}, Settings("bf16", False, 1)),
+        ({"bf16": 2.0, "plain": 1.2, "threads1": 0.7}, Settings("fp32", True, 1)),
+    ],
+)
+def test_what_is_quicker_is_chosen(
+    two_threads: None, seconds: dict[str, float], best: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    measure = Given(**seconds)
+    recipe, found = settle(Recipe(), 10, LONG, (), measure)
+    assert (recipe.precision, recipe.channels_last) == (best.precision, best.channels_last)
+    assert found["chosen"]["threads"] == best.threads
+    assert len(found["measured"]) == len(measure.asked) == 4
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert f"settings: {best}: " in said
+
+
+def test_what_is_given_is_kept(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = Given(bf16=0.1, plain=0.1, threads1=0.1)
+    recipe, found = settle(Recipe(precision="fp32"), 10, LONG, ("precision",), measure)
+    assert (recipe.precision, found["measured"], measure.asked) == ("fp32", [], [])
+    recipe, _ = settle(Recipe(), 10, LONG, ("channels_last",), measure)
+    assert all(one.channels_last for one in measure.asked)
+    assert recipe.channels_last
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    _, found = settle(Recipe(), 10, LONG, (), measure)
+    assert found["chosen"]["threads"] == 2
+    measure.asked.clear()
+    recipe, _ = settle(Recipe(), 10, 100, (), measure)  # too short to be worth it
+    assert (recipe.precision, measure.asked) == ("fp32", [])
+
+
+def test_a_choice_changes_rounding_alone() -> None:
+    """A recipe's digest aside, the fields that settings replace are precision and layout."""
+    recipe = Recipe(lr=0.3)
+    other = Settings("bf16", False, 1).on(recipe)
+    assert recipe.conflicts(other) == ["precision", "channels_last"]
+
+
+def test_real_steps_are_timed_and_leave_no_trace() -> None:
+    recipe = Recipe(model="mnist-alexnet", channels=1, size=28, crop=28, batch_size=4)
+    preprocess = Preprocess(28, 28, 1, Statistics((100.0,) * 3, (50.0,) * 3, ()))
+    before = torch.get_num_threads()
+    for precision in ("fp32", "bf16"):
+        one = recipe.replace(precision=precision)
+        assert measure_steps(preprocess, 10)(one, before + 1) > 0
+    assert torch.get_num_threads() == before
+
+
+def test_threads_of_a_run_are_believed_as_far_as_they_can_be() -> None:
+    here = torch.get_num_threads()
+    assert chosen_threads({"settings": {"chosen": {"threads": 1}}}) == 1
+    for odd in ({}, {"settings": None}, {"settings": {"chosen": {"threads": 10**9}}}):
+        assert chosen_threads(odd) == here
+    assert chosen_threads({"settings": {"chosen": {"threads": "2"}}}) == here
+
+
+def test_a_continued_run_keeps_what_was_chosen(
+    idx_folder: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its end is that of a run which was not cut, to the bit."""
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("needs two threads to choose from")
+    without_report(monkeypatch)
+    monkeypatch.setattr(settings, "WORTH", 0)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    fields = {**tiny, "precision": "auto", "doctor": "off"}
+
+    def quick(*wins: str) -> None:
+        measure = Given(**dict.fromkeys(wins, 0.5))
+        monkeypatch.setattr(commands.training, "measure_steps", lambda *_: measure)
+
+    def run(name: str, **more: Any) -> bytes:
+        commands.train("digits", data=idx_folder, run=tmp_path / name, **fields, **more)
+        return (tmp_path / name / "checkpoints/last/model.safetensors").read_bytes()
+
+    with threads(2):
+        quick("fp32", "threads1")
+        whole = run("whole")
+        real: Callable[..., Any] = engine.train_step
+        resumed = False
+
+        def dying(model: Any, optimizer: Any, batch: Any, *rest: Any) -> Any:
+            assert torch.get_num_threads() == 1
+            if batch.step == 25 and not resumed:
+                raise RuntimeError("cut")
+            return real(model, optimizer, batch, *rest)
+
+        monkeypatch.setattr(engine, "train_step", dying)
+        with pytest.raises(RuntimeError, match="cut"):
+            run("cut")
+        resumed = True
+        quick("bf16", "plain")
+        commands.train(run=tmp_path / "cut", resume=True)
+        assert torch.get_num_threads() == 2
+    last = tmp_path / "cut/checkpoints/last/model.safetensors"
+    assert last.read_bytes() == whole
+    known = json.loads((tmp_path / "cut/environment.json").read_text())
+    chosen = {"precision": "fp32", "channels_last": True, "threads": 1}
+    assert known["settings"]["chosen"] == chosen
+    assert known["threads"] == 1
+    assert json.loads((tmp_path / "cut/recipe.json").read_text())["recipe"]["precision"] == "fp32"
