@@ -4,21 +4,21 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, NoReturn
+from typing import Any
 
 from alexnet import show
 from alexnet.errors import UsageError
-from alexnet.flags import add_fields
+from alexnet.flags import (
+    Parser,
+    add_checkpoint,
+    add_engine,
+    add_fields,
+    add_reading,
+    add_reading_of_runs,
+)
 from alexnet.recipe import nearest
 
 Result = dict[str, Any]
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see `{self.prog} --help`)")
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,10 @@ def _train(verbs: Any) -> None:
                      help="what is done when it cannot learn (default: stop)")  # fmt: skip
     sub.add_argument("--no-doctor", dest="doctor", action="store_const", const="off",
                      help="short for --doctor off")  # fmt: skip
+    sub.add_argument("--towers", type=int, default=1, metavar="INT",
+                     help="2: a tower of alexnet-2012 a process, under torchrun")  # fmt: skip
+    sub.add_argument("--stop-signal", metavar="NAME",
+                     help="also save and stop at it (SIGINT, SIGTERM, SIGUSR1 always)")  # fmt: skip
     add_fields(sub)
 
 
@@ -113,7 +117,7 @@ def _test(verbs: Any) -> None:
                      help="prove what its certificate says instead")  # fmt: skip
     sub.add_argument("--data", metavar="DIR", help="other data of the same classes")
     sub.add_argument("--split", default="test", help="train, val or test (default: test)")
-    _add_reading_of_runs(sub)
+    add_reading_of_runs(sub)
 
 
 def _classify(verbs: Any) -> None:
@@ -122,7 +126,7 @@ def _classify(verbs: Any) -> None:
     sub.add_argument("run", help="run directory")
     sub.add_argument("images", nargs="+", help="files, folders, or - for standard input")
     sub.add_argument("--top", type=int, default=5, help="classes to show (default: 5)")
-    _add_reading_of_runs(sub)
+    add_reading_of_runs(sub)
 
 
 def _classified(r: Result) -> int:
@@ -142,7 +146,7 @@ def _export(verbs: Any) -> None:
     sub.add_argument("--int8", action="store_true", help="quantise, on held-out images")
     sub.add_argument("--data", metavar="DIR", help="images to verify on (default: the run's)")
     sub.add_argument("--push", metavar="OWNER/NAME", help="also upload the folder to the hub")
-    _add_checkpoint(sub)
+    add_checkpoint(sub)
 
 
 def _import(verbs: Any) -> None:
@@ -169,12 +173,12 @@ def _serve(verbs: Any) -> None:
                      help="default: 127.0.0.1; any but loopback needs --token")  # fmt: skip
     sub.add_argument("--port", type=int, default=8000, metavar="INT",
                      help="0 takes a free one (default: 8000)")  # fmt: skip
-    _add_engine(sub)
+    add_engine(sub)
     sub.add_argument("--index", action="store_true",
                      help="show the nearest training images (built once)")  # fmt: skip
     sub.add_argument("--data", metavar="DIR", help="where those images are now")
     sub.add_argument("--token", help="what clients send as Authorization: Bearer TOKEN")
-    _add_checkpoint(sub)
+    add_checkpoint(sub)
 
 
 def _recipes(verbs: Any) -> None:
@@ -200,7 +204,7 @@ def _data(verbs: Any) -> None:
     verb = Verb("data_check", show.check, _checked)
     sub = _add(inner, "check", verb, "Decode every image; say what is odd.")
     sub.add_argument("path", help="folder of images, tar, zip, or a folder of such archives")
-    _add_reading(sub)
+    add_reading(sub)
 
     verb = Verb("data_pack", show.pack)
     sub = _add(inner, "pack", verb, "Pack a data set for speed; continues.")
@@ -213,7 +217,7 @@ def _data(verbs: Any) -> None:
     sub.add_argument("--channels", type=int, default=3, metavar="INT", help="1 grey, 3 RGB")
     sub.add_argument("--expect", nargs="+", action=_Counts, metavar="SPLIT=COUNT",
                      help="files that a split must hold")  # fmt: skip
-    _add_reading(sub)
+    add_reading(sub)
 
 
 def _checked(r: Result) -> int:
@@ -299,28 +303,3 @@ def _report(verbs: Any) -> None:
 def _completion(verbs: Any) -> None:
     sub = _add(verbs, "completion", Verb("completion", show.completion), "Print shell completion.")
     sub.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="`eval` it, or see the docs")
-
-
-def _add_reading_of_runs(parser: Parser) -> None:
-    parser.add_argument(
-        "--views", type=int, default=1, help="1, 5 or 10 crops an image (default: 1)"
-    )
-    _add_engine(parser)
-    _add_checkpoint(parser)
-
-
-def _add_engine(parser: Parser) -> None:
-    parser.add_argument("--engine", choices=("torch", "onnx", "openvino"), default="torch",
-                        help="what computes (default: torch)")  # fmt: skip
-
-
-def _add_checkpoint(parser: Parser) -> None:
-    parser.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
-
-
-def _add_reading(parser: Parser) -> None:
-    parser.add_argument("--orient", choices=("apply", "ignore"), default="ignore",
-                        help="EXIF orientation: apply for own photos")  # fmt: skip
-    parser.add_argument("--max-pixels", type=int, default=64_000_000, metavar="INT",
-                        help="refuse larger images (default: 64,000,000)")  # fmt: skip
-    parser.add_argument("-j", "--workers", type=int, default=2, metavar="INT", help="threads")
