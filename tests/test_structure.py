@@ -37,12 +37,12 @@ LONG_FILES: dict[str, int] = {}
 FLAGS = """
     --amp --area --batch-size --bias-lr --channels --channels-last --colour --colour-rule
     --colour-until --crop --crop-chunk --cutmix --cutout --data --decay-biases --doctor --dropout
-    --drops --early-stop --epochs --eval-batch --eval-every --final-lr --flip --freeze --help --init
-    --json --keep --label-smoothing --log-every --lr --lr-factor --mixup --model --momentum --name
-    --no-channels-last --no-decay-biases --no-doctor --no-flip --normalize --opt --part-lr
-    --plateau-drops --plateau-patience --precision --resume --rotate --run --save-every --scale
-    --schedule --seed --shift --size --split-seed --steps --tensorboard --test-fraction
-    --val-fraction --warmup-epochs --weight-decay --workers -b -h -j
+    --drops --early-stop --epochs --eval-batch --eval-every --final-lr --flip --freeze --help
+    --init --json --keep --label-smoothing --log-every --lr --lr-factor --mixup --model --momentum
+    --name --no-channels-last --no-decay-biases --no-doctor --no-flip --no-whiten --normalize --opt
+    --part-lr --plateau-drops --plateau-patience --precision --resume --rotate --run --save-every
+    --scale --schedule --seed --shift --size --split-seed --steps --tensorboard --test-fraction
+    --val-fraction --views --warmup-epochs --weight-decay --whiten --workers -b -h -j
 """
 
 

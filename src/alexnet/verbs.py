@@ -293,7 +293,10 @@ def _report(verbs: Any) -> None:
 
 def _add_reading_of_runs(parser: Parser) -> None:
     parser.add_argument(
-        "--views", type=int, default=1, help="1, 5 or 10 crops an image (default: 1)"
+        "--views",
+        type=int,
+        default=1,
+        help="1, 2 (mirrored), 5 or 10 crops an image (default: 1)",
     )
     _add_engine(parser)
     _add_checkpoint(parser)

@@ -75,27 +75,28 @@ class Preprocess:
         return out.permute(0, 3, 1, 2)
 
     def views(self, images: Tensor, count: int) -> Tensor:
-        """The test views of a batch: 1 (centre), 5 (corners and centre) or 10 (and mirrors).
+        """The test views of a batch: 1 (centre), 2 (and its mirror), 5 (corners and centre) or 10
+        (and mirrors).
 
         Shapes: uint8 (N, size, size, C) -> float32 (V, N, C, crop, crop), channels last in memory.
         Source: paper, section 4.1; the caller averages the softmax outputs over V.
         """
-        if count not in (1, 5, 10):
-            raise UsageError(f"views is {count}; it takes 1, 5 or 10")
+        if count not in (1, 2, 5, 10):
+            raise UsageError(f"views is {count}; it takes 1, 2, 5 or 10")
         edge = self.size - self.crop
-        if count > 1 and edge == 0:
+        if count > 2 and edge == 0:
             raise UsageError(
                 f"views {count} needs stored images larger than the {self.crop}-pixel crop, "
-                f"and size is {self.size}: use --views 1"
+                f"and size is {self.size}: use --views 1 or 2"
             )
         half = edge // 2
         corners = [(half, half)]
-        if count > 1:
+        if count > 2:
             corners += [(0, 0), (0, edge), (edge, 0), (edge, edge)]
 
         def cut(of: Tensor) -> list[Tensor]:
             crops = [of[:, top:, left:][:, : self.crop, : self.crop] for top, left in corners]
-            return crops + [crop.flip(2) for crop in crops] if count == 10 else crops
+            return crops if count % 2 else crops + [crop.flip(2) for crop in crops]
 
         whole = self._mean_image(images.device) if self.rule == "image" else None
         if count == 1:

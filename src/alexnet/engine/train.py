@@ -21,7 +21,14 @@ from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.verdict import Verdict
 from alexnet.engine.evaluate import evaluate
-from alexnet.engine.network import build_net, load_weights, preprocessing, take_weights
+from alexnet.engine.network import (
+    WHITEN_IMAGES,
+    build_net,
+    load_weights,
+    preprocessing,
+    take_weights,
+    whiten,
+)
 from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors, set_rate
 from alexnet.engine.record import Doctor, Record
 from alexnet.engine.schedule import Watch, learning_rate
@@ -90,6 +97,10 @@ def fit(
     model, optimizer, state = _begin(recipe, len(dataset.classes), start, weights)
     if state.finished:
         return state
+    if recipe.whiten and start is None and weights is None:
+        ids = np.arange(min(WHITEN_IMAGES, len(train)))
+        ids = draws.permutation(0, 0, len(train), draws.SPLIT)[: len(ids)]
+        whiten(model, preprocess.views(torch.from_numpy(train.read(ids)), 1)[0])
     clock = _Clock(state, total, recipe.batch_size)
     loss = torch.tensor(0.0)
 
@@ -162,6 +173,7 @@ def fit(
                         val,
                         preprocess,
                         len(dataset.classes),
+                        views=recipe.views,
                         precision=recipe.precision,
                         batch=recipe.eval_batch,
                         workers=recipe.workers,
