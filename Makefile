@@ -22,9 +22,11 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/results.py table --check
+	$(BIN)/python scripts/speed.py --check
 
 results: .venv/dev
 	$(BIN)/python scripts/results.py table
+	$(BIN)/python scripts/speed.py
 
 .venv/demo: .venv/made
 	@echo "installing into .venv (the first time takes a few minutes)"
