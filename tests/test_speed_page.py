@@ -10,7 +10,8 @@ from scripts import speed
 
 ENVIRONMENT: dict[str, Any] = {
     "gpu": None, "cpu": "A processor", "threads": 2, "packages": {"torch": "9.9"},
-    "commit": "c" * 40, "dirty": True, "command": ["__main__.py", "bench", "--data", "/home/me/photos"],
+    "commit": "c" * 40, "dirty": True,
+    "command": ["__main__.py", "bench", "--data", "/home/me/photos"],
 }  # fmt: skip
 RECORD: dict[str, Any] = {
     "rows": [
