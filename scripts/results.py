@@ -17,8 +17,9 @@ from typing import Any
 
 import alexnet
 from alexnet.commands.claiming import listing
+from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.files import read_json, write_atomic
-from alexnet.pages import CLAIM_HEADS, claim_row, claims_page
+from alexnet.pages import CLAIM_HEADS, PUBLISHED_HEADS, claim_row, claims_page, published_rows
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import duration, percent
 
@@ -28,6 +29,7 @@ BEGIN, END = "<!-- results: made by scripts/results.py -->\n", "<!-- /results --
 BIAS_ONE = ROOT / "docs" / "why-bias-one.md"
 BIAS_MARKS = "<!-- bias-one: made by scripts/results.py -->\n", "<!-- /bias-one -->\n"
 CLAIMS, CLAIMS_PAGE = ROOT / "docs" / "claims.md", ROOT / "docs" / "claims.html"
+EPOCHS = 90  # of the paper
 CLAIMS_MARKS = "<!-- claims: made by scripts/results.py -->\n", "<!-- /claims -->\n"
 FIGURES = ("n", "loss", "top1", "top1_ci95", "top5", "top5_ci95", "views")
 
@@ -131,7 +133,42 @@ def claims_table() -> str:
         if "record" in claim:
             findings.append(f"- `{name}`: {claim['record']['finding']}.")
     lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-    return "\n".join([*lines, "", *findings]) + "\n"
+    return "\n".join([*lines, "", *findings, "", *published(), *hours()]) + "\n"
+
+
+def published() -> list[str]:
+    """What others published of the tables that need ImageNet."""
+    lines = []
+    for claim in claims():
+        if claim["published"]:
+            rows = [PUBLISHED_HEADS, ("---",) * 3, *published_rows(claim)]
+            lines += [f"Beside `{claim['name']}`:", ""]
+            lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+    return lines
+
+
+def hours() -> list[str]:
+    """What the tables would take on each machine whose training speed has a record."""
+    found = []
+    files = sorted((RESULTS / "bench").glob("train-alexnet-2012-*.json"))
+    benches = {file.name: json.loads(file.read_text()) for file in files}
+    for name, bench in benches.items():
+        best = max(bench["rows"], key=lambda row: row["images_per_s"])
+        machine = bench["environment"]
+        takes = EPOCHS * OFFICIAL["ILSVRC-2012"]["train"] / best["images_per_s"] / 3600
+        found.append(
+            f"- {machine['gpu'] or machine['cpu']}, {machine['threads']} threads: "
+            f"{best['images_per_s']} images/s ({best['name']}; "
+            f"[record](../results/bench/{name})), so {takes:,.0f} hours a network"
+        )
+    if not any(bench["environment"]["gpu"] for bench in benches.values()):
+        found.append("- a GPU: not measured")
+    return [
+        f"Hours of {EPOCHS} epochs of ILSVRC-2012 by `alexnet-2012`, reading not counted; times "
+        "the price of an hour they are the cost (the paper: five to six days on two GTX 580):",
+        "",
+        *found,
+    ]
 
 
 def filled(page: Path, begin: str, end: str, text: str) -> str:

@@ -124,6 +124,13 @@ def test_16_bit_rgb_is_named() -> None:
     assert examine(png16(3), "a.png").repairs == ("16-bit",)
 
 
+def test_12_bit_in_16_is_named() -> None:
+    values = np.random.default_rng(1).integers(0, 4096, (3, 4)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    found = examine(raw_png(4, 3, 16, 0, rows), "a.png")
+    assert found.repairs == ("16-bit", "only 12 of 16 bits in use: dark, the high 8 are read")
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 def test_bytes_after_the_end_that_hold_another_end(format: str) -> None:
     data = encode(PICTURE, format)

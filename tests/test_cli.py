@@ -19,7 +19,7 @@ import alexnet
 from alexnet.cli import main
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.recipe import Recipe
-from alexnet.recipebook import RECIPES, choose_recipe
+from alexnet.recipebook import RECIPES
 from conftest import patterns, without_report, write_idx, write_tree
 
 TRAIN_KEYS = {"top1", "top1_ci95", "top5", "loss", "n", "images_per_s", "wall_s", "run"}
@@ -320,21 +320,6 @@ def test_unknown_names_suggest_the_nearest() -> None:
         Recipe(opt="rmsprop")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="flip is 1; it takes bool"):
         Recipe(flip=1)  # type: ignore[arg-type]
-
-
-def test_data_alone_chooses_a_recipe(idx_folder: Path, tree: Path, tmp_path: Path) -> None:
-    from alexnet.data.sources import open_source
-
-    fashion = tmp_path / "fashion"
-    shutil.copytree(idx_folder, fashion)
-    large = write_tree(tmp_path / "large", each=4, side=80)
-    expected = {idx_folder: "mnist", fashion: "fashion-mnist", tree: "cifar10", large: "photos"}
-    for folder, name in expected.items():
-        recipe, why = choose_recipe(open_source(folder))
-        assert recipe.name == name
-        assert str(folder) in why
-        assert name in why
-    assert recipe.batch_size <= 12, "a batch must fit in the 12 images there are"
 
 
 # Bad input. Each case returns the words of a command that must be refused.

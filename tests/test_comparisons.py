@@ -356,6 +356,10 @@ def test_the_page(tmp_path: Path) -> None:
     measured = {row["name"]: claim_row(row)[2] for row in rows}
     assert measured["neurons"] == "659,272 neurons"
     assert measured["depth"] == ""
+    for name in ("table-1", "table-2"):
+        for system, (top1, _) in CLAIMS[name].published.items():
+            assert system in page
+            assert f"{top1:.1f}" in page
 
 
 def test_tables_need_their_data() -> None:

@@ -408,7 +408,7 @@ def test_a_shuffle_by_seed_0_does_not_meet_the_folds(case: Case) -> None:
     images, labels = patterns(600)
     order = torch.randperm(600, generator=torch.Generator().manual_seed(0)).numpy()
     x, y = torch.from_numpy(images[order])[:, None].float(), torch.from_numpy(labels[order]).long()
-    probe = probe_labels(look_at([(x, y)], images=600, seconds=9), None, 10)
+    probe = probe_labels(look_at([(x, y)], images=600, seconds=60), None, 10)
     assert probe is not None
     assert probe.accuracy > 0.9
 
@@ -507,13 +507,13 @@ def test_doctor_of_a_recipe_and_of_a_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], idx_folder: Path
 ) -> None:
     words = ["--data", str(idx_folder), "--batch-size", "32", "--precision", "fp32"]
-    status = main(["doctor", "mnist", *words, "--seconds", "10", "--json"])
+    status = main(["doctor", "digits", *words, "--seconds", "600", "--json"])
     found = json.loads(capfd.readouterr().out)
     assert status == (0 if found["healthy"] else 1)
     assert {"recipe", "healthy", "verdicts", "layers", "figures"} <= found.keys()
     assert {layer["name"] for layer in found["layers"]} >= {"conv1", "fc8"}
     run = tmp_path / "run"
-    assert main(["train", "mnist", *words, "--steps", "4", "--run", str(run)]) == 0
+    assert main(["train", "digits", *words, "--steps", "4", "--run", str(run)]) == 0
     capfd.readouterr()
     assert main(["doctor", str(run), "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["healthy"] is True
@@ -531,7 +531,7 @@ def test_doctor_of_a_recipe_and_of_a_run(
 
 
 def test_doctor_says_what_is_wrong(capfd: pytest.CaptureFixture[str], idx_folder: Path) -> None:
-    words = ["doctor", "mnist", "--data", str(idx_folder), "--lr", "1e6", "--seconds", "10"]
+    words = ["doctor", "digits", "--data", str(idx_folder), "--lr", "1e6", "--seconds", "600"]
     assert main([*words, "--batch-size", "32", "--precision", "fp32"]) == 1
     shown = capfd.readouterr().out
     assert "rate-too-high" in shown

@@ -84,6 +84,30 @@ def test_features_come_with_images_and_labels(run: Path, tmp_path: Path) -> None
     assert len(lines) == 201
 
 
+def test_features_as_parquet_are_those_of_npy(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row groups hold whole rows in order; maps are flattened and their shape stands beside."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
+    monkeypatch.setattr("alexnet.analysis.features.GROUP_BYTES", 1 << 20)
+    file = tmp_path / "f.parquet"
+    found = commands.inspect(run, "features", out=file, split="test", part="relu2")
+    commands.inspect(run, "features", out=tmp_path / "f.npy", split="test", part="relu2")
+    plain = np.load(tmp_path / "f.npy")
+    assert found["shape"] == list(plain.shape)
+    with parquet.ParquetFile(file) as opened:
+        assert opened.num_row_groups > 1
+        table = opened.read()
+    assert table.column_names == ["image", "label", "class", "features"]
+    assert json.loads(table.schema.metadata[b"shape"]) == found["shape"][1:]
+    rows = np.stack(table["features"].to_numpy())
+    assert rows.dtype == np.float32
+    assert (rows == plain.reshape(len(plain), -1)).all()
+    lines = (tmp_path / "f.csv").read_text().splitlines()[1:]
+    columns = [table[name].to_pylist() for name in ("image", "label", "class")]
+    assert lines == [f"{i},{a},{b},{c}" for i, (a, b, c) in enumerate(zip(*columns, strict=True))]
+
+
 def test_a_run_is_like_itself(run: Path) -> None:
     found = commands.inspect(run, "similarity", [run])
     assert np.diag(found["cka"]) == pytest.approx(1)
@@ -115,7 +139,7 @@ def test_pictures_go_where_they_are_asked(run: Path, image: str, tmp_path: Path)
         ("activations", [], {"channels": [99]}, "relu1 has no channel 99: there are 0 to 31"),
         ("saliency", [], {}, "saliency of what?"),
         ("saliency", ["missing.png"], {}, "missing.png: no such file"),
-        ("features", [], {}, "give --out FILE.npy"),
+        ("features", [], {}, "give --out FILE.npy or FILE.parquet"),
         ("similarity", [], {}, "of two runs and 1 were named"),
         ("predictions", [], {"count": 0}, "--count 0: 1 to 10,000"),
         ("probe", [], {"split": "train"}, "a probe is fitted to train"),

@@ -36,7 +36,7 @@ from conftest import patterns, without_report, write_idx
 SIZE = 16
 KEYS = {
     *("format", "key", "kind", "classes", "titles", "counts", "size", "channels", "encoding"),
-    *("orient", "source", "mean", "std", "covariance", "repairs", "refused", "across"),
+    *("orient", "source", "mean", "std", "covariance", "repairs", "refused", "across", "others"),
     "payload",
 }
 
@@ -875,3 +875,17 @@ def test_a_signal_saves_what_is_packed(encoding: str, tmp_path: Path) -> None:
     assert encoding == "raw" or done.get("all", 0) % packer.COMMIT == 0
     whole = pack(tree, tmp_path / "whole", encoding=encoding)
     assert payload(pack(tree, tmp_path / "out", encoding=encoding)) == payload(whole)
+
+
+def test_what_is_no_image_is_counted(
+    tree: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = Path(shutil.copytree(tree, tmp_path / "source"))
+    for name in ("a.txt", "b.txt", "c.csv"):
+        (source / name).write_text("x")
+    before = manifest(pack(tree, tmp_path / "before"))["others"]
+    assert main(["data", "pack", str(source), "--out", str(tmp_path / "out"), "--size", "8"]) == 0
+    others = manifest(tmp_path / "out")["others"]
+    assert others.get(".txt", 0) == before.get(".txt", 0) + 2
+    assert others.get(".csv", 0) == before.get(".csv", 0) + 1
+    assert "not read     " in capfd.readouterr().out

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +13,19 @@ import pytest
 from PIL import Image
 
 from conftest import Launch, patterns
-from test_serve import Server, png
-from test_serve import server as server  # a fixture
-from test_serve import start as start  # and what it needs
+from test_serve import Server, Start, png
+from test_serve import start as start  # a fixture
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
 IMAGES, LABELS = patterns(10, seed=9)
+
+
+@pytest.fixture(scope="module")
+def server(start: Start) -> Server:
+    return start("--index")
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,49 @@ def test_upload(page: Any) -> None:
     picture(page, "upload")
 
 
+def explained(page: Any, name: str) -> str:
+    """Waits until the evidence for a class is shown; what is said of it."""
+    page.wait_for_function(
+        "name => document.getElementById('told').textContent.startsWith(`Evidence for ${name}: `)",
+        arg=name,
+    )
+    return str(page.text_content("#told"))
+
+
+def test_why(page: Any) -> None:
+    """Evidence over the image, filters and neighbours; another class at a click; every picture
+    loads and says what it is."""
+    upload(page, png(IMAGES[4]))
+    name = first(page)
+    assert re.search(r"(at the|in the middle|speaks)", explained(page, name))
+    assert page.locator("#filters li").count() == 8
+    assert page.locator("#neighbors li").count() == 6
+    assert page.text_content("#h-near") == "Nearest of 540 training images"
+    assert page.locator("#neighbors li.same").count() >= 5  # the patterns are learnt
+    pictures = page.evaluate(
+        """[...document.images].filter(i => i.offsetParent)
+        .map(i => [i.complete && i.naturalWidth, i.alt])"""
+    )
+    assert len(pictures) == 1 + 2 + 16 + 6
+    assert all(loaded and alt for loaded, alt in pictures)
+    boxes = page.evaluate(
+        "['given', 'heat'].map(i => document.getElementById(i).getBoundingClientRect().toJSON())"
+    )
+    assert boxes[0] == boxes[1], "the evidence lies over the image"
+    before = page.get_attribute("#heat", "src")
+    picture(page, "why")
+    other = page.locator("#top li button").nth(2)
+    other.focus()
+    page.keyboard.press("Enter")
+    explained(page, str(other.locator(".name span").text_content()))
+    assert page.get_attribute("#heat", "src") != before
+    assert [b.get_attribute("aria-pressed") for b in page.locator("#top button").all()] == [
+        "false", "false", "true", "false", "false",
+    ]  # fmt: skip
+    page.click("text=Show the evidence")
+    assert not page.is_visible("#heat")
+
+
 def test_an_unreadable_file_and_then_a_good_one(page: Any) -> None:
     upload(page, png(IMAGES[1]))
     first(page)
@@ -86,6 +134,7 @@ def test_an_unreadable_file_and_then_a_good_one(page: Any) -> None:
     page.wait_for_selector("#said.bad")
     assert "not an image" in page.text_content("#said")
     assert page.locator("#top li").count() == 0
+    assert not page.is_visible("#whole"), "nothing is explained that was not seen"
     picture(page, "unreadable")
     upload(page, png(IMAGES[1]))
     assert first(page) == str(LABELS[1])
@@ -144,12 +193,13 @@ def test_draw_and_clear(page: Any) -> None:
         assert all(abs(m - 139.5) < 3 for m in mass), "its mass is in the middle"
     page.click("#clear")
     assert page.locator("#top li").count() == 0
+    assert not page.is_visible("#whole")
 
 
 def test_on_a_phone_nothing_sticks_out(page: Any) -> None:
     page.set_viewport_size({"width": 360, "height": 640})
     upload(page, png(IMAGES[2]))
-    first(page)
+    explained(page, first(page))
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     heights = page.eval_on_selector_all(
         "button:not([hidden])", "all => all.filter(b => b.offsetParent).map(b => b.offsetHeight)"
@@ -161,7 +211,7 @@ def test_on_a_phone_nothing_sticks_out(page: Any) -> None:
 def test_dark(page: Any) -> None:
     page.emulate_media(color_scheme="dark")
     upload(page, png(IMAGES[2]))
-    first(page)
+    explained(page, first(page))
     ink, paper = page.evaluate(
         "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
     )

@@ -1,5 +1,6 @@
 """The server as a process of its own: what it answers, what it refuses, how it ends."""
 
+import base64
 import http.client
 import io
 import json
@@ -19,7 +20,9 @@ import pytest
 from PIL import Image
 
 import alexnet
+from alexnet.commands.view import View
 from alexnet.errors import UsageError
+from alexnet.serving.index import open_index
 from conftest import Launch, patterns
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
@@ -87,6 +90,11 @@ def server(start: Start) -> Server:
     return start()
 
 
+def stop(server: Server) -> None:
+    server.process.terminate()
+    server.process.join(60)
+
+
 def png(array: Any, kind: str = "png") -> bytes:
     out = io.BytesIO()
     Image.fromarray(array).save(out, kind)
@@ -152,7 +160,94 @@ def test_model_health_metrics_and_description(server: Server) -> None:
     assert re.search(r"^alexnet_images_total [1-9]", counted, re.M)
     assert re.search(r"^alexnet_pending 0", counted, re.M)
     described = json.loads(server.ask("GET", "/openapi.json")[2])
-    assert set(described["paths"]) == {"/classify", "/model", "/healthz", "/readyz", "/metrics"}
+    assert set(described["paths"]) == {
+        "/classify", "/explain", "/model", "/healthz", "/readyz", "/metrics",
+    }  # fmt: skip
+
+
+def shown(address: str) -> Any:
+    """The pixels of a data: address."""
+    kind, _, coded = address.partition(";base64,")
+    assert kind in ("data:image/png", "data:image/jpeg")
+    with Image.open(io.BytesIO(base64.b64decode(coded))) as image:
+        return np.asarray(image)
+
+
+def test_explain_shows_what_inspect_does(server: Server, tmp_path: Path) -> None:
+    """Evidence is Grad-CAM's, the filters the first layer's strongest; without an index no
+    neighbours."""
+    files = [tmp_path / f"{i}.png" for i in range(10)]
+    for file, pixels in zip(files, IMAGES, strict=True):
+        file.write_bytes(png(pixels))
+    told = alexnet.inspect(server.run, "saliency", files, method="grad-cam")
+    peaks = [one["maps"]["grad-cam"] for one in told["images"]]
+    assert any(peak["largest"] > 0 for peak in peaks)
+    for i, peak in enumerate(peaks):
+        status, _, body = server.ask("POST", "/explain", png(IMAGES[i]))
+        found = json.loads(body)
+        assert (status, found["class"]) == (200, str(LABELS[i]))
+        evidence, place = found["evidence"], (peak["row"] + 0.5, peak["column"] + 0.5)
+        heat = shown(evidence["picture"])
+        assert heat.shape == (28, 28, 4)
+        assert evidence["part"] == told["part"]
+        if peak["largest"] > 0:
+            assert (28 * evidence["row"], 28 * evidence["column"]) == pytest.approx(place)
+            assert divmod(int(heat[..., 3].argmax()), 28) == (peak["row"], peak["column"])
+        else:
+            assert (evidence["row"], int(heat[..., 3].max())) == (None, 0)
+    assert (found["neighbors"], found["indexed"]) == (None, 0)
+    assert (shown(found["input"]) == IMAGES[9]).all()
+    maps = alexnet.inspect(server.run, "activations", [files[9]], part="relu1")
+    channels = [f["channel"] for f in found["filters"]]
+    assert channels == maps["images"][0]["channels"][:8]
+    assert shown(found["filters"][0]["kernel"]).shape == (3, 3)
+    other = json.loads(server.ask("POST", "/explain?label=2", png(IMAGES[3]))[2])
+    assert (other["index"], other["class"]) == (2, "2")
+
+
+def test_explain_refuses(server: Server) -> None:
+    for query, body, kind, status, words in (
+        ("?label=10", GOOD, "", 422, "label"),
+        ("?label=x", GOOD, "", 422, "label"),
+        ("", b"noise", "", 422, "not an image"),
+        ("", b"", "", 400, "no image"),
+        ("", *form(GOOD, GOOD), 413, "one image"),
+    ):
+        found, _, said = server.ask("POST", f"/explain{query}", body, Content_Type=kind)
+        assert (found, list(json.loads(said))) == (status, ["error"])
+        assert words in json.loads(said)["error"]
+
+
+def test_an_index_finds_what_inspect_finds(start: Start, tmp_path: Path) -> None:
+    """The nearest training images of /explain are those of `inspect neighbors`, by name and
+    distance; the index is kept, and not believed where it is of other weights."""
+    server = start("--index")
+    found = json.loads(server.ask("POST", "/explain", png(IMAGES[5]))[2])
+    file = tmp_path / "a.png"
+    file.write_bytes(png(IMAGES[5]))
+    told = alexnet.inspect(server.run, "neighbors", [file])["neighbors"][0]["relu7"]
+    assert [n["image"] for n in found["neighbors"]] == [n["image"] for n in told]
+    assert [n["distance"] for n in found["neighbors"]] == pytest.approx(
+        [n["distance"] for n in told], rel=1e-4
+    )
+    assert {n["class"] for n in found["neighbors"]} == {str(LABELS[5])}
+    stop(server)
+    view = View(server.run)
+    built = open_index(view.predictor, view.dataset)
+    first = shown(found["neighbors"][0]["picture"])
+    row = built.names.index(found["neighbors"][0]["image"])
+    assert (first == built.images.read(np.array([row]))[0, ..., 0]).all()
+
+    file = server.run / "index/features.npy"
+    kept = file.stat().st_ino
+    open_index(view.predictor, view.dataset)
+    assert file.stat().st_ino == kept, "built once"
+    said = json.loads((server.run / "index/index.json").read_text())
+    (server.run / "index/index.json").write_text(json.dumps({**said, "weights": "others"}))
+    open_index(view.predictor, view.dataset)
+    file.write_bytes(file.read_bytes()[:-9])
+    again = open_index(view.predictor, view.dataset)
+    assert (again.features == built.features).all()
 
 
 def test_the_page_asks_nobody_else(server: Server) -> None:
@@ -171,8 +266,7 @@ def test_onnx_engine(start: Start) -> None:
     expected = alexnet.load(server.run).predict([GOOD])[0]
     top = server.classify(GOOD)[1]["results"][0]["top"]
     assert top[0]["probability"] == pytest.approx(expected.max(), abs=1e-5)
-    server.process.terminate()
-    server.process.join(30)
+    stop(server)
 
 
 # What it refuses
@@ -273,8 +367,7 @@ def test_a_token_is_needed_where_one_is_set(start: Start) -> None:
         status, answer = server.classify(GOOD, Authorization=wrong)
         assert (status, list(answer)) == ((200 if wrong == "Bearer s3cret " else 401), list(answer))
     assert server.classify(GOOD, Authorization="Bearer s3cret")[0] == 200
-    server.process.terminate()
-    server.process.join(30)
+    stop(server)
 
 
 def test_sigterm_answers_what_has_begun(start: Start) -> None:
@@ -307,6 +400,7 @@ def test_sigterm_answers_what_has_begun(start: Start) -> None:
         ({"host": "example.org"}, "127.0.0.1"),
         ({"port": 70000}, "--port 70000"),
         ({"token": ""}, "--token"),
+        ({"data": "x"}, "--index"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(

@@ -4,7 +4,7 @@ The verbs of the command line are functions here, with the same options. Nothing
 until one is used.
 """
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         bench,
         claim,
         classify,
+        completion,
         data_check,
         data_get,
         data_pack,
@@ -36,6 +37,7 @@ _HOMES = {
     "build_model": "alexnet.models.zoo",
     "claim": "alexnet.commands",
     "classify": "alexnet.commands",
+    "completion": "alexnet.commands",
     "data_check": "alexnet.commands",
     "data_get": "alexnet.commands",
     "data_pack": "alexnet.commands",
@@ -59,6 +61,7 @@ __all__ = [
     "build_model",
     "claim",
     "classify",
+    "completion",
     "data_check",
     "data_get",
     "data_pack",
@@ -78,6 +81,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return metadata.version("alexnet")
     if name not in _HOMES:
         raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from alexnet.errors import AlexNetError, Interrupted
-from alexnet.memory import keep_pages
+from alexnet.memory import keep_pages, short_of_memory
 from alexnet.terminal import say
 from alexnet.verbs import parse
 
@@ -33,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         line = " ".join(str(error).split())
         say(f"alexnet: {line}")
         failure, status = {"error": line}, error.exit_status
+    except (MemoryError, RuntimeError) as error:
+        if not (line := short_of_memory(error)):
+            raise
+        say(f"alexnet: {line}")
+        failure, status = {"error": line}, 2
     except Interrupted as error:
         say(f"alexnet: interrupted; continue with: {error}" if str(error) else "alexnet: stopped")
         failure, status = {"interrupted": error.signum, "continue": str(error)}, 128 + error.signum

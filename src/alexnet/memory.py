@@ -28,3 +28,18 @@ def give_back() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def short_of_memory(error: Exception) -> str:
+    """What to do, in a line, where this error says that memory ran out; empty where it does not.
+
+    torch raises RuntimeError for the processor's memory and a kind of its own for a device's.
+    """
+    told = " ".join(str(error).split())
+    out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if not out and "can't allocate memory" not in told:
+        return ""
+    return (
+        f"out of memory ({told or 'MemoryError'}): use a smaller --batch-size, and for a test or "
+        "a validation a smaller --eval-batch; what was saved before is kept"
+    )

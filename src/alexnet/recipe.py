@@ -88,6 +88,11 @@ class Recipe:
         (), "learning rates of parts, times lr: fc8=10, or conv1=0.1@67 from epoch 67", later=True
     )
     freeze: tuple[str, ...] = _f((), "parts that stay as they are: conv1..conv5", later=True)
+    class_weights: Literal["none", "balanced"] = _f(
+        "none",
+        "balanced: an image of a rare class counts more, so that each class counts the same",
+        later=True,
+    )
     label_smoothing: float = _f(0.0, "share of the target spread over all classes")
     schedule: Literal["constant", "steps", "cosine", "onecycle", "plateau"] = _f(
         "cosine", "learning rate as a function of the step"

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress as RichProgress
 
 PATIENCE = 2.0  # seconds of work that need no progress report
 INTERVAL = 10.0  # seconds between plain lines off a terminal
@@ -69,7 +68,7 @@ def bars(rows: Sequence[tuple[str, float]], width: int = 30) -> str:
     """Return one line per (name, fraction): the name, the percentage and a bar of the fraction."""
     from rich.cells import cell_len, set_cell_size
 
-    fancy = _can_print("█▏…")
+    fancy = can_print("█▏…")
     names = [shorten(name, NAME_CELLS, "…" if fancy else "...") for name, _ in rows]
     widest = max(map(cell_len, names), default=0)
     return "\n".join(
@@ -104,7 +103,13 @@ class Progress:
         self._spoke = self._began - INTERVAL
         self._live = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
         self._heard = self._live or plain
-        self._bar: RichProgress | None = None
+        self._bar: Any = None
+        self._below = ""
+
+    @property
+    def live(self) -> bool:
+        """Whether it is drawn on a terminal, and not said in lines."""
+        return self._live
 
     def advance(self, n: int = 1) -> None:
         """Count `n` more units as done."""
@@ -114,6 +119,11 @@ class Progress:
     def note(self, text: str) -> None:
         """Set the text that trails the numbers, such as the loss."""
         self._note = printable(text)
+        self._refresh()
+
+    def below(self, text: str) -> None:
+        """Set lines that stand under the bar while it is live."""
+        self._below = printable(text, keep="\n")
         self._refresh()
 
     def close(self) -> None:
@@ -135,6 +145,7 @@ class Progress:
             numbers = _join(self._count(), self._speed(elapsed), self._left(elapsed))
             # The note goes below: beside the numbers it leaves no room for the bar at 80 columns.
             text = f"{numbers}\n{self._note}".rstrip()
+            self._bar.below = self._below
             self._bar.update(self._bar.task_ids[0], completed=self.done, text=text)
             self._bar.start()  # does nothing if it already runs
         elif now - self._spoke >= INTERVAL:
@@ -185,11 +196,21 @@ def _console() -> "Console":
     return Console(stderr=True)
 
 
-def _make_bar(what: str, total: int | None) -> "RichProgress":
+def _make_bar(what: str, total: int | None) -> Any:
+    from rich.console import RenderableType
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as RichProgress
+    from rich.text import Text
 
-    bar = RichProgress(
+    class Bar(RichProgress):
+        below = ""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            if self.below:
+                yield Text(self.below, no_wrap=True, overflow="ellipsis")
+
+    bar = Bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         TextColumn("{task.fields[text]}", markup=False),
@@ -215,11 +236,12 @@ def _bar(value: float, width: int, fancy: bool) -> str:
     return "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
 
 
-def _can_print(text: str) -> bool:
-    """Tell whether both streams can encode `text`: the caller may print on either."""
+def can_print(text: str, *streams: TextIO) -> bool:
+    """Tell whether streams can encode `text`; without any, both: the caller may print on either."""
     try:
-        for stream in (sys.stdout, sys.stderr):
-            text.encode(stream.encoding or "ascii")
+        for stream in streams or (sys.stdout, sys.stderr):
+            real = getattr(stream, "rich_proxied_file", stream)  # what a live bar stands before
+            text.encode(real.encoding or "ascii")
     except UnicodeEncodeError:
         return False
     return True

@@ -1,26 +1,24 @@
 """The verbs of the command line: their words, flags and help."""
 
 import argparse
-import dataclasses
-import types
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Literal, NoReturn
+from typing import Any
 
 from alexnet import show
 from alexnet.errors import UsageError
-from alexnet.recipe import Recipe, nearest
+from alexnet.flags import (
+    Parser,
+    add_checkpoint,
+    add_engine,
+    add_fields,
+    add_reading,
+    add_reading_of_runs,
+)
+from alexnet.recipe import nearest
 
 Result = dict[str, Any]
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see `{self.prog} --help`)")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Verb:
 
 def parse(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
     """The verb of a command line and what its function is called with; UsageError with a hint."""
-    top = _parser()
+    top = make_parser()
     if not argv:
         top.print_help()
         raise SystemExit(0)
@@ -54,7 +52,8 @@ def parse(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
     return verb, given
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Every verb and flag."""
     top = Parser(
         prog="alexnet",
         description="From raw images to a trained, tested AlexNet-family classifier.",
@@ -65,7 +64,7 @@ def _parser() -> Parser:
     top.set_defaults(verb=None, parser=top, needs="name a verb: see `alexnet --help`")
     verbs = top.add_subparsers(metavar="VERB", parser_class=Parser)
     for add in (_train, _doctor, _test, _classify, _inspect, _report, _export, _import, _serve,
-                _recipes, _data, _bench, _claim):  # fmt: skip
+                _recipes, _data, _bench, _claim, _completion):  # fmt: skip
         add(verbs)
     return top
 
@@ -79,9 +78,12 @@ def _add(to: Any, name: str, verb: Verb, help: str) -> Parser:
 
 def _train(verbs: Any) -> None:
     sub = _add(verbs, "train", Verb("train", show.train), "Train a recipe, or continue a run.")
-    sub.add_argument("recipe", nargs="?", help="see `alexnet recipes`; without --data: digits")
+    sub.add_argument("recipe", nargs="?", help="a name (see `alexnet recipes`) or FILE.toml; "
+                     "default: digits, or with --data one that is chosen")  # fmt: skip
     sub.add_argument("--data", metavar="DIR", help="folder of images, IDX, CIFAR, or a set's name")
     sub.add_argument("--run", metavar="DIR", help="where to write (default: runs/RECIPE-N)")
+    sub.add_argument("--minutes", type=float, metavar="MIN",
+                     help="with --data alone: about how long to train (default: 20)")  # fmt: skip
     sub.add_argument("--init", metavar="RUN_OR_FILE", help="weights to start from")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     sub.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard/")
@@ -89,7 +91,7 @@ def _train(verbs: Any) -> None:
                      help="what is done when it cannot learn (default: stop)")  # fmt: skip
     sub.add_argument("--no-doctor", dest="doctor", action="store_const", const="off",
                      help="short for --doctor off")  # fmt: skip
-    _add_fields(sub)
+    add_fields(sub)
 
 
 def _doctor(verbs: Any) -> None:
@@ -100,7 +102,7 @@ def _doctor(verbs: Any) -> None:
     sub.add_argument("--seconds", type=float, default=60.0, metavar="S",
                      help="time to take at most, about (default: 60)")  # fmt: skip
     sub.add_argument("--out", metavar="FILE", help="also a page of it, FILE.html")
-    _add_fields(sub)
+    add_fields(sub)
 
 
 def _test(verbs: Any) -> None:
@@ -111,7 +113,7 @@ def _test(verbs: Any) -> None:
                      help="prove what its certificate says instead")  # fmt: skip
     sub.add_argument("--data", metavar="DIR", help="other data of the same classes")
     sub.add_argument("--split", default="test", help="train, val or test (default: test)")
-    _add_reading_of_runs(sub)
+    add_reading_of_runs(sub)
 
 
 def _classify(verbs: Any) -> None:
@@ -120,7 +122,7 @@ def _classify(verbs: Any) -> None:
     sub.add_argument("run", help="run directory")
     sub.add_argument("images", nargs="+", help="files, folders, or - for standard input")
     sub.add_argument("--top", type=int, default=5, help="classes to show (default: 5)")
-    _add_reading_of_runs(sub)
+    add_reading_of_runs(sub)
 
 
 def _classified(r: Result) -> int:
@@ -140,7 +142,7 @@ def _export(verbs: Any) -> None:
     sub.add_argument("--int8", action="store_true", help="quantise, on held-out images")
     sub.add_argument("--data", metavar="DIR", help="images to verify on (default: the run's)")
     sub.add_argument("--push", metavar="OWNER/NAME", help="also upload the folder to the hub")
-    _add_checkpoint(sub)
+    add_checkpoint(sub)
 
 
 def _import(verbs: Any) -> None:
@@ -167,9 +169,12 @@ def _serve(verbs: Any) -> None:
                      help="default: 127.0.0.1; any but loopback needs --token")  # fmt: skip
     sub.add_argument("--port", type=int, default=8000, metavar="INT",
                      help="0 takes a free one (default: 8000)")  # fmt: skip
-    _add_engine(sub)
+    add_engine(sub)
+    sub.add_argument("--index", action="store_true",
+                     help="show the nearest training images (built once)")  # fmt: skip
+    sub.add_argument("--data", metavar="DIR", help="where those images are now")
     sub.add_argument("--token", help="what clients send as Authorization: Bearer TOKEN")
-    _add_checkpoint(sub)
+    add_checkpoint(sub)
 
 
 def _recipes(verbs: Any) -> None:
@@ -195,7 +200,7 @@ def _data(verbs: Any) -> None:
     verb = Verb("data_check", show.check, _checked)
     sub = _add(inner, "check", verb, "Decode every image; say what is odd.")
     sub.add_argument("path", help="folder of images, tar, zip, or a folder of such archives")
-    _add_reading(sub)
+    add_reading(sub)
 
     verb = Verb("data_pack", show.pack)
     sub = _add(inner, "pack", verb, "Pack a data set for speed; continues.")
@@ -208,7 +213,7 @@ def _data(verbs: Any) -> None:
     sub.add_argument("--channels", type=int, default=3, metavar="INT", help="1 grey, 3 RGB")
     sub.add_argument("--expect", nargs="+", action=_Counts, metavar="SPLIT=COUNT",
                      help="files that a split must hold")  # fmt: skip
-    _add_reading(sub)
+    add_reading(sub)
 
 
 def _checked(r: Result) -> int:
@@ -281,7 +286,7 @@ def _inspect(verbs: Any) -> None:
     sub.add_argument("--data", metavar="DIR", help="where the data is now")
     sub.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
     sub.add_argument("--out", metavar="FILE", help="FILE.png or .svg (default: in RUN/figures); "
-                     "of features FILE.npy")  # fmt: skip
+                     "of features FILE.npy or .parquet")  # fmt: skip
 
 
 def _report(verbs: Any) -> None:
@@ -291,57 +296,6 @@ def _report(verbs: Any) -> None:
     sub.add_argument("--data", metavar="DIR", help="where the data is now")
 
 
-def _add_reading_of_runs(parser: Parser) -> None:
-    parser.add_argument(
-        "--views",
-        type=int,
-        default=1,
-        help="1, 2 (mirrored), 5 or 10 crops an image (default: 1)",
-    )
-    _add_engine(parser)
-    _add_checkpoint(parser)
-
-
-def _add_engine(parser: Parser) -> None:
-    parser.add_argument("--engine", choices=("torch", "onnx", "openvino"), default="torch",
-                        help="what computes (default: torch)")  # fmt: skip
-
-
-def _add_checkpoint(parser: Parser) -> None:
-    parser.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
-
-
-def _add_reading(parser: Parser) -> None:
-    parser.add_argument("--orient", choices=("apply", "ignore"), default="ignore",
-                        help="EXIF orientation: apply for own photos")  # fmt: skip
-    parser.add_argument("--max-pixels", type=int, default=64_000_000, metavar="INT",
-                        help="refuse larger images (default: 64,000,000)")  # fmt: skip
-    parser.add_argument("-j", "--workers", type=int, default=2, metavar="INT", help="threads")
-
-
-def _add_fields(parser: Parser) -> None:
-    """A flag for every recipe field; what is not given stays as the recipe has it."""
-    group = parser.add_argument_group("recipe fields (defaults: `alexnet recipes NAME`)")
-    group.add_argument("--amp", action="store_true", help="short for --precision bf16")
-    hints = typing.get_type_hints(Recipe)
-    for field in dataclasses.fields(Recipe):
-        flags = field.metadata.get("flags", (f"--{field.name.replace('_', '-')}",))
-        if not flags:
-            continue
-        options: dict[str, Any] = {
-            "dest": field.name,
-            "default": argparse.SUPPRESS,
-            "help": field.metadata["help"].replace("%", "%%"),
-        }
-        kind = hints[field.name]
-        if kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        elif typing.get_origin(kind) is Literal:
-            options["choices"] = typing.get_args(kind)
-        elif typing.get_origin(kind) is tuple:
-            item = typing.get_args(kind)[0]
-            options |= {"type": item, "nargs": "*", "metavar": "EPOCH" if item is float else "PART"}
-        else:
-            plain = [k for k in typing.get_args(kind) or (kind,) if k is not types.NoneType]
-            options |= {"type": plain[0], "metavar": plain[0].__name__.upper()}
-        group.add_argument(*flags, **options)
+def _completion(verbs: Any) -> None:
+    sub = _add(verbs, "completion", Verb("completion", show.completion), "Print shell completion.")
+    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="`eval` it, or see the docs")

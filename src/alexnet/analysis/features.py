@@ -1,6 +1,7 @@
 """What the parts of a network say of every image of a split, in bounded memory."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from torch import Tensor
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import Slice
 from alexnet.data.loader import Batch, read_ahead, read_in_order
-from alexnet.errors import UsageError
+from alexnet.errors import Unavailable, UsageError
 from alexnet.files import replacing
 from alexnet.models.net import Net
 from alexnet.runtime import autocast
 from alexnet.terminal import progress
 
 BATCH = 100  # images in a forward pass
+GROUP_BYTES = 16 << 20  # of features in a row group
 
 
 class Crops:
@@ -104,6 +106,61 @@ def write_features(
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(rows.astype("<f4", copy=False).tobytes())
+    return shape
+
+
+def write_parquet(
+    out: Path,
+    model: Net,
+    split: Slice,
+    preprocess: Preprocess,
+    part: str,
+    columns: Mapping[str, Sequence[Any]],
+    **how: Any,
+) -> tuple[int, ...]:
+    """The same into a Parquet file: `columns`, one value an image each, and `features`, a list of
+    float32 of fixed length, flattened in C order; `shape` and `part` stand in the file's metadata.
+
+    Memory is that of one row group, 16 MiB. Raises Unavailable where pyarrow is missing.
+    """
+    try:
+        import pyarrow as arrow
+        from pyarrow import parquet
+    except ImportError:
+        raise Unavailable(
+            f"{out} needs a package that is not installed: pip install 'alexnet[parquet]'"
+        ) from None
+    given = {name: arrow.array(values) for name, values in columns.items()}
+    shape: tuple[int, ...] = ()
+    writer: Any = None
+    waiting: list[NDArray[np.float32]] = []
+    done = 0
+
+    def flush() -> None:
+        nonlocal done
+        rows = np.concatenate(waiting).reshape(-1)
+        waiting.clear()
+        block = arrow.FixedSizeListArray.from_arrays(arrow.array(rows), int(np.prod(shape[1:])))
+        parts = {name: values.slice(done, len(block)) for name, values in given.items()}
+        writer.write_table(arrow.table({**parts, "features": block}, schema=schema))
+        done += len(block)
+
+    with replacing(out) as file:
+        for _, found in iter_features(model, split, preprocess, [part], **how):
+            rows = found[part].contiguous().numpy()
+            if writer is None:
+                shape = (len(split), *rows.shape[1:])
+                kind = arrow.list_(arrow.float32(), int(np.prod(shape[1:])))
+                fields = [(name, values.type) for name, values in given.items()]
+                told = {"part": part, "shape": json.dumps(shape[1:])}
+                schema = arrow.schema([*fields, ("features", kind)], metadata=told)
+                writer = parquet.ParquetWriter(file, schema, compression="zstd")
+            waiting.append(rows)
+            if sum(block.nbytes for block in waiting) >= GROUP_BYTES:
+                flush()
+        if waiting:
+            flush()
+        writer.close()
     return shape
 
 

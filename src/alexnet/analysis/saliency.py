@@ -59,14 +59,27 @@ def grad_cam(model: Net, x: Tensor, label: int, part: str) -> Tensor:
     Source: Selvaraju et al. 2017, equations 1 and 2.
     """
     logits, kept = model.activations(x, [part])
-    maps = kept[part]
-    if maps.dim() != 4:
+    if kept[part].dim() != 4:
         raise UsageError(f"{part} has no maps: grad-cam needs a part before the first fc layer")
-    (gradient,) = torch.autograd.grad(logits[0, label], maps)
+    return class_map(logits[0, label], kept[part], x.shape[-1])
+
+
+def class_map(logit: Tensor, maps: Tensor, side: int) -> Tensor:
+    """Grad-CAM of the maps (1, C, h, w) that a logit was computed from: (side, side)."""
+    (gradient,) = torch.autograd.grad(logit, maps)
     weights = gradient.mean((2, 3), keepdim=True)
-    found = (weights * maps).sum(1, keepdim=True).relu().detach()
-    shown = F.interpolate(found, x.shape[2:], mode="bilinear", align_corners=False)
+    found = (weights * maps).sum(1, keepdim=True).relu().detach().float()
+    shown = F.interpolate(found, (side, side), mode="bilinear", align_corners=False)
     return shown[0, 0].cpu()
+
+
+def last_maps(model: Net) -> str:
+    """The last convolution's activation, which grad-cam is usually asked of: relu5."""
+    names = list(model.parts)
+    last = [n for n in model.layers if n.startswith(("conv", "local"))][-1]
+    after = model.layers[model.layers.index(last) + 1]
+    stage = names[names.index(last) : names.index(after)]
+    return next((n for n in stage if n.startswith("relu")), last)
 
 
 def integrated_gradients(model: Net, x: Tensor, label: int, steps: int = 64) -> Tensor:

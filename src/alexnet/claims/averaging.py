@@ -12,7 +12,7 @@ from torch import Tensor
 from alexnet.claims.architecture import IMAGES, SMALL
 from alexnet.claims.comparison import CHOOSING
 from alexnet.claims.lab import Claim, Lab, Outcome, Row
-from alexnet.claims.paired import compare_scores, pick
+from alexnet.claims.paired import compare_scores, learnt_nothing, pick
 from alexnet.claims.trial import (
     Material,
     Trained,
@@ -41,6 +41,7 @@ def ten_views(lab: Lab) -> Outcome:
         trained = train(recipe.replace(seed=cell["seed"]), material)
         return {
             "curve": trained.curve,
+            "held": trained.figures(material.held),
             **{f"views_{n}": trained.figures(material.test, n)["error"] for n in (1, 10)},
         }
 
@@ -51,7 +52,11 @@ def ten_views(lab: Lab) -> Outcome:
         "one view": [100 * r["views_1"] for r in rows],
     }
     curves = {"one view": [r["curve"] for r in rows]}
-    return compare_scores(SCORE, scores, lab.printed, curves=curves, **material.described)
+    differ = {"one view": ["views of each test image: 10 and 1, of the same networks"]}
+    found = compare_scores(
+        SCORE, scores, lab.printed, curves=curves, differ=differ, **material.described
+    )
+    return with_doubts(found, {"the networks": rows}, material)
 
 
 def ensemble(lab: Lab) -> Outcome:
@@ -62,14 +67,15 @@ def ensemble(lab: Lab) -> Outcome:
     def how(cell: Row) -> Row:
         first = cell["seed"] * MEMBERS
         members = range(first, first + MEMBERS)
-        errors, total = [], np.zeros((len(material.test), material.classes))
+        errors, held, total = [], [], np.zeros((len(material.test), material.classes))
         for seed in members:
             trained = train(recipe.replace(seed=seed), material)
             outputs, error = _outputs(trained)
             total += outputs
             errors.append(error)
+            held.append(trained.figures(material.held)["error"])
         wrong = total.argmax(1) != material.test.labels
-        return {"errors": errors, "together": float(wrong.mean())}
+        return {"errors": errors, "held": {"error": max(held)}, "together": float(wrong.mean())}
 
     cells = [cell_of(recipe.replace(seed=s), material) | {"of": MEMBERS} for s in range(lab.seeds)]
     rows = lab.measure(cells, how)
@@ -77,7 +83,9 @@ def ensemble(lab: Lab) -> Outcome:
         "five together": [100 * r["together"] for r in rows],
         "one": [100 * statistics.fmean(r["errors"]) for r in rows],
     }
-    return compare_scores(SCORE, scores, lab.printed, **material.described)
+    differ = {"one": [f"networks whose outputs are averaged: {MEMBERS} and 1, of the same ones"]}
+    found = compare_scores(SCORE, scores, lab.printed, differ=differ, **material.described)
+    return with_doubts(found, {"the fives, by the worst of each": rows}, material)
 
 
 def _outputs(trained: Trained) -> tuple[np.ndarray, float]:
@@ -136,7 +144,16 @@ def pretraining(lab: Lab) -> Outcome:
     by_start = {start: rows[i::2] for i, start in enumerate(starts)}
     scores = {start: [100 * r["test"]["error"] for r in of] for start, of in by_start.items()}
     curves = {start: [r["curve"] for r in of] for start, of in by_start.items()}
-    return compare_scores(SCORE, scores, lab.printed, rates=rates, curves=curves, **few.described)
+    differ = {"from scratch": ["first weights: of a training on all classes, and drawn"]}
+    found = compare_scores(
+        SCORE, scores, lab.printed, rates=rates, curves=curves, differ=differ, **few.described
+    )
+    return with_doubts(found, by_start, few)
+
+
+def with_doubts(found: Outcome, by_arm: dict[str, list[Row]], material: Material) -> Outcome:
+    """The outcome, with what takes meaning from it: networks that learnt nothing."""
+    return replace(found, finding=found.finding + learnt_nothing(by_arm, material.classes))
 
 
 def _fewer(material: Material) -> Material:

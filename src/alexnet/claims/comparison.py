@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from alexnet.claims.lab import Lab, Outcome, Row
-from alexnet.claims.paired import Tried, compare_scores, pick
+from alexnet.claims.paired import Tried, compare_scores, learnt_nothing, pick
 from alexnet.claims.trial import (
     Alter,
     Change,
@@ -117,11 +117,8 @@ class Comparison:
 
     def _doubts(self, by_arm: dict[str, list[Row]], classes: int) -> str:
         """What takes meaning from the scores: networks that learnt nothing, or were too slow."""
-        said = ""
-        chance = 1 - 1 / classes
+        said = learnt_nothing(by_arm, classes)
         for name, rows in by_arm.items():
-            if lost := sum(row["held"]["error"] > 0.95 * chance for row in rows):
-                said += f"; {name}: {lost} of {len(rows)} networks learnt nothing"
             if late := sum(map(self.failed, rows)) if self.failed else 0:
                 said += f"; {name}: {late} of {len(rows)} were not there at the end"
         return said

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +43,8 @@ class Claim:
     """`paper` is what is printed and `source` where; `printed` the number in it, in `unit`.
 
     `data` is a key of NEEDS; `minutes` what it takes on two cores with `seeds` repetitions;
-    `picture` describes the paper's figure, where it has one.
+    `picture` describes the paper's figure, where it has one; `published` are top-1 and top-5 error
+    (%) of this and other systems, by name and source.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Claim:
     minutes: float = 0.1
     seeds: int = 1
     picture: str = ""
+    published: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def needs(self) -> str:

@@ -62,6 +62,15 @@ def compare_scores(
     return Outcome(verdict, measured, ci95, finding, kept, partial(draw, kept))
 
 
+def learnt_nothing(by_arm: Mapping[str, Sequence[Mapping[str, Any]]], classes: int) -> str:
+    """Of which arms how many networks are no better than chance on the slice for decisions."""
+    said = ""
+    for name, rows in by_arm.items():
+        if lost := sum(row["held"]["error"] > 0.95 * (1 - 1 / classes) for row in rows):
+            said += f"; {name}: {lost} of {len(rows)} networks learnt nothing"
+    return said
+
+
 def draw(kept: dict[str, Any], folder: Path) -> None:
     """Scores of the arms, those of one seed joined, and the error in training where it is kept."""
     figures.draw_arms(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from alexnet.analysis.kernels import tower_scores, towers_of
 from alexnet.analysis.neighbours import agreement, nearest
 from alexnet.claims.architecture import IMAGES, SMALL
+from alexnet.claims.averaging import with_doubts
 from alexnet.claims.lab import Claim, Lab, Outcome, Row
 from alexnet.claims.paired import compare_scores
 from alexnet.claims.trial import Trained, cell_of, gather, resolved, train
@@ -28,7 +29,8 @@ def towers_specialise(lab: Lab) -> Outcome:
         raise UsageError("grey images have no colour to look at: name others with --data")
 
     def how(cell: Row) -> Row:
-        net = train(recipe.replace(seed=cell["seed"]), material).net
+        trained = train(recipe.replace(seed=cell["seed"]), material)
+        net = trained.net
         weight = net.get_parameter(f"{net.parts['conv1']}.weight").detach().float().cpu()
         towers = [tower.colour for tower in tower_scores(weight, towers_of(net))]
         random = torch.Generator().manual_seed(0)
@@ -36,7 +38,8 @@ def towers_specialise(lab: Lab) -> Outcome:
         for _ in range(HALVES):
             one, other = tower_scores(weight[torch.randperm(len(weight), generator=random)], 2)
             halves.append(abs(one.colour - other.colour))
-        return {"towers": towers, "halves": float(np.mean(halves))}
+        held = trained.figures(material.held)
+        return {"towers": towers, "halves": float(np.mean(halves)), "held": held}
 
     rows = lab.measure([cell_of(recipe.replace(seed=s), material) for s in range(lab.seeds)], how)
     scores = {
@@ -44,13 +47,15 @@ def towers_specialise(lab: Lab) -> Outcome:
         "the towers": [abs(row["towers"][0] - row["towers"][1]) for row in rows],
     }
     towers = [row["towers"] for row in rows]
-    return compare_scores(
+    found = compare_scores(
         "difference of colour between two halves of conv1",
         scores,
         lab.printed,
         towers=towers,
+        differ={"the towers": ["which kernels are a half: any, and those of a tower"]},
         **material.described,
     )
+    return with_doubts(found, {"the networks": rows}, material)
 
 
 def neighbours(lab: Lab) -> Outcome:
@@ -69,6 +74,7 @@ def neighbours(lab: Lab) -> Outcome:
         raw = [np.asarray(part.pixels, np.float32) for part in (asked, keys)]
         return {
             "curve": trained.curve,
+            "held": trained.figures(material.held),
             "fc7": others(features(trained, asked), features(trained, keys)),
             "pixels": others(*raw),
         }
@@ -76,13 +82,15 @@ def neighbours(lab: Lab) -> Outcome:
     cells = [cell_of(recipe.replace(seed=s), material) for s in range(lab.seeds)]
     rows = lab.measure(cells, how)
     scores = {name: [100 * row[name] for row in rows] for name in ("fc7", "pixels")}
-    return compare_scores(
+    found = compare_scores(
         f"of {NEIGHBOURS} neighbours those of another class (%)",
         scores,
         lab.printed,
         curves={"fc7": [row["curve"] for row in rows]},
+        differ={"pixels": ["what distances are between: outputs of fc7, and pixels"]},
         **material.described,
     )
+    return with_doubts(found, {"the networks": rows}, material)
 
 
 @torch.inference_mode()

@@ -175,6 +175,7 @@ CLAIMS = (
         printed=37.5,
         data="ilsvrc-2010",
         minutes=5 * 24 * 60,
+        published=PUBLISHED["ILSVRC-2010"],
         measure=partial(table, paper_2010, "ILSVRC-2010"),
     ),
     Claim(
@@ -186,6 +187,7 @@ CLAIMS = (
         printed=40.7,
         data="ilsvrc-2012",
         minutes=5 * 24 * 60,
+        published=PUBLISHED["ILSVRC-2012"],
         measure=partial(table, paper_2012, "ILSVRC-2012"),
     ),
 )

@@ -3,6 +3,7 @@
 from alexnet.commands.benching import bench
 from alexnet.commands.claiming import claim
 from alexnet.commands.classifying import classify
+from alexnet.commands.completing import completion
 from alexnet.commands.data import data_check, data_get, data_pack
 from alexnet.commands.diagnosing import doctor
 from alexnet.commands.explaining import recipes
@@ -18,6 +19,7 @@ __all__ = [
     "bench",
     "claim",
     "classify",
+    "completion",
     "data_check",
     "data_get",
     "data_pack",

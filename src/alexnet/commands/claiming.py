@@ -66,7 +66,7 @@ def listing(folder: Path) -> list[dict[str, Any]]:
 
 def _row(claim: Claim, folder: Path) -> dict[str, Any]:
     keys = ("name", "paper", "source", "unit", "printed", "needs", "command", "picture")
-    row = {key: getattr(claim, key) for key in keys}
+    row = {key: getattr(claim, key) for key in keys} | {"published": dict(claim.published)}
     file = folder / claim.name / RECORD
     if not file.exists():
         return row | {"measured": None, "ci95": None, "verdict": "not measured"}

@@ -75,8 +75,9 @@ def data_pack(
 
     Sources are folders of class folders, tars and zips of them, IDX, CIFAR-10, Kaggle's layout and
     ILSVRC's own archives with their development kit. Killed, the same call continues. Returns
-    `out`, `classes` (a count), `counts`, `repaired` (a count), `refused` (path and reason), and
-    `across`, how many files have the bytes of one of an earlier split.
+    `out`, `classes` (a count), `counts`, `repaired` (a count), `refused` (path and reason),
+    `across`, how many files have the bytes of one of an earlier split, and `others`, how many files
+    are no images by their names, a count an ending.
     """
     _check_options(orient, max_pixels, workers)
     if not 1 <= size <= 4096:
@@ -100,6 +101,7 @@ def data_pack(
         "repaired": len(manifest["repairs"]),
         "refused": manifest["refused"],
         "across": manifest.get("across", 0),
+        "others": manifest.get("others", {}),
         "bytes": sum(file["bytes"] for file in manifest["payload"].values()),
         "wall_s": round(time.monotonic() - began, 2),
     }

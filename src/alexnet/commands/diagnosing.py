@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from alexnet import figures, pages
+from alexnet.commands.beginning import begin
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Slice, open_dataset, reopen_dataset
 from alexnet.data.loader import read_batch, steps_per_epoch
-from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.diagnose import diagnose
 from alexnet.diagnosis.history import judge_history
@@ -29,7 +29,7 @@ from alexnet.files import write_atomic
 from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
-from alexnet.recipebook import choose_recipe, find_recipe
+from alexnet.recipebook import find_recipe
 from alexnet.runtime import pick_device
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import say
@@ -60,7 +60,7 @@ def doctor(
             raise UsageError("a run has its recipe and data already: give no others")
         return _of_run(RunDir.open(Path(target)), page)
     if target is None and data is not None:
-        target, _ = choose_recipe(open_source(data))
+        target = begin(data, fields=fields).recipe
     chosen = target if isinstance(target, Recipe) else find_recipe(str(target or "digits"))
     recipe = chosen.replace(**fields)
     dataset = open_dataset(recipe, data)

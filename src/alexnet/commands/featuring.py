@@ -3,44 +3,52 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alexnet import figures
 from alexnet.analysis import features as feats
 from alexnet.analysis.probe import alike, linear_probe
 from alexnet.commands.view import View
-from alexnet.data.dataset import Slice
 from alexnet.errors import DataError, UsageError
 from alexnet.files import replacing
+from alexnet.terminal import escaped
 
 COMPARED = 500  # images that likeness is measured on
 MOST = 4096  # numbers of a part that a probe or a comparison keeps of an image
 
 
 def features(view: View, *, part: str | None = None, split: str = "val") -> dict[str, Any]:
-    """A part's output for every image of a split into --out FILE.npy, float32 in the split's order,
-    and beside it FILE.csv with each row's image and label."""
-    if view.out is None or view.out.suffix != ".npy":
-        raise UsageError("features go into a file: give --out FILE.npy")
+    """A part's output for every image of a split, float32 in the split's order, into --out FILE.npy
+    and, beside it, FILE.csv with each row's image and label; or all into --out FILE.parquet."""
+    if view.out is None or view.out.suffix not in (".npy", ".parquet"):
+        raise UsageError("features go into a file: give --out FILE.npy or FILE.parquet")
     p = view.predictor
     part = part or feats.last_hidden(p.model)
+    p.model.part(part)
     of = view.dataset.split(split)
-    shape = feats.write_features(
-        view.out, p.model, of, p.preprocess, part, workers=p.recipe.workers
-    )
     names = view.dataset.names(split)
-    listed = view.out.with_suffix(".csv")
-    with replacing(listed) as file:
-        table = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-        lines = csv.writer(table, lineterminator="\n")
-        lines.writerow(("row", "image", "label", "class"))
-        for row, (name, label) in enumerate(zip(names, of.labels.tolist(), strict=True)):
-            lines.writerow((row, name, label, p.classes[label]))
-        table.detach()
+    how: dict[str, Any] = {"workers": p.recipe.workers}
+    if view.out.suffix == ".parquet":
+        columns: dict[str, Any] = {
+            "image": [escaped(name) for name in names],
+            "label": of.labels,
+            "class": [p.classes[label] for label in of.labels.tolist()],
+        }
+        shape = feats.write_parquet(view.out, p.model, of, p.preprocess, part, columns, **how)
+        listed = view.out
+    else:
+        shape = feats.write_features(view.out, p.model, of, p.preprocess, part, **how)
+        listed = view.out.with_suffix(".csv")
+        with replacing(listed) as file:
+            table = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+            lines = csv.writer(table, lineterminator="\n")
+            lines.writerow(("row", "image", "label", "class"))
+            for row, (name, label) in enumerate(zip(names, of.labels.tolist(), strict=True)):
+                lines.writerow((row, name, label, p.classes[label]))
+            table.detach()
     return {"part": part, "split": split, "n": shape[0], "shape": list(shape),
             "out": str(view.out), "images": str(listed)}  # fmt: skip
 
@@ -58,7 +66,7 @@ def probe(
         raise UsageError("a probe is fitted to train: try it on --split val or test")
     train, of = view.split("train"), view.split(split)
     picked = np.sort(view.some(train, count))
-    train = _taken(train, picked)
+    train = train.take(picked)
     how: dict[str, Any] = {"most": MOST, "workers": p.recipe.workers}
     fitted = feats.gather_features(p.model, train, p.preprocess, parts, **how)
     tried = feats.gather_features(p.model, of, p.preprocess, parts, **how)
@@ -101,7 +109,7 @@ def similarity(
         parts = feats.activation_parts(p.model)
         kept.append(
             feats.gather_features(
-                p.model, _taken(of, picked), p.preprocess, parts, most=MOST,
+                p.model, of.take(picked), p.preprocess, parts, most=MOST,
                 workers=p.recipe.workers,
             )
         )  # fmt: skip
@@ -114,9 +122,3 @@ def similarity(
     )  # fmt: skip
     return {"other": str(second.run), "split": split, "n": len(picked), "rows": list(first),
             "columns": list(other), "cka": values.tolist()}  # fmt: skip
-
-
-def _taken(split: Slice, ids: NDArray[np.intp]) -> Slice:
-    """Some images of a split."""
-    rows = ids if split.rows is None else split.rows[ids]
-    return replace(split, labels=split.labels[ids], rows=rows)

@@ -247,7 +247,7 @@ def saliency(
     p = view.predictor
     if label is not None and label not in p.classes:
         raise UsageError(f"no class {label!r} in {view.run}: `alexnet classify` names them")
-    part = part or _last_maps(view)
+    part = part or evidence.last_maps(p.model)
     rows, result = [], []
     for path, stored in zip(images, view.decode(images), strict=True):
         x = view.inputs(stored[None])
@@ -275,13 +275,3 @@ def saliency(
         )
     figures.draw_evidence(rows, view.figure("saliency"), f"{view.name}: where the evidence is")
     return {"part": part, "images": result}
-
-
-def _last_maps(view: View) -> str:
-    """The last convolution's activation, which grad-cam is usually asked of."""
-    model = view.predictor.model
-    names = list(model.parts)
-    last = [n for n in model.layers if n.startswith(("conv", "local"))][-1]
-    after = model.layers[model.layers.index(last) + 1]
-    stage = names[names.index(last) : names.index(after)]
-    return next((n for n in stage if n.startswith("relu")), last)

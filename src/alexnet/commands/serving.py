@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from alexnet.predict import load
+from alexnet.commands.view import View
+from alexnet.errors import UsageError
 from alexnet.serving.engines import EngineName, build_engine
+from alexnet.serving.explain import Explainer
+from alexnet.serving.index import open_index
 from alexnet.serving.server import check_address, check_packages, open_socket, serve_on
 
 
@@ -15,17 +18,26 @@ def serve(
     port: int = 8000,
     engine: EngineName = "torch",
     token: str | None = None,
+    index: bool = False,
+    data: str | Path | None = None,
     checkpoint: str = "best",
 ) -> dict[str, Any]:
-    """Serves a run until SIGINT or SIGTERM: POST /classify, GET /model, /healthz, /readyz,
-    /metrics, /openapi.json, and a page at /.
+    """Serves a run until SIGINT or SIGTERM: POST /classify and /explain, GET /model, /healthz,
+    /readyz, /metrics, /openapi.json, and a page at /.
 
-    An address other than loopback needs a `token`. Returns the address once it has stopped.
+    With `index` answers to /explain show the nearest training images, which are read from the
+    run's data (or from `data`): whoever may ask sees them. The index is built once and kept in the
+    run. An address other than loopback needs a `token`. Returns the address once it has stopped.
     """
     check_packages()
     check_address(host, token)
+    if data is not None and not index:
+        raise UsageError("--data is where the training images of --index are: add --index")
     with open_socket(host, port) as listening:
         address = listening.getsockname()
-        predictor = load(run, checkpoint)
-        serve_on(predictor, build_engine(predictor, engine), listening, token)
+        view = View(run, data, checkpoint)
+        predictor = view.predictor
+        near = open_index(predictor, view.dataset) if index else None
+        explainer = Explainer(predictor, near)
+        serve_on(predictor, build_engine(predictor, engine), explainer, listening, token)
     return {"run": str(run), "host": address[0], "port": address[1]}

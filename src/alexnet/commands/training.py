@@ -9,25 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet.commands.beginning import begin
 from alexnet.commands.boarding import Show
 from alexnet.commands.diagnosing import examine
 from alexnet.commands.reporting import report
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.loader import steps_per_epoch
-from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net, preprocessing
 from alexnet.engine.record import Doctor
 from alexnet.engine.settings import chosen_threads, measure_steps, settle
 from alexnet.engine.train import fit
 from alexnet.errors import CheckpointError, DataError, UsageError
-from alexnet.files import read_json, sha256_of, write_json
+from alexnet.files import read_json, sha256_of, write_atomic, write_json
 from alexnet.interchange.certificate import certify_run
 from alexnet.models.layers import BatchNorm
 from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
-from alexnet.recipebook import choose_recipe, find_recipe
+from alexnet.recipebook import find_recipe
+from alexnet.recipebook.written import SUFFIX, write_recipe
 from alexnet.runtime import changed_since, environment, threads
 from alexnet.store.board import Board
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, load_latest
@@ -36,6 +37,7 @@ from alexnet.store.weights import read_weights
 from alexnet.terminal import say
 
 RUNS = Path("runs")
+RECIPE_FILE = "recipe.toml"
 BRIEF_S = 5.0  # for the doctor's look before the first step
 INHERITED = ("model", "channels", "size", "crop", "normalize")  # from --init RUN
 
@@ -49,32 +51,47 @@ def train(
     tensorboard: bool = False,
     init: str | Path | None = None,
     doctor: Doctor = "stop",
+    minutes: float | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """Trains a recipe, or continues a run.
 
-    `fields` replace fields of the recipe. Without recipe and data it is `digits`; with data alone
-    a recipe is chosen and said why. `init` is a run or a file of weights to start from: of a run
-    the network and what its images go through come along, unless `fields` say otherwise; the head
-    is made anew where the classes differ. `doctor` is what is done when something is found that
-    keeps it from learning: stop, say, or off, which does not look. Returns the figures of the best
-    validation, run and checkpoint.
+    `recipe` is a name, a file (.toml) or a value; `fields` replace fields of it. Without recipe and
+    data it is `digits`; with data alone one is chosen that fits into about `minutes` (default 20)
+    on this machine, with `init` one that fine-tunes, and said why. `init` is a run or a file of
+    weights to start from: of a run the network and what its images go through come along, unless
+    `fields` say otherwise; the head is made anew where the classes differ. `doctor` is what is done
+    when something is found that keeps it from learning: stop, say, or off, which does not look.
+    Returns the figures of the best validation, run and checkpoint; `choice`, the reasons where a
+    recipe was chosen, and `recipe_file`, the recipe as a file to edit.
     """
     if run == "" or recipe == "" or data == "":
         raise UsageError("an empty name: leave the option out, or say which")
+    if resume and minutes is not None:
+        raise UsageError("--minutes chooses a recipe and --resume keeps one: leave one out")
     if resume:
         if init is not None:
             raise UsageError("--init starts a run and --resume continues one: leave one out")
         return _resume(recipe, data, run, tensorboard, doctor, fields)
-    if recipe is None and data is not None:
-        recipe, why = choose_recipe(open_source(data))
-        say(why)
-    chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
     given = _read_init(init, fields) if init is not None else _Given()
-    chosen = chosen.replace(**{**given.inherited, **fields})
+    reasons: tuple[str, ...] = ()
     if given.inherited:
         kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
         say(f"from {init}: {kept}")
+    if recipe is None and data is not None:
+        # Of a file of weights only --model says what they are of.
+        brought = given.inherited or (
+            {"model": fields["model"]} if init and "model" in fields else {}
+        )
+        choice = begin(data, minutes, brought, fields)
+        recipe, reasons = choice.recipe, choice.reasons
+    elif minutes is not None:
+        raise UsageError(
+            f"--minutes {minutes:g} is for a recipe that is chosen from --data; with one that is "
+            "named say --epochs or --steps"
+        )
+    chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
+    chosen = chosen.replace(**{**given.inherited, **fields})
     dataset = open_dataset(chosen, data)
     folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
     with folder.lock():
@@ -110,12 +127,15 @@ def train(
                 known = {**environment(), "settings": settings}
             write_json(folder.path / "environment.json", known)
             folder.write_recipe(saved)
+            edited = write_recipe(chosen, dataset.source.path, reasons)
+            write_atomic(folder.path / RECIPE_FILE, edited)
             if doctor != "off":
                 _examine(chosen, dataset, statistics, given.weights)
             with threads(settings["chosen"]["threads"]):
-                return _fit(
+                result = _fit(
                     chosen, dataset, statistics, folder, None, tensorboard, doctor, given.weights
                 )
+            return {**result, "choice": list(reasons)}
         except BaseException:
             if not (folder.checkpoints / "last").is_symlink():  # there is nothing to continue
                 shutil.rmtree(folder.path, ignore_errors=True)  # it was empty before
@@ -158,6 +178,8 @@ def _resume(
     doctor: Doctor,
     fields: dict[str, Any],
 ) -> dict[str, Any]:
+    if isinstance(recipe, str) and recipe.endswith(SUFFIX):
+        recipe = find_recipe(recipe)
     named = recipe.name if isinstance(recipe, Recipe) else recipe
     path = Path(run) if run else _latest(named)
     folder = RunDir.open(path)
@@ -273,6 +295,7 @@ def _fit(
         "run": str(folder.path),
         "checkpoint": str(find_checkpoint(folder.checkpoints, "best")),
         "recipe": recipe.name,
+        "recipe_file": str(folder.path / RECIPE_FILE),
         "step": state.step,
         "best_step": state.watch.best_step,
         "finished": state.finished,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data import ilsvrc
-from alexnet.data.check import place_of
+from alexnet.data.check import endings, place_of
 from alexnet.data.images import IMAGE_SUFFIXES, is_image
 from alexnet.data.listing import Arranged, Listing, list_files, make_files
 from alexnet.data.raw import Rows
@@ -101,4 +101,4 @@ def _tree(root: Path, listing: Listing) -> Arranged:
                 "or take it out"
             )
         parts[split] = make_files((listing,), [(0, i, classes.index(label)) for i, label in rows])
-    return Arranged("tree", root, classes, parts)
+    return Arranged("tree", root, classes, parts, others=endings(listing.names))

@@ -19,6 +19,7 @@ from alexnet.data.raw import Rows, Source, Stored
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics, measure
 from alexnet.errors import DataError, UsageError
+from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress, say
 
@@ -56,6 +57,11 @@ class Slice:
         files = [self.pixels[i] for i in ids]
         return np.stack([decode_image(f, channels=self.channels, size=self.size) for f in files])
 
+    def take(self, ids: NDArray[np.integer]) -> "Slice":
+        """Some images of the split."""
+        rows = np.asarray(ids if self.rows is None else self.rows[ids], np.intp)
+        return replace(self, labels=self.labels[ids], rows=rows)
+
     def resident(self, workers: int) -> "Slice":
         """The same slice with its pixels in memory, where they fit."""
         n_bytes = len(self) * self.size * self.size * self.channels
@@ -68,7 +74,7 @@ class Slice:
             progress(f"decoding {self.name}", total=len(self), unit="images") as shown,
         ):
             try:
-                for ids, read in zip(chunks, pool.map(self.read, chunks), strict=True):
+                for ids, read in zip(chunks, pool.map(outspoken(self.read), chunks), strict=True):
                     pixels[ids] = read
                     shown.advance(len(ids))
             except BaseException:

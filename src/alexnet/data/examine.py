@@ -90,6 +90,8 @@ def examine(
                 return Examined((), "float pixels of unknown scale: save it with 8 or 16 bits")
             repairs += _oddities(image, kind, name, data)
             image.load()
+            if dark := _unused_bits(image):
+                repairs.append(dark)
             turned = _turn(image, orient, repairs)
             pixels = None if size is None else fit_image(turned, channels=channels, size=size)
     except UnidentifiedImageError:
@@ -124,6 +126,14 @@ def _oddities(image: Image.Image, kind: str, name: str, data: bytes) -> list[str
     if 0 < end < len(data):
         found.append(f"{len(data) - end:,} bytes after the end")
     return found
+
+
+def _unused_bits(image: Image.Image) -> str:
+    """Of 16-bit grey pixels whose upper bits are all 0, as of cameras of 12: how it will look."""
+    if not image.mode.startswith("I;16"):
+        return ""
+    used = int(image.getextrema()[1]).bit_length()  # type: ignore[arg-type]
+    return f"only {used} of 16 bits in use: dark, the high 8 are read" if 8 < used < 15 else ""
 
 
 def _end(kind: str, data: bytes) -> int:

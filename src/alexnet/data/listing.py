@@ -59,7 +59,9 @@ class Listing:
             if self.root.is_dir():
                 with open(self.root / name, "rb") as file:
                     return file.read(FILE_LIMIT + 1)
-            with self._zip().open(name) as member:
+            archive = self._zip()
+            stored = name if name in archive.NameToInfo else f"./{name}"  # see _listing
+            with archive.open(stored) as member:
                 data = member.read(size + 1)
             if len(data) != size:
                 raise DataError(
@@ -122,13 +124,15 @@ class Files:
 
 @dataclass(frozen=True)
 class Arranged:
-    """A whole source. `classes` are in label order, `titles` what they are called by people."""
+    """A whole source. `classes` are in label order, `titles` what they are called by people,
+    `others` how many files are no images, by the ending of their names."""
 
     kind: str
     root: Path
     classes: tuple[str, ...]
     parts: Mapping[str, Files]
     titles: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 def make_files(listings: tuple[Readable, ...], rows: Iterable[tuple[int, int, int]]) -> Files:

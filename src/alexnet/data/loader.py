@@ -19,6 +19,7 @@ from torch import Tensor
 from alexnet.data import draws
 from alexnet.data.dataset import Slice
 from alexnet.errors import DataError
+from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
 
 T = TypeVar("T")
@@ -122,7 +123,7 @@ def read_ahead(
     )
     try:
         for key in keys:
-            waiting.append(pool.submit(read, key))
+            waiting.append(pool.submit(outspoken(read), key))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:

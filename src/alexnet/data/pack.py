@@ -330,6 +330,7 @@ class _Packer:
             "repairs": [{"path": x["path"], "repairs": x["repairs"]} for x in odd if x["repairs"]],
             "refused": [{"path": x["path"], "reason": x["refused"]} for x in odd if x["refused"]],
             "across": count_across(self._read("digests"), [self.state["done"][s] for s in splits]),
+            "others": dict(self.source.others),
             "payload": payload,
         }
         for name in names:

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from alexnet.diagnosis.sentinel import Sentinel
 from alexnet.diagnosis.verdict import Verdict
+from alexnet.engine.status import Status
 from alexnet.store.rundir import RunDir
-from alexnet.terminal import duration, percent, say
+from alexnet.terminal import Progress, duration, percent, say
 
 Doctor = Literal["stop", "say", "off"]  # what is done when the sentinel finds something
 
@@ -17,7 +18,8 @@ BY_THE_CLOCK = ("starved-loader",)
 class Record:
     """Takes each line of figures, and lets the sentinel read along.
 
-    `fatal` is what it found that keeps the run from learning, where the doctor is to stop it.
+    `fatal` is what it found that keeps the run from learning, where the doctor is to stop it. Lines
+    of training go under `bar` where that is live.
     """
 
     def __init__(
@@ -25,12 +27,15 @@ class Record:
     ) -> None:
         self._run, self._board, self._per_epoch = run, board, per_epoch
         self._sentinel, self._doctor = sentinel, doctor
+        self._status = Status()
+        self.bar: Progress | None = None
         self.fatal: Verdict | None = None
 
     def read_back(self, step: int) -> None:
         """Lets the sentinel know what was before a restart, and heeds what nobody heeded then."""
         unsaid: dict[str, Verdict] = {}
         for event in self._run.events():
+            self._status.note(event)
             if event["event"] == "doctor":
                 said = unsaid.pop(event["name"], None)
                 if event["severity"] == "will not learn" and self._doctor == "stop":
@@ -43,7 +48,11 @@ class Record:
 
     def add(self, event: str, step: int, figures: dict[str, Any]) -> None:
         line = self._write(event, step, figures)
-        say(describe_event(line))
+        self._status.note(line)
+        if self.bar is None or not self.bar.live or event != "train":
+            say(describe_event(line))
+        if self.bar is not None:
+            self.bar.below(self._status.text())
         if event != "doctor" and self._doctor != "off":
             self._heed(self._sentinel.note(line), step)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data import draws
@@ -105,7 +106,9 @@ def fit(
     loss = torch.tensor(0.0)
 
     counts = np.bincount(train.labels, minlength=len(dataset.classes))
-    sentinel = Sentinel(model, (counts / counts.sum()).tolist())
+    weight = class_weights(recipe, counts, state.sums.device)
+    shares = counts if weight is None else np.ones_like(counts)  # as the loss sees them
+    sentinel = Sentinel(model, (shares / shares.sum()).tolist())
     record = Record(run, board, per_epoch, sentinel, doctor)
     if start is not None:
         record.read_back(state.step)
@@ -149,13 +152,16 @@ def fit(
 
     device, steps = state.sums.device, range(state.step, total)
     with Signals() as signals, progress("training", total, "steps", state.step, plain=False) as bar:
+        record.bar = bar
         batches = training_batches(train, recipe, steps, recipe.workers, device)
         for batch in clock.waiting(batches):
             lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)
             if state.step % per_epoch == 0:
                 state.sums = torch.zeros_like(state.sums)
             with record.look(state.step):
-                loss = train_step(model, optimizer, batch, lr, recipe, preprocess, state.sums)
+                loss = train_step(
+                    model, optimizer, batch, lr, recipe, preprocess, state.sums, weight
+                )
             state.step += 1
             bar.advance()
 
@@ -210,8 +216,9 @@ def train_step(
     recipe: Recipe,
     preprocess: Preprocess,
     sums: Tensor,
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """One update from a batch on the model's device.
+    """One update from a batch on the model's device; `weight` (K,) is what each class counts.
 
     Returns the mean loss, and adds to `sums` without waiting for the device.
     """
@@ -224,9 +231,11 @@ def train_step(
     set_rate(optimizer, lr, batch.epoch)
     with autocast(x.device, recipe.precision):
         logits = model(x)
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    loss = F.cross_entropy(logits, labels, weight, label_smoothing=recipe.label_smoothing)
     if share < 1:
-        other = F.cross_entropy(logits, other_labels, label_smoothing=recipe.label_smoothing)
+        other = F.cross_entropy(
+            logits, other_labels, weight, label_smoothing=recipe.label_smoothing
+        )
         loss = share * loss + (1 - share) * other
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -236,6 +245,16 @@ def train_step(
         hits = [topk_hits(logits, labels, k)[:, 2].sum() for k in (1, 5)]
         sums += torch.stack([loss.new_tensor(n), loss.detach() * n, *hits]).double()
     return loss.detach()
+
+
+def class_weights(
+    recipe: Recipe, counts: NDArray[np.integer], device: torch.device
+) -> Tensor | None:
+    """What an image of each class counts, (K,) with mean 1 over the images; None for all alike."""
+    if recipe.class_weights == "none":
+        return None
+    weights = counts.sum() / (len(counts) * counts)
+    return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def _begin(

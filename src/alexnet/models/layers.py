@@ -302,7 +302,8 @@ class _Unshared(nn.Module):
         windows = F.unfold(x, self.kernel, padding=self.padding)  # (N, C k k, H'W')
         places = torch.bmm(windows.permute(2, 0, 1), self.weight)  # (H'W', N, out)
         # Not by the number of images, which an export would take for a constant.
-        return places.permute(1, 2, 0).unflatten(2, self.out[1:]) + self.bias
+        maps: Tensor = torch.unflatten(places.permute(1, 2, 0), 2, self.out[1:])
+        return maps + self.bias
 
 
 class _PaperDropout(nn.Module):

@@ -1,6 +1,13 @@
 """Self-contained HTML pages: text, tables and pictures in one file that opens anywhere."""
 
-from alexnet.pages.claims import CLAIM_HEADS, claim_row, claims_page, figure
+from alexnet.pages.claims import (
+    CLAIM_HEADS,
+    PUBLISHED_HEADS,
+    claim_row,
+    claims_page,
+    figure,
+    published_rows,
+)
 from alexnet.pages.doctor import LAYER_HEADS, doctor_page, layer_rows
 from alexnet.pages.report import LIMIT, RunPart, report_page
 
@@ -8,11 +15,13 @@ __all__ = [
     "CLAIM_HEADS",
     "LAYER_HEADS",
     "LIMIT",
+    "PUBLISHED_HEADS",
     "RunPart",
     "claim_row",
     "claims_page",
     "doctor_page",
     "figure",
     "layer_rows",
+    "published_rows",
     "report_page",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 from alexnet.pages.parts import page, picture, table
 
 CLAIM_HEADS = ("claim", "printed", "measured", "verdict", "seeds", "command")
+PUBLISHED_HEADS = ("published", "top-1 error", "top-5 error")
 TITLE = "The claims of the 2012 paper, measured"
 _MOODS = {"confirmed": "", "contradicted": "bad"}
 
@@ -27,6 +28,12 @@ def claim_row(claim: dict[str, Any]) -> tuple[str, ...]:
     measured = f"{figure(claim)} {claim['unit']}" if claim["measured"] is not None else ""
     seeds = str((claim.get("record") or {}).get("seeds") or "")
     return claim["name"], printed, measured, claim["verdict"], seeds, claim["command"]
+
+
+def published_rows(claim: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What others published of a claim's table, under PUBLISHED_HEADS, lowest error first."""
+    ranked = sorted(claim["published"].items(), key=lambda item: item[1][0])
+    return [(name, f"{top1:.1f} %", f"{top5:.1f} %") for name, (top1, top5) in ranked]
 
 
 def figure(claim: dict[str, Any]) -> str:
@@ -55,6 +62,8 @@ def _claim(claim: dict[str, Any]) -> str:
     listed = "".join(f"<dt>{what}</dt><dd>{html.escape(text)}</dd>" for what, text in rows)
     name = html.escape(claim["name"])
     pictures = "".join(picture(path, f"{name}: {path.stem}") for path in claim.get("pictures", ()))
+    if claim.get("published"):
+        pictures += table(PUBLISHED_HEADS, published_rows(claim), f"published beside {name}")
     return (
         f'<h2 id="{name}">{name}: {html.escape(claim["verdict"])}</h2>'
         f'<div class="verdict {_MOODS.get(claim["verdict"], "mild")}"><dl>{listed}</dl></div>'

@@ -1,9 +1,8 @@
 """The recipes that come with alexnet: functions that return a complete frozen recipe."""
 
 from collections.abc import Callable
+from pathlib import Path
 
-from alexnet.data.images import image_size
-from alexnet.data.raw import Source
 from alexnet.errors import UsageError
 from alexnet.recipe import Recipe, nearest
 from alexnet.recipebook.imagenet import (
@@ -28,8 +27,7 @@ from alexnet.recipebook.small import (
     seed_003,
     seed_004,
 )
-
-SMALL = 96  # pixels; packed sets of more are for the networks of 224
+from alexnet.recipebook.written import SUFFIX, read_recipe_file
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits": digits,
@@ -93,35 +91,9 @@ def source_of(recipe: str, field: str) -> str:
 
 
 def find_recipe(name: str) -> Recipe:
-    """A recipe by name; a misspelt one gets the nearest."""
+    """A recipe by name, or from a file that ends in .toml; a misspelt one gets the nearest."""
+    if name.endswith(SUFFIX):
+        return read_recipe_file(Path(name))
     if name not in RECIPES:
         raise UsageError(f"unknown recipe {name!r}{nearest(name, RECIPES, 'alexnet recipes')}")
     return RECIPES[name]()
-
-
-def choose_recipe(source: Source) -> tuple[Recipe, str]:
-    """A recipe for data that came without one, and a line that says why."""
-    what = source.path or source.kind
-    if source.kind == "digits":
-        return digits(), f"{what}: 5,000 digits, so the recipe is digits"
-    if source.kind == "idx":
-        clothes = "Sneaker" in source.classes
-        name = "fashion-mnist" if clothes else "mnist"
-        return find_recipe(name), f"{what}: IDX files of 28-pixel grey images, so it is {name}"
-    if source.kind == "cifar10":
-        return cifar10(), f"{what}: CIFAR-10's own format, so the recipe is cifar10"
-    images = source.load(source.parts[0]).images
-    if not isinstance(images, tuple):
-        side, channels = images.shape[1], images.shape[3]
-        recipe = cifar10() if side <= 40 else photos() if side <= SMALL else modern()
-        sides = {"size": side, "crop": min(recipe.crop, side), "channels": channels}
-        why = f"{what}: packed at {side} pixels, so the recipe is {recipe.name}"
-        return recipe.replace(**sides), why
-    side = min(image_size(images[0]))
-    if side <= 40:
-        return cifar10(), f"{what}: a folder of {side}-pixel images, so the recipe is cifar10"
-    recipe = photos()
-    few = len(images) // 4  # a batch must fit in what the splits leave of a small set
-    if few < recipe.batch_size:
-        recipe = recipe.replace(batch_size=max(few, 2))
-    return recipe, f"{what}: a folder of photos of {side} pixels and more, so the recipe is photos"

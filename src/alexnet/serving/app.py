@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -16,20 +16,25 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alexnet.data.images import decode_image
 from alexnet.errors import DataError
 from alexnet.interchange.certificate import describe
 from alexnet.predict import Predictor
-from alexnet.serving.batcher import Batcher
+from alexnet.serving.batcher import Answer, Batcher
+from alexnet.serving.described import ANSWERS, BODY, ERROR, ONE
 from alexnet.serving.engines import Engine
+from alexnet.serving.explain import Explainer
 from alexnet.serving.limits import Limits, Refused, read_images
 
 DECODERS = 2  # threads
 OPEN = ("/", "/healthz", "/readyz")  # without a token
 DRAWN = 40  # pixels; grey images up to this size are drawn by hand
 RETRY_S = "1"
+BUSY = "there is too much to do at the moment: try again in a second"
 _DOT = b"P5 1 1 255\n\0"  # an image
 
 _SECURE = {
@@ -39,46 +44,6 @@ _SECURE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
-}
-_IMAGE = {"schema": {"type": "string", "format": "binary"}}
-_FORM = {
-    "schema": {
-        "type": "object",
-        "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-    }
-}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": _IMAGE,
-            "application/octet-stream": _IMAGE,
-            "multipart/form-data": _FORM,
-        },
-    }
-}
-_ERROR = {
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["error"],
-                "properties": {"error": {"type": "string"}},
-            }
-        }
-    }
-}
-_SAID = {
-    400: "no image, or a form that cannot be read",
-    401: "the token is missing or wrong",
-    408: "the request did not arrive in time",
-    413: "too many bytes or images",
-    415: "neither an image nor a form",
-    422: "not an image that can be decoded, or too large a one; or top is out of range",
-    503: "too much to do: try again after Retry-After seconds",
-}
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    status: {"description": said, **_ERROR} for status, said in _SAID.items()
 }
 
 
@@ -97,22 +62,62 @@ class Metrics:
         self.seconds = Histogram("alexnet_classify_seconds", "Of /classify", registry=own)
 
 
+class Guard:
+    """Asks for the token, adds the headers that keep a browser safe, and counts answers.
+
+    By hand, since Starlette's middleware for functions runs each request in a task of its own.
+    """
+
+    def __init__(
+        self, app: ASGIApp, paths: Callable[[], set[str]], token: str | None, metrics: Metrics
+    ) -> None:
+        self._app, self._paths, self._token, self._metrics = app, paths, token, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        path = scope["path"]
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_SECURE)
+                known = path if path in self._paths() else "other"
+                self._metrics.requests.labels(known, message["status"]).inc()
+            await send(message)
+
+        if self._token is None or path in OPEN or self._knows(Headers(scope=scope)):
+            return await self._app(scope, receive, answer)
+        said = "this server wants its token: Authorization: Bearer …"
+        refusal = _refuse(401, said, {"WWW-Authenticate": "Bearer"})
+        await refusal(scope, receive, answer)
+
+    def _knows(self, headers: Headers) -> bool:
+        given = headers.get("authorization", "")
+        return hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode())
+
+
 def build_app(
-    predictor: Predictor, engine: Engine, limits: Limits, token: str | None = None
+    predictor: Predictor,
+    engine: Engine,
+    explainer: Explainer,
+    limits: Limits,
+    token: str | None = None,
 ) -> FastAPI:
-    """The application; `engine` is called on a thread of its own, never twice at once."""
+    """The application; `engine` and `explainer` are called on a thread of their own each, never
+    twice at once."""
     metrics = Metrics()
     about = _about(predictor, limits)
-    decoding = pending = 0
+    decoding = pending = explaining = 0
     batcher: Batcher
     ready = False
     metrics.pending.set_function(lambda: pending)
     decoders = ThreadPoolExecutor(DECODERS, "decoder")
+    thinker = ThreadPoolExecutor(1, "explainer")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         nonlocal batcher, ready
-        batcher = Batcher(engine, lambda: decoding)
+        batcher = Batcher(engine, lambda: decoding, limits.batch)
         work = asyncio.create_task(batcher.run())
         side, channels = predictor.preprocess.size, predictor.preprocess.channels
         decode("warm-up", _DOT)  # the first of each kind takes long
@@ -124,7 +129,8 @@ def build_app(
         work.cancel()
         with suppress(asyncio.CancelledError):
             await work
-        decoders.shutdown(wait=False, cancel_futures=True)
+        for threads in (decoders, thinker):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
         title=f"alexnet: {predictor.recipe.model}",
@@ -134,18 +140,7 @@ def build_app(
         redoc_url=None,
     )
 
-    @app.middleware("http")
-    async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        path = request.url.path
-        if token is not None and path not in OPEN and not _knows(request, token):
-            answer: Response = _refuse(401, "this server wants its token: Authorization: Bearer …")
-            answer.headers["WWW-Authenticate"] = "Bearer"
-        else:
-            answer = await go_on(request)
-        answer.headers.update(_SECURE)
-        known = path if path in _paths(app) else "other"
-        metrics.requests.labels(known, answer.status_code).inc()
-        return answer
+    app.add_middleware(Guard, paths=lambda: _paths(app), token=token, metrics=metrics)
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
@@ -167,56 +162,78 @@ def build_app(
             data, channels=given.channels, size=given.size, name=name, max_pixels=limits.pixels
         )
 
-    @app.post("/classify", openapi_extra=_BODY, responses=_ANSWERS)
+    async def decoded(images: Sequence[tuple[str, bytes]]) -> list[NDArray[np.uint8]]:
+        nonlocal decoding
+        loop = asyncio.get_running_loop()
+        decoding += 1
+        try:
+            work = [loop.run_in_executor(decoders, decode, *one) for one in images]
+            return await asyncio.gather(*work)
+        except DataError as error:
+            raise Refused(422, str(error)) from None
+        finally:
+            decoding -= 1
+
+    @asynccontextmanager
+    async def in_time() -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(limits.answer_s):
+                yield
+        except TimeoutError:
+            raise Refused(503, f"no answer within {limits.answer_s:g} s: try again") from None
+
+    @app.post("/classify", openapi_extra=BODY, responses=ANSWERS)
     async def classify(request: Request, top: int = Query(5, ge=1, le=1000)) -> JSONResponse:
         """The likeliest classes of one image (the body) or of several (a form)."""
-        nonlocal decoding, pending
+        nonlocal pending
         began = time.perf_counter()
         if pending >= limits.queue:
-            raise Refused(503, "there is too much to do at the moment: try again in a second")
+            raise Refused(503, BUSY)
         pending += 1
         try:
             images = await read_images(request, limits)
             arrived = time.perf_counter()
-            try:
-                async with asyncio.timeout(limits.answer_s):
-                    decoding += 1
-                    try:
-                        loop = asyncio.get_running_loop()
-                        pixels = await asyncio.gather(
-                            *(loop.run_in_executor(decoders, decode, *one) for one in images)
-                        )
-                    except DataError as error:
-                        raise Refused(422, str(error)) from None
-                    finally:
-                        decoding -= 1
-                    decoded = time.perf_counter()
-                    answer = await batcher(np.stack(pixels))
-            except TimeoutError:
-                raise Refused(503, f"no answer within {limits.answer_s:g} s: try again") from None
+            async with in_time():
+                pixels = await decoded(images)
+                ready_at = time.perf_counter()
+                answer = await batcher(np.stack(pixels))
         finally:
             pending -= 1
             metrics.seconds.observe(time.perf_counter() - began)
         metrics.images.inc(len(images))
         metrics.batch.observe(answer.batch)
-        rows = zip(images, answer.probabilities, strict=True)
-        spent = {
-            "receive": arrived - began,
-            "decode": decoded - arrived,
-            "wait": answer.waited_s,
-            "network": answer.network_s,
-            "total": time.perf_counter() - began,
-        }
         return JSONResponse(
             {
                 "results": [
                     {"name": name, "top": _ranked(row, predictor.classes, top)}
-                    for (name, _), row in rows
+                    for (name, _), row in zip(images, answer.probabilities, strict=True)
                 ],
                 "batch": answer.batch,
-                "ms": {key: round(1e3 * seconds, 3) for key, seconds in spent.items()},
+                "ms": _spent(began, arrived, ready_at, answer),
             }
         )
+
+    @app.post("/explain", openapi_extra=ONE, responses=ANSWERS)
+    async def explain(
+        request: Request, label: int | None = Query(None, ge=0, lt=len(predictor.classes))
+    ) -> JSONResponse:
+        """Where in one image the evidence for a class (`label`, an index; the likeliest without
+        it) lies, the filters that it excites, and the nearest training images if there is an
+        index."""
+        nonlocal explaining
+        if explaining >= limits.explained:
+            raise Refused(503, BUSY)
+        explaining += 1
+        try:
+            images = await read_images(request, limits)
+            if len(images) > 1:
+                raise Refused(413, f"one image is explained at a time, and {len(images)} were sent")
+            async with in_time():
+                (pixels,) = await decoded(images)
+                loop = asyncio.get_running_loop()
+                return JSONResponse(await loop.run_in_executor(thinker, explainer, pixels, label))
+        finally:
+            explaining -= 1
 
     @app.get("/model")
     async def model() -> JSONResponse:
@@ -228,7 +245,7 @@ def build_app(
         """Whether the process answers."""
         return JSONResponse({"ok": True})
 
-    @app.get("/readyz", responses={503: {"description": "not ready", **_ERROR}})
+    @app.get("/readyz", responses={503: {"description": "not ready", **ERROR}})
     async def readyz() -> JSONResponse:
         """Whether images are taken."""
         return JSONResponse({"ok": True}) if ready else _refuse(503, "not ready yet, or stopping")
@@ -262,9 +279,16 @@ def _ranked(row: NDArray[np.float32], classes: tuple[str, ...], top: int) -> lis
     return [{"class": classes[i], "index": int(i), "probability": float(row[i])} for i in best]
 
 
-def _knows(request: Request, token: str) -> bool:
-    given = request.headers.get("authorization", "")
-    return hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+def _spent(began: float, arrived: float, ready: float, answer: Answer) -> dict[str, float]:
+    """Where the time of a request went, in milliseconds."""
+    spent = {
+        "receive": arrived - began,
+        "decode": ready - arrived,
+        "wait": answer.waited_s,
+        "network": answer.network_s,
+        "total": time.perf_counter() - began,
+    }
+    return {key: round(1e3 * seconds, 3) for key, seconds in spent.items()}
 
 
 def _refuse(status: int, sentence: str, headers: Any = None) -> JSONResponse:

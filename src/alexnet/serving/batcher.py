@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from alexnet.serving.engines import Engine
 
-LARGEST = 64  # images a batch
 WAIT_S = 0.003  # for images that are being decoded, so that they come along
 STEP_S = 0.0005
 
@@ -35,14 +34,15 @@ class _Asked:
 
 
 class Batcher:
-    """Takes whatever has come while the batch before was in the network; one batch at a time.
+    """Takes whatever has come while the batch before was in the network, `largest` images at most;
+    one batch at a time.
 
     An image that comes alone is not held up: only where `expected()` says that others are being
     decoded are they waited for, three milliseconds at most.
     """
 
-    def __init__(self, engine: Engine, expected: Callable[[], int]) -> None:
-        self._engine, self._expected = engine, expected
+    def __init__(self, engine: Engine, expected: Callable[[], int], largest: int) -> None:
+        self._engine, self._expected, self._largest = engine, expected, largest
         self._asked: deque[_Asked] = deque()
         self._come = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "network")
@@ -66,17 +66,17 @@ class Batcher:
 
     async def _gather(self) -> None:
         until = time.perf_counter() + WAIT_S
-        while self._waiting() < LARGEST and self._expected() and time.perf_counter() < until:
+        while self._waiting() < self._largest and self._expected() and time.perf_counter() < until:
             await asyncio.sleep(STEP_S)
 
     def _waiting(self) -> int:
         return sum(len(asked.pixels) for asked in self._asked)
 
     def _take(self) -> list[_Asked]:
-        """Whole requests up to LARGEST images, but at least one; nobody waits for an answer that
+        """Whole requests up to the largest batch, but at least one; nobody waits for an answer that
         was given up."""
         taken, images = list[_Asked](), 0
-        while self._asked and (not taken or images + len(self._asked[0].pixels) <= LARGEST):
+        while self._asked and (not taken or images + len(self._asked[0].pixels) <= self._largest):
             asked = self._asked.popleft()
             if not asked.answer.done():
                 taken.append(asked)

@@ -15,12 +15,15 @@ HEADERS_S = 5.0  # from the connection, or the answer before, to the end of a re
 @dataclass(frozen=True)
 class Limits:
     """Of a request: bytes of its body, images, pixels an image, seconds to send it and to answer
-    it. `queue` requests are worked on at once; others are turned away."""
+    it. `queue` requests are worked on at once, and `explained` of those to explain; others are
+    turned away. `batch` images go through the network together."""
 
     body: int = 8 * 2**20
     images: int = 32
     pixels: int = 25_000_000
     queue: int = 64
+    explained: int = 4
+    batch: int = 64
     read_s: float = 15.0
     answer_s: float = 30.0
 

@@ -2,12 +2,17 @@
 
 import ipaddress
 import socket
+from typing import TYPE_CHECKING
 
 from alexnet.errors import UsageError
 from alexnet.interchange.chain import missing
 from alexnet.predict import Predictor
 from alexnet.serving.engines import Engine
+from alexnet.serving.explain import Explainer
 from alexnet.terminal import say
+
+if TYPE_CHECKING:
+    from alexnet.serving.limits import Limits  # needs the extra
 
 DRAIN_S = 20
 KEEP_S = 5  # an idle connection stays open
@@ -54,7 +59,12 @@ def check_packages() -> None:
 
 
 def serve_on(
-    predictor: Predictor, engine: Engine, listening: socket.socket, token: str | None
+    predictor: Predictor,
+    engine: Engine,
+    explainer: Explainer,
+    listening: socket.socket,
+    token: str | None,
+    limits: "Limits | None" = None,
 ) -> None:
     """Serves until a signal; requests that have begun are answered first."""
     import uvicorn
@@ -63,7 +73,7 @@ def serve_on(
     from alexnet.serving.limits import Limits, Protocol
 
     config = uvicorn.Config(
-        build_app(predictor, engine, Limits(), token),
+        build_app(predictor, engine, explainer, limits or Limits(), token),
         http=Protocol,
         ws="none",
         log_config=None,

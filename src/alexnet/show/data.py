@@ -29,10 +29,7 @@ def check(r: dict[str, Any]) -> None:
     for split, counts in r["counts"].items():
         print(f"{split}: {sum(counts.values()):,} readable images, {_of(len(counts), 'class')}")
     if r["others"]:
-        ends = ", ".join(f"{ending} {count:,}" for ending, count in list(r["others"].items())[:8])
-        print(
-            f"no images by their names, not read: {sum(r['others'].values()):,} ({escaped(ends)})"
-        )
+        print(f"no images by their names, not read: {_others(r['others'])}")
     if r["note"]:
         print(f"as it is it cannot be packed: {escaped(r['note'])}")
     print(
@@ -50,7 +47,14 @@ def pack(r: dict[str, Any]) -> None:
         print(f"refused      {escaped(entry['path'])}: {escaped(entry['reason'])}")
     if r["across"]:
         print(f"in two splits {r['across']:,} files; `alexnet data check` on the source names them")
+    if r["others"]:
+        print(f"not read     {_others(r['others'])}: no images by their names")
     print(f"train on it  alexnet train RECIPE --data {shlex.quote(r['out'])}")
+
+
+def _others(others: dict[str, int]) -> str:
+    ends = ", ".join(f"{ending} {count:,}" for ending, count in list(others.items())[:8])
+    return f"{sum(others.values()):,} ({escaped(ends)})"
 
 
 def _of(count: int, what: str) -> str:

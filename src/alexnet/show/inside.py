@@ -110,8 +110,9 @@ def _calibration(r: dict[str, Any]) -> str:
 
 def _features(r: dict[str, Any]) -> str:
     shape = " x ".join(f"{n:,}" for n in r["shape"])
-    return (
-        f"{r['part']} of {r['split']}: {shape} float32\nwrote  {r['out']}\nwrote  {r['images']}\n"
+    files = dict.fromkeys((r["out"], r["images"]))
+    return _joined(
+        [f"{r['part']} of {r['split']}: {shape} float32", *(f"wrote  {name}" for name in files)]
     )
 
 

@@ -12,8 +12,13 @@ def train(r: dict[str, Any]) -> None:
         f"{r['best_step']:,}; {duration(r['wall_s'])}, {r['images_per_s']:,.0f} images/s\n"
         f"run          {r['run']}\n"
         f"report       {r['report']}\n"
+        f"recipe       {r['recipe_file']}\n"
         f"test it      alexnet test {r['run']}"
     )
+
+
+def completion(r: dict[str, Any]) -> None:
+    print(r["script"])
 
 
 def doctor(r: dict[str, Any]) -> None:

@@ -164,6 +164,8 @@ def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
+    # Without room for the file and its copy `save` panics in Rust; this is a MemoryError, and free.
+    bytearray(2 * sum(copy.nbytes for copy in copies.values()))
     return save(copies, metadata={"format": "pt"})
 
 

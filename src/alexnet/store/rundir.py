@@ -16,7 +16,8 @@ from alexnet.errors import CheckpointError, UsageError
 from alexnet.files import DirLock, cannot, read_bytes, read_json, write_atomic, write_json
 from alexnet.store.checkpoint import pack_tensors, unpack_tensors
 
-_BEGUN = {"mean.safetensors", "recipe.json", "environment.json", "checkpoints", "tensorboard"}
+_BEGUN = {"mean.safetensors", "recipe.json", "recipe.toml", "environment.json"}
+_BEGUN |= {"checkpoints", "tensorboard"}
 
 
 class RunDir:

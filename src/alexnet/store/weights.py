@@ -3,6 +3,7 @@
 import argparse
 import io
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -33,7 +34,8 @@ def parse_weights(data: bytes, path: Path) -> dict[str, Tensor]:
         return unpack_tensors(data, path)
     try:
         # torchvision's references keep their options as a Namespace, which is a table of values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle protocol: it reads or fails
             found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(

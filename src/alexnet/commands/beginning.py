@@ -1,0 +1,81 @@
+"""What a training without a recipe begins with: a look at the data, a few timed steps, a choice."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet.data.images import decode_image, open_image
+from alexnet.data.raw import Source
+from alexnet.data.sources import open_source
+from alexnet.engine.pace import measure_pace
+from alexnet.errors import DataError
+from alexnet.recipebook.choice import MINUTES, Choice, Look, choose
+from alexnet.terminal import say
+
+SAMPLE = 64  # headers read to learn sizes and colours
+DECODED = 8  # images decoded to learn how long reading takes
+GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "F"}
+
+
+def begin(
+    data: str | Path,
+    minutes: float | None = None,
+    inherited: Mapping[str, Any] | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> Choice:
+    """Looks at data and chooses a recipe for this machine; says the reasons in five lines."""
+    look = look_at(open_source(data))
+
+    @cache
+    def pace(recipe: Any) -> float:
+        return measure_pace(recipe, len(look.classes))
+
+    chosen = choose(look, pace, minutes=MINUTES if minutes is None else minutes,
+                    inherited=inherited, fields=fields)  # fmt: skip
+    for reason in chosen.reasons:
+        say(reason)
+    return chosen
+
+
+def look_at(source: Source) -> Look:
+    """Classes and counts from the labels of the part to train on, sizes and colours from a sample
+    of headers. DataError, naming the file, for one that is no image."""
+    name = "train" if "train" in source.parts else source.parts[0]
+    part = source.load(name)
+    counts = tuple(np.bincount(part.labels, minlength=len(source.classes)).tolist())
+    held = tuple(p for p in source.parts if p != name)
+    known = source.path, source.kind, source.classes, counts
+    if not isinstance(part.images, tuple):
+        side = min(part.images.shape[1:3])
+        return Look(*known, (side, side, side), part.images.shape[3], held=held)
+    at = np.linspace(0, len(part.images) - 1, min(SAMPLE, len(part.images))).astype(int)
+    files = [part.images[i] for i in at]
+    sides, grey = [], []
+    for file in files:
+        try:
+            with open_image(file) as image:
+                sides.append(min(image.size))
+                grey.append(image.mode in GREY)
+        except Exception as error:  # Pillow's parsers raise almost anything on hostile bytes
+            raise DataError(
+                f"{file}: not an image that can be read; replace or remove it (`alexnet data "
+                "check` names all such)"
+            ) from error
+    middle = int(statistics.median(sides))
+    began = time.perf_counter()
+    for file in files[:DECODED]:
+        decode_image(file, channels=3, size=min(middle, 256))
+    read_s = (time.perf_counter() - began) / min(DECODED, len(files))
+    return Look(
+        *known,
+        (min(sides), middle, max(sides)),
+        1 if all(grey) else 3,
+        mixed=any(grey),
+        held=held,
+        read_s=read_s,
+    )

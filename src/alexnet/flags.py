@@ -1,0 +1,69 @@
+"""Flags that several verbs share, and one for every field of a recipe."""
+
+import argparse
+import dataclasses
+import types
+import typing
+from typing import Any, Literal, NoReturn
+
+from alexnet.errors import UsageError
+from alexnet.recipe import Recipe
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+
+def add_reading_of_runs(parser: Parser) -> None:
+    parser.add_argument("--views", type=int, default=1,
+                        help="1, 2 (mirrored), 5 or 10 crops an image (default: 1)")  # fmt: skip
+    add_engine(parser)
+    add_checkpoint(parser)
+
+
+def add_engine(parser: Parser) -> None:
+    parser.add_argument("--engine", choices=("torch", "onnx", "openvino"), default="torch",
+                        help="what computes (default: torch)")  # fmt: skip
+
+
+def add_checkpoint(parser: Parser) -> None:
+    parser.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
+
+
+def add_reading(parser: Parser) -> None:
+    parser.add_argument("--orient", choices=("apply", "ignore"), default="ignore",
+                        help="EXIF orientation: apply for own photos")  # fmt: skip
+    parser.add_argument("--max-pixels", type=int, default=64_000_000, metavar="INT",
+                        help="refuse larger images (default: 64,000,000)")  # fmt: skip
+    parser.add_argument("-j", "--workers", type=int, default=2, metavar="INT", help="threads")
+
+
+def add_fields(parser: Parser) -> None:
+    """A flag for every recipe field; what is not given stays as the recipe has it."""
+    group = parser.add_argument_group("recipe fields (defaults: `alexnet recipes NAME`)")
+    group.add_argument("--amp", action="store_true", help="short for --precision bf16")
+    hints = typing.get_type_hints(Recipe)
+    for field in dataclasses.fields(Recipe):
+        flags = field.metadata.get("flags", (f"--{field.name.replace('_', '-')}",))
+        if not flags:
+            continue
+        options: dict[str, Any] = {
+            "dest": field.name,
+            "default": argparse.SUPPRESS,
+            "help": field.metadata["help"].replace("%", "%%"),
+        }
+        kind = hints[field.name]
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(kind) is Literal:
+            options["choices"] = typing.get_args(kind)
+        elif typing.get_origin(kind) is tuple:
+            item = typing.get_args(kind)[0]
+            options |= {"type": item, "nargs": "*", "metavar": "EPOCH" if item is float else "PART"}
+        else:
+            plain = [k for k in typing.get_args(kind) or (kind,) if k is not types.NoneType]
+            options |= {"type": plain[0], "metavar": plain[0].__name__.upper()}
+        group.add_argument(*flags, **options)

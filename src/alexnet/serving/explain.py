@@ -1,0 +1,118 @@
+"""Why an image is named as it is: where the evidence is, what it excites, what it is near to."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from alexnet.analysis.maps import strongest
+from alexnet.analysis.saliency import class_map, last_maps
+from alexnet.predict import Predictor
+from alexnet.runtime import autocast
+from alexnet.serving.index import Index
+
+FILTERS, NEIGHBOURS = 8, 6
+SMALL = 64  # pixels a side; larger pictures are sent as JPEG
+INK = (213, 94, 0)  # of the evidence; told apart from grey by every eye
+
+
+class Explainer:
+    """Explains one stored image, uint8 (size, size, C), at a time; in pictures as data: addresses.
+
+    Filters are the first layer's, those that answer most anywhere in the image. Evidence is
+    Grad-CAM at the last convolution, for the likeliest class or another one. Neighbours are None
+    without an index.
+    """
+
+    def __init__(self, predictor: Predictor, index: Index | None = None) -> None:
+        self._predictor, self._index = predictor, index
+        model = predictor.model
+        self._evidence = last_maps(model)
+        self._first = next(name for name in model.parts if name.startswith("relu"))
+        weight = model.part(model.layers[0]).get_parameter("weight").detach().float().cpu()
+        shown = weight.shape[1] in (1, 3) and weight.dim() == 4
+        self._kernels = [kernel_picture(kernel) for kernel in weight] if shown else []
+
+    def __call__(self, pixels: NDArray[np.uint8], label: int | None) -> dict[str, Any]:
+        p, index = self._predictor, self._index
+        device = next(p.model.parameters()).device
+        x = p.preprocess.views(torch.from_numpy(pixels[None]).to(device), 1)[0]
+        parts = [self._evidence, self._first] + ([index.part] if index else [])
+        with autocast(device, index.precision if index else p.recipe.precision):
+            logits, kept = p.model.activations(x, parts)
+        label = int(logits[0].argmax()) if label is None else label
+        evidence = class_map(logits[0, label], kept[self._evidence], p.preprocess.crop)
+        near = None
+        if index is not None:
+            features = kept[index.part].detach().float().cpu().flatten().numpy()
+            near = [
+                self._neighbour(index, row, far) for row, far in index.near(features, NEIGHBOURS)
+            ]
+        edge = (p.preprocess.size - p.preprocess.crop) // 2
+        end = edge + p.preprocess.crop
+        return {
+            "class": p.classes[label],
+            "index": label,
+            "input": picture(pixels[edge:end, edge:end]),
+            "evidence": self._shown(evidence),
+            "filters": self._excited(kept[self._first][0].detach().float().cpu()),
+            "neighbors": near,
+            "indexed": len(index.names) if index else 0,
+        }
+
+    def _shown(self, evidence: Tensor) -> dict[str, Any]:
+        peak = float(evidence.max())
+        alpha = (evidence / peak if peak > 0 else evidence).clamp(0, 1).mul(255).byte().numpy()
+        ink = np.broadcast_to(np.array(INK, np.uint8), (*alpha.shape, 3))
+        row, column = divmod(int(evidence.argmax()), evidence.shape[1])
+        return {
+            "method": "grad-cam",
+            "part": self._evidence,
+            "picture": picture(np.dstack([ink, alpha])),
+            "row": (row + 0.5) / len(evidence) if peak > 0 else None,
+            "column": (column + 0.5) / len(evidence) if peak > 0 else None,
+        }
+
+    def _excited(self, maps: Tensor) -> list[dict[str, Any]]:
+        scale = max(float(maps.max()), 1e-12)
+        return [
+            {
+                "channel": channel,
+                "of": self._first,
+                "peak": float(maps[channel].max()),
+                "kernel": self._kernels[channel] if self._kernels else None,
+                "map": picture(
+                    (maps[channel, ..., None] / scale).clamp(0, 1).mul(255).byte().numpy()
+                ),
+            }
+            for channel in strongest(maps)[:FILTERS]
+        ]
+
+    def _neighbour(self, index: Index, row: int, distance: float) -> dict[str, Any]:
+        stored = index.images.read(np.array([row]))[0]
+        return {
+            "image": index.names[row].encode(errors="replace").decode(),
+            "class": self._predictor.classes[index.images.labels[row]],
+            "distance": distance,
+            "picture": picture(stored),
+        }
+
+
+def kernel_picture(kernel: Tensor) -> str:
+    """A kernel (1 or 3, k, k) from its own largest weight: grey is 0."""
+    scaled = 0.5 + kernel.permute(1, 2, 0) / (2 * kernel.abs().max().clamp(min=1e-12))
+    return picture(scaled.mul(255).round().byte().numpy())
+
+
+def picture(pixels: NDArray[np.uint8]) -> str:
+    """Pixels (H, W, 1, 3 or 4) as a data: address; large ones without transparency as JPEG."""
+    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+    kind = "jpeg" if max(image.size) > SMALL and image.mode != "RGBA" else "png"
+    out = io.BytesIO()
+    image.save(out, kind, quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -1,0 +1,94 @@
+"""The training images of a run by what the network makes of them, to find those near an image."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.analysis.features import last_hidden, write_features
+from alexnet.analysis.neighbours import nearest
+from alexnet.data import draws
+from alexnet.data.dataset import Dataset, Slice
+from alexnet.errors import CheckpointError
+from alexnet.files import cannot, read_json, sha256_of, write_json
+from alexnet.predict import Predictor
+from alexnet.terminal import say
+
+FOLDER = "index"  # within the run
+LARGEST = 50_000  # images: of more training images so many, drawn by a fixed rule
+
+
+@dataclass(frozen=True)
+class Index:
+    """features float32 (N, D), a memory map, of a `part` for the images of a slice.
+
+    The images stay where the data is, and are read when they are shown.
+    """
+
+    part: str
+    precision: str
+    features: NDArray[np.float32]
+    images: Slice
+    names: list[str]
+
+    def near(self, features: NDArray[np.float32], k: int) -> list[tuple[int, float]]:
+        """(row, Euclidean distance) of the k nearest, the nearest first. Shapes: (D,)."""
+        distances, rows = nearest(features[None], self.features, min(k, len(self.features)))
+        return list(zip(rows[0].tolist(), distances[0].tolist(), strict=True))
+
+
+def open_index(predictor: Predictor, dataset: Dataset) -> Index:
+    """The index in the run's folder; made, or made anew, where weights or images are others.
+
+    Raises CheckpointError where it cannot be written.
+    """
+    train = dataset.split("train")
+    names = dataset.names("train")
+    if len(train) > LARGEST:
+        ids = np.sort(draws.permutation(0, 0, len(train), draws.SPLIT)[:LARGEST])
+        train, names = train.take(ids), [names[i] for i in ids]
+    part, precision = last_hidden(predictor.model), predictor.recipe.precision
+    said: dict[str, Any] = {
+        "part": part,
+        "precision": precision,
+        "weights": sha256_of(predictor.checkpoint / "model.safetensors"),
+        "images": _digest(names, train),
+    }
+    folder = predictor.run.path / FOLDER
+    features = _load(folder, said)
+    if features is None:
+        say(f"building the index of {len(train):,} training images in {folder}")
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise cannot("write", folder, error) from error
+        shape = write_features(
+            folder / "features.npy", predictor.model, train, predictor.preprocess, part,
+            precision=precision, workers=predictor.recipe.workers,
+        )  # fmt: skip
+        write_json(folder / "index.json", {**said, "shape": list(shape)})
+        features = _load(folder, said)
+        if features is None:
+            raise CheckpointError(f"{folder} changed while it was written: serve it once")
+    return Index(part, precision, features, train, names)
+
+
+def _load(folder: Path, said: dict[str, Any]) -> NDArray[np.float32] | None:
+    """The features, where they are of these weights and images."""
+    try:
+        found = read_json(folder / "index.json")
+        features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+    except (CheckpointError, OSError, ValueError):
+        return None
+    same = found == {**said, "shape": list(features.shape)} and features.dtype == np.float32
+    return features.reshape(len(features), -1) if same else None
+
+
+def _digest(names: list[str], train: Slice) -> str:
+    h = hashlib.sha256("\0".join(names).encode(errors="surrogateescape"))
+    h.update(f"{train.size} {train.channels}".encode())
+    h.update(np.ascontiguousarray(train.labels).tobytes())
+    return h.hexdigest()

@@ -1,0 +1,143 @@
+"""Real training that is killed, and what is continued against what was never cut."""
+
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from alexnet import commands
+from alexnet.store.rundir import RunDir
+from conftest import patterns, without_report, write_idx
+from faults.tally import Tally, in_child
+
+STEPS, PER_EPOCH, VALIDATE = 16, 7, 4
+FIELDS: dict[str, Any] = {
+    "steps": STEPS,
+    "batch_size": 16,
+    "eval_every": VALIDATE / PER_EPOCH,
+    "log_every": 1,
+    "shift": 2,
+    "rotate": 10.0,
+    "cutout": 6,
+    "workers": 1,
+    "opt": "adamw",
+    "lr": 2e-3,
+}
+CLOCK = {"images_per_s", "eta_s", "wall_s", "data_wait", "time"}
+
+
+def kills(count: int, seed: int, folder: Path) -> Tally:
+    """Training killed at random moments, three times a run, and continued to its end."""
+    tally, dice = Tally(), random.Random(seed)
+    data = _data(folder)
+    fields = {**FIELDS, "precision": "fp32", "save_every": 3}
+    began = time.monotonic()
+    _train(folder / "whole", data, fields)
+    whole = time.monotonic() - began
+    turn = 0
+    while tally.outcomes["killed"] < count:
+        run, turn = folder / f"run-{turn}", turn + 1
+        for _ in range(min(3, count - tally.outcomes["killed"])):
+            if not _killed_after(dice.uniform(0.05, 0.9) * whole, run, data, fields):
+                break  # it had ended
+            tally.outcomes["killed"] += 1
+        _train(run, data, fields)
+        if different := _differs(run, folder / "whole"):
+            tally.losses.append(f"seed {seed}, run {turn}: {different}")
+        shutil.rmtree(run)
+    return tally
+
+
+def resume_matrix(count: int, seed: int, folder: Path) -> Tally:
+    """Cut at the first, a middle and the last step of an epoch and right after a validation, with
+    each number of workers, in either precision, and continued with another number of workers."""
+    tally, data = Tally(), _data(folder)
+    steps = {"first": PER_EPOCH + 1, "middle": PER_EPOCH + 3, "last": PER_EPOCH,
+             "after validation": VALIDATE}  # fmt: skip
+    cases = list(itertools.product(("fp32", "bf16"), steps.items(), (0, 1, 2)))
+    for precision in ("fp32", "bf16"):
+        _train(folder / precision, data, {**FIELDS, "precision": precision})
+    for precision, (name, step), workers in random.Random(seed).sample(cases, min(count, 24)):
+        run = folder / f"{precision}-{step}-{workers}"
+        fields = {**FIELDS, "precision": precision, "workers": workers, "save_every": 1}
+
+        def cut(run: Path = run, fields: dict[str, Any] = fields, step: int = step) -> str:
+            from alexnet.engine import train
+
+            real = train.save_checkpoint
+
+            def save(root: Path, at: int, **rest: Any) -> Path:
+                made = real(root, at, **rest)
+                if at == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return made
+
+            train.save_checkpoint = save
+            _train(run, data, fields)
+            return "ended"
+
+        status, said = in_child(cut)
+        if status != -signal.SIGKILL:
+            tally.losses.append(f"{precision}, {name}, {workers} workers: {said}")
+            continue
+        tally.outcomes[f"cut at the {name} step, {precision}"] += 1
+        _train(run, data, {"workers": (workers + 1) % 3})
+        if different := _differs(run, folder / precision):
+            tally.losses.append(f"{precision}, {name}, {workers} workers: {different}")
+    return tally
+
+
+def _data(folder: Path) -> Path:
+    """112 images to train on: seven steps an epoch."""
+    data = folder / "data"
+    write_idx(data, "train", *patterns(124, seed=1))
+    write_idx(data, "t10k", *patterns(20, seed=2))
+    return data
+
+
+def _train(run: Path, data: Path, fields: dict[str, Any]) -> None:
+    import pytest
+
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        if (run / "checkpoints/last").is_symlink():
+            free = {key: fields[key] for key in ("workers",) if key in fields}
+            commands.train(resume=True, run=run, **free)
+        else:
+            commands.train("digits", data=data, run=run, doctor="off", **fields)
+
+
+def _killed_after(delay: float, run: Path, data: Path, fields: dict[str, Any]) -> bool:
+    child = os.fork()
+    if child == 0:
+        try:
+            with open(os.devnull, "w") as null:
+                os.dup2(null.fileno(), 2)
+            _train(run, data, fields)
+        finally:
+            os._exit(0)
+    time.sleep(delay)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+
+
+def _differs(run: Path, whole: Path) -> str:
+    """What is not as in the run that was never cut, or nothing."""
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        mine, theirs = (r / "checkpoints/last" / name for r in (run, whole))
+        if mine.read_bytes() != theirs.read_bytes():
+            return f"{name} differs"
+    lines = [_lines(r) for r in (run, whole)]
+    return "" if lines[0] == lines[1] else "the lines of metrics.jsonl differ"
+
+
+def _lines(run: Path) -> list[str]:
+    opened = RunDir.open(run)
+    found = [{k: v for k, v in e.items() if k not in CLOCK} for e in opened.events()]
+    return [json.dumps(e) for e in found if e["event"] in ("train", "val")]
