@@ -26,6 +26,7 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/results.py table --check
+	$(BIN)/python scripts/speed.py --check
 	$(BIN)/python -m scripts.docs --check
 
 docs: .venv/docs
@@ -34,6 +35,7 @@ docs: .venv/docs
 
 results: .venv/dev
 	$(BIN)/python scripts/results.py table
+	$(BIN)/python scripts/speed.py
 
 .venv/demo: .venv/made
 	@echo "installing into .venv (the first time takes a few minutes)"

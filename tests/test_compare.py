@@ -61,6 +61,8 @@ LATER: dict[str, Any] = {
     "bias_lr": 1.0,
     "part_lr": [],
     "freeze": [],
+    "whiten": False,
+    "views": 1,
 }
 
 
@@ -215,6 +217,8 @@ def test_every_later_field_counts_once_it_is_used() -> None:
         "bias_lr": 2.0,
         "part_lr": ["fc8=10"],
         "freeze": ["conv1"],
+        "whiten": True,
+        "views": 2,
     }
     assert used.keys() == LATER.keys()
     digests = {Recipe().digest} | {Recipe().replace(**{k: v}).digest for k, v in used.items()}

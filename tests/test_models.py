@@ -37,6 +37,15 @@ def small(widths: tuple[int, ...], units: int, channels: int, side: int) -> int:
     return total + linear(units, 10)
 
 
+def pairs(given: int, widths: tuple[int, ...]) -> list[int]:
+    """Two 3x3 convolutions of each width, batch norm after both."""
+    counts = []
+    for width in widths:
+        counts += [conv(given, width) + norm(width), conv(width, width) + norm(width)]
+        given = width
+    return counts
+
+
 def local(given: int, out: int, side: int) -> int:
     return side**2 * conv(given, out)
 
@@ -87,6 +96,8 @@ PARAMETERS = {
     ),
     "alexnet-28": (small((32, 64, 96, 96, 96), 256, 1, 4),),
     "alexnet-32": (small((48, 96, 192, 192, 128), 512, 3, 4),),
+    "fast-32": (conv(3, 24, 2), *pairs(24, (64, 128, 256)), linear(256, 10)),
+    "fast-128": (conv(3, 64, 5) + norm(64), *pairs(64, (128, 256, 384)), linear(384, 10)),
     "fashion-alexnet": (small((48, 96, 128, 128, 128), 256, 1, 4),),
 }
 

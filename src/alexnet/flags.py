@@ -18,9 +18,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_reading_of_runs(parser: Parser) -> None:
-    parser.add_argument(
-        "--views", type=int, default=1, help="1, 5 or 10 crops an image (default: 1)"
-    )
+    parser.add_argument("--views", type=int, default=1,
+                        help="1, 2 (mirrored), 5 or 10 crops an image (default: 1)")  # fmt: skip
     add_engine(parser)
     add_checkpoint(parser)
 

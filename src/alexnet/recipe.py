@@ -119,6 +119,13 @@ class Recipe:
     precision: Literal["auto", "fp32", "bf16"] = _f(
         "auto", "matrix work in fp32 or bf16 (weights stay fp32); auto: bf16 where it is fast"
     )
+    whiten: bool = _f(
+        False,
+        "the first convolution's weights from the training images: it takes their patches apart "
+        "into uncorrelated parts of one size (freeze it with --freeze conv1)",
+        later=True,
+    )
+    views: int = _f(1, "views of an image in validation: 1, or 2 with its mirror", later=True)
     channels_last: bool = _f(True, "memory layout; numbers agree up to rounding")
     seed: int = _f(0, "weights, order, augmentation and dropout")
     eval_every: float = _f(1.0, "validate every so many epochs")
@@ -170,6 +177,7 @@ class Recipe:
         for name in ("seed", "split_seed"):
             _require(getattr(self, name) < 2**63, name, getattr(self, name), "below 2^63")
         _require(self.size <= 4096, "size", self.size, "at most 4096 pixels")
+        _require(self.views in (1, 2), "views", self.views, "1 or 2")
         _require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (RGB)")
         _require(self.steps is None or self.steps >= 1, "steps", self.steps, "at least 1")
         _require(0 < self.val_fraction < 1, "val_fraction", self.val_fraction, "between 0 and 1")

@@ -74,38 +74,39 @@ class Preprocess:
             torch.addcmul(added if len(added) == 1 else added[part], rows, factor, out=rows)
         return out.permute(0, 3, 1, 2)
 
-    def views(self, images: Tensor, count: int) -> Tensor:
-        """The test views of a batch: 1 (centre), 5 (corners and centre) or 10 (and mirrors).
+    def views(self, images: Tensor, count: int, kind: torch.dtype = torch.float32) -> Tensor:
+        """The test views of a batch: 1 (centre), 2 (and its mirror), 5 (corners and centre) or 10
+        (and mirrors).
 
-        Shapes: uint8 (N, size, size, C) -> float32 (V, N, C, crop, crop), channels last in memory.
-        Source: paper, section 4.1; the caller averages the softmax outputs over V.
+        Shapes: uint8 (N, size, size, C) -> (V, N, C, crop, crop) of `kind`, channels last in
+        memory. Source: paper, section 4.1; the caller averages the softmax outputs over V.
         """
-        if count not in (1, 5, 10):
-            raise UsageError(f"views is {count}; it takes 1, 5 or 10")
+        if count not in (1, 2, 5, 10):
+            raise UsageError(f"views is {count}; it takes 1, 2, 5 or 10")
         edge = self.size - self.crop
-        if count > 1 and edge == 0:
+        if count > 2 and edge == 0:
             raise UsageError(
                 f"views {count} needs stored images larger than the {self.crop}-pixel crop, "
-                f"and size is {self.size}: use --views 1"
+                f"and size is {self.size}: use --views 1 or 2"
             )
         half = edge // 2
         corners = [(half, half)]
-        if count > 1:
+        if count > 2:
             corners += [(0, 0), (0, edge), (edge, 0), (edge, edge)]
 
         def cut(of: Tensor) -> list[Tensor]:
             crops = [of[:, top:, left:][:, : self.crop, : self.crop] for top, left in corners]
-            return crops + [crop.flip(2) for crop in crops] if count == 10 else crops
+            return crops if count % 2 else crops + [crop.flip(2) for crop in crops]
 
         whole = self._mean_image(images.device) if self.rule == "image" else None
         if count == 1:
             (crop,) = cut(images)
             crops = [self._rows(crop, cut(whole)[0] if whole is not None else None)]
         elif self.rule == "centre":  # the same means under every crop
-            crops = [self._rows(crop) for crop in cut(images)]
-        else:  # each pixel once
-            crops = cut(self._rows(images, whole))
-        stacked = crops[0][None] if count == 1 else torch.stack(crops)
+            crops = [self._rows(crop).to(kind) for crop in cut(images)]
+        else:  # each pixel once, also rounded
+            crops = cut(self._rows(images, whole).to(kind))
+        stacked = crops[0][None].to(kind) if count == 1 else torch.stack(crops)
         return stacked.permute(0, 1, 4, 2, 3)
 
     def _rows(self, images: Tensor, means: Tensor | None = None) -> Tensor:

@@ -24,7 +24,8 @@ def predict_views(
     which no two tie by rounding; of several the logarithm of the mean of the softmax outputs,
     taken without rounding a small one to 0.
     """
-    crops = preprocess.views(images, views)
+    kind = getattr(model, "kind", torch.float32)  # what a network made for answers takes
+    crops = preprocess.views(images, views, kind)
     with autocast(images.device, precision):
         logits = model(crops.flatten(0, 1)).float()
     if views == 1:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alexnet.data import draws
 from alexnet.data.augment import Preprocess
@@ -14,6 +14,9 @@ from alexnet.models.net import Net, Spec
 from alexnet.models.zoo import find_model, model_spec
 from alexnet.recipe import Recipe
 from alexnet.store.checkpoint import Checkpoint
+
+WHITEN_IMAGES = 5_000  # of the training slice, from which the first layer is made
+WHITEN_FLOOR = 1e-3  # of the largest variance, added to each: what hardly varies is not blown up
 
 
 def preprocessing(recipe: Recipe, statistics: Statistics) -> Preprocess:
@@ -58,6 +61,32 @@ def load_weights(model: Net, checkpoint: Checkpoint, recipe: Recipe) -> None:
                 f"{tuple(own[name].shape)}"
             )
     model.load_state_dict(checkpoint.model)
+
+
+@torch.no_grad()
+def whiten(model: Net, images: Tensor) -> None:
+    """The first convolution's weights from preprocessed images (N, C, H, W): the principal
+    components of their patches, each over its own deviation, then the same negated for the ReLU.
+
+    Filters beyond those stay as they were drawn; biases are 0. Source: Page 2018 and Jordan 2024
+    (airbench), for 2x2 patches.
+    """
+    first = model.part(model.layers[0])
+    if not isinstance(first, nn.Conv2d) or first.groups != 1:
+        raise UsageError(
+            f"whiten needs a first layer that is one convolution, and {model.layers[0]} is not: "
+            "leave it out"
+        )
+    side = first.kernel_size[0]
+    patches = images.float().unfold(2, side, side).unfold(3, side, side)
+    rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).double().cpu()
+    spread = (rows.T @ rows) / len(rows)
+    values, vectors = torch.linalg.eigh(spread)
+    scaled = (vectors / (values + WHITEN_FLOOR * values[-1]).sqrt()).T.flip(0)
+    filters = torch.cat([scaled, -scaled])[: first.out_channels].to(first.weight)
+    first.weight[: len(filters)] = filters.view(len(filters), *first.weight.shape[1:])
+    if first.bias is not None:
+        first.bias.zero_()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet.data import draws
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset
 from alexnet.data.loader import Batch, Share, steps_per_epoch, training_batches
@@ -20,7 +21,14 @@ from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.verdict import Verdict
 from alexnet.engine.evaluate import evaluate
-from alexnet.engine.network import build_net, load_weights, preprocessing, take_weights
+from alexnet.engine.network import (
+    WHITEN_IMAGES,
+    build_net,
+    load_weights,
+    preprocessing,
+    take_weights,
+    whiten,
+)
 from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors
 from alexnet.engine.parallel import ALONE, Team, launched, spread
 from alexnet.engine.record import Doctor, Record
@@ -104,6 +112,9 @@ def fit(
     net, towers, optimizer, state = _begin(recipe, len(dataset.classes), start, weights, team)
     if state.finished:
         return state
+    if recipe.whiten and start is None and weights is None:
+        ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:WHITEN_IMAGES]
+        whiten(net, preprocess.views(torch.from_numpy(train.read(ids)), 1)[0])
     model = spread(net, team)
     clock = _Clock(state, total, recipe.batch_size)
     loss = torch.tensor(0.0)
@@ -201,6 +212,7 @@ def fit(
                         val,
                         preprocess,
                         len(dataset.classes),
+                        views=recipe.views,
                         precision=recipe.precision,
                         batch=recipe.eval_batch,
                         workers=recipe.workers,

@@ -301,7 +301,9 @@ class _Unshared(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         windows = F.unfold(x, self.kernel, padding=self.padding)  # (N, C k k, H'W')
         places = torch.bmm(windows.permute(2, 0, 1), self.weight)  # (H'W', N, out)
-        return places.permute(1, 2, 0).reshape(len(x), *self.out) + self.bias
+        # Not by the number of images, which an export would take for a constant.
+        maps: Tensor = torch.unflatten(places.permute(1, 2, 0), 2, self.out[1:])
+        return maps + self.bias
 
 
 @dataclass(frozen=True)

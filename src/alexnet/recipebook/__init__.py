@@ -19,8 +19,10 @@ from alexnet.recipebook.imagenet import (
 )
 from alexnet.recipebook.small import (
     cifar10,
+    cifar10_fast,
     digits,
     fashion_mnist,
+    imagenette,
     mnist,
     photos,
     seed_003,
@@ -33,6 +35,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "mnist": mnist,
     "fashion-mnist": fashion_mnist,
     "cifar10": cifar10,
+    "cifar10-fast": cifar10_fast,
+    "imagenette": imagenette,
     "photos": photos,
     "seed-003": seed_003,
     "seed-004": seed_004,

@@ -1,0 +1,113 @@
+"""The curve of accuracy against minutes: whole trainings of several lengths, several seeds.
+
+    python benchmarks/accuracy.py RECIPE [--data DIR] --epochs 4 8 13 --seeds 0 1 2 \\
+        [--set lr=0.002 ...] [--work runs/accuracy] [--out results/accuracy/RECIPE-MACHINE.json]
+    ... --test EPOCHS       reads the test split, once, of the trainings of that length
+
+Every point is a training of its own, whose learning rate ends where it ends, judged on the held-out
+slice of train: decide by that. Killed, the same command goes on. --test comes last, when the length
+and all else is decided; what it read stays in the runs, and it is not read twice.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import alexnet
+from alexnet.errors import UsageError
+from alexnet.recipebook import find_recipe
+from alexnet.runtime import environment
+from alexnet.store.rundir import RunDir
+from alexnet.terminal import say
+
+
+def fields(entries: list[str]) -> dict[str, Any]:
+    """name=value of recipe fields, values as JSON or as words."""
+    found = {}
+    for entry in entries:
+        name, sign, text = entry.partition("=")
+        if not sign:
+            raise UsageError(f"--set {entry!r}: write FIELD=VALUE, as --set lr=0.002")
+        try:
+            found[name] = json.loads(text)
+        except json.JSONDecodeError:
+            found[name] = text
+    return found
+
+
+def trained(place: Path, recipe: str, data: str | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The run in a folder: finished before, continued, or made."""
+    if (place / "recipe.json").is_file():
+        return alexnet.train(run=place, resume=True, data=data)
+    return alexnet.train(recipe, data=data, run=place, **given)
+
+
+def tested(place: Path, data: str | None) -> dict[str, Any]:
+    """The run's figures on test: those that were read before, or read now, in its own views."""
+    events = RunDir.open(place).events()
+    before = [e for e in events if e["event"] == "test" and e["split"] == "test"]
+    views = RunDir.open(place).recipe["recipe"].get("views", 1)
+    return before[0] if before else alexnet.test(place, data=data, views=views)
+
+
+def point(runs: list[dict[str, Any]], epochs: float) -> dict[str, Any]:
+    """A row of the curve: medians over seeds, with the smallest and the largest."""
+    top1 = [run["top1"] for run in runs]
+    minutes = [run["wall_s"] / 60 for run in runs]
+    return {
+        "epochs": epochs,
+        "seeds": len(runs),
+        "minutes": round(statistics.median(minutes), 2),
+        "minutes_range": [round(min(minutes), 2), round(max(minutes), 2)],
+        "top1": round(statistics.mean(top1), 5),
+        "top1_range": [f"{100 * min(top1):.2f} %", f"{100 * max(top1):.2f} %"],
+        "deviation": round(statistics.stdev(top1), 5) if len(top1) > 1 else None,
+        "n": runs[0]["n"],
+        "split": "val",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe")
+    parser.add_argument("--data")
+    parser.add_argument("--epochs", type=float, nargs="+", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--work", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--test", type=float, metavar="EPOCHS")
+    parser.add_argument("--note", default="", help="what the record says of its data")
+    args = parser.parse_args()
+    if args.test is not None and args.test not in args.epochs:
+        raise UsageError(f"--test {args.test:g} is none of --epochs: no training has that length")
+    changed = fields(args.set)
+    digest = find_recipe(args.recipe).replace(**changed).digest
+    args.work.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for epochs in args.epochs:
+        places = {s: args.work / f"{args.recipe}-{digest}-{epochs:g}-{s}" for s in args.seeds}
+        runs = [
+            trained(place, args.recipe, args.data, {**changed, "epochs": epochs, "seed": seed})
+            for seed, place in places.items()
+        ]
+        rows.append(point(runs, epochs))
+        say(f"{epochs:g} epochs, {rows[-1]['minutes']} minutes: {100 * rows[-1]['top1']:.2f} %")
+        if args.test == epochs:
+            found = [tested(place, args.data) for place in places.values()]
+            read = [{**f, "wall_s": run["wall_s"]} for f, run in zip(found, runs, strict=True)]
+            rows.append({**point(read, epochs), "split": "test"})
+            say(f"test, read once a seed: {100 * rows[-1]['top1']:.2f} %")
+    record = {
+        "what": "accuracy", "recipe": args.recipe, "set": changed, "note": args.note,
+        "rows": rows, "environment": environment(),
+    }  # fmt: skip
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""What the recipes for the minutes spent are made of: whitening, mirrored views, their networks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import alexnet
+from alexnet import commands
+from alexnet.data.augment import Preprocess
+from alexnet.data.statistics import Statistics
+from alexnet.engine.evaluate import predict_views
+from alexnet.engine.network import whiten
+from alexnet.errors import UsageError
+from alexnet.models.zoo import build_model
+from alexnet.recipebook import find_recipe
+from conftest import without_report, write_tree
+
+
+def test_whitened_patches_are_uncorrelated_and_of_one_size() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(64, 3, 32, 32, generator=generator)
+    images = torch.nn.functional.avg_pool2d(images, 3, 1, 1) * 5  # as photos: neighbours alike
+    net = build_model("fast-32", 10)
+    whiten(net, images)
+    conv1 = net.part("conv1")
+    assert isinstance(conv1, torch.nn.Conv2d)
+    with torch.no_grad():
+        found = torch.nn.functional.conv2d(images, conv1.weight, stride=2)
+    rows = found.permute(1, 0, 2, 3).flatten(1)
+    spread = rows @ rows.T / rows.shape[1]
+    own, negated = spread[:12, :12], spread[:12, 12:]
+    assert (own - torch.eye(12)).abs().max() < 0.05
+    torch.testing.assert_close(negated, -own)
+    drawn = build_model("fast-32", 10).part("conv1")(images).permute(1, 0, 2, 3).flatten(1)
+    assert torch.corrcoef(drawn).abs().mean() > 2 * torch.corrcoef(rows).abs().mean()  # not by luck
+
+
+def test_whitening_needs_one_convolution_first() -> None:
+    with pytest.raises(UsageError, match=r"whiten needs .* fc1 is not") as caught:
+        whiten(_of_products(), torch.zeros(2, 1, 8, 8))
+    assert "leave it out" in str(caught.value)
+
+
+def _of_products() -> Any:
+    from alexnet.models.layers import Linear
+    from alexnet.models.net import Net
+
+    return Net([Linear("fc1", 4), Linear("fc2", 3)], (1, 8, 8))
+
+
+def test_two_views_are_the_image_and_its_mirror() -> None:
+    net = build_model("fast-32", 4).eval()
+    preprocess = Preprocess(32, 32, 3, Statistics((100.0,) * 3, (50.0,) * 3, ()))
+    images = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        _, both = predict_views(net, images, preprocess, 2)
+        one, other = (predict_views(net, x, preprocess, 1)[1] for x in (images, images.flip(2)))
+    torch.testing.assert_close(both.exp(), (one.exp() + other.exp()) / 2)
+
+
+def test_a_whitened_run_validates_mirrored_and_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whitened once, when it begins; frozen; the same to the bit when it is cut."""
+    from alexnet.engine import train as engine
+
+    without_report(monkeypatch)
+    data = write_tree(tmp_path / "tree", each=20)
+    fields: dict[str, Any] = {
+        "steps": 12, "batch_size": 8, "precision": "fp32", "eval_every": 1, "workers": 0,
+        "doctor": "off", "keep": 9,
+    }  # fmt: skip
+
+    def run(name: str) -> Path:
+        alexnet.train("cifar10-fast", data=data, run=tmp_path / name, **fields)
+        return tmp_path / name
+
+    def weights(path: Path, which: str) -> Any:
+        return alexnet.load(path, which).model.part("conv1").weight
+
+    whole = run("whole")
+    assert torch.equal(weights(whole, "step-0"), weights(whole, "last"))
+    assert weights(whole, "last").flatten(1).norm(dim=1).std() > 0.1  # not as drawn
+    real = engine.train_step
+
+    def dying(model: Any, optimizer: Any, batch: Any, *rest: Any) -> Any:
+        if batch.step == 9:
+            raise RuntimeError("cut")
+        return real(model, optimizer, batch, *rest)
+
+    monkeypatch.setattr(engine, "train_step", dying)
+    with pytest.raises(RuntimeError, match="cut"):
+        run("cut")
+    monkeypatch.setattr(engine, "train_step", real)
+    alexnet.train(run=tmp_path / "cut", resume=True)
+    files = [tmp_path / n / "checkpoints/last/model.safetensors" for n in ("whole", "cut")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    events = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    last = [event for event in events if event["event"] == "val"][-1]
+    found = commands.test(whole, split="val", views=2, checkpoint="last")
+    assert found["loss"] == pytest.approx(last["loss"], rel=1e-5)
+    assert commands.test(whole, split="val", checkpoint="last")["loss"] != found["loss"]
+
+
+@pytest.mark.parametrize("name", ["cifar10-fast", "imagenette"])
+def test_fast_recipes_have_no_residual_and_fit(name: str) -> None:
+    recipe = find_recipe(name)
+    net = build_model(recipe.model, 10, size=recipe.crop)
+    assert net(torch.zeros(2, 3, recipe.crop, recipe.crop)).shape == (2, 10)
+    kinds = {type(m).__name__ for m in net.modules() if not list(m.children())}
+    assert kinds <= {"Conv2d", "StridedConv", "MaxPool2d", "BatchNorm2d", "ReLU", "Linear"}
