@@ -9,7 +9,7 @@ from alexnet.data.loader import Batch
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net, preprocessing
 from alexnet.engine.optim import build_optimizer
-from alexnet.engine.train import train_step
+from alexnet.engine.step import train_step
 from alexnet.recipe import Recipe
 from alexnet.runtime import choose_precision, pick_device
 from alexnet.terminal import say
