@@ -279,7 +279,7 @@ def test_recipe_survives_json(name: str) -> None:
 
 
 # Sixty million weights, written and read, are ten seconds; what these have, others have too.
-LARGE = ("paper-2010", "caffe", "seed-000", "seed-002")
+LARGE = ("paper-2010", "caffe", "seed-000", "seed-002", "large-batch")
 
 
 @pytest.mark.usefixtures("no_pictures")

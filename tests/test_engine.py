@@ -17,7 +17,13 @@ from alexnet.data.dataset import Slice, open_dataset
 from alexnet.data.loader import read_ahead, read_batch, steps_per_epoch
 from alexnet.data.statistics import Statistics
 from alexnet.engine.evaluate import evaluate
-from alexnet.engine.optim import PaperSGD, build_optimizer, load_optimizer, optimizer_tensors
+from alexnet.engine.optim import (
+    Lars,
+    PaperSGD,
+    build_optimizer,
+    load_optimizer,
+    optimizer_tensors,
+)
 from alexnet.engine.schedule import Watch, learning_rate
 from alexnet.engine.train import train_step
 from alexnet.errors import DataError, Diverged, UsageError
@@ -584,3 +590,66 @@ def test_a_dead_network_is_warned_of() -> None:
     warning = tally.tie_warning()
     assert warning is not None
     assert "100.00 % with ties as hits, 0.00 % as misses, 10.00 % expected" in warning
+
+
+# Large batches
+
+
+def test_a_rate_is_scaled_to_the_batch() -> None:
+    recipe = Recipe(lr=0.02, lr_batch=256, batch_size=1024, schedule="constant")
+    assert learning_rate(recipe, 0, 10, 100) == pytest.approx(0.08)
+    assert learning_rate(recipe.replace(lr_batch=0), 0, 10, 100) == 0.02
+
+
+def test_poly_falls_with_the_square_of_what_is_left() -> None:
+    recipe = Recipe(lr=1.0, schedule="poly", warmup_epochs=1)
+    rates = [learning_rate(recipe, step, 10, 110) for step in (4, 9, 10, 60, 109)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.25, 1e-4])
+
+
+def test_lars_is_its_equation() -> None:
+    """Algorithm 1 in numpy, ten steps; the bias by the plain rule."""
+    torch.manual_seed(0)
+    w, b = (torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(4)))
+    groups = [
+        {"params": [w], "weight_decay": 0.1},
+        {"params": [b], "weight_decay": 0.0},
+    ]
+    optimizer = Lars(groups, 0.5, 0.9, 0.0, 0.01)
+    own, velocity = w.detach().double().numpy().copy(), np.zeros((4, 3))
+    bias, slow = b.detach().double().numpy().copy(), np.zeros(4)
+    for step in range(10):
+        w.grad, b.grad = torch.randn(4, 3) * 10.0 ** (step % 3), torch.ones(4)
+        g = w.grad.double().numpy().copy()
+        optimizer.step()
+        size, slope = np.linalg.norm(own), np.linalg.norm(g)
+        local = 0.01 * size / (slope + 0.1 * size)
+        velocity = 0.9 * velocity - 0.5 * local * (g + 0.1 * own)
+        own = own + velocity
+        slow = 0.9 * slow - 0.5
+        bias = bias + slow
+        assert np.allclose(w.detach().numpy(), own, rtol=1e-5)
+        assert np.allclose(b.detach().numpy(), bias, rtol=1e-5)
+
+
+def test_lars_moves_weights_of_zero_and_survives_no_gradient() -> None:
+    w = torch.nn.Parameter(torch.zeros(2, 2))
+    optimizer = Lars([{"params": [w], "weight_decay": 0.1}], 0.5, 0.9, 0.0, 0.01)
+    for gradient in (torch.ones(2, 2), torch.zeros(2, 2)):
+        w.grad = gradient
+        optimizer.step()
+        assert w.isfinite().all()
+    assert w.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"trust": 0.001, "opt": "adam"}, "trust 0.001 .LARS. is of --opt sgd"),
+        ({"accumulate": 9, "batch_size": 8}, "accumulate 9 cuts a batch of 8 images"),
+        ({"accumulate": 0}, "accumulate is 0"),
+    ],
+)
+def test_large_batch_fields_that_contradict(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Recipe(**fields)

@@ -2,6 +2,7 @@
 trained."""
 
 import argparse
+import copy
 import os
 import pickle
 import shutil
@@ -18,11 +19,13 @@ from torch import Tensor
 import alexnet
 from alexnet.cli import main
 from alexnet.errors import AlexNetError, CheckpointError, UsageError
+from alexnet.interchange.chain import quiet
 from alexnet.interchange.foreign import named, read_caffemodel, read_mean
 from alexnet.interchange.judge import judge
-from alexnet.models.family import caffenet
+from alexnet.models.family import alexnet_bn, caffenet
+from alexnet.models.layers import BatchNorm
 from alexnet.models.net import Net
-from alexnet.models.zoo import build_model, narrowed
+from alexnet.models.zoo import build_model, find_model, narrowed
 
 MODEL = "mnist-alexnet"  # small, and with response norms
 
@@ -227,6 +230,47 @@ def test_onnx_comes_back(net: Net, tmp_path: Path) -> None:
     assert found["matched"] == list(net.state_dict())
     own = alexnet.load(tmp_path / "again").model.state_dict()
     assert all(torch.equal(own[name], value) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("model", ["alexnet-28", "alexnet-bn"])
+def test_onnx_with_batch_norms_comes_back(model: str, tmp_path: Path) -> None:
+    """Those that stand after a pool are in the file; those right after a layer the exporter has
+    made part of it. Either way the network says the same."""
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    from alexnet.interchange.foreign import Norm, read_onnx
+
+    torch.manual_seed(2)
+    if model == "alexnet-bn":
+        net = Net(narrowed(alexnet_bn(7), 16), (3, 224, 224))
+    else:
+        net = build_model(model, 10)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            for values, low, high in (
+                (module.weight, 0.5, 2.0), (module.bias, -1.0, 1.0),
+                (module.running_mean, -1.0, 1.0), (module.running_var, 0.5, 2.0),
+            ):  # fmt: skip
+                assert isinstance(values, Tensor)
+                torch.nn.init.uniform_(values, low, high)
+    x = torch.randn(2, *net.input_shape)
+    file = tmp_path / "net.onnx"
+    with quiet():
+        torch.onnx.export(net.eval(), (x,), file, dynamo=True, external_data=False, verbose=False)
+    layers = read_onnx(file)
+    norms = sum(isinstance(one, Norm) for one in layers)
+    assert (norms > 0) == (model == "alexnet-28")
+    found = named(layers, net, file, bgr=False)
+    again = copy.deepcopy(net)
+    missing, left = again.load_state_dict(found, strict=False)
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    assert not left
+    with torch.inference_mode():
+        expected = net(x)
+        torch.testing.assert_close(again.eval()(x), expected, rtol=1e-4, atol=1e-4)
+    if norms:
+        plain = [part for part in find_model(model).spec(10) if not isinstance(part, BatchNorm)]
+        with pytest.raises(CheckpointError, match="has a batch norm"):
+            named(layers, Net(plain, net.input_shape), file, bgr=False)
 
 
 # Weights that were not trained

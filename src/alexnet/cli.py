@@ -6,37 +6,43 @@ import os
 import signal
 import sys
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from alexnet.errors import AlexNetError, Interrupted
+from alexnet.errors import AlexNetError, Elsewhere, Interrupted, UsageError
 from alexnet.memory import keep_pages, short_of_memory
-from alexnet.terminal import say
-from alexnet.verbs import parse
+from alexnet.terminal import rank, say
+from alexnet.verbs import Verb, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status. Results go to stdout, all else to stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
     keep_pages()
+    # What Pillow finds odd about a file `data check` says by name; these lines name none.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     as_json = "--json" in argv
     failure: dict[str, Any]
     with contextlib.suppress(ValueError):  # not in the main thread, where signals cannot be set
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        verb, options = parse(argv)
+        verb, options = _parse(argv)
         from alexnet import commands
 
         result = getattr(commands, verb.call)(**options)
+        if rank():  # the first process prints for all
+            return 0
         return verb.status(result) if _print(result, None if as_json else verb.show) else 2
     except AlexNetError as error:
         line = " ".join(str(error).split())
-        say(f"alexnet: {line}")
+        if line:
+            say(f"alexnet: {line}", everywhere=True)
         failure, status = {"error": line}, error.exit_status
     except (MemoryError, RuntimeError) as error:
         if not (line := short_of_memory(error)):
             raise
-        say(f"alexnet: {line}")
+        say(f"alexnet: {line}", everywhere=True)
         failure, status = {"error": line}, 2
     except Interrupted as error:
         say(f"alexnet: interrupted; continue with: {error}" if str(error) else "alexnet: stopped")
@@ -47,9 +53,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output left; there is nobody to tell
         return 128 + signal.SIGPIPE
-    if as_json:
+    if as_json and not rank():
         _print(failure, None)
     return status
+
+
+def _parse(argv: list[str]) -> tuple[Verb, dict[str, Any]]:
+    """`parse`, where several processes were given the same words: one speaks of what is wrong."""
+    try:
+        verb, options = parse(argv)
+        if verb.call != "train" and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise UsageError(f"{argv[0]} runs in one process, and torchrun started more: leave it")
+    except UsageError as error:
+        raise (Elsewhere(exit_status=2) if rank() else error) from None
+    return verb, options
 
 
 def _print(result: dict[str, Any], show: Callable[[dict[str, Any]], None] | None) -> bool:

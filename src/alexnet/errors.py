@@ -5,6 +5,7 @@ AlexNetError            anything below; the command line prints it and exits 2
 ├── DataError           raw images or labels are missing, damaged or contradictory
 ├── CheckpointError     a checkpoint or run directory is missing, damaged or foreign
 ├── Unavailable         an optional package or a network is needed and absent
+├── Elsewhere           another process of the same run failed, and says why (exit 1)
 ├── Diverged            the training itself failed (exit 1: nothing wrong with the call)
 └── Differs             an export does not compute what its network does (exit 1)
 """
@@ -36,6 +37,14 @@ class Diverged(AlexNetError):
     """The loss is no longer a number; the last checkpoint before that is kept."""
 
     exit_status = 1
+
+
+class Elsewhere(AlexNetError):
+    """Another process of the same run failed. Without a message it has said why itself."""
+
+    def __init__(self, message: str = "", exit_status: int = 1) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 class Differs(AlexNetError):

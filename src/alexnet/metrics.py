@@ -63,6 +63,24 @@ class Tally:
         counts = torch.bincount(cells.cpu(), minlength=self.classes**2)
         self.confusion += counts.view(self.classes, self.classes)
 
+    def sums(self) -> Tensor:
+        """All but the confusion: float64 (8,)."""
+        return torch.cat(
+            [torch.tensor([self.n, self.loss_sum], dtype=torch.float64), self.hits1, self.hits5]
+        )
+
+    @staticmethod
+    def of(rows: Tensor, confusion: Tensor) -> "Tally":
+        """From the sums of batches (B, 8), added in their order, and confusion counts (K, K)."""
+        tally = Tally(len(confusion))
+        for row in rows:
+            tally.n += int(row[0])
+            tally.loss_sum += float(row[1])
+            tally.hits1 += row[2:5]
+            tally.hits5 += row[5:]
+        tally.confusion = confusion
+        return tally
+
     def figures(self) -> dict[str, Any]:
         """loss, n, top1, top5 (fractions, expected under ties), intervals, and the tie rules."""
         result: dict[str, Any] = {"n": self.n, "loss": self.loss_sum / max(self.n, 1)}

@@ -78,8 +78,19 @@ class Recipe:
     epochs: float = _f(10.0, "passes over the training slice", flags=("--epochs",))
     steps: int | None = _f(None, "optimiser updates; replaces epochs")
     batch_size: int = _f(128, "images per update", flags=("-b", "--batch-size"))
+    accumulate: int = _f(
+        1,
+        "micro-batches a batch is cut into, gradients summed; batch norms see one of them",
+        later=True,
+    )
     opt: Literal["sgd", "adam", "adamw"] = _f("sgd", "sgd is the paper's update, section 5")
     lr: float = _f(0.01, "peak learning rate")
+    lr_batch: int = _f(
+        0, "batch size for which lr is meant; others scale it in proportion; 0 is any", later=True
+    )
+    trust: float = _f(
+        0.0, "sgd: step of a layer beside its weights' norm (LARS: 0.001); 0 is plain", later=True
+    )
     momentum: float = _f(0.9, "sgd only")
     weight_decay: float = _f(5e-4, "L2 term (adamw: decoupled)")
     decay_biases: bool = _f(False, "decay biases and norm parameters too")
@@ -94,7 +105,7 @@ class Recipe:
         later=True,
     )
     label_smoothing: float = _f(0.0, "share of the target spread over all classes")
-    schedule: Literal["constant", "steps", "cosine", "onecycle", "plateau"] = _f(
+    schedule: Literal["constant", "steps", "cosine", "onecycle", "plateau", "poly"] = _f(
         "cosine", "learning rate as a function of the step"
     )
     warmup_epochs: float = _f(0.0, "linear rise to lr at the start")
@@ -143,7 +154,8 @@ class Recipe:
                     _require(number >= 0, f.name, value, "0 or more")
         words = "letters, digits, -, _ and . only, a letter or digit first"
         _require(bool(_NAME.fullmatch(self.name)), "name", self.name, words)
-        whole = ("size", "crop", "batch_size", "eval_batch", "log_every", "keep", "crop_chunk")
+        whole = ("size", "crop", "batch_size", "eval_batch", "log_every", "keep", "crop_chunk",
+                 "accumulate")  # fmt: skip
         for name in whole:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("momentum", "label_smoothing", "scale", "lr_factor", "dropout"):
@@ -208,10 +220,24 @@ class Recipe:
                 f"colour {self.colour} needs colours, and grey images have none: use --colour 0, "
                 "or --channels 3"
             )
+        if self.accumulate > self.batch_size:
+            raise UsageError(
+                f"accumulate {self.accumulate} cuts a batch of {self.batch_size} images into more "
+                "parts than it has: lower it"
+            )
+        if self.trust and self.opt != "sgd":
+            raise UsageError(
+                f"trust {self.trust} (LARS) is of --opt sgd, and opt is {self.opt}: leave one out"
+            )
         if self.cutout >= self.crop:
             raise UsageError(f"cutout {self.cutout} hides the whole {self.crop}-pixel image")
         if self.shift >= self.crop:
             raise UsageError(f"shift {self.shift} can move the whole {self.crop}-pixel image away")
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate at its highest: `lr`, scaled from `lr_batch` to this batch size."""
+        return self.lr * self.batch_size / self.lr_batch if self.lr_batch else self.lr
 
     @property
     def digest(self) -> str:

@@ -76,14 +76,15 @@ def _machine() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
 def changed_since(before: dict[str, Any]) -> str:
     """What differs between a recorded environment and this one, where bits may depend on it."""
-    now = _machine()
-    keys = ("cpu", "gpu", "threads", "packages")
+    now, before = _machine(), {"processes": 1, **before}
+    keys = ("cpu", "gpu", "threads", "processes", "packages")
     found = [f"{k} was {before.get(k)}, is {now[k]}" for k in keys if before.get(k) != now[k]]
     return "; ".join(found)
 

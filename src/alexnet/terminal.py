@@ -36,9 +36,21 @@ def escaped(text: str) -> str:
     return odd.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def say(line: str) -> None:
-    """Print one line for people; above the bar while one is live (rich redirects the stream)."""
-    print(printable(line, keep="\n"), file=sys.stderr, flush=True)
+def rank() -> int:
+    """Which of the processes that torchrun started this one is; 0 also where it is alone."""
+    word = os.environ.get("RANK", "")
+    return int(word) if word.isdigit() else 0
+
+
+def say(line: str, *, everywhere: bool = False) -> None:
+    """Print one line for people; above the bar while one is live (rich redirects the stream).
+
+    Of several processes that train together only the first speaks, unless `everywhere`.
+    """
+    if rank() and not everywhere:
+        return
+    where = f"process {rank()}: " if rank() else ""
+    print(where + printable(line, keep="\n"), file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -101,7 +113,9 @@ class Progress:
         self.what, self.total, self.unit, self.done = printable(what), total, unit, done
         self._first, self._note, self._began = done, "", monotonic()
         self._spoke = self._began - INTERVAL
-        self._live = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+        self._live = (
+            not rank() and sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+        )
         self._heard = self._live or plain
         self._bar: Any = None
         self._below = ""

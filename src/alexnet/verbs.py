@@ -91,6 +91,10 @@ def _train(verbs: Any) -> None:
                      help="what is done when it cannot learn (default: stop)")  # fmt: skip
     sub.add_argument("--no-doctor", dest="doctor", action="store_const", const="off",
                      help="short for --doctor off")  # fmt: skip
+    sub.add_argument("--towers", type=int, default=1, metavar="INT",
+                     help="2: a tower of alexnet-2012 a process, under torchrun")  # fmt: skip
+    sub.add_argument("--stop-signal", metavar="NAME",
+                     help="also save and stop at it (SIGINT, SIGTERM, SIGUSR1 always)")  # fmt: skip
     add_fields(sub)
 
 

@@ -112,10 +112,11 @@ def _candidates(
 def _measure(
     query: NDArray[np.float32], found: NDArray[np.float32], metric: Metric
 ) -> NDArray[np.float64]:
-    one, many = torch.from_numpy(query).double(), torch.from_numpy(found).double()
-    if metric == "euclidean":
-        return (many - one).square().sum(1).sqrt().numpy()
-    cosine = F.normalize(many, dim=1) @ F.normalize(one, dim=0)
+    one, many = torch.from_numpy(query), torch.from_numpy(found)
+    if metric == "euclidean":  # differences have the float's own precision, sums need more
+        apart: Tensor = torch.linalg.vector_norm(many - one, dim=1, dtype=torch.float64)
+        return apart.numpy()
+    cosine = F.normalize(many.double(), dim=1) @ F.normalize(one.double(), dim=0)
     return (1 - cosine).clamp(min=0).numpy()
 
 

@@ -29,7 +29,7 @@ from alexnet.data.packed import PackedJpegs
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD
 from alexnet.engine.network import build_net, preprocessing
 from alexnet.engine.optim import build_optimizer
-from alexnet.engine.train import train_step
+from alexnet.engine.step import train_step
 from alexnet.recipe import Recipe
 from alexnet.runtime import pick_device
 from alexnet.terminal import progress

@@ -19,7 +19,8 @@ from alexnet.data.statistics import Statistics
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, load_weights, preprocessing
 from alexnet.engine.optim import build_optimizer
-from alexnet.engine.train import fit, train_step
+from alexnet.engine.step import train_step
+from alexnet.engine.train import fit
 from alexnet.errors import UsageError
 from alexnet.files import write_json
 from alexnet.metrics import Tally, wilson

@@ -22,7 +22,7 @@ from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer
 from alexnet.engine.schedule import Watch, learning_rate
-from alexnet.engine.train import train_step
+from alexnet.engine.step import train_step
 from alexnet.models.net import Net, Spec, named_parts
 from alexnet.models.zoo import model_spec
 from alexnet.recipe import Recipe

@@ -95,7 +95,7 @@ def examine(
     if weights is not None:
         take_weights(net, weights, "--init")
     optimizer = build_optimizer(net, recipe)
-    set_rate(optimizer, recipe.lr, 0)
+    set_rate(optimizer, recipe.peak_lr, 0)
     count = max(min(2000 if steps else 400, MEMORY // (4 * recipe.channels * recipe.crop**2)), 64)
     return diagnose(
         net,

@@ -8,7 +8,8 @@ from alexnet.models.compare import Difference, compare
 from alexnet.models.net import summarize
 from alexnet.models.zoo import MODELS, find_model, model_spec
 from alexnet.recipe import Recipe, nearest
-from alexnet.recipebook import RECIPES, source_of
+from alexnet.recipebook import RECIPES, find_recipe, source_of
+from alexnet.recipebook.written import SUFFIX
 
 _APART = ("name", "about", "model")  # what a recipe is called, and what is compared by itself
 
@@ -55,9 +56,9 @@ def recipes(
 
 
 def _find(name: str) -> tuple[Recipe | None, str]:
-    """A recipe and its network, or a network alone."""
-    if name in RECIPES:
-        recipe = RECIPES[name]()
+    """A recipe (of a file, .toml) and its network, or a network alone."""
+    if name in RECIPES or name.endswith(SUFFIX):
+        recipe = find_recipe(name)
         return recipe, recipe.model
     if name in MODELS:
         return None, name

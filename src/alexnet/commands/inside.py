@@ -23,7 +23,8 @@ from alexnet.runtime import autocast
 from alexnet.terminal import percent
 
 NEIGHBOURS = 6  # paper, figure 4
-ASKED = 1000  # images of a split whose neighbours are counted
+ASKED = 1000  # images of a split whose neighbours are counted, at most,
+PRODUCTS = 3.5e11  # and fewer where their pixels would take more multiplications than these
 
 
 def filters(view: View, *, part: str | None = None) -> dict[str, Any]:
@@ -142,7 +143,8 @@ def neighbors(
     count: int = 8,
 ) -> dict[str, Any]:
     """The six training images nearest to images, or to those of a split, by a part's numbers and by
-    pixels. Of a split also how far neighbours share the class, over up to 1,000 of its images."""
+    pixels. Of a split also how far neighbours share the class, over up to 1,000 of its images, of
+    large ones over some hundreds."""
     if metric not in METRICS:
         raise UsageError(f"metric {metric!r}: {' or '.join(METRICS)}")
     p = view.predictor
@@ -157,9 +159,11 @@ def neighbors(
     else:
         if split == "train":
             raise UsageError("a training image is its own nearest one: use --split val or test")
-        of = view.split(split)
-        picked = view.some(of, ASKED)
-        asked, labels = of.read(picked), of.labels[picked]
+        of = view.dataset.split(split)
+        width = p.preprocess.crop**2 * p.preprocess.channels
+        picked = view.some(of, min(ASKED, max(int(PRODUCTS / (len(train) * width)), 100)))
+        asked = of.take(picked).resident(p.recipe.workers).read(np.arange(len(picked)))
+        labels = of.labels[picked]
         names = [p.classes[i] for i in labels[:count]]
     with tempfile.TemporaryDirectory(prefix="alexnet-") as place:
         file = Path(place) / "train.npy"

@@ -19,7 +19,7 @@ from alexnet.commands.view import View
 from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.recipe import Recipe
 from alexnet.store.rundir import RunDir
-from alexnet.terminal import percent
+from alexnet.terminal import percent, shorten
 
 PAIRS = 12
 UNCHANGED: dict[str, Any] = {
@@ -89,7 +89,8 @@ def judge_mistakes(view: View, answers: Answers, count: int = 24) -> dict[str, A
         "true class → predicted class (its probability)", empty,
     )  # fmt: skip
     if pairs:
-        bars = [(f"{classes[a]} → {classes[b]}", float(n), None) for a, b, n in pairs]
+        names = [shorten(name, 21) for name in classes]  # two of them beside a bar
+        bars = [(f"{names[a]} → {names[b]}", float(n), None) for a, b, n in pairs]
         out = view.figure(f"mistakes-{of.name}", more="pairs")
         figures.draw_bars(bars, out, f"{about}: the most confused pairs", "images, true → said")
     if len(doubtful):

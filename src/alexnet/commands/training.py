@@ -1,45 +1,40 @@
 """alexnet train: a recipe from its beginning, or a run from where it stopped."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from alexnet.commands.beginning import begin
 from alexnet.commands.boarding import Show
-from alexnet.commands.diagnosing import examine
+from alexnet.commands.outset import Given, announce, check, choose, look_before, read_init
 from alexnet.commands.reporting import report
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
-from alexnet.data.loader import steps_per_epoch
 from alexnet.data.statistics import Statistics
-from alexnet.engine.network import build_net, preprocessing
+from alexnet.engine.network import preprocessing
+from alexnet.engine.parallel import Team, join, launched, restarted
 from alexnet.engine.record import Doctor
 from alexnet.engine.settings import chosen_threads, measure_steps, settle
-from alexnet.engine.train import fit
+from alexnet.engine.train import State, fit
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import read_json, sha256_of, write_atomic, write_json
 from alexnet.interchange.certificate import certify_run
-from alexnet.models.layers import BatchNorm
-from alexnet.models.zoo import model_spec
+from alexnet.interrupt import PREEMPT, obeying, signal_named
 from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.recipebook.written import SUFFIX, write_recipe
 from alexnet.runtime import changed_since, environment, threads
 from alexnet.store.board import Board
-from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, load_latest
+from alexnet.store.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_latest
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
-from alexnet.store.weights import read_weights
 from alexnet.terminal import say
 
 RUNS = Path("runs")
 RECIPE_FILE = "recipe.toml"
-BRIEF_S = 5.0  # for the doctor's look before the first step
-INHERITED = ("model", "channels", "size", "crop", "normalize")  # from --init RUN
 
 
 def train(
@@ -51,6 +46,8 @@ def train(
     tensorboard: bool = False,
     init: str | Path | None = None,
     doctor: Doctor = "stop",
+    towers: int = 1,
+    stop_signal: str | None = None,
     minutes: float | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
@@ -62,6 +59,8 @@ def train(
     weights to start from: of a run the network and what its images go through come along, unless
     `fields` say otherwise; the head is made anew where the classes differ. `doctor` is what is done
     when something is found that keeps it from learning: stop, say, or off, which does not look.
+    Processes that torchrun starts share the work; with `towers` 2 each holds a tower of the paper's
+    network. SIGINT, SIGTERM, SIGUSR1 and `stop_signal` save and stop.
     Returns the figures of the best validation, run and checkpoint; `choice`, the reasons where a
     recipe was chosen, and `recipe_file`, the recipe as a file to edit.
     """
@@ -69,55 +68,77 @@ def train(
         raise UsageError("an empty name: leave the option out, or say which")
     if resume and minutes is not None:
         raise UsageError("--minutes chooses a recipe and --resume keeps one: leave one out")
-    if resume:
-        if init is not None:
-            raise UsageError("--init starts a run and --resume continues one: leave one out")
-        return _resume(recipe, data, run, tensorboard, doctor, fields)
-    given = _read_init(init, fields) if init is not None else _Given()
-    reasons: tuple[str, ...] = ()
-    if given.inherited:
-        kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
-        say(f"from {init}: {kept}")
-    if recipe is None and data is not None:
-        # Of a file of weights only --model says what they are of.
-        brought = given.inherited or (
-            {"model": fields["model"]} if init and "model" in fields else {}
-        )
-        choice = begin(data, minutes, brought, fields)
-        recipe, reasons = choice.recipe, choice.reasons
-    elif minutes is not None:
-        raise UsageError(
-            f"--minutes {minutes:g} is for a recipe that is chosen from --data; with one that is "
-            "named say --epochs or --steps"
-        )
-    chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
-    chosen = chosen.replace(**{**given.inherited, **fields})
-    dataset = open_dataset(chosen, data)
-    folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
-    with folder.lock():
-        try:
-            spec = model_spec(
-                chosen.model, len(dataset.classes), (chosen.channels, chosen.crop, chosen.crop)
-            )
-            if chosen.batch_size == 1 and any(isinstance(part, BatchNorm) for part in spec):
-                raise UsageError(
-                    f"batch_size is 1, and the batch norms of {chosen.model} need at least 2 "
-                    "images: use --batch-size 2"
-                )
-            if chosen.freeze or chosen.part_lr:
-                with torch.device("meta"):  # refuses parts that are not there, draws no weights
-                    build_net(chosen, len(dataset.classes))
-            steps_per_epoch(len(dataset.train), chosen.batch_size)
-            statistics = given.statistics or dataset.statistics
-            if chosen.colour and not statistics.covariance:  # that run had no colour noise
-                statistics = replace(statistics, covariance=dataset.statistics.covariance)
+    if resume and init is not None:
+        raise UsageError("--init starts a run and --resume continues one: leave one out")
+    stop = PREEMPT if stop_signal is None else (*PREEMPT, signal_named(stop_signal))
+    if launched() and run is None:
+        raise UsageError("torchrun starts processes anew that have to find the run: add --run DIR")
+    how = _How(tensorboard, doctor, stop)
+    with obeying(stop), join(towers) as team, ExitStack() as stack:
+        if tensorboard and team.towers > 1:
+            raise UsageError("--tensorboard draws from one process: leave it or --towers out")
+        last = Path(run or RUNS) / "checkpoints/last"
+        if restarted() and team.first(lambda: {"begun": last.is_symlink()})["begun"]:
+            fields = {k: v for k, v in fields.items() if (k, v) != ("precision", "auto")}
+            return _resume(recipe, data, run, fields, how, team, stack)
+        if resume:
+            return _resume(recipe, data, run, fields, how, team, stack)
+        return _start(recipe, data, run, init, minutes, fields, how, team, stack)
+
+
+@dataclass(frozen=True)
+class _How:
+    """What of a call does not change what is computed."""
+
+    tensorboard: bool
+    doctor: Doctor
+    stop: Sequence[int]
+
+
+def _start(
+    recipe: str | Recipe | None,
+    data: str | Path | None,
+    run: str | Path | None,
+    init: str | Path | None,
+    minutes: float | None,
+    fields: dict[str, Any],
+    how: _How,
+    team: Team,
+    stack: ExitStack,
+) -> dict[str, Any]:
+    given = team.together(lambda: read_init(init, fields) if init is not None else Given())
+    # What depends on this machine's pace is for one process to say.
+    wanted = team.first(lambda: choose(recipe, data, init, minutes, given, fields))
+    chosen = Recipe.from_dict(wanted["recipe"])
+    dataset = team.together(lambda: open_dataset(chosen, data))
+
+    def claim() -> dict[str, Any]:
+        made = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
+        stack.enter_context(made.lock())
+        return {"path": str(made.path), "digest": dataset.digest}
+
+    claimed = team.first(claim)
+    folder = RunDir(Path(claimed["path"]), writes=team.leads)
+    try:
+        team.together(lambda: check(chosen, dataset, claimed["digest"]))
+        statistics = given.statistics or dataset.statistics
+        if chosen.colour and not statistics.covariance:  # that run had no colour noise
+            statistics = replace(statistics, covariance=dataset.statistics.covariance)
+
+        def decide() -> dict[str, Any]:
             total = (chosen.steps or 0) * chosen.batch_size or chosen.epochs * len(dataset.train)
-            chosen, settings = settle(
+            settled, settings = settle(
                 chosen, len(dataset.classes), round(total), fields,
                 measure_steps(preprocessing(chosen, statistics), len(dataset.classes)),
             )  # fmt: skip
+            return {"recipe": settled.to_dict(), "settings": settings}
+
+        decided = team.first(decide)
+        chosen, settings = Recipe.from_dict(decided["recipe"]), decided["settings"]
+
+        def begin() -> dict[str, Any]:
+            announce(chosen, dataset, team)
             described = dataset.describe(statistics)
-            _announce(chosen, dataset)
             saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
             if given.weights is not None:
                 saved["init"] = {"path": str(init), "sha256": given.digest}
@@ -127,63 +148,46 @@ def train(
                 known = {**environment(), "settings": settings}
             write_json(folder.path / "environment.json", known)
             folder.write_recipe(saved)
-            edited = write_recipe(chosen, dataset.source.path, reasons)
+            edited = write_recipe(chosen, dataset.source.path, wanted["reasons"])
             write_atomic(folder.path / RECIPE_FILE, edited)
-            if doctor != "off":
-                _examine(chosen, dataset, statistics, given.weights)
-            with threads(settings["chosen"]["threads"]):
-                result = _fit(
-                    chosen, dataset, statistics, folder, None, tensorboard, doctor, given.weights
-                )
-            return {**result, "choice": list(reasons)}
-        except BaseException:
-            if not (folder.checkpoints / "last").is_symlink():  # there is nothing to continue
-                shutil.rmtree(folder.path, ignore_errors=True)  # it was empty before
-            raise
+            if how.doctor != "off":
+                look_before(chosen, dataset, statistics, given.weights)
+            return {}
 
-
-@dataclass(frozen=True)
-class _Given:
-    """What --init brings: weights, and of a run also recipe fields and statistics."""
-
-    weights: Mapping[str, Tensor] | None = None
-    digest: str = ""
-    inherited: Mapping[str, Any] = field(default_factory=dict)
-    statistics: Statistics | None = None
-
-
-def _read_init(init: str | Path, fields: dict[str, Any]) -> _Given:
-    path = Path(init)
-    if not path.exists():
-        raise CheckpointError(f"--init {init}: no such folder or file; name a run or weights")
-    if not path.is_dir():
-        weights = read_weights(path)
-        return _Given(weights, sha256_of(path))
-    run = RunDir.open(path)
-    recipe, described = read_recipe(run)
-    checkpoint = load_checkpoint(find_checkpoint(run.checkpoints))
-    digest = sha256_of(checkpoint.path / "model.safetensors")
-    inherited = {name: getattr(recipe, name) for name in INHERITED if name not in fields}
-    # Statistics are of images as that run stored them; for any others they are measured anew.
-    same = not set(fields) & {"channels", "size", "crop", "normalize"}
-    statistics = read_statistics(run, described) if same else None
-    return _Given(checkpoint.model, digest, inherited, statistics)
+        team.first(begin)
+        with threads(settings["chosen"]["threads"]):
+            found = _fit(chosen, dataset, statistics, folder, None, how, team, given.weights)
+        return {**found, "choice": wanted["reasons"]}
+    except BaseException:
+        # There is nothing to continue, and it was empty before.
+        if team.leads and not (folder.checkpoints / "last").is_symlink():
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def _resume(
     recipe: str | Recipe | None,
     data: str | Path | None,
     run: str | Path | None,
-    tensorboard: bool,
-    doctor: Doctor,
     fields: dict[str, Any],
+    how: _How,
+    team: Team,
+    stack: ExitStack,
 ) -> dict[str, Any]:
     if isinstance(recipe, str) and recipe.endswith(SUFFIX):
         recipe = find_recipe(recipe)
     named = recipe.name if isinstance(recipe, Recipe) else recipe
     path = Path(run) if run else _latest(named)
-    folder = RunDir.open(path)
-    with folder.lock():
+
+    def claim() -> dict[str, Any]:
+        folder = RunDir.open(path)
+        stack.enter_context(folder.lock())
+        return {}
+
+    team.first(claim)
+    folder = RunDir(path, writes=team.leads)
+
+    def check() -> tuple[Recipe, dict[str, Any]]:
         saved, described = read_recipe(folder)
         asked = saved.replace(**fields)
         if named is not None and named != saved.name:
@@ -194,7 +198,23 @@ def _resume(
                 f"{name} is {getattr(saved, name)!r} in {path} and {getattr(asked, name)!r} was "
                 "asked for: a continued run keeps its recipe; drop that, or start a new run"
             )
-        start = load_latest(folder.checkpoints, say)
+        return asked, described
+
+    asked, described = team.together(check)
+
+    def newest() -> dict[str, Any]:
+        found = load_latest(folder.checkpoints, say).path
+        return {"path": str(found), "sha256": sha256_of(found / "manifest.json")}
+
+    chosen = team.first(newest)
+
+    def read() -> tuple[Checkpoint, Dataset]:
+        """Every process reads and verifies it by itself."""
+        start = load_checkpoint(Path(chosen["path"]))
+        if sha256_of(start.path / "manifest.json") != chosen["sha256"]:
+            raise CheckpointError(
+                f"{start.path} is not what the first process reads: give all of them one folder"
+            )
         dataset = reopen_dataset(asked, described, data)
         if dataset.digest != described["digest"]:
             raise DataError(
@@ -202,17 +222,20 @@ def _resume(
                 f"(digest {described['digest']} then, {dataset.digest} now): "
                 "put it back, name the old one with --data, or start a new run"
             )
-        began = read_json(folder.path / "environment.json")
-        count = chosen_threads(began)
-        with threads(count):
-            if moved := changed_since(began):
-                say(f"warning: not the machine it began on, so bits may differ: {moved}")
-        if not start.state.get("finished"):
-            folder.log({"event": "resume", "step": start.step})
-            say(f"continuing {path} from step {start.step:,}")
-        statistics = read_statistics(folder, described)
-        with threads(count):
-            return _fit(asked, dataset, statistics, folder, start, tensorboard, doctor)
+        return start, dataset
+
+    start, dataset = team.together(read)
+    began = read_json(folder.path / "environment.json")
+    count = chosen_threads(began)
+    with threads(count):
+        if moved := changed_since(began):
+            say(f"warning: not the machine it began on, so bits may differ: {moved}")
+    if not start.state.get("finished"):
+        folder.log({"event": "resume", "step": start.step})
+        say(f"continuing {path} from step {start.step:,}")
+    statistics = read_statistics(folder, described)
+    with threads(count):
+        return _fit(asked, dataset, statistics, folder, start, how, team)
 
 
 def _latest(name: str | None) -> Path:
@@ -227,47 +250,24 @@ def _latest(name: str | None) -> Path:
     return max(found, key=lambda path: (path / "recipe.json").stat().st_mtime)
 
 
-def _announce(recipe: Recipe, dataset: Dataset) -> None:
-    n_train, n_val = len(dataset.train), len(dataset.val)
-    say(
-        f"recipe {recipe.name} ({recipe.model}, {recipe.opt}, {recipe.schedule}, seed "
-        f"{recipe.seed}, {recipe.precision}): {n_train:,} images to train on, {n_val:,} to "
-        f"validate, {len(dataset.classes)} classes"
-    )
-    say(f"splits: {dataset.describe_splits()}; test is not read here")
-
-
-def _examine(
-    recipe: Recipe,
-    dataset: Dataset,
-    statistics: Statistics,
-    weights: Mapping[str, Tensor] | None,
-) -> None:
-    """A brief look before the first step: data, signals and contract, no trial steps."""
-    given = len(dataset.classes), dataset.train, dataset.val, statistics
-    for verdict in examine(recipe, *given, BRIEF_S, steps=0, weights=weights)["verdicts"]:
-        if verdict["severity"] != "note":
-            say(f"doctor: {verdict['name']}: {verdict['evidence']}; {verdict['advice']}")
-
-
 def _fit(
     recipe: Recipe,
     dataset: Dataset,
     statistics: Statistics,
     folder: RunDir,
-    start: Any,
-    tensorboard: bool,
-    doctor: Doctor,
+    start: Checkpoint | None,
+    how: _How,
+    team: Team,
     weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     board, show = None, None
-    if tensorboard:
+    if how.tensorboard and team.leads:
         board = Board(folder.path, start.step if start else 0)
         show = Show(board, dataset.val, preprocessing(recipe, statistics), dataset.classes)
     try:
         state = fit(
             recipe, dataset, statistics, folder, start,
-            weights=weights, board=board, show=show, doctor=doctor,
+            weights=weights, board=board, show=show, doctor=how.doctor, team=team, stop=how.stop,
         )  # fmt: skip
         if board is not None:
             best_of = {"best/acc1": state.watch.best_top1, "best/loss": state.watch.best_loss}
@@ -276,6 +276,11 @@ def _fit(
         if board is not None:
             board.close()
         folder.close()
+    return team.first(lambda: _finish(recipe, folder, state))
+
+
+def _finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
+    """Certificate, page and the figures of a trained run."""
     certify_run(load(folder.path))
     events = folder.events()
     validations = (e for e in events if e["event"] == "val")

@@ -129,15 +129,17 @@ def augment(
     epoch: int,
     recipe: Recipe,
     preprocess: Preprocess,
+    leaders: NDArray[np.integer] | None = None,
 ) -> Tensor:
     """One training view of each image, as the network sees it.
 
     Shapes: uint8 (N, size, size, C) -> float32 (N, C, crop, crop). `ids` are the images' indices
-    in the training slice.
+    in the training slice; `leaders` (N,) those whose crop each shares, where a chunk of
+    `crop_chunk` images does not begin here.
     """
     device = images.device
-    # With crop_chunk the first image of a chunk draws for all of it.
-    leaders = ids[np.arange(len(ids)) // recipe.crop_chunk * recipe.crop_chunk]
+    if leaders is None:  # the first image of a chunk draws for all of it
+        leaders = ids[np.arange(len(ids)) // recipe.crop_chunk * recipe.crop_chunk]
 
     def draw(purpose: int, keys: NDArray[np.integer] = ids) -> Tensor:
         return torch.from_numpy(draws.uniform(recipe.seed, epoch, keys, purpose)).to(device)

@@ -28,14 +28,63 @@ NICE = 10  # of reading threads: they get what is left, and all of it while a ne
 
 
 @dataclass(frozen=True)
+class Share:
+    """Which images of every batch are this process's.
+
+    A batch is cut into `accumulate` micro-batches, and each of these into `ranks` slices, of which
+    the rank-th is ours. Sizes differ by one at most; none is left out and none is in two.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    accumulate: int = 1
+
+    def places(self, size: int) -> list[range]:
+        """Ours in a batch of `size` images: a range for each micro-batch."""
+        if size < self.ranks * self.accumulate:
+            raise DataError(
+                f"a batch of {size} images has none for some of {self.ranks} processes with "
+                f"accumulate {self.accumulate}: use --batch-size {self.ranks * self.accumulate} "
+                "or more, or fewer of them"
+            )
+        micro = [_cut(range(size), self.accumulate, i) for i in range(self.accumulate)]
+        return [_cut(one, self.ranks, self.rank) for one in micro]
+
+
+def _cut(whole: range, count: int, i: int) -> range:
+    return whole[len(whole) * i // count : len(whole) * (i + 1) // count]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A micro-batch's images that are ours: `rows` of a `Batch`, `places` in the batch of all.
+
+    `before` is 1 where the first row is only there to be mixed into the second.
+    """
+
+    rows: slice
+    places: range
+    before: int = 0
+
+
+@dataclass(frozen=True)
 class Batch:
-    """images uint8 (N, size, size, C), labels (N,) int64, ids (N,) indices into the slice."""
+    """images uint8 (N, size, size, C), labels (N,) int64, ids (N,) indices into the slice.
+
+    Of a batch of `size` images (0: just these) the `pieces` (none: one of all) are here; `leaders`
+    (N,) are the ids whose crop each image shares (see `crop_chunk`), if not known from `ids`;
+    `of_all` (size,) are the labels of the whole batch, on the CPU.
+    """
 
     step: int
     epoch: int
     ids: NDArray[np.intp]
     images: Tensor
     labels: Tensor
+    size: int = 0
+    pieces: tuple[Piece, ...] = ()
+    leaders: NDArray[np.intp] | None = None
+    of_all: Tensor | None = None
 
     def pinned(self) -> "Batch":
         """The same in page-locked memory, from which a GPU copies by itself."""
@@ -54,13 +103,24 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 _order = lru_cache(maxsize=2)(draws.permutation)
 
 
-def read_batch(split: Slice, recipe: Recipe, step: int) -> Batch:
-    """The batch of update `step` (from 0): the same whoever asks, and whenever."""
-    epoch, place = divmod(step, steps_per_epoch(len(split), recipe.batch_size))
-    ids = _order(recipe.seed, epoch, len(split))
-    ids = ids[place * recipe.batch_size : (place + 1) * recipe.batch_size]
+def read_batch(split: Slice, recipe: Recipe, step: int, share: Share | None = None) -> Batch:
+    """The batch of update `step` (from 0), or a share: the same whoever asks, and whenever."""
+    size, share = recipe.batch_size, share or Share(accumulate=recipe.accumulate)
+    epoch, place = divmod(step, steps_per_epoch(len(split), size))
+    whole = _order(recipe.seed, epoch, len(split))[place * size : (place + 1) * size]
+    # Mixing takes the image before, which in a share may be another's.
+    before = int(bool(recipe.mixup or recipe.cutmix) and share.ranks * share.accumulate > 1)
+    pieces: list[Piece] = []
+    rows: list[int] = []
+    for places in share.places(size):
+        pieces.append(Piece(slice(len(rows), len(rows) + before + len(places)), places, before))
+        rows += [*([places.start - 1] * before), *places]
+    ids = whole[rows]
+    leaders = whole[np.asarray(rows) % size // recipe.crop_chunk * recipe.crop_chunk]
     images = torch.from_numpy(split.read(ids))
-    return Batch(step, epoch, ids, images, torch.from_numpy(split.labels[ids]))
+    labels = torch.from_numpy(split.labels[ids])
+    of_all = torch.from_numpy(split.labels[whole])
+    return Batch(step, epoch, ids, images, labels, size, tuple(pieces), leaders, of_all)
 
 
 def feed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -88,12 +148,17 @@ def feed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
 
 
 def training_batches(
-    train: Slice, recipe: Recipe, steps: range, workers: int, device: torch.device
+    train: Slice,
+    recipe: Recipe,
+    steps: range,
+    workers: int,
+    device: torch.device,
+    share: Share | None = None,
 ) -> Iterator[Batch]:
     """The batches of the steps in order, read ahead by threads that step back, on the device."""
 
     def read(step: int) -> Batch:
-        batch = read_batch(train, recipe, step)
+        batch = read_batch(train, recipe, step, share)
         return batch.pinned() if device.type == "cuda" else batch
 
     return feed(read_ahead(read, steps, workers, behind=True), device)

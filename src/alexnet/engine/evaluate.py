@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import Slice
 from alexnet.data.loader import Batch, read_ahead, read_in_order
+from alexnet.engine.parallel import ALONE, Team
 from alexnet.metrics import Tally
 from alexnet.runtime import autocast
 
@@ -46,8 +47,12 @@ def evaluate(
     batch: int = 500,
     workers: int = 2,
     each: Callable[[int, Tensor], None] | None = None,
+    team: Team = ALONE,
 ) -> Tally:
     """Loss, top-1, top-5 and confusion over the whole split.
+
+    The ranks of a team take the batches in turn; what is found is to the bit what one process finds
+    on the same hardware, and every rank has it. `each` sees the rank's own.
 
     With several views the softmax outputs are averaged and the loss is that of the mean (paper,
     section 4.1). `each` is given (index of the first image, probabilities (N, K)) a batch, on the
@@ -56,18 +61,22 @@ def evaluate(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))  # another runtime
     was_training = model.training
     model.eval()
-    tally = Tally(classes)
     starts = range(0, len(split), max(batch // views, 1))
+    rows, confusion = torch.zeros(len(starts), 8, dtype=torch.float64), Tally(classes).confusion
 
     def read(start: int) -> Batch:
         return read_in_order(split, start, starts.step)
 
-    for block in read_ahead(read, starts, workers, behind=True):
+    mine = starts[team.rank :: team.ranks]
+    for block in read_ahead(read, mine, workers, behind=True):
         labels = block.labels.to(device)
         images = block.images.to(device, non_blocking=True)
         scores, log_p = predict_views(model, images, preprocess, views, precision)
+        tally = Tally(classes)
         tally.add(scores, labels, F.nll_loss(log_p, labels, reduction="none"))
+        rows[block.step] = tally.sums()
+        confusion += tally.confusion
         if each is not None:
             each(int(block.ids[0]), log_p.exp().cpu())
     model.train(was_training)
-    return tally
+    return Tally.of(team.sum(rows), team.sum(confusion))

@@ -63,6 +63,36 @@ def _laid_out_as(weight: Tensor) -> Tensor:
     return torch.empty_like(weight).copy_(gradient)
 
 
+class Lars(PaperSGD):
+    """The paper's update with a rate for each layer: lr times trust |w| / (|g| + decay |w|), so
+    that one step moves no matrix or kernel by more than trust lr of its size.
+
+    Biases and norms take lr as it is. Source: You, Gitman, Ginsburg 2017 (arXiv 1708.03888),
+    algorithm 1.
+    """
+
+    def __init__(self, params: Any, lr: float, momentum: float, decay: float, trust: float) -> None:
+        super().__init__(params, lr, momentum, decay)
+        self.trust = trust
+        for group in self.param_groups:
+            group["decay"] = group["weight_decay"]
+            if group["params"][0].dim() > 1:  # there it is part of the scaled gradient
+                group["weight_decay"] = 0.0
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for w in group["params"]:
+                if w.grad is None or w.dim() == 1:
+                    continue
+                size, slope = w.norm(), w.grad.norm()
+                local = self.trust * size / (slope + group["decay"] * size)
+                # Zero weights would never move, and without a gradient there is nothing to scale.
+                local = torch.where((size > 0) & (slope > 0), local, torch.ones_like(local))
+                w.grad.add_(w, alpha=group["decay"]).mul_(local)
+        super().step(closure)
+
+
 def build_optimizer(model: Net, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser. Vectors (biases, norms) are not decayed unless `decay_biases`.
 
@@ -87,6 +117,8 @@ def build_optimizer(model: Net, recipe: Recipe) -> torch.optim.Optimizer:
             if parameter.requires_grad:
                 group["params"].append(parameter)
     found = [group for group in groups.values() if group["params"]]
+    if recipe.trust:
+        return Lars(found, recipe.lr, recipe.momentum, recipe.weight_decay, recipe.trust)
     if recipe.opt == "sgd":
         return PaperSGD(found, recipe.lr, recipe.momentum, recipe.weight_decay)
     kind = torch.optim.Adam if recipe.opt == "adam" else torch.optim.AdamW

@@ -44,19 +44,25 @@ class Watch:
 
 
 def learning_rate(recipe: Recipe, step: int, per_epoch: int, total: int, drops: int = 0) -> float:
-    """The rate of update `step` (from 0) of `total`; `drops` is the plateau policy's."""
+    """The rate of update `step` (from 0) of `total`; `drops` is the plateau policy's.
+
+    `poly` falls with the square of what is left (You, Gitman, Ginsburg 2017, section 5).
+    """
+    peak = recipe.peak_lr
     warmup = recipe.warmup_epochs * per_epoch
     if recipe.schedule == "onecycle" and not warmup:
         warmup = 0.3 * total
     if step < warmup:
-        return recipe.lr * (step + 1) / math.ceil(warmup)
+        return peak * (step + 1) / math.ceil(warmup)
     if recipe.schedule == "plateau":
-        return recipe.lr * recipe.lr_factor**drops
+        return peak * recipe.lr_factor**drops
     if recipe.schedule == "steps":
         passed = sum(step >= epoch * per_epoch for epoch in recipe.drops)
-        return recipe.lr * recipe.lr_factor**passed
+        return peak * recipe.lr_factor**passed
+    done = (step - warmup) / max(total - warmup, 1)
     if recipe.schedule in ("cosine", "onecycle"):
-        done = (step - warmup) / max(total - warmup, 1)
         low = recipe.final_lr
-        return recipe.lr * (low + (1 - low) * (1 + math.cos(math.pi * done)) / 2)
-    return recipe.lr
+        return peak * (low + (1 - low) * (1 + math.cos(math.pi * done)) / 2)
+    if recipe.schedule == "poly":
+        return peak * (1 - done) ** 2
+    return peak

@@ -14,7 +14,7 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.loader import Batch
 from alexnet.engine.network import build_net
 from alexnet.engine.optim import build_optimizer
-from alexnet.engine.train import train_step
+from alexnet.engine.step import train_step
 from alexnet.models.net import summarize
 from alexnet.models.zoo import model_spec
 from alexnet.recipe import Recipe

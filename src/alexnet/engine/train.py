@@ -3,44 +3,44 @@
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data import draws
-from alexnet.data.augment import Preprocess, augment, mix
+from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset
-from alexnet.data.loader import Batch, steps_per_epoch, training_batches
+from alexnet.data.loader import Batch, Share, steps_per_epoch, training_batches
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.verdict import Verdict
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import (
-    WHITEN_IMAGES,
     build_net,
     load_weights,
     preprocessing,
     take_weights,
-    whiten,
+    whiten_first,
 )
-from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors, set_rate
+from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors
+from alexnet.engine.parallel import ALONE, Team, launched, spread
 from alexnet.engine.record import Doctor, Record
 from alexnet.engine.schedule import Watch, learning_rate
-from alexnet.errors import Diverged, Interrupted
-from alexnet.interrupt import Signals
-from alexnet.metrics import topk_hits
+from alexnet.engine.step import train_step
+from alexnet.engine.towers import Towers, build_towers
+from alexnet.errors import Diverged, Elsewhere, Interrupted
+from alexnet.interrupt import PREEMPT, Signals
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
-from alexnet.runtime import autocast, pick_device
+from alexnet.runtime import pick_device
 from alexnet.store.checkpoint import Checkpoint, save_checkpoint
 from alexnet.store.rundir import RunDir
+from alexnet.store.writer import Writer, snapshot
 from alexnet.terminal import progress, say
 
 
@@ -48,8 +48,8 @@ from alexnet.terminal import progress, say
 class State:
     """What a run is in the middle of; with the weights and the optimiser, all of a checkpoint.
 
-    `sums` are this epoch's images, loss, top-1 and top-5 hits so far; `seconds` is time spent;
-    `finished` says why the run ended, or is empty.
+    `sums` are this epoch's images, loss, top-1 and top-5 hits so far, of this rank; `seconds` is
+    time spent; `finished` says why the run ended, or is empty.
     """
 
     step: int = 0
@@ -58,14 +58,21 @@ class State:
     seconds: float = 0.0
     finished: str = ""
 
-    def to_dict(self, recipe: Recipe) -> dict[str, Any]:
-        sums, watch = self.sums.tolist(), asdict(self.watch)
+    def to_dict(self, recipe: Recipe, team: Team = ALONE) -> dict[str, Any]:
+        """Plain data. Every rank's sums are in it: float sums depend on their order."""
+        by_rank = torch.stack(team.gather(self.sums)).tolist()
+        sums = by_rank[0] if team.ranks == 1 else by_rank
+        watch = asdict(self.watch)
         return {**vars(self), "sums": sums, "watch": watch, "recipe": recipe.digest}
 
     @staticmethod
-    def from_dict(values: dict[str, Any]) -> "State":
-        sums = torch.tensor(values["sums"], dtype=torch.float64)
+    def from_dict(values: dict[str, Any], team: Team = ALONE) -> "State":
+        """The inverse; from another number of ranks the first takes all sums."""
+        by_rank = torch.tensor(values["sums"], dtype=torch.float64).view(-1, 4)
+        if len(by_rank) != team.ranks:
+            by_rank = torch.cat([by_rank.sum(0)[None], by_rank.new_zeros(team.ranks - 1, 4)])
         watch = Watch(**values["watch"])
+        sums = by_rank[team.rank].clone()
         return State(values["step"], sums, watch, values["seconds"], values["finished"])
 
 
@@ -80,51 +87,61 @@ def fit(
     board: Any = None,
     show: Callable[[int, Net], None] | None = None,
     doctor: Doctor = "stop",
+    team: Team = ALONE,
+    stop: Sequence[int] = PREEMPT,
 ) -> State:
     """Trains from the beginning or from a checkpoint until the recipe's end, saving as it goes.
 
     `weights` are what a beginning starts from in the place of the seed's, as far as they fit;
     `show` is called with the step and the network after each validation.
-    Raises Interrupted, after saving, when SIGINT or SIGTERM arrives, and Diverged when the loss is
+    Raises Interrupted, after saving, when a signal of `stop` arrives, and Diverged when the loss is
     not a number or, with `doctor` at "stop", when the sentinel finds that it will not learn.
     Weights and metrics are a function of the recipe and the data alone: wherever a run is cut and
-    resumed, they are the same bits on the same CPU and thread count.
+    resumed, they are the same bits on the same CPU, thread count and number of processes. Every
+    process of a `team` calls this; the first writes and looks, and all stop at the same step.
     """
     train, val = dataset.train, dataset.val
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
     total = recipe.steps or math.ceil(recipe.epochs * per_epoch)
     eval_steps = max(1, round(recipe.eval_every * per_epoch))
     preprocess = preprocessing(recipe, statistics)
-    model, optimizer, state = _begin(recipe, len(dataset.classes), start, weights)
+    share = Share(team.rank, team.ranks, recipe.accumulate)
+    share.places(recipe.batch_size)  # refuses what leaves a process without images
+    net, towers, optimizer, state = _begin(recipe, len(dataset.classes), start, weights, team)
     if state.finished:
         return state
     if recipe.whiten and start is None and weights is None:
-        ids = np.arange(min(WHITEN_IMAGES, len(train)))
-        ids = draws.permutation(0, 0, len(train), draws.SPLIT)[: len(ids)]
-        whiten(model, preprocess.views(torch.from_numpy(train.read(ids)), 1)[0])
+        whiten_first(net, train, preprocess)  # every process by itself, the same
+    model = spread(net, team)
     clock = _Clock(state, total, recipe.batch_size)
     loss = torch.tensor(0.0)
 
     counts = np.bincount(train.labels, minlength=len(dataset.classes))
     weight = class_weights(recipe, counts, state.sums.device)
     shares = counts if weight is None else np.ones_like(counts)  # as the loss sees them
-    sentinel = Sentinel(model, (shares / shares.sum()).tolist())
-    record = Record(run, board, per_epoch, sentinel, doctor)
+    sentinel = Sentinel(net, (shares / shares.sum()).tolist())
+    record = Record(run, board, per_epoch, sentinel, doctor if team.leads else "off")
     if start is not None:
         record.read_back(state.step)
     again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
+    writer = Writer()
 
-    def stopped(v: Verdict) -> Diverged:
+    def stopped(v: Verdict | None) -> Exception:
+        if v is None:
+            return Elsewhere()
         return Diverged(
             f"stopped at step {state.step:,}: {v.name}: {v.evidence}; {v.advice}; "
             f"to go on all the same: {again} --doctor say"
         )
 
-    def diverged(loss: float, batch: Batch | None = None) -> Diverged:
+    def diverged(loss: float, batch: Batch | None = None) -> Exception:
+        if not team.leads:
+            return Elsewhere()
         x = None
-        if batch is not None:
-            x = augment(batch.images, batch.ids, batch.epoch, recipe, preprocess)
-        where = first_not_finite(model, x)
+        if batch is not None and towers is None:
+            x = augment(batch.images, batch.ids, batch.epoch, recipe, preprocess, batch.leaders)
+        # Among several a batch norm would wait for the others.
+        where = first_not_finite(net if team.size == 1 else net.eval(), x)
         run.log({"event": "diverged", "step": state.step, "loss": str(loss), "where": where})
         return Diverged(
             f"the loss is {loss} at step {state.step:,}, from {where} on: try --lr "
@@ -132,50 +149,63 @@ def fit(
         )
 
     def save(best: bool = False) -> None:
-        if not all(p.isfinite().all() for p in model.parameters()):
-            raise diverged(loss.item())
+        """Copies what a checkpoint holds, and leaves it to be written."""
+        if any(team.largest(not all(p.isfinite().all() for p in net.parameters()))):
+            raise diverged(team.sum(loss).item())
         state.seconds = clock.seconds()
-        save_checkpoint(
-            run.checkpoints,
-            state.step,
-            model=model.state_dict(),
-            optimizer=optimizer_tensors(optimizer, model),
-            state=state.to_dict(recipe),
-            best=best,
-            keep=recipe.keep,
-        )
+        held = [net.state_dict(), optimizer_tensors(optimizer, net)]
+        if towers is not None:
+            held = [towers.whole(tensors) for tensors in held]
+        saved = state.to_dict(recipe, team)
+        if team.leads:
+            weights, moments = (snapshot(tensors) for tensors in held)
+            writer.submit(
+                save_checkpoint,
+                run.checkpoints,
+                state.step,
+                model=weights,
+                optimizer=moments,
+                state=saved,
+                best=best,
+                keep=recipe.keep,
+            )
 
-    if record.fatal:  # before a restart
+    if any(team.largest(record.fatal is not None)):  # before a restart
         raise stopped(record.fatal)
-    if start is None:
-        save()  # so that a kill before the first validation loses no more than that
 
     device, steps = state.sums.device, range(state.step, total)
-    with Signals() as signals, progress("training", total, "steps", state.step, plain=False) as bar:
+    signals = Signals(stop, patient=launched())
+    with writer, signals, progress("training", total, "steps", state.step, plain=False) as bar:
         record.bar = bar
-        batches = training_batches(train, recipe, steps, recipe.workers, device)
+        if start is None:
+            save()  # so that a kill before the first validation loses no more than that
+        batches = training_batches(train, recipe, steps, recipe.workers, device, share)
         for batch in clock.waiting(batches):
             lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)
             if state.step % per_epoch == 0:
                 state.sums = torch.zeros_like(state.sums)
             with record.look(state.step):
                 loss = train_step(
-                    model, optimizer, batch, lr, recipe, preprocess, state.sums, weight
+                    model, optimizer, batch, lr, recipe, preprocess, state.sums, weight, team
                 )
+            if towers is not None and state.step == steps.start:
+                say(towers.describe(len(batch.labels), recipe.precision))
             state.step += 1
             bar.advance()
 
             validate = state.step % eval_steps == 0 or state.step == total
             save_now = recipe.save_every and state.step % recipe.save_every == 0
             if validate or state.step % recipe.log_every == 0:
-                if not loss.isfinite():
-                    raise diverged(loss.item(), batch)
-                figures = {"loss": loss.item(), **_means(state.sums, len(dataset.classes))}
-                record.add("train", state.step, {**figures, "lr": lr, **clock.read(state.step)})
+                mean = team.sum(loss)
+                if not mean.isfinite():
+                    raise diverged(mean.item(), batch)
+                means = _means(team.sum(state.sums), len(dataset.classes))
+                figures = {"loss": mean.item(), **means, "lr": lr, **clock.read(state.step)}
+                record.add("train", state.step, figures)
             if validate:
                 with clock.paused():
                     tally = evaluate(
-                        model,
+                        net,
                         val,
                         preprocess,
                         len(dataset.classes),
@@ -183,68 +213,36 @@ def fit(
                         precision=recipe.precision,
                         batch=recipe.eval_batch,
                         workers=recipe.workers,
+                        team=team,
                     )
                     found = tally.figures()
                     record.add("val", state.step, found)
                     if show is not None:
-                        show(state.step, model)
+                        show(state.step, net)
                     best, state.finished = state.watch.update(
                         found["top1"], found["loss"], state.step, recipe
                     )
                     if state.step == total:
                         state.finished = state.finished or "all steps are done"
-                    save(best)
-            elif signals.received or record.fatal or save_now:
+            signal, fatal, failed = team.largest(
+                signals.received or 0, record.fatal is not None, writer.failed()
+            )
+            if failed:
+                writer.wait()
+                raise Elsewhere()
+            if validate or signal or fatal or save_now:
                 with clock.paused():
-                    save()
+                    save(validate and best)
             if state.finished:
                 break
-            if record.fatal:
+            if fatal:
                 raise stopped(record.fatal)
-            if signals.received:
+            if signal:
+                writer.wait()
                 say(f"saved at step {state.step:,} of {total:,}")
-                raise Interrupted(signals.received, again)
+                raise Interrupted(signal, again)
     state.seconds = clock.seconds()
     return state
-
-
-def train_step(
-    model: Net,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    lr: float,
-    recipe: Recipe,
-    preprocess: Preprocess,
-    sums: Tensor,
-    weight: Tensor | None = None,
-) -> Tensor:
-    """One update from a batch on the model's device; `weight` (K,) is what each class counts.
-
-    Returns the mean loss, and adds to `sums` without waiting for the device.
-    """
-    labels = batch.labels
-    x = augment(batch.images, batch.ids, batch.epoch, recipe, preprocess)
-    x, other_labels, share = mix(x, labels, batch.step, recipe)
-    if recipe.channels_last:
-        x = x.contiguous(memory_format=torch.channels_last)
-    torch.manual_seed(draws.net_seed(recipe.seed, batch.step))
-    set_rate(optimizer, lr, batch.epoch)
-    with autocast(x.device, recipe.precision):
-        logits = model(x)
-    loss = F.cross_entropy(logits, labels, weight, label_smoothing=recipe.label_smoothing)
-    if share < 1:
-        other = F.cross_entropy(
-            logits, other_labels, weight, label_smoothing=recipe.label_smoothing
-        )
-        loss = share * loss + (1 - share) * other
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    with torch.no_grad():
-        n = len(labels)
-        hits = [topk_hits(logits, labels, k)[:, 2].sum() for k in (1, 5)]
-        sums += torch.stack([loss.new_tensor(n), loss.detach() * n, *hits]).double()
-    return loss.detach()
 
 
 def class_weights(
@@ -262,19 +260,24 @@ def _begin(
     classes: int,
     start: Checkpoint | None,
     weights: Mapping[str, Tensor] | None,
-) -> tuple[Net, torch.optim.Optimizer, State]:
+    team: Team,
+) -> tuple[Net, Towers | None, torch.optim.Optimizer, State]:
     device = pick_device()
-    model = build_net(recipe, classes).to(device)
-    optimizer = build_optimizer(model, recipe)
+    net = build_net(recipe, classes)
+    if start is not None:
+        load_weights(net, start, recipe)
+    elif weights is not None:
+        say(f"weights: {take_weights(net, weights, '--init')}")
+    net = net.to(device)
+    towers = build_towers(net, recipe, classes, team)
+    optimizer = build_optimizer(net, recipe)
     state = State()
     if start is not None:
-        load_weights(model, start, recipe)
-        load_optimizer(optimizer, model, start.optimizer)
-        state = State.from_dict(start.state)
-    elif weights is not None:
-        say(f"weights: {take_weights(model, weights, '--init')}")
+        moments = start.optimizer if towers is None else towers.cut(start.optimizer)
+        load_optimizer(optimizer, net, moments)
+        state = State.from_dict(start.state, team)
     state.sums = state.sums.to(device)
-    return model, optimizer, state
+    return net, towers, optimizer, state
 
 
 def _means(sums: Tensor, classes: int) -> dict[str, Any]:

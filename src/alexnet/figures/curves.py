@@ -73,17 +73,19 @@ def draw_curves(runs: Mapping[str, list[Event]], out: Path, title: str) -> None:
         ("Speed of training", "images/s", "images_per_s", None, 1.0),
     )
     for axes, (name, unit, during, after, scale) in zip(grid, panels, strict=False):
-        shown = [np.zeros(0)]
+        shown, places = [np.zeros(0)], set[float]()
         for color, events in zip(cycle(_RUNS), runs.values(), strict=False):
             x, y = _series(_of_kind(events, "train"), during)
             axes.plot(x, scale * y, color=color, lw=0.9 if after else 1.6, marker=_marker(x), ms=3)
             shown.append(scale * y)
+            places |= set(x)
             if after is None:
                 continue
             val = _of_kind(events, "val")
             x, y = _series(val, after)
             axes.plot(x, scale * y, color=color, lw=2.2, marker="o", ms=3.5)
             shown.append(scale * y)
+            places |= set(x)
             if sure := [event for event in val if event.get(f"{after}_ci95")]:
                 bounds = 100 * np.array([event[f"{after}_ci95"] for event in sure])
                 epochs = [event["epoch"] for event in sure]
@@ -94,6 +96,8 @@ def draw_curves(runs: Mapping[str, list[Event]], out: Path, title: str) -> None:
         elif during == "images_per_s":
             axes.set_ylim(bottom=0)
         axes.set(title=name, xlabel="epoch", ylabel=unit)
+        if len(places) == 1:  # ticks around one point are long and lie over each other
+            axes.set_xticks(list(places), [f"{epoch:.3g}" for epoch in places])
         plain(axes)
         if not len(values):
             axes.set(xticks=[], yticks=[])

@@ -51,7 +51,8 @@ def draw_nothing(message: str, out: Path, title: str) -> None:
 
 def pair_caption(true: str, said: str, probability: float) -> str:
     """Return "true → said (97 %)", on several lines if the names are long."""
-    likely = f"{fitting(said)} ({percent(probability, 0)})".replace(" %", "\N{NO-BREAK SPACE}%")
+    share = percent(probability, 0 if probability >= 0.01 else 1)
+    likely = f"{fitting(said)} ({share})".replace(" %", "\N{NO-BREAK SPACE}%")
     caption = f"{fitting(true)} → {likely}"
     if len(caption) <= CAPTION:
         return caption

@@ -13,6 +13,7 @@ from alexnet.figures.canvas import (
     fitting,
     new_figure,
     plain,
+    whole_numbers,
     write_figure,
 )
 
@@ -37,11 +38,12 @@ def draw_calibration(bins: Sequence[Row], out: Path, title: str) -> None:
     errors = 100 * np.array([(right - ci[0], ci[1] - right) for *_, right, ci in bins]).T
     above.errorbar(*points.T, np.maximum(errors, 0), fmt="o", color=BLUE, ms=5, lw=1.2,
                    capsize=2, label="95 % interval")  # fmt: skip
-    above.set(ylabel="images right (%)", xlim=(0, 100), ylim=(0, 102))
+    above.set(ylabel="images right (%)", xlim=(0, 102), ylim=(0, 103))
     above.legend(frameon=False, fontsize=9, loc="upper left")
     for low, high, n, *_ in bins:
         below.bar(50 * (low + high), n, 92 * (high - low), color=GREEN, lw=0)
     below.set(xlabel="probability that was said (%)", ylabel="images")
+    whole_numbers(below.yaxis)
     if max(n for _, _, n, *_ in bins) > 20 * min(n for _, _, n, *_ in bins):
         below.set_yscale("log")
     for axes in (above, below):
@@ -68,6 +70,8 @@ def draw_bars(
     axes.set_yticks(range(len(rows)), names, fontsize=9)
     axes.invert_yaxis()
     axes.set(xlabel=unit, xlim=(0, None))
+    if (values == values.round()).all():  # counts
+        whole_numbers(axes.xaxis)
     plain(axes)
     write_figure(figure, out)
 
@@ -86,16 +90,20 @@ def draw_counts(
             axes.barh(range(len(n)), n, color=color, alpha=0.7)
             axes.set_title(f"{split}: {int(n.sum()):,}", fontsize=10)
             axes.set_xlabel("images")
+            whole_numbers(axes.xaxis)
             plain(axes)
         grid[0].set_yticks(range(len(names)), names, fontsize=8)
         grid[0].invert_yaxis()
     else:
         figure = new_figure(8, 4.4, title)
         axes = figure.subplots()
-        for (split, n), color in zip(counts.items(), colours, strict=False):
+        strokes = ("-", "--", ":")  # equal splits lie over each other
+        for (split, n), color, ls in zip(counts.items(), colours, strokes, strict=False):
             label = f"{split}: {int(n.sum()):,}"
-            axes.plot(range(1, len(n) + 1), np.sort(n)[::-1], color=color, lw=1.6, label=label)
+            places = range(1, len(n) + 1)
+            axes.plot(places, np.sort(n)[::-1], color=color, lw=1.8, ls=ls, label=label)
         axes.set(xlabel="class, the largest first", ylabel="images", ylim=(0, None))
+        whole_numbers(axes.yaxis)
         axes.legend(frameon=False)
         plain(axes)
     write_figure(figure, out)

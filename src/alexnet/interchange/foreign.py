@@ -3,7 +3,7 @@
 Nothing in a file is run. N images, groups as in torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from alexnet.errors import CheckpointError
 from alexnet.files import read_bytes
 from alexnet.interchange.chain import missing
 from alexnet.models.net import Net
 
+ONNX_EPSILON = 1e-5  # of a batch norm that does not say its own
 SIZE_LIMIT = 2**31 - 1  # of a protobuf message, bytes
 
 
@@ -29,6 +31,18 @@ class Layer:
     weight: Tensor
     bias: Tensor | None
     groups: int = 1
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A batch norm: scale, shift, mean and variance of each channel (C,)."""
+
+    name: str
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    variance: Tensor
+    epsilon: float
 
 
 # Field numbers of caffe.proto. Packed floats have the same bytes as a byte string, which is read
@@ -137,8 +151,11 @@ def _blob(path: Path, name: str, blob: Any) -> Tensor:
     return torch.from_numpy(data.reshape(shape).astype(np.float32))
 
 
-def read_onnx(path: Path) -> list[Layer]:
-    """The convolutions and fully connected layers of an ONNX graph in its order."""
+def read_onnx(path: Path) -> list[Layer | Norm]:
+    """The convolutions, fully connected layers and batch norms of an ONNX graph in its order.
+
+    Exporters make a batch norm part of a layer right before it, and then it is not among them.
+    """
     try:
         import onnx
     except ImportError:
@@ -161,13 +178,20 @@ def read_onnx(path: Path) -> list[Layer]:
             raise CheckpointError(f"{path}: {name} is damaged: get it again") from None
         return torch.from_numpy(np.array(array, np.float32))
 
-    found = []
+    found: list[Layer | Norm] = []
     for node in graph.node:
         if node.op_type == "BatchNormalization":
-            raise CheckpointError(
-                f"{path} has batch norms, which exporters fold into other layers: import the "
-                "safetensors or the torch file"
-            )
+            parts = [one for name in node.input[1:5] if (one := tensor(name)) is not None]
+            if len(parts) != 4:
+                raise CheckpointError(
+                    f"{path}: the numbers of {node.name or 'a batch norm'} are not in the file: "
+                    "export it again, in evaluation mode"
+                )
+            epsilon = {a.name: a.f for a in node.attribute}.get("epsilon", ONNX_EPSILON)
+            name = node.input[1].removesuffix(".weight")
+            scale, shift, mean, variance = parts
+            found.append(Norm(name, scale, shift, mean, variance, epsilon))
+            continue
         if node.op_type not in ("Conv", "Gemm") or len(node.input) < 2:
             continue
         numbers = {a.name: a.i for a in node.attribute}
@@ -182,32 +206,77 @@ def read_onnx(path: Path) -> list[Layer]:
         bias = tensor(node.input[2]) if len(node.input) > 2 else None
         name = node.input[1].removesuffix(".weight").removesuffix("_w_0")
         found.append(Layer(name, weight, bias, numbers.get("group", 1)))
-    if not found:
+    if not any(isinstance(one, Layer) for one in found):
         raise CheckpointError(f"{path} has no convolution or fully connected layer with weights")
     return found
 
 
-def named(layers: list[Layer], model: Net, path: Path, *, bgr: bool) -> dict[str, Tensor]:
-    """The state dict of a network from layers in its order. With `bgr` the colours of the first
-    are turned round. CheckpointError names the first that does not fit."""
+def named(given: Sequence[Layer | Norm], model: Net, path: Path, *, bgr: bool) -> dict[str, Tensor]:
+    """The state dict of a network from layers and batch norms in its order. With `bgr` the colours
+    of the first are turned round. A batch norm that the file has made part of the layer before it
+    becomes one that changes nothing. CheckpointError names the first that does not fit."""
+    layers = [one for one in given if isinstance(one, Layer)]
     if len(layers) != len(model.layers):
         raise CheckpointError(
             f"{path} has {len(layers)} layers ({', '.join(x.name for x in layers)}) and the "
             f"network {len(model.layers)}: name its own with --as"
         )
     found: dict[str, Tensor] = {}
-    for given, name in zip(layers, model.layers, strict=True):
-        part, prefix = model.part(name), model.parts[name]
-        own = part.weight
-        assert isinstance(own, Tensor)
-        groups = getattr(part, "groups", 1)
-        if given.weight.shape != own.shape or given.groups != groups:
-            raise CheckpointError(
-                f"{path}: {given.name} is {tuple(given.weight.shape)} in {given.groups} group(s) "
-                f"and {name} takes {tuple(own.shape)} in {groups}: name another network with --as"
-            )
-        first = bgr and name == model.layers[0]
-        found[f"{prefix}.weight"] = given.weight.flip(1) if first else given.weight
-        bias = given.bias if given.bias is not None else torch.zeros(own.shape[0])
-        found[f"{prefix}.bias"] = bias.reshape(-1)
+    rest = list(given)
+    for name, prefix in model.parts.items():
+        part = model.part(name)
+        if isinstance(part, _BatchNorm):
+            norm = rest[0] if rest and isinstance(rest[0], Norm) else None
+            rest = rest[1:] if norm else rest
+            found |= {f"{prefix}.{k}": v for k, v in _norm(part, norm, name, path).items()}
+        elif name in model.layers:
+            if isinstance(rest[0], Norm):
+                raise CheckpointError(
+                    f"{path} has a batch norm {rest[0].name} before {name}, where the network has "
+                    "none: name another network with --as"
+                )
+            first = bgr and name == model.layers[0]
+            weights = _layer(part, rest.pop(0), name, path, turn=first)
+            found |= {f"{prefix}.{k}": v for k, v in weights.items()}
+    if rest:
+        raise CheckpointError(
+            f"{path} has a batch norm {rest[0].name} after its last layer, and the network none: "
+            "name another network with --as"
+        )
     return found
+
+
+def _layer(
+    part: nn.Module, given: Layer | Norm, name: str, path: Path, *, turn: bool
+) -> dict[str, Tensor]:
+    own = part.get_parameter("weight")
+    groups = getattr(part, "groups", 1)
+    assert isinstance(given, Layer)
+    if given.weight.shape != own.shape or given.groups != groups:
+        raise CheckpointError(
+            f"{path}: {given.name} is {tuple(given.weight.shape)} in {given.groups} group(s) "
+            f"and {name} takes {tuple(own.shape)} in {groups}: name another network with --as"
+        )
+    bias = given.bias if given.bias is not None else torch.zeros(own.shape[0])
+    if part.get_parameter("weight").shape[0] != bias.numel():
+        raise CheckpointError(f"{path}: {given.name} has {bias.numel()} biases: get it again")
+    weight = given.weight.flip(1) if turn else given.weight
+    return {"weight": weight, "bias": bias.reshape(-1)}
+
+
+def _norm(part: _BatchNorm, given: Norm | None, name: str, path: Path) -> dict[str, Tensor]:
+    width, eps = part.num_features, part.eps
+    if given is None:
+        one = torch.ones(width)
+        given = Norm(name, one, torch.zeros(width), torch.zeros(width), one - eps, eps)
+    values = {
+        "weight": given.weight, "bias": given.bias, "running_mean": given.mean,
+        "running_var": given.variance + given.epsilon - eps,
+    }  # fmt: skip
+    for value in values.values():
+        if value.shape != (width,):
+            raise CheckpointError(
+                f"{path}: {given.name} is of {value.numel()} channels and {name} of {width}: name "
+                "another network with --as"
+            )
+    return values

@@ -1,5 +1,6 @@
 """What a file of weights is to become: its network, filled, and what images it expects."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD, Statistic
 from alexnet.engine.network import build_net
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.interchange.certificate import check_sha256, place_of, read_certificate, recipe_of
-from alexnet.interchange.foreign import named, read_caffemodel, read_mean, read_onnx
+from alexnet.interchange.foreign import Layer, Norm, named, read_caffemodel, read_mean, read_onnx
 from alexnet.models.net import Net
 from alexnet.models.zoo import build_model, find_model
 from alexnet.recipe import Recipe
@@ -108,8 +109,10 @@ def read_net(path: Path, recipe: Recipe, bgr: bool | None) -> tuple[Net, list[st
     """
     suffix = path.suffix.lower()
     if suffix in (".caffemodel", ".onnx"):
+        layers: Sequence[Layer | Norm]
         layers = read_caffemodel(path) if suffix == ".caffemodel" else read_onnx(path)
-        net = build_net(recipe, len(layers[-1].weight))
+        classes = len([one for one in layers if isinstance(one, Layer)][-1].weight)
+        net = build_net(recipe, classes)
         turned = recipe.model in _CAFFE if bgr is None else bgr
         tensors = named(layers, net, path, bgr=turned)
     else:

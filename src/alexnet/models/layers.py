@@ -239,7 +239,7 @@ class Dropout(Part):
     label: str = "drop"
 
     def build(self, given: Shape) -> nn.Module:
-        return nn.Dropout(self.rate) if self.rescale else _PaperDropout(self.rate)
+        return DropoutLayer(self.rate) if self.rescale else _PaperDropout(self.rate)
 
 
 def fan_in(part: Conv | Local | Linear, given: Shape) -> int:
@@ -306,10 +306,34 @@ class _Unshared(nn.Module):
         return maps + self.bias
 
 
-class _PaperDropout(nn.Module):
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.p = rate
+@dataclass(frozen=True)
+class Place:
+    """Where a process's numbers (n, F, ...) are in those of all: images `rows` of `images`, and of
+    the units the tower-th of `towers` parts."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, self.training) * (1 - self.p)
+    rows: range
+    images: int
+    tower: int = 0
+    towers: int = 1
+
+
+class DropoutLayer(nn.Dropout):
+    """Dropout whose mask is drawn for all processes and used in part: see `Place`."""
+
+    place: Place | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.place is None or not self.training:
+            return super().forward(input)
+        p, units = self.place, input.shape[1]
+        whole = input.new_ones(p.images, units * p.towers, *input.shape[2:])
+        if input.dim() == 4 and input.is_contiguous(memory_format=torch.channels_last):
+            whole = whole.contiguous(memory_format=torch.channels_last)  # drawn in memory's order
+        mask = super().forward(whole)
+        mine = mask[p.rows.start : p.rows.stop, p.tower * units : (p.tower + 1) * units]
+        return input * mine
+
+
+class _PaperDropout(DropoutLayer):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) * (1 - self.p)

@@ -13,9 +13,11 @@ from alexnet.errors import UsageError
 from alexnet.models.layers import (
     Conv,
     Dropout,
+    DropoutLayer,
     Linear,
     Local,
     Part,
+    Place,
     Shape,
     TooSmall,
     fan_in,
@@ -133,6 +135,12 @@ class Net(nn.Module):
             if isinstance(self.part(name), nn.modules.batchnorm._BatchNorm):
                 self.part(name).eval()
         return self
+
+    def draw_for(self, place: Place | None) -> None:
+        """Draws dropout masks for the images of all processes, of which `place` is seen here."""
+        for module in self.modules():
+            if isinstance(module, DropoutLayer):
+                module.place = place
 
     def forward(self, images: Tensor) -> Tensor:
         return self.activations(images, ())[0]

@@ -28,6 +28,8 @@ figure { overflow-x: auto } img { max-width: 100%; height: auto; display: block 
 @media screen { img.broad { min-width: 38rem } }
 pre { background: #f4f4f4; padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere }
 footer { margin-top: 3rem; color: #444; font-size: .9rem }
+@media (max-width: 36rem) {
+  th, td { padding: .15rem .4rem } td:nth-child(2):last-child { overflow-wrap: anywhere } }
 @media print { body { max-width: none; font-size: 10pt } nav { display: none }
   figure, .verdict, tr { break-inside: avoid } h2, h3 { break-after: avoid }
   .wide { overflow: visible } }

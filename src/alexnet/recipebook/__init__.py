@@ -9,6 +9,7 @@ from alexnet.recipebook.imagenet import (
     bn,
     caffe,
     code_2012,
+    large_batch,
     modern,
     one_weird_trick_2014,
     paper_2010,
@@ -45,6 +46,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "caffe": caffe,
     "one-weird-trick-2014": one_weird_trick_2014,
     "bn": bn,
+    "large-batch": large_batch,
     "seed-000": seed_000,
     "seed-002": seed_002,
     "modern": modern,
@@ -75,6 +77,10 @@ _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
     "one-weird-trick-2014": (
         "cuda-convnet2, layers/layer-params-223-ce2-1gpu.cfg",
         {"normalize": "torchvision"},
+    ),
+    "large-batch": (
+        "You, Gitman, Ginsburg 2017 (arXiv 1708.03888)",
+        dict.fromkeys(("model", "lr", "lr_batch", "warmup_epochs", "size", "crop"), "ours"),
     ),
     "seed-000": ("seeds/000 and 001", {"flip": "ours", "schedule": "its closing note"}),
     "seed-002": ("seeds/002", {"lr": "Adam's default", "batch_size": "ours"}),

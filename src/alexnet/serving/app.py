@@ -144,7 +144,9 @@ def build_app(
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
-        return _refuse(error.status, str(error))
+        # What is still to come of it is not read: whoever sends without an end would go on.
+        close = {"Connection": "close"} if error.status in (408, 413) else None
+        return _refuse(error.status, str(error), close)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

@@ -21,10 +21,10 @@ _BEGUN |= {"checkpoints", "tensorboard"}
 
 
 class RunDir:
-    """One run on disk; made by `create` or `open`."""
+    """One run on disk; made by `create` or `open`. With `writes` off it logs nothing."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
         self._log: int | None = None
 
     @classmethod
@@ -107,6 +107,8 @@ class RunDir:
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl. Raises CheckpointError if the disk refuses."""
+        if not self.writes:
+            return
         path = self.path / "metrics.jsonl"
         line = json.dumps(dict(event), separators=(",", ":")).encode() + b"\n"
         try:

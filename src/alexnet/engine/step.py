@@ -1,0 +1,100 @@
+"""One update of the weights."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from alexnet.data import draws
+from alexnet.data.augment import Preprocess, augment, mix
+from alexnet.data.loader import Batch, Piece
+from alexnet.engine.optim import set_rate
+from alexnet.engine.parallel import ALONE, Team
+from alexnet.metrics import topk_hits
+from alexnet.models.layers import Place
+from alexnet.models.net import Net
+from alexnet.recipe import Recipe
+from alexnet.runtime import autocast
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    lr: float,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    sums: Tensor,
+    weight: Tensor | None = None,
+    team: Team = ALONE,
+) -> Tensor:
+    """One update from a batch, or from a rank's share of it, on the model's device.
+
+    `weight` (K,) is what each class counts; `model` is a Net, or what `spread` made of one. Returns
+    this rank's share of the mean loss (the ranks' are summed), and adds to `sums` without waiting
+    for the device.
+    """
+    size = batch.size or len(batch.labels)
+    pieces = batch.pieces or (Piece(slice(0, size), range(size)),)
+    set_rate(optimizer, lr, batch.epoch)
+    optimizer.zero_grad(set_to_none=True)
+    total = None
+    for piece in pieces:
+        last = piece is pieces[-1]
+        waits = isinstance(model, DistributedDataParallel) and not last
+        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            loss = _gradients(model, batch, piece, size, recipe, preprocess, sums, weight, team)
+        total = loss if total is None else total + loss
+    optimizer.step()
+    assert total is not None
+    return total
+
+
+def _gradients(
+    model: Any,
+    batch: Batch,
+    piece: Piece,
+    size: int,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    sums: Tensor,
+    weight: Tensor | None,
+    team: Team,
+) -> Tensor:
+    """Adds a micro-batch's gradients; returns its share of the mean loss."""
+    net: Net = getattr(model, "module", model)
+    rows, n = piece.rows, len(piece.places)
+    ids, labels = batch.ids[rows], batch.labels[rows]
+    leaders = None if batch.leaders is None else batch.leaders[rows]
+    x = augment(batch.images[rows], ids, batch.epoch, recipe, preprocess, leaders)
+    x, other_labels, share = mix(x, labels, batch.step, recipe)
+    x, labels, other_labels = (v[piece.before :] for v in (x, labels, other_labels))
+    if recipe.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    if n < size or team.towers > 1:
+        net.draw_for(Place(piece.places, size, team.tower, team.towers))
+    torch.manual_seed(draws.net_seed(recipe.seed, batch.step))
+    with autocast(x.device, recipe.precision):
+        logits = model(x)
+
+    def part_of_mean(labels: Tensor) -> Tensor:
+        part: Tensor | float = n / size
+        if weight is not None:
+            every = labels if batch.of_all is None else batch.of_all.to(labels.device)
+            part = weight[labels].sum() / weight[every].sum()
+        return part * F.cross_entropy(
+            logits, labels, weight, label_smoothing=recipe.label_smoothing
+        )
+
+    loss = part_of_mean(labels)
+    if share < 1:
+        loss = share * loss + (1 - share) * part_of_mean(other_labels)
+    # Gradients are averaged over the ranks, and summed over the towers, which all have this loss.
+    (loss * (team.ranks / team.towers)).backward()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        hits = [topk_hits(logits, labels, k)[:, 2].sum() for k in (1, 5)]
+        sums += torch.stack([loss.new_tensor(n), loss.detach() * size, *hits]).double()
+    return loss.detach()

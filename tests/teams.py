@@ -1,0 +1,106 @@
+"""Several processes that train together, in tests: a function run by each, or the real command."""
+
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LONG = 280  # seconds before a hang is taken for one; pytest's own limit is 300
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _child(rank: int, size: int, port: int, work: Callable[..., Any], args: Any, out: str) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(1)
+    torch.save(work(*args), f"{out}/{rank}.pt")
+
+
+def run_team(folder: Path, size: int, work: Callable[..., Any], *args: Any) -> list[Any]:
+    """What `work(*args)` returns in each of `size` processes that may `join`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["alexnet.commands"])
+    port = free_port()
+    processes = [
+        context.Process(target=_child, args=(rank, size, port, work, args, str(folder)))
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join(LONG)
+        assert [process.exitcode for process in processes] == [0] * size
+    finally:
+        for process in processes:
+            process.kill()
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
+
+
+def torchrun(
+    size: int, words: list[Any], log: Path, *options: str, **more: str
+) -> "subprocess.Popen[str]":
+    """`torchrun OPTIONS -m -- alexnet WORDS`; both streams go into `log`."""
+    signals = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size)]
+    command += [signals, "--standalone", *options, "-m", "--", "alexnet"]
+    environment = (
+        os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "LAUNCH": str(log)} | more
+    )
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, *map(str, words)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+    process.args = [*command, str(log)]  # by which `members` knows its own
+    return process
+
+
+def members(process: "subprocess.Popen[str]") -> dict[int, bytes]:
+    """The processes of a `torchrun` that live, orphans too, and their environments."""
+    found = {}
+    mark = f"LAUNCH={process.args[-1]}".encode()  # type: ignore[index]
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (place / "environ").read_bytes()
+            state = (place / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if mark in environment.split(b"\0") and state not in "ZX":
+            found[int(place.name)] = environment
+    return found
+
+
+def workers(process: "subprocess.Popen[str]") -> dict[int, int]:
+    """Process ids by rank."""
+    ranks = {pid: re.search(rb"\0RANK=(\d+)\0", env) for pid, env in members(process).items()}
+    return {int(rank[1]): pid for pid, rank in ranks.items() if rank}
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """Leaves nothing behind."""
+    for pid in members(process):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,186 @@
+"""The real command under torchrun: killed, preempted, restarted, continued, always the same run."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from alexnet import commands
+from alexnet.store.rundir import RunDir
+from conftest import patterns, read_events, without_report, write_idx
+from teams import LONG, end, members, run_team, torchrun, workers
+from test_parallel import furthest
+from test_resume import assert_same_run, at_step, flags, strip, tensors
+
+STEPS = 16  # of 13 an epoch
+FIELDS = {
+    "steps": STEPS,
+    "batch_size": 17,
+    "eval_every": 0.4,
+    "log_every": 1,
+    "save_every": 3,
+    "keep": 99,
+    "lr": 2e-3,
+    "precision": "fp32",
+    "workers": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_idx(folder, "train", *patterns(250, seed=1))
+    write_idx(folder, "t10k", *patterns(50, seed=2))
+    return folder
+
+
+def words(data: Path, run: Path) -> list[Any]:
+    return ["train", "digits", "--data", data, "--run", run, *flags(FIELDS)]
+
+
+def wait_for(ready: Callable[[], bool], process: "subprocess.Popen[str]", log: Path) -> None:
+    until = time.monotonic() + LONG
+    while not ready():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of two processes that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("reference")
+    process = torchrun(2, words(data, folder / "run"), folder / "log")
+    try:
+        assert process.wait(LONG) == 0, (folder / "log").read_text()
+        assert not members(process)
+    finally:
+        end(process)
+    said = (folder / "log").read_text()
+    assert said.count("2 processes: up to 9 of a batch's 17 images") == 1
+    assert "Warning" not in said
+    return folder / "run"
+
+
+def kill_one(data: Path, reference: Path, folder: Path, rank: int, step: int) -> None:
+    """SIGKILL to a rank at a step; torchrun starts both anew, and they end as if never cut."""
+    run, log = folder / "run", folder / "log"
+    process = torchrun(2, words(data, run), log, "--max-restarts", "3")
+    try:
+        wait_for(lambda: at_step(run) >= step, process, log)
+        os.kill(workers(process)[rank], signal.SIGKILL)
+        assert process.wait(LONG) == 0, log.read_text()
+        assert not members(process)
+    finally:
+        end(process)
+    assert [e for e in read_events(run) if e["event"] == "resume"], "it was to be started anew"
+    assert_same_run(run, reference)
+
+
+def test_a_killed_rank_is_started_anew(data: Path, reference: Path, tmp_path: Path) -> None:
+    kill_one(data, reference, tmp_path, random.randrange(2), random.randrange(1, STEPS - 4))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_twenty_killed_ranks(data: Path, reference: Path, tmp_path: Path) -> None:
+    seed = random.randrange(10**6)
+    dice = random.Random(seed)
+    for turn in range(20):
+        rank, step = dice.randrange(2), dice.randrange(1, STEPS - 4)
+        print(f"seed {seed}, turn {turn}: rank {rank} killed at step {step}")
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        kill_one(data, reference, folder, rank, step)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_preempted_it_saves_and_goes_on(
+    number: int, data: Path, reference: Path, tmp_path: Path
+) -> None:
+    """The signal to torchrun, and so twice to some: both ranks save at one step and end."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = torchrun(2, words(data, run), log)
+    try:
+        wait_for(lambda: at_step(run) >= 4, process, log)
+        os.kill(workers(process)[1], number)  # as a cluster does, to every process
+        os.kill(process.pid, number)
+        assert process.wait(LONG) != 0
+        assert not members(process), "orphans"
+    finally:
+        end(process)
+    said = log.read_text()
+    saved = int(os.readlink(run / "checkpoints/last").removeprefix("step-"))
+    assert f"saved at step {saved} of {STEPS}" in said
+    assert read_events(run)[-1]["step"] == saved
+    # With another number of processes: the same up to the order of sums.
+    other = Path(shutil.copytree(run, tmp_path / "other", symlinks=True))
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        commands.train(resume=True, run=other)
+    assert far_apart(other, reference) < 0.02
+    process = torchrun(2, ["train", "--resume", "--run", run], tmp_path / "again")
+    try:
+        assert process.wait(LONG) == 0, (tmp_path / "again").read_text()
+    finally:
+        end(process)
+    assert tensors(run)["model.safetensors"] == tensors(reference)["model.safetensors"]
+    clean = [strip(e) for e in RunDir.open(run).events() if e["event"] != "resume"]
+    assert clean == read_events(reference)
+
+
+def far_apart(run: Path, other: Path) -> float:
+    mine, theirs = (load_file(r / "checkpoints/last/model.safetensors") for r in (run, other))
+    kept = [name for name, value in mine.items() if value.dim() > 1]
+    far = furthest({n: mine[n] for n in kept}, {n: theirs[n] for n in kept})
+    print(f"weights of two numbers of processes: {far:.1e} apart")
+    return far
+
+
+def train_here(data: str, run: str, resume: bool) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        if resume:
+            found = commands.train(resume=True, run=run)
+        else:
+            found = commands.train("digits", data=data, run=run, **FIELDS)
+    return {"step": found["step"], "top1": found["top1"]}
+
+
+def test_three_ranks_go_on_to_the_bit(data: Path, tmp_path: Path) -> None:
+    """DDP puts gradients into other buckets after its first step, and three sum differently."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    results = run_team(tmp_path / "a", 3, train_here, str(data), str(whole), False)
+    assert results[0] == results[1] == results[2]
+    shutil.copytree(whole, cut, symlinks=True)
+    for folder in (cut / "checkpoints").glob("step-*"):
+        if int(folder.name[5:]) > 6:
+            shutil.rmtree(folder)
+    for name, target in (("last", "step-6"), ("best", "step-5")):
+        (cut / "checkpoints" / name).unlink()
+        (cut / "checkpoints" / name).symlink_to(target)
+    state = json.loads((cut / "checkpoints/step-6/state.json").read_text())
+    assert torch.tensor(state["sums"]).shape == (3, 4)
+    run_team(tmp_path / "b", 3, train_here, str(data), str(cut), True)
+    assert tensors(cut)["model.safetensors"] == tensors(whole)["model.safetensors"]
+    clean = [strip(e) for e in RunDir.open(cut).events() if e["event"] != "resume"]
+    assert clean == read_events(whole)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
