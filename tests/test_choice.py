@@ -309,7 +309,7 @@ def test_class_weights_reach_the_loss(
     losses, real = [], engine.train_step
 
     def spy(*args: Any) -> torch.Tensor:
-        net, _, batch, _, recipe, preprocess, _, weight = args
+        net, _, batch, _, recipe, preprocess, _, weight, *_ = args
         x = engine.augment(batch.images, batch.ids, batch.epoch, recipe, preprocess)
         with torch.no_grad():
             each = F.cross_entropy(copy.deepcopy(net)(x), batch.labels, reduction="none")

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from alexnet.data import draws
 from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.models.net import Net, Spec
@@ -62,12 +61,6 @@ def load_weights(model: Net, checkpoint: Checkpoint, recipe: Recipe) -> None:
                 f"{tuple(own[name].shape)}"
             )
     model.load_state_dict(checkpoint.model)
-
-
-def whiten_first(model: Net, train: Slice, preprocess: Preprocess) -> None:
-    """`whiten` from images of the training slice, the same ones always."""
-    ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:WHITEN_IMAGES]
-    whiten(model, preprocess.views(torch.from_numpy(train.read(ids)), 1)[0])
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet.data import draws
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset
 from alexnet.data.loader import Batch, Share, steps_per_epoch, training_batches
@@ -21,11 +22,12 @@ from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.verdict import Verdict
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import (
+    WHITEN_IMAGES,
     build_net,
     load_weights,
     preprocessing,
     take_weights,
-    whiten_first,
+    whiten,
 )
 from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors
 from alexnet.engine.parallel import ALONE, Team, launched, spread
@@ -111,7 +113,8 @@ def fit(
     if state.finished:
         return state
     if recipe.whiten and start is None and weights is None:
-        whiten_first(net, train, preprocess)  # every process by itself, the same
+        ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:WHITEN_IMAGES]
+        whiten(net, preprocess.views(torch.from_numpy(train.read(ids)), 1)[0])
     model = spread(net, team)
     clock = _Clock(state, total, recipe.batch_size)
     loss = torch.tensor(0.0)
