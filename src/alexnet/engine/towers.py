@@ -167,9 +167,11 @@ def build_towers(net: Net, recipe: Recipe, classes: int, team: Team) -> Towers |
     """Cuts a network to this process's tower, where the team has more than one."""
     if team.towers == 1:
         return None
-    if team.towers != 2 or recipe.trust:
-        why = "trust needs whole layers" if recipe.trust else "the paper has two"
-        raise UsageError(f"towers {team.towers}: {why}: use --towers 2 without --trust")
+    if team.towers != 2 or recipe.trust or recipe.whiten:
+        why = "trust and whiten need whole layers" if team.towers == 2 else "the paper has two"
+        raise UsageError(
+            f"towers {team.towers}: {why}: use --towers 2 without --trust and --whiten"
+        )
     given, keys = (recipe.channels, recipe.crop, recipe.crop), find_model(recipe.model).keys
     spec = model_spec(recipe.model, classes, given)
     return Towers(net, plan_towers(recipe.model, spec, given, keys), team)
