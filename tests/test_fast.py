@@ -1,6 +1,7 @@
 """What the recipes for the minutes spent are made of: whitening, mirrored views, their networks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.statistics import Statistics
 from alexnet.engine.evaluate import predict_views
 from alexnet.engine.network import whiten
+from alexnet.engine.parallel import ALONE
+from alexnet.engine.towers import build_towers
 from alexnet.errors import UsageError
 from alexnet.models.zoo import build_model
 from alexnet.recipebook import find_recipe
@@ -42,6 +45,14 @@ def test_whitening_needs_one_convolution_first() -> None:
     with pytest.raises(UsageError, match=r"whiten needs .* fc1 is not") as caught:
         whiten(_of_products(), torch.zeros(2, 1, 8, 8))
     assert "leave it out" in str(caught.value)
+
+
+def test_whitening_and_towers_refuse_each_other() -> None:
+    """A tower has half of the first layer's filters, and would get the other's."""
+    recipe = find_recipe("paper-2012").replace(whiten=True)
+    net, team = build_model("alexnet-2012-32", 10), replace(ALONE, towers=2)
+    with pytest.raises(UsageError, match=r"towers 2: trust and whiten need whole layers"):
+        build_towers(net, recipe, 10, team)
 
 
 def _of_products() -> Any:
