@@ -343,7 +343,8 @@ def test_logits_and_gradients_are_the_references(
     last: int,
     built: Built,
 ) -> None:
-    net = copy.deepcopy(built(name))
+    # In float64: in float32 a rounding may choose another pixel of a pool, and all behind it.
+    net = copy.deepcopy(built(name)).double()
     torch.manual_seed(3)
     with torch.no_grad():
         for p in net.parameters():  # biases that are all alike would hide an exchange
@@ -351,20 +352,20 @@ def test_logits_and_gradients_are_the_references(
                 p.add_(torch.randn_like(p) * 0.1)
     weights = dict(net.named_parameters())
     # far from zero, where the norms have much to divide by
-    images = torch.randn(2, 3, SIZES[name], SIZES[name]) * 300
+    images = torch.randn(2, 3, SIZES[name], SIZES[name], dtype=torch.float64) * 300
     expected, parts = reference(weights, images)
     logits, kept = net.activations(images, parts)
     assert kept["pool5"].shape[1:] == (256, last, last)
     for part, x in parts.items():
-        assert largest(kept[part] - x) < 1e-5 * largest(x), part
-    assert largest(logits - expected) < 1e-5 * largest(expected)
+        assert largest(kept[part] - x) < 1e-6 * largest(x), part
+    assert largest(logits - expected) < 1e-6 * largest(expected)
     direction = torch.randn_like(logits)
     ours, theirs = (
         torch.autograd.grad(out, list(weights.values()), direction) for out in (logits, expected)
     )
     for key, mine, other in zip(weights, ours, theirs, strict=True):
         assert largest(other) > 0, key
-        assert largest(mine - other) < 1e-4 * largest(other), key
+        assert largest(mine - other) < 1e-6 * largest(other), key
 
 
 def test_caffes_two_differ_in_order_and_biases_alone() -> None:

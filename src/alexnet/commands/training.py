@@ -115,12 +115,13 @@ def _start(
     def claim() -> dict[str, Any]:
         made = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
         stack.enter_context(made.lock())
-        return {"path": str(made.path), "digest": dataset.digest}
+        return {"path": str(made.path)}
 
     claimed = team.first(claim)
     folder = RunDir(Path(claimed["path"]), writes=team.leads)
     try:
-        team.together(lambda: check(chosen, dataset, claimed["digest"]))
+        seen = team.first(lambda: {"digest": dataset.digest})
+        team.together(lambda: check(chosen, dataset, seen["digest"]))
         statistics = given.statistics or dataset.statistics
         if chosen.colour and not statistics.covariance:  # that run had no colour noise
             statistics = replace(statistics, covariance=dataset.statistics.covariance)
