@@ -1,4 +1,5 @@
-"""The tables of docs/speed.md, made from every record in results/bench and results/accuracy.
+"""The tables of docs/speed.md, made from every record in results/bench and results/accuracy, and
+the few rows of them that the README shows.
 
     python scripts/speed.py [--check]
 
@@ -17,6 +18,18 @@ from alexnet.files import write_atomic
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, RECORDS = ROOT / "docs" / "speed.md", ROOT / "results"
 BEGIN, END = "<!-- records: made by scripts/speed.py -->\n", "<!-- /records -->\n"
+
+README = ROOT / "README.md"
+README_MARKS = "<!-- speed: made by scripts/speed.py -->\n", "<!-- /speed -->\n"
+
+SHOWN = (  # record, row, its batch where there are several, what it is
+    ("input-xeon-2", "ours, jpeg, to float", None, "packed JPEGs of 256 pixels to floats"),
+    ("input-xeon-2", "ours, raw, to float", None, "packed raw pixels to floats"),
+    ("train-alexnet-2012-xeon-2", "ours, fp32", None, "training `alexnet-2012` in fp32"),
+    ("train-alexnet-2012-xeon-2", "ours, bf16", None, "training `alexnet-2012` in bf16"),
+    ("infer-alexnet-2014-xeon-2", "ours, bf16", 1, "answers of `alexnet-2014`, one by one, bf16"),
+    ("infer-alexnet-2014-xeon-2", "ours, bf16", 128, "answers of `alexnet-2014` by 128, bf16"),
+)
 
 WANTED = {  # what is to be measured on every kind of machine, by the beginning of its record's name
     "train-": "`alexnet bench train`: training steps",
@@ -96,15 +109,43 @@ def made(found: list[tuple[str, dict[str, Any]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def shown(found: dict[str, dict[str, Any]]) -> str:
+    """The README's table: each of SHOWN beside the first row of its record with the same batch."""
+    lines = ["| | images/s | beside | images/s | times | record |", "|---|---|---|---|---|---|"]
+    for name, row_name, batch, what in SHOWN:
+        rows = [row for row in found.get(name, {}).get("rows", ()) if row.get("batch") == batch]
+        row = next((row for row in rows if row["name"] == row_name), None)
+        cells = ["not measured", "", "", "", ""]
+        if row is not None:
+            speeds = [cell("", r["images_per_s"]) for r in (row, rows[0])]
+            link = (
+                f"[{machine(found[name]['environment']).split(';')[0]}](results/bench/{name}.json)"
+            )
+            beside = rows[0]["name"].partition(":")[0]
+            cells = [speeds[0], beside, speeds[1], f"{row['ratio']:.1f}", link]
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def filled(page: Path, begin: str, end: str, text: str) -> str:
+    """A page with `text` between two marks."""
+    before, _, rest = page.read_text().partition(begin)
+    return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    text = f"{before}{BEGIN}\n{made(records(RECORDS))}\n{END}{rest.partition(END)[2]}"
+    found = records(RECORDS)
+    pages = {
+        PAGE: filled(PAGE, BEGIN, END, made(found)),
+        README: filled(README, *README_MARKS, shown(dict(found))),
+    }
     if args.check:
-        return int(text != PAGE.read_text())
-    write_atomic(PAGE, text)
+        return int(any(text != page.read_text() for page, text in pages.items()))
+    for page, text in pages.items():
+        write_atomic(page, text)
     return 0
 
 

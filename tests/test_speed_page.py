@@ -66,3 +66,14 @@ def test_check_sees_a_page_that_is_old(tmp_path: Path, monkeypatch: pytest.Monke
     assert run() == 0
     assert page.read_text().startswith("before\n")
     assert page.read_text().endswith("after\n")
+
+
+def test_the_readme_shows_records_and_what_has_none() -> None:
+    found = dict(speed.records(speed.RECORDS))
+    text = speed.shown(found)
+    assert text in speed.README.read_text()
+    assert "not measured" not in text
+    gone = speed.SHOWN[0][0]
+    del found[gone]
+    rows = sum(name == gone for name, *_ in speed.SHOWN)
+    assert speed.shown(found).count("not measured") == rows > 0
