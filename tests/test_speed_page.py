@@ -51,7 +51,10 @@ def test_check_sees_a_page_that_is_old(tmp_path: Path, monkeypatch: pytest.Monke
     page, records = tmp_path / "speed.md", tmp_path / "results"
     (records / "bench").mkdir(parents=True)
     page.write_text(f"before\n{speed.BEGIN}{speed.END}after\n")
+    readme = tmp_path / "README.md"
+    readme.write_text("".join(speed.README_MARKS))
     monkeypatch.setattr(speed, "PAGE", page)
+    monkeypatch.setattr(speed, "README", readme)
     monkeypatch.setattr(speed, "RECORDS", records)
 
     def run(*flags: str) -> int:
