@@ -78,7 +78,18 @@ def soak(folder: Path, data: str | None, seconds: float) -> dict[str, Any]:
     steps = max(event.get("step", 0) for event in events)
     left = [*(_mine() - before), *(str(p.relative_to(folder)) for p in run.rglob(".tmp*"))]
     rows = {name: _summary(rows) for name, rows in samples.items()}
+    note = (
+        f"{seconds / 60:g} minutes: {steps:,} steps, {1 + turns} servers, {answers:,} answers; "
+        f"left over: {', '.join(left) or 'nothing'}"
+    )
+    table = [
+        {"name": name, "resident MiB": row["resident_mib"], "growth": f"{row['growth']:.2%}",
+         "open files": row["open_files"], "readings": row["readings"]}
+        for name, row in rows.items()
+    ]  # fmt: skip
     return {
+        "note": note,
+        "rows": table,
         "minutes": round(seconds / 60, 1),
         "steps": steps,
         "validations": sum(event["event"] == "val" for event in events),
