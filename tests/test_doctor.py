@@ -4,6 +4,7 @@ trace."""
 import copy
 import json
 import math
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -524,7 +525,8 @@ def test_doctor_of_a_recipe_and_of_a_run(
     assert main(["doctor", str(run), "--out", str(page)]) == 0
     text = page.read_text()
     assert text.count("data:image/webp;base64,") == 2
-    assert "http" not in text  # self-contained
+    # Self-contained. Pictures are left out: their letters are chance.
+    assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
     assert "conv1" in text
     assert main(["doctor", str(run), "--out", str(tmp_path / "page.txt")]) == 2
     assert alexnet.doctor(run)["verdicts"] == []
