@@ -290,6 +290,24 @@ def measure(run: Path, images: Sequence[bytes], seconds: float, engine: str) -> 
     }
 
 
+def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The record's table: what was done, its figure, and the bar it is held to."""
+    load_, one, many = found["load"], found["one_image"], found["batching"]
+    slow = f"p50 {load_['p50_ms']:.0f} ms, p99 {load_['p99_ms']:.0f} ms"
+    share = f"{one['served_ms']:.1f} ms served, {one['bare_ms']:.1f} ms bare"
+    turns = f"{many['together']:.1f} requests/s together, {many['one by one']:.1f} one by one"
+    grown = f"{load_['growth_bytes'] / 2**20:.1f} MiB"
+    met = found["meets"]
+    return [
+        {"name": f"{found['connections']} connections for {found['seconds']:g} s",
+         "figure": f"{load_['requests_per_s']:.1f} requests/s, {slow}", "met": met["no error but 503"]},
+        {"name": "growth of memory meanwhile", "figure": grown, "met": met["growth"]},
+        {"name": "requests taken together", "figure": f"{turns}: {many['ratio']:.2f}",
+         "met": met["batching"]},
+        {"name": "one image", "figure": f"{share}: {one['ratio']:.2f}", "met": met["latency"]},
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
@@ -315,6 +333,7 @@ def main() -> None:
         parser.error(f"{args.images} holds no images")
     found = measure(args.run, [p.read_bytes() for p in files], args.seconds, args.engine)
     described = load(args.run).recipe
+    found = {"rows": rows_of(found), **found}
     record = {"model": described.model, **found, "environment": environment()}
     print(json.dumps(found, indent=1))
     if args.out:
