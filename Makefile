@@ -26,7 +26,7 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/results.py table --check
-	$(BIN)/python scripts/speed.py --check
+	$(BIN)/python -m scripts.speed --check
 	$(BIN)/python -m scripts.docs --check
 
 docs: .venv/docs
@@ -35,7 +35,7 @@ docs: .venv/docs
 
 results: .venv/dev
 	$(BIN)/python scripts/results.py table
-	$(BIN)/python scripts/speed.py
+	$(BIN)/python -m scripts.speed
 
 .venv/demo: .venv/made
 	@echo "installing into .venv (the first time takes a few minutes)"

@@ -1,7 +1,7 @@
 """The tables of docs/speed.md, made from every record in results/bench and results/accuracy, and
 the few rows of them that the README shows.
 
-    python scripts/speed.py [--check]
+    python -m scripts.speed [--check]
 
 A record is what `alexnet bench ... --json` or a script of benchmarks/ printed, one file a machine.
 With --check nothing is written, and the exit status says whether the page is as it would be made.
@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scripts.results import README, RESULTS, ROOT, filled
+
 from alexnet.files import write_atomic
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE, RECORDS = ROOT / "docs" / "speed.md", ROOT / "results"
+PAGE, RECORDS = ROOT / "docs" / "speed.md", RESULTS
 BEGIN, END = "<!-- records: made by scripts/speed.py -->\n", "<!-- /records -->\n"
 
-README = ROOT / "README.md"
 README_MARKS = "<!-- speed: made by scripts/speed.py -->\n", "<!-- /speed -->\n"
 
 SHOWN = (  # record, row, its batch where there are several, what it is
@@ -125,12 +125,6 @@ def shown(found: dict[str, dict[str, Any]]) -> str:
             cells = [speeds[0], beside, speeds[1], f"{row['ratio']:.1f}", link]
         lines.append(f"| {what} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def filled(page: Path, begin: str, end: str, text: str) -> str:
-    """A page with `text` between two marks."""
-    before, _, rest = page.read_text().partition(begin)
-    return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
 
 
 def main() -> int:
