@@ -10,6 +10,7 @@ import shutil
 import sys
 import tarfile
 import time
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from PIL import Image
 
 from alexnet import commands
 from alexnet.cli import main
+from alexnet.data import ilsvrc
 from alexnet.data.arrange import arrange
 from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.data.listing import Arranged
@@ -327,9 +329,74 @@ def test_an_image_numbered_0(root: Path, capfd: CAPFD) -> None:
 def test_val_is_not_the_val_archive(root: Path, capfd: CAPFD) -> None:
     val = root / NAMES["ILSVRC2012"]["val"]
     val.write_bytes((root / NAMES["ILSVRC2012"]["train"]).read_bytes())
-    refused(root, "has no number: this is another archive", capfd)
+    refused(root, "is not called ILSVRC2012_val_00000001.JPEG", capfd)
     write_tar(val, {"readme.txt": b"text"})
     refused(root, r"holds no \.JPEG", capfd)
+
+
+@pytest.mark.parametrize("name", ["ILSVRC2010_val", "ILSVRC2012_test"])
+def test_val_of_another_year_or_split(name: str, root: Path, capfd: CAPFD) -> None:
+    """As many images with the same numbers: without its name every label would be wrong."""
+    files = {f"{name}_{i:08d}.JPEG": jpeg(i) for i in range(1, len(TRUTH) + 1)}
+    write_tar(root / NAMES["ILSVRC2012"]["val"], files)
+    refused(root, rf"{name}_00000001\.JPEG is not called ILSVRC2012_val_00000001\.JPEG", capfd)
+
+
+def test_a_number_that_occurs_twice(root: Path, capfd: CAPFD) -> None:
+    name = "ILSVRC2012_val_00000001.JPEG"
+    write_tar(root / NAMES["ILSVRC2012"]["val"], {name: jpeg(1), f"again/{name}": jpeg(2)})
+    refused(root, "number 1 occurs twice", capfd)
+
+
+def test_a_kit_that_unpacks_without_end(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: CAPFD
+) -> None:
+    """A file beside those that are wanted, a header that asks for it, and a variable of meta.mat."""
+    from scipy.io import savemat
+
+    monkeypatch.setattr(ilsvrc, "_KIT_LIMIT", 1 << 20)
+    much = bytes(32 << 20)
+    kit = root / KIT["ILSVRC2012"]
+    whole = gzip.decompress(kit.read_bytes())
+    long = tarfile.TarInfo("x")
+    long.size, long.type = len(much), tarfile.GNUTYPE_LONGNAME
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": np.zeros(4 << 20)}, do_compression=True)
+    table = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
+    bombs = {
+        "a file": tar_bytes({"bomb": much}) + whole,
+        "a header": long.tobuf() + much + whole,
+        "a variable": tar_bytes(
+            {"ILSVRC2012_devkit_t12/data/meta.mat": meta.getvalue(), table: b"1\n"}
+        ),
+    }
+    for name, bomb in bombs.items():
+        kit.write_bytes(gzip.compress(bomb, 1))
+        tracemalloc.start()
+        refused(root, "unpacks to more than 1,048,576 bytes|cannot be read|is not the kit", capfd)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 16 << 20, name
+
+
+def test_titles_go_where_the_weights_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """n01440764 says nothing to most people."""
+    without_report(monkeypatch)
+    root, out = write_official(tmp_path / "archives"), tmp_path / "packed"
+    commands.data_pack(root, out=out, size=40, expect={"train": 18, "val": 5})
+    fields: dict[str, Any] = {"size": 40, "crop": 32, "steps": 1, "batch_size": 8}
+    fields |= {"model": "cuda-convnet-18", "dropout": None, "precision": "fp32"}
+    commands.train("photos", data=out, run=tmp_path / "run", **fields)
+    photo = tmp_path / "a.jpg"
+    photo.write_bytes(content("a.jpg"))
+    (one,) = commands.classify(tmp_path / "run", [photo])["results"]
+    assert {entry["class"]: entry["title"] for entry in one["top"]} == TITLES
+    capsys.readouterr()
+    assert main(["classify", str(tmp_path / "run"), str(photo)]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{wnid} {title}"[:20] in said for wnid, title in TITLES.items())
 
 
 def test_train_is_not_the_train_archive(root: Path, capfd: CAPFD) -> None:

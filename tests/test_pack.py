@@ -25,6 +25,7 @@ from alexnet import commands
 from alexnet.cli import main
 from alexnet.data import pack as packer
 from alexnet.data.dataset import open_dataset
+from alexnet.data.payload import expected_bytes
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError, Interrupted, UsageError
 from alexnet.recipebook import find_recipe
@@ -37,7 +38,7 @@ SIZE = 16
 KEYS = {
     *("format", "key", "kind", "classes", "titles", "counts", "size", "channels", "encoding"),
     *("orient", "source", "mean", "std", "covariance", "repairs", "refused", "across", "others"),
-    "payload",
+    *("payload", "pca"),
 }
 
 
@@ -234,6 +235,10 @@ def test_what_is_measured(encoding: str, raw: Path, shards: Path) -> None:
     np.testing.assert_allclose(said["mean"], flat.mean(0), rtol=1e-12)
     np.testing.assert_allclose(said["std"], flat.std(0), rtol=1e-9)
     np.testing.assert_allclose(said["covariance"], np.cov(flat.T, bias=True), rtol=1e-9)
+    values, vectors = np.linalg.eigh(np.cov(flat.T, bias=True))
+    np.testing.assert_allclose(said["pca"]["eigenvalues"], values, rtol=1e-6)
+    same = np.abs(np.sum(np.array(said["pca"]["eigenvectors"]) * vectors.T, axis=1))
+    np.testing.assert_allclose(same, 1, rtol=1e-6)
     mean = np.load(out / "mean.npy", allow_pickle=False)
     assert mean.dtype == np.float32
     np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-6)
@@ -487,6 +492,50 @@ def test_short_space_is_said_before_anything_is_written(
         pack(tree, tmp_path / "out", encoding=encoding)
     files = [f for f in tmp_path.rglob("*") if f.is_file() and f.name != ".lock"]
     assert files == []
+
+
+@pytest.mark.parametrize(("encoding", "size"), [("raw", 64), ("jpeg", 32), ("jpeg", 64)])
+def test_the_room_that_is_asked_for(encoding: str, size: int, tmp_path: Path) -> None:
+    """Small images in shards are mostly headers."""
+    files = {f"{'cat' if i % 2 else 'dog'}/{i}.jpg": jpeg(i, size, size) for i in range(60)}
+    out = pack(write_files(tmp_path / "set", files), tmp_path / "out", size, encoding=encoding)
+    taken = sum(len(x) for name, x in payload(out).items() if name != "mean.npy")
+    assert expected_bytes(60, size, 3, encoding) == pytest.approx(taken, rel=0.25)
+
+
+def test_small_images_keep_their_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """CIFAR-10 at the paper's 256 pixels would be 11.8 GB of enlarged pixels."""
+    files = {f"{'cat' if i % 2 else 'dog'}/{i}.png": encode(picture(i, 32, 32), "PNG")
+             for i in range(4)}  # fmt: skip
+    source = write_files(tmp_path / "set", files)
+    result = commands.data_pack(source, out=tmp_path / "out")
+    assert (result["size"], manifest(tmp_path / "out")["size"]) == (32, 32)
+    assert "images of 32 x 32 pixels: packing at their own, --size 32" in capsys.readouterr().err
+    assert commands.data_pack(source, out=tmp_path / "large", size=64)["size"] == 64
+    said = "most images are enlarged: the shorter side is 32 pixels (median of 4), --size is 64"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sides", [(200, 200), (30, 40), (300, 400)])
+def test_others_are_packed_as_the_paper_has_it(
+    sides: tuple[int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {f"{side}-{i}/1.jpg": jpeg(i, side, side) for i, side in enumerate(sides)}
+    files[f"{sides[1]}-1/2.jpg"] = b"not an image, and no reason not to look at the others"
+    source = write_files(tmp_path / "a", files)
+    assert commands.data_pack(source, out=tmp_path / "b")["size"] == 256
+    assert ("most images are enlarged" in capsys.readouterr().err) == (sides[0] < 256)
+
+
+def test_a_class_of_which_nothing_could_be_read_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"cat/1.jpg": jpeg(1), "dog/1.jpg": jpeg(2), "bird/1.jpg": b""}
+    source = write_files(tmp_path / "set", files)
+    words = ["data", "pack", str(source), "--out", str(tmp_path / "out"), "--size", "8"]
+    for _ in range(2):  # also of a set that is packed already
+        assert main(words) == 0
+        assert "no training image of bird: add some and pack again" in capsys.readouterr().out
 
 
 def test_enough_space_is_enough(

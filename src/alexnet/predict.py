@@ -54,6 +54,11 @@ class Predictor:
         return Inference(self.model, "bf16" if quick else "fp32")
 
     @property
+    def titles(self) -> dict[str, str]:
+        """What people call the classes whose own names are codes, as WNIDs; else empty."""
+        return dict(self.data.get("titles", {}))
+
+    @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
@@ -80,6 +85,17 @@ class Predictor:
         if not len(images):
             return np.empty((0, len(self.classes)), np.float32)
         return self.answer(np.stack([self.decode(image) for image in images]), views)
+
+    def rank(self, probabilities: NDArray[np.float32], top: int) -> list[dict[str, Any]]:
+        """The likeliest `top` classes of one image, best first: class, index and probability, and
+        a title where people call it otherwise. Shapes: (K,)."""
+        ranked = []
+        for i in np.argsort(-probabilities, kind="stable")[:top].tolist():
+            name = self.classes[i]
+            title = {"title": self.titles[name]} if name in self.titles else {}
+            probability = float(probabilities[i])
+            ranked.append({"class": name, **title, "index": i, "probability": probability})
+        return ranked
 
     @torch.inference_mode()
     def answer(self, pixels: NDArray[np.uint8], views: int = 1) -> NDArray[np.float32]:

@@ -210,8 +210,9 @@ def _data(verbs: Any) -> None:
     sub = _add(inner, "pack", verb, "Pack a data set for speed; continues.")
     sub.add_argument("source", help="folder, tar or zip of images, IDX, CIFAR-10, ILSVRC archives")
     sub.add_argument("--out", metavar="DIR", required=True, help="new folder for the packed set")
-    sub.add_argument("--size", type=int, default=256, metavar="INT",
-                     help="shorter side, then centre square, pixels (default: 256)")  # fmt: skip
+    sub.add_argument("--size", type=int, metavar="INT",
+                     help="shorter side, then centre square, pixels (default: 256; small images "
+                     "of one size keep it)")  # fmt: skip
     sub.add_argument("--encoding", choices=("raw", "jpeg"), default="raw",
                      help="raw: fastest to read (default); jpeg: a sixth of it")  # fmt: skip
     sub.add_argument("--channels", type=int, default=3, metavar="INT", help="1 grey, 3 RGB")

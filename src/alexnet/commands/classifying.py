@@ -31,7 +31,8 @@ def classify(
 ) -> dict[str, Any]:
     """The likeliest classes of images: files, folders (searched whole), "-" for standard input.
 
-    Returns `results` [{path, top: [{class, index, probability}]}] and `errors` [{path, reason}]
+    Returns `results` [{path, top: [{class, index, probability}]}], with a `title` where people
+    call a class otherwise (WNIDs), and `errors` [{path, reason}]
     for the files that could not be read; the others are classified all the same. `engine` is what
     computes: torch, onnx or openvino.
     """
@@ -64,12 +65,7 @@ def classify(
                     decoded.append((path, pixels))
             probabilities = predictor.predict([pixels for _, pixels in decoded], views)
             for (path, _), row in zip(decoded, probabilities, strict=True):
-                best = np.argsort(-row, kind="stable")[:top]
-                ranked = [
-                    {"class": predictor.classes[i], "index": int(i), "probability": float(row[i])}
-                    for i in best
-                ]
-                results.append({"path": path, "top": ranked})
+                results.append({"path": path, "top": predictor.rank(row, top)})
             bar.advance(len(block))
     checkpoint_path = str(predictor.checkpoint)
     return {"results": results, "errors": errors, "run": str(run), "checkpoint": checkpoint_path}

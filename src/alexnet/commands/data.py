@@ -5,14 +5,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alexnet.data import check, fetch
 from alexnet.data.arrange import arrange
 from alexnet.data.examine import Orient
+from alexnet.data.identity import look_at_sizes
 from alexnet.data.images import MAX_PIXELS, MOST_PIXELS
+from alexnet.data.listing import Arranged
 from alexnet.data.pack import Encoding, Options, pack
+from alexnet.data.payload import expected_bytes
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import nearest
-from alexnet.terminal import progress
+from alexnet.terminal import progress, say
+
+PAPER_SIZE = 256  # pixels, section 2
 
 
 def data_get(name: str, *, offline: bool = False) -> dict[str, Any]:
@@ -63,7 +70,7 @@ def data_pack(
     source: str | Path,
     *,
     out: str | Path,
-    size: int = 256,
+    size: int | None = None,
     encoding: Encoding = "raw",
     orient: Orient = "ignore",
     channels: int = 3,
@@ -73,14 +80,18 @@ def data_pack(
 ) -> dict[str, Any]:
     """Packs a source for speed: shorter side to `size`, centre square, repaired and measured.
 
+    `size` None is 256, the paper's; of images that all have one size of at most half of that, as
+    CIFAR-10's, it is their own.
+
     Sources are folders of class folders, tars and zips of them, IDX, CIFAR-10, Kaggle's layout and
     ILSVRC's own archives with their development kit. Killed, the same call continues. Returns
     `out`, `classes` (a count), `counts`, `repaired` (a count), `refused` (path and reason),
-    `across`, how many files have the bytes of one of an earlier split, and `others`, how many files
-    are no images by their names, a count an ending.
+    `empty`, classes of which no training image could be read, `across`, how many files have the
+    bytes of one of an earlier split, and `others`, how many files are no images by their names, a
+    count an ending.
     """
     _check_options(orient, max_pixels, workers)
-    if not 1 <= size <= 4096:
+    if size is not None and not 1 <= size <= 4096:
         raise UsageError(f"size {size}: 1 to 4096 pixels")
     if channels not in (1, 3):
         raise UsageError(f"channels {channels}: 1 (grey) or 3 (RGB)")
@@ -89,8 +100,9 @@ def data_pack(
     if not str(source) or not str(out):
         raise UsageError("an empty path: name the source, and with --out a new folder")
     began = time.monotonic()
-    options = Options(size, encoding, orient, channels, max_pixels)
     arranged = arrange(Path(source).expanduser().absolute())
+    side = _choose_size(arranged, size, channels, encoding)
+    options = Options(side, encoding, orient, channels, max_pixels)
     manifest = pack(arranged, Path(out), options, expect=expect, workers=workers)
     return {
         "out": str(out),
@@ -100,11 +112,43 @@ def data_pack(
         "encoding": manifest["encoding"],
         "repaired": len(manifest["repairs"]),
         "refused": manifest["refused"],
+        "empty": _empty_classes(Path(out), manifest),
         "across": manifest.get("across", 0),
         "others": manifest.get("others", {}),
         "bytes": sum(file["bytes"] for file in manifest["payload"].values()),
         "wall_s": round(time.monotonic() - began, 2),
     }
+
+
+def _empty_classes(out: Path, manifest: dict[str, Any]) -> list[str]:
+    split = "train" if "train" in manifest["counts"] else "all"
+    labels = np.load(out / f"{split}.labels.npy", allow_pickle=False)
+    classes: list[str] = manifest["classes"]
+    counts = np.bincount(labels[labels >= 0], minlength=len(classes))
+    return [name for name, count in zip(classes, counts.tolist(), strict=True) if not count]
+
+
+def _choose_size(source: Arranged, size: int | None, channels: int, encoding: str) -> int:
+    """The size to pack at. Says where it is not PAPER_SIZE, or most images would be enlarged."""
+    seen = look_at_sizes(source)
+    sides = sorted(min(shape) for shape in seen)
+    if size is None and len(set(seen)) == 1 and sides[0] <= PAPER_SIZE // 2:
+        height, width = seen[0]
+        say(f"images of {width} x {height} pixels: packing at their own, --size {sides[0]}")
+        return sides[0]
+    chosen = PAPER_SIZE if size is None else size
+    middle = sides[len(sides) // 2] if sides else chosen
+    if middle < chosen:
+        images = sum(len(files) for files in source.parts.values())
+        room, less = (
+            f"{expected_bytes(images, s, channels, encoding) / 1e6:,.0f} MB"
+            for s in (chosen, middle)
+        )
+        say(
+            f"most images are enlarged: the shorter side is {middle} pixels (median of "
+            f"{len(sides)}), --size is {chosen}: about {room}, and {less} with --size {middle}"
+        )
+    return chosen
 
 
 def _check_options(orient: str, max_pixels: int, workers: int) -> None:

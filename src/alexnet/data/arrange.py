@@ -65,7 +65,7 @@ def _tree(root: Path, listing: Listing) -> Arranged:
     by_split: dict[str, list[tuple[int, str]]] = {}
     for i, name in enumerate(listing.names):
         if is_image(name):
-            split, label = place_of(name)
+            split, label = place_of(name, listing.top)
             by_split.setdefault(split, []).append((i, label))
     if not by_split:
         if (root / "manifest.json").is_file():

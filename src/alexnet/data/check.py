@@ -92,7 +92,7 @@ def check(
                 report.two_classes.append(paths)
     for listing in listings:
         for folder in listing.empty:
-            split, label = place_of(f"{folder}/")
+            split, label = place_of(f"{folder}/", listing.top)
             report.counts.setdefault(split, {}).setdefault(label, 0)
     report.classes = _odd_classes(report.counts)
     return report
@@ -117,13 +117,17 @@ def find_listings(path: Path) -> list[Listing]:
     return [list_files(path)]
 
 
-def place_of(name: str) -> tuple[str, str]:
-    """(split, class) that a path inside a data set says: train/cat/1.jpg, cat/1.jpg, val/1.jpg."""
+def place_of(name: str, top: int = 0) -> tuple[str, str]:
+    """(split, class) that a path inside a data set says: train/cat/1.jpg, cat/1.jpg, val/1.jpg.
+
+    Without a split the class is the first folder below the `top` ones that all images share;
+    folders inside a class are no classes.
+    """
     folders = name.split("/")[:-1]
     for at, folder in enumerate(folders):
         if split := split_of(folder):
             return split, folders[at + 1] if at + 1 < len(folders) else ""
-    return "all", folders[-1] if folders else ""
+    return "all", folders[min(top, len(folders) - 1)] if folders else ""
 
 
 def _look(
@@ -134,14 +138,14 @@ def _look(
     try:
         data = listing.read(index)
     except DataError as error:
-        return where, b"", Examined((), str(error))
+        return where, b"", Examined((), str(error).removeprefix(f"{where}: "))
     found = examine(data, name, orient=orient, max_pixels=max_pixels)
     return where, hashlib.sha256(data).digest(), found
 
 
 def _place(listing: Listing, index: int) -> tuple[str, str]:
     """Split and class of a file; an archive called ..._train.tar is of that split."""
-    split, label = place_of(listing.names[index])
+    split, label = place_of(listing.names[index], listing.top)
     if split == "all" and listing.root.is_file():
         words = re.split(r"[^a-z]+", listing.root.stem.lower())
         split = next((found for word in words if (found := split_of(word))), split)

@@ -267,6 +267,7 @@ class Dataset:
             "path": self.source.path,
             "digest": self.digest,
             "classes": list(self.classes),
+            **({"titles": dict(self.source.titles)} if self.source.titles else {}),
             "counts": counts,
             "splits": self.describe_splits(),
             "mean": list(measured.mean),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from alexnet.data.images import MAX_PIXELS, fit_image, open_image
+from alexnet.data.images import MAX_PIXELS, MOST_PIXELS, fit_image, open_image
 
 Orient = Literal["apply", "ignore"]
 
@@ -96,6 +96,8 @@ def examine(
             pixels = None if size is None else fit_image(turned, channels=channels, size=size)
     except UnidentifiedImageError:
         return Examined((), "not an image")
+    except Image.DecompressionBombError:  # of the header, before its size is known to us
+        return Examined((), f"more than {MOST_PIXELS:,} pixels, the limit is {max_pixels:,}")
     # Pillow's parsers raise almost anything on hostile bytes: struct.error, SyntaxError, ...
     except Exception as error:
         why = " ".join((getattr(error, "strerror", None) or str(error) or repr(error)).split())

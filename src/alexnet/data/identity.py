@@ -6,11 +6,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alexnet.data.ilsvrc import OFFICIAL
+from alexnet.data.images import image_size
 from alexnet.data.listing import Arranged, Files
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import parse_json, read_bytes, sha256_of
 from alexnet.terminal import progress
+
+LOOKED_AT = 64  # images, before the work begins
 
 
 def key_of(source: Arranged, options: dict[str, Any]) -> str:
@@ -119,11 +124,28 @@ def count_across(digests: bytes, counts: list[int]) -> int:
     return found
 
 
+def look_at_sizes(source: Arranged) -> list[tuple[int, int]]:
+    """(H, W) of up to LOOKED_AT images, evenly over the source, from their headers; those that
+    cannot be read so are passed over."""
+    total = sum(len(files) for files in source.parts.values())
+    found = []
+    for at in np.linspace(0, total - 1, min(LOOKED_AT, total), dtype=int).tolist():
+        for files in source.parts.values():
+            if at < len(files):
+                break
+            at -= len(files)
+        try:
+            found.append(image_size(files.read(at)))
+        except DataError:
+            continue
+    return found
+
+
 def check_space(out: Path, needed: float) -> None:
     """DataError where the disk of a folder has not so many bytes and 2 % more."""
     needed, free = 1.02 * needed, shutil.disk_usage(out).free
     if needed > free:
         raise DataError(
             f"{out}: about {needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free: "
-            "make room, choose another --out, a smaller --size, or --encoding jpeg"
+            "make room, or choose another --out, --size or --encoding"
         )

@@ -5,25 +5,29 @@ the sorted WNIDs. The kit's own counts are held against what is there.
 """
 
 import csv
+import gzip
 import io
 import re
 import tarfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Literal, cast
 
 import numpy as np
 
 from alexnet.data.check import place_of
 from alexnet.data.listing import UNLABELLED, Arranged, Files, Listing, list_files, make_files
-from alexnet.data.raw import reading
+from alexnet.data.raw import Limited, reading
 from alexnet.errors import DataError, Unavailable
 
 OFFICIAL = {
     "ILSVRC-2012": {"train": 1_281_167, "val": 50_000, "test": 100_000},
     "ILSVRC-2010": {"train": 1_261_406, "val": 50_000, "test": 150_000},
 }
-_KIT_LIMIT = 64 << 20  # bytes of the largest file read out of a development kit
+_KIT_LIMIT = 256 << 20  # bytes that a development kit, or its meta.mat, may unpack to
+_COMPRESSED = 15  # the mark of a compressed variable in a .mat
 _ARCHIVES = {
     "ILSVRC-2012": {
         "train": "ILSVRC2012_img_train.tar",
@@ -83,7 +87,8 @@ def official(kind: str, root: Path) -> Arranged:
             rows = _by_wnid(kind, root / archive, listing, images, classes, kit)
         else:
             ids = _truth(kind, root, split, kit)
-            rows = _by_number(root / archive, listing, images, ids, label_of_id)
+            name = f"{kind.replace('-', '')}_{split}"
+            rows = _by_number(root / archive, name, listing, images, ids, label_of_id)
         replaced = [
             (1, patches[key][1], label)
             if (key := (split, PurePosixPath(listing.names[i]).name)) in patches
@@ -124,17 +129,25 @@ def _by_wnid(
 
 def _by_number(
     archive: Path,
+    expected: str,
     listing: Listing,
     images: list[int],
     ids: tuple[int, ...] | None,
     label_of_id: Mapping[int, int],
 ) -> list[tuple[int, int]]:
-    rows = []
+    rows, seen = [], set[int]()
     for i in images:
-        number = re.search(r"_(\d{8})\.JPEG$", listing.names[i], re.I)
-        if number is None:
-            raise DataError(f"{archive}: {listing.names[i]} has no number: this is another archive")
-        place = int(number[1])
+        number = re.fullmatch(r"(.*)_(\d{8})\.JPEG", PurePosixPath(listing.names[i]).name, re.I)
+        if number is None or number[1] != expected:
+            # Those of another year fit by their numbers, and every label would be wrong.
+            raise DataError(
+                f"{archive}: {listing.names[i]} is not called {expected}_00000001.JPEG or such: "
+                "this is another archive"
+            )
+        place = int(number[2])
+        if place in seen:
+            raise DataError(f"{archive}: number {place} occurs twice; get the archive again")
+        seen.add(place)
         if ids is None:
             rows.append((i, UNLABELLED))
         elif 1 <= place <= len(ids):
@@ -178,20 +191,15 @@ def _read_kit(kind: str, path: Path) -> _Kit:
     if not path.is_file():
         raise DataError(f"{path} is missing; labels cannot be joined without the development kit")
     wanted = {"data/meta.mat", f"data/{kind.replace('-', '')}_validation_ground_truth.txt"}
-    found: dict[str, bytes] = {}
-    with reading(path), tarfile.open(path, "r:gz") as archive:
-        for member in archive:
-            name = "/".join(member.name.split("/")[-2:])
-            if name in wanted and member.isreg() and member.size <= _KIT_LIMIT:
-                stream = archive.extractfile(member)
-                assert stream is not None
-                found[name] = stream.read()
+    found = _kit_files(path, wanted)
     if missing := sorted(wanted - found.keys()):
         raise DataError(f"{path}: holds no {missing[0]}: this is not the kit of {kind}")
     meta, truth = (found[name] for name in sorted(wanted, key=lambda n: not n.endswith(".mat")))
     tag = f"{kind.replace('-', '')}_ID"
     try:
-        table = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        _check_unpacked(meta)
+        found_in = loadmat(io.BytesIO(meta), squeeze_me=True, variable_names=["synsets"])
+        table = found_in["synsets"]
         leaves = [row for row in np.atleast_1d(table) if int(row["num_children"]) == 0]
         leaves.sort(key=lambda row: int(row[tag]))
         wnids = tuple(str(row["WNID"]) for row in leaves)
@@ -205,6 +213,41 @@ def _read_kit(kind: str, path: Path) -> _Kit:
     if ids != list(range(1, len(ids) + 1)) or len(set(wnids)) != len(wnids) or len(wnids) < 2:
         raise DataError(f"{path}: meta.mat does not number its classes from 1: wrong kit")
     return _Kit(wnids, titles, counts, _ids(truth, path, len(wnids)))
+
+
+def _kit_files(path: Path, wanted: set[str]) -> dict[str, bytes]:
+    """Files of a development kit by folder and name, as far as they are there."""
+    found: dict[str, bytes] = {}
+    with reading(path), gzip.open(path) as unpacked:
+        # A header can ask for any amount of memory: nothing beyond the limit is there to be read.
+        stream = cast("BinaryIO", Limited(cast("BinaryIO", unpacked), _KIT_LIMIT))
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:
+                if member.offset_data + member.size > _KIT_LIMIT:
+                    raise DataError(
+                        f"{path}: unpacks to more than {_KIT_LIMIT:,} bytes, which no kit does; "
+                        "get the kit again"
+                    )
+                name = "/".join(member.name.split("/")[-2:])
+                if name in wanted and member.isreg():
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    found[name] = content.read()
+    return found
+
+
+def _check_unpacked(meta: bytes) -> None:
+    """ValueError where the compressed variables of a .mat (version 5) unpack to too much."""
+    order: Literal["little", "big"] = "big" if meta[126:128] == b"MI" else "little"
+    at, room = 128, _KIT_LIMIT
+    while at + 8 <= len(meta):
+        kind, size = (int.from_bytes(meta[i : i + 4], order) for i in (at, at + 4))
+        if kind == _COMPRESSED:
+            data = meta[at + 8 : at + 8 + size]
+            room -= len(zlib.decompressobj().decompress(data, room + 1))
+            if room < 0:
+                raise ValueError(f"unpacks to more than {_KIT_LIMIT:,} bytes")
+        at += 8 + size
 
 
 def _patches(path: Path) -> dict[tuple[str, str], tuple[Listing, int]]:

@@ -61,6 +61,11 @@ def decode_image(
     except UnidentifiedImageError as error:
         known = ", ".join(_FORMATS)
         raise DataError(f"{label}: not an image ({known}); replace or remove it") from error
+    except Image.DecompressionBombError as error:  # of the header, before its size is known here
+        raise DataError(
+            f"{label}: more than {MOST_PIXELS:,} pixels, expected 1 to {max_pixels:,}; "
+            "shrink the image"
+        ) from error
     except (FileNotFoundError, IsADirectoryError) as error:
         raise DataError(f"{label}: {(error.strerror or '').lower()}; name an image") from error
     # Pillow's parsers raise almost anything on hostile bytes: struct.error, SyntaxError, ...
@@ -81,13 +86,14 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image file, from its header alone."""
+def image_size(source: Path | bytes) -> tuple[int, int]:
+    """(H, W) of an image file or its bytes, from its header alone."""
     try:
-        with open_image(path) as image:
+        with open_image(source) as image:
             return image.height, image.width
     except Exception as error:
-        raise DataError(f"{path}: not an image that can be read; replace or remove it") from error
+        label = str(source) if isinstance(source, Path) else "image"
+        raise DataError(f"{label}: not an image that can be read; replace or remove it") from error
 
 
 def open_image(source: Path | bytes) -> Image.Image:

@@ -11,12 +11,15 @@ import threading
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.data.images import is_image
 from alexnet.data.raw import reading
 from alexnet.errors import DataError
 
@@ -32,7 +35,8 @@ class Listing:
 
     `names` are paths inside the root with "/" between; `offsets` and `sizes` are bytes in the
     archive (a plain tar), or -1 and the size where the file is opened by name (folder, zip).
-    `stamp` is of the times at which the files were last changed.
+    `stamp` is of the times at which the files were last changed, `empty` the folders without
+    anything in them.
     """
 
     root: Path
@@ -40,13 +44,20 @@ class Listing:
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     stamp: int
-    empty: list[str] = field(default_factory=list)  # folders without anything in them
+    empty: list[str] = field(default_factory=list)
     _local: threading.local = field(default_factory=threading.local, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _file: int = field(default=-1, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def top(self) -> int:
+        """How many folders lead to all images: photos/cat/1.jpg and photos/dog/2/3.jpg share 1."""
+        places = [name.split("/")[:-1] for name in self.names if is_image(name)] or [[]]
+        pairs = zip(min(places), max(places), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def read(self, index: int) -> bytes:
         """One file's bytes. DataError where it cannot be read or is larger than FILE_LIMIT."""
@@ -57,6 +68,8 @@ class Listing:
             if self.offsets[index] >= 0:
                 return os.pread(self._descriptor(), size, int(self.offsets[index]))
             if self.root.is_dir():
+                if not os.path.isfile(self.root / name):  # to open a pipe would never end
+                    raise DataError(f"{self.root / name}: a link to nothing, or no regular file")
                 with open(self.root / name, "rb") as file:
                     return file.read(FILE_LIMIT + 1)
             archive = self._zip()
@@ -158,7 +171,7 @@ def _folder(root: Path) -> Listing:
     def fail(error: OSError) -> None:
         raise error  # os.walk alone would pass over a folder it cannot read
 
-    found, empty, stamp = [], [], 0
+    found, stamp = [], 0
     # The real folders that lead to each: a link back to one of them would never end.
     within: dict[str, tuple[str, ...]] = {str(root): (os.path.realpath(root),)}
     with reading(root):
@@ -171,17 +184,20 @@ def _folder(root: Path) -> Listing:
                 else:
                     within[os.path.join(place, name)] = (*within[place], real)
             inside = os.path.relpath(place, root)
-            if not folders and not names:
-                empty.append(inside.replace(os.sep, "/"))
+            if inside != ".":
+                found.append((f"{inside}/".replace(os.sep, "/"), -1, 0))
             for name in names:
                 full = os.path.join(place, name)
-                if name[0] != "." and os.path.isfile(full):
+                is_file = os.path.isfile(full)
+                if is_file or is_image(name):  # a link to nothing is to be named, not passed over
                     short = name if inside == "." else f"{inside}/{name}"
-                    about = os.stat(full)
-                    found.append((short.replace(os.sep, "/"), -1, about.st_size))
-                    stamp = (stamp + about.st_mtime_ns) % (1 << 62)
+                    about = os.stat(full) if is_file else os.lstat(full)
+                    size = about.st_size if is_file else 0
+                    found.append((short.replace(os.sep, "/"), -1, size))
+                    if name[0] != ".":
+                        stamp = (stamp + about.st_mtime_ns) % (1 << 62)
     listing = _listing(root, found)
-    listing.empty, listing.stamp = empty, stamp
+    listing.stamp = stamp
     return listing
 
 
@@ -189,10 +205,8 @@ def _zip(root: Path) -> Listing:
     with zipfile.ZipFile(root) as archive:
         found = []
         for info in archive.infolist():
-            if info.is_dir():
-                continue
             kind = info.external_attr >> 28  # the type bits of a Unix mode, 0 where there is none
-            if kind not in (0, 8):
+            if kind not in (0, 8) and not info.is_dir():
                 raise DataError(
                     f"{root}: {info.filename!r} is no regular file; get the archive again"
                 )
@@ -203,7 +217,10 @@ def _zip(root: Path) -> Listing:
 def _tar(
     root: Path, start: int, size: int, inside: str, path: Path
 ) -> Iterator[tuple[str, int, int]]:
-    """Members of the tar that lies at `start` of a file; tars in it, one level deep, are opened."""
+    """Members of the tar that lies at `start` of a file; tars in it, one level deep, are opened.
+
+    Folders, and such tars, are given too, with "/" at the end of their names.
+    """
     with open(root, "rb") as file:
         window = _Window(file, start, size)
         try:
@@ -216,6 +233,7 @@ def _tar(
             for member in archive:
                 name = f"{inside}{member.name}"
                 if member.isdir():
+                    yield f"{name}/", -1, 0
                     continue
                 if not member.isreg() or member.issparse():
                     raise DataError(
@@ -227,6 +245,7 @@ def _tar(
                     raise DataError(f"{root}: cut short within {name!r}; get it again")
                 if member.name.endswith(".tar") and not inside:
                     folder = member.name.removesuffix(".tar").removeprefix("./") + "/"
+                    yield folder, -1, 0
                     yield from _tar(root, at, member.size, folder, root / member.name)
                 else:
                     yield name, at, member.size
@@ -260,17 +279,32 @@ class _Window:
 
 
 def _listing(root: Path, found: Iterable[tuple[str, int, int]]) -> Listing:
-    """Sorted by name, once the names are safe."""
-    rows = []
+    """Sorted by name, once the names are safe. Names that end in "/" are folders."""
+    rows, folders, full = [], set[str](), set[str]()  # full: folders with anything in them
     for name, offset, size in found:
         name = name.removeprefix("./")
         _check_name(root, name)
-        if not any(folder.startswith(".") for folder in name.split("/")):  # hidden: not images
-            rows.append((name, offset, size))
-        if len(rows) > MEMBERS_LIMIT:
+        *above, last = name.rstrip("/").split("/")
+        seen = list(takewhile(_is_shown, above))
+        for at in range(len(seen), 0, -1):
+            if (folder := "/".join(seen[:at])) in full:
+                break
+            full.add(folder)
+        if len(seen) == len(above) and last and _is_shown(last):
+            if name.endswith("/"):
+                folders.add(name.rstrip("/"))
+            else:
+                rows.append((name, offset, size))
+        if len(rows) + len(folders) > MEMBERS_LIMIT:
             raise DataError(f"{root}: more than {MEMBERS_LIMIT:,} files; name a part of it")
     rows.sort()
     folded: dict[str, str] = {}
+    for name in sorted(full | folders):
+        if (other := folded.setdefault(name.casefold(), name)) is not name:
+            raise DataError(
+                f"{root}: the folders {other!r} and {name!r} differ only by case; make them one"
+            )
+    folded = {}
     for name, _, _ in rows:
         if (other := folded.setdefault(name.casefold(), name)) is not name:
             what = "occurs twice" if other == name else f"and {other!r} differ only by case"
@@ -278,7 +312,12 @@ def _listing(root: Path, found: Iterable[tuple[str, int, int]]) -> Listing:
     names = [name for name, _, _ in rows]
     offsets = np.array([offset for _, offset, _ in rows], np.int64)
     sizes = np.array([size for _, _, size in rows], np.int64)
-    return Listing(root, names, offsets, sizes, root.stat().st_mtime_ns)
+    empty = sorted(folders - full)
+    return Listing(root, names, offsets, sizes, root.stat().st_mtime_ns, empty)
+
+
+def _is_shown(name: str) -> bool:
+    return name[:1] != "." and name != "__MACOSX"  # which holds what a Mac knows of the files
 
 
 def _check_name(root: Path, name: str) -> None:

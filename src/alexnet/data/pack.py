@@ -39,10 +39,10 @@ from alexnet.data.listing import Arranged, Files
 from alexnet.data.loader import read_ahead
 from alexnet.data.payload import (
     HEADER,
-    JPEG_BYTES,
     QUALITY,
     encode_jpeg,
     encode_shard,
+    expected_bytes,
     save_array,
     write_header,
 )
@@ -144,9 +144,9 @@ class _Packer:
             if name := self.state.get("sums"):
                 self.sums = Sums.from_bytes(read_bytes(self.work / name))
         else:
-            channels = options.channels if options.encoding == "raw" else JPEG_BYTES
             images = sum(len(files) for files in source.parts.values())
-            check_space(out, images * options.size**2 * channels)
+            o = options
+            check_space(out, expected_bytes(images, o.size, o.channels, o.encoding))
 
     def run(self) -> dict[str, Any]:
         splits = [s for s in ("train", "all", "val", "test") if s in self.source.parts]
@@ -327,6 +327,7 @@ class _Packer:
             "mean": measured.mean,
             "std": measured.std,
             "covariance": measured.covariance,
+            "pca": measured.pca(),
             "repairs": [{"path": x["path"], "repairs": x["repairs"]} for x in odd if x["repairs"]],
             "refused": [{"path": x["path"], "reason": x["refused"]} for x in odd if x["refused"]],
             "across": count_across(self._read("digests"), [self.state["done"][s] for s in splits]),

@@ -89,6 +89,7 @@ def packed(root: Path) -> Source | None:
         mean, std = tuple(manifest["mean"]), tuple(manifest["std"])
         with reading(root / "mean.npy"):
             image = torch.from_numpy(np.load(root / "mean.npy", allow_pickle=False))
+        titles = {str(name): str(title) for name, title in manifest.get("titles", {}).items()}
         source = make_source("packed", root, tuple(manifest["classes"]), readers)
     except (KeyError, TypeError, AttributeError, CheckpointError) as error:
         why = " ".join(str(error).split())
@@ -99,6 +100,7 @@ def packed(root: Path) -> Source | None:
         **{
             **vars(source),
             "digest": manifest["key"] + manifest["source"]["sha256"],
+            "titles": titles,
             # Of a set that is split when it is read, they would be of its test images too.
             "statistics": Statistics(mean, std, covariance, image) if "train" in readers else None,
         }

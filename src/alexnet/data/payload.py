@@ -16,6 +16,15 @@ from alexnet.files import write_atomic
 HEADER = 128  # bytes of a .npy header, whatever the number of images
 QUALITY = 90  # of JPEGs that have to be encoded; 95 takes a third more to store and to decode
 JPEG_BYTES = 0.7  # a pixel, at QUALITY and 4:2:0, to estimate space
+SAMPLE_BYTES = 1900  # of an image in a shard beside its pixels: headers, label, filled blocks
+
+
+def expected_bytes(images: int, size: int, channels: int, encoding: str) -> int:
+    """About how much room packed images take."""
+    pixels = images * size**2
+    return pixels * channels if encoding == "raw" else int(
+        pixels * JPEG_BYTES + images * SAMPLE_BYTES
+    )  # fmt: skip
 
 
 def write_header(path: Path, shape: tuple[int, ...]) -> None:

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -66,7 +66,7 @@ class Source:
     `kind` is digits, idx, cifar10, packed or folder; `path` is absolute, "" for digits; `parts` are
     among train, val and test, or just "all" where nobody has split the data. `load(part)` raises
     DataError for an unknown part, damage, or a label without a class. A packed source brings its
-    own digest, and the `Statistics` of its training part.
+    own digest, the `Statistics` of its training part, and `titles`, what people call classes.
     """
 
     kind: str
@@ -76,6 +76,7 @@ class Source:
     load: Callable[[str], Part]
     digest: str = ""
     statistics: Any = None
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_source(

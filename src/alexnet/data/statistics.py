@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,14 @@ class Statistics:
         values, vectors = np.linalg.eigh(np.array(self.covariance))
         signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(len(values))])
         return values.clip(min=0), vectors * signs
+
+    def pca(self) -> dict[str, list[Any]]:
+        """`components` for a file: eigenvalues, and the eigenvector of each, to 12 digits, so that
+        processors that round otherwise write the same."""
+        values, vectors = self.components()
+        rows = ([float(f"{x:.12g}") for x in row] for row in [values, *vectors.T])
+        first, *others = rows
+        return {"eigenvalues": first, "eigenvectors": others}
 
 
 class Sums:

@@ -207,7 +207,7 @@ def build_app(
         return JSONResponse(
             {
                 "results": [
-                    {"name": name, "top": _ranked(row, predictor.classes, top)}
+                    {"name": name, "top": predictor.rank(row, top)}
                     for (name, _), row in zip(images, answer.probabilities, strict=True)
                 ],
                 "batch": answer.batch,
@@ -274,11 +274,6 @@ def _about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
         "limits": {"body": limits.body, "images": limits.images, "pixels": limits.pixels},
         "draw": grey,
     }
-
-
-def _ranked(row: NDArray[np.float32], classes: tuple[str, ...], top: int) -> list[dict[str, Any]]:
-    best = np.argsort(-row, kind="stable")[:top]
-    return [{"class": classes[i], "index": int(i), "probability": float(row[i])} for i in best]
 
 
 def _spent(began: float, arrived: float, ready: float, answer: Answer) -> dict[str, float]:

@@ -27,7 +27,9 @@ def check(r: dict[str, Any]) -> None:
             where = "in one split only" if kind == "one_split" else kind
             print(f"classes {where}: {escaped(', '.join(names[:8]))}{more}")
     for split, counts in r["counts"].items():
-        print(f"{split}: {sum(counts.values()):,} readable images, {_of(len(counts), 'class')}")
+        named = sum(name != "" for name in counts)
+        places = _of(named, "class") if named else "no class folders"
+        print(f"{split}: {sum(counts.values()):,} readable images, {places}")
     if r["others"]:
         print(f"no images by their names, not read: {_others(r['others'])}")
     if r["note"]:
@@ -45,6 +47,8 @@ def pack(r: dict[str, Any]) -> None:
     print(f"repaired     {r['repaired']:,}")
     for entry in r["refused"]:
         print(f"refused      {escaped(entry['path'])}: {escaped(entry['reason'])}")
+    if r["empty"]:
+        print(f"no training image of {escaped(', '.join(r['empty'][:8]))}: add some and pack again")
     if r["across"]:
         print(f"in two splits {r['across']:,} files; `alexnet data check` on the source names them")
     if r["others"]:

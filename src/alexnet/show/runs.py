@@ -66,7 +66,8 @@ def _prove(r: dict[str, Any]) -> None:
 def classify(r: dict[str, Any]) -> None:
     for image in r["results"]:
         print(image["path"])
-        print(bars([(t["class"], t["probability"]) for t in image["top"]]))
+        names = (f"{t['class']} {t['title']}" if "title" in t else t["class"] for t in image["top"])
+        print(bars(list(zip(names, (t["probability"] for t in image["top"]), strict=True))))
 
 
 def with_interval(r: dict[str, Any], name: str) -> str:
