@@ -602,3 +602,9 @@ def test_logits_are_float32_under_autocast(built: Built) -> None:
     assert logits.dtype == torch.float32
     # computed in float32 and not only converted: bfloat16 keeps 8 bits
     assert not torch.equal(logits, logits.bfloat16().float())
+
+
+@pytest.mark.parametrize("given", [{"channels": 0}, {"size": 0}, {"size": -3}])
+def test_inputs_of_nothing_are_refused(given: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        build_model("alexnet-2012", **given)

@@ -351,7 +351,7 @@ def test_a_number_that_occurs_twice(root: Path, capfd: CAPFD) -> None:
 def test_a_kit_that_unpacks_without_end(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: CAPFD
 ) -> None:
-    """A file beside those that are wanted, a header that asks for it, and a variable of meta.mat."""
+    """In a file beside those that are wanted, in a header, and in a variable of meta.mat."""
     from scipy.io import savemat
 
     monkeypatch.setattr(ilsvrc, "_KIT_LIMIT", 1 << 20)

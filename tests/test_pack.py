@@ -500,7 +500,7 @@ def test_the_room_that_is_asked_for(encoding: str, size: int, tmp_path: Path) ->
     files = {f"{'cat' if i % 2 else 'dog'}/{i}.jpg": jpeg(i, size, size) for i in range(60)}
     out = pack(write_files(tmp_path / "set", files), tmp_path / "out", size, encoding=encoding)
     taken = sum(len(x) for name, x in payload(out).items() if name != "mean.npy")
-    assert expected_bytes(60, size, 3, encoding) == pytest.approx(taken, rel=0.25)
+    assert 0.6 * taken < expected_bytes(60, size, 3, encoding) < 1.6 * taken
 
 
 def test_small_images_keep_their_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ OFFICIAL = {
     "ILSVRC-2012": {"train": 1_281_167, "val": 50_000, "test": 100_000},
     "ILSVRC-2010": {"train": 1_261_406, "val": 50_000, "test": 150_000},
 }
-_KIT_LIMIT = 256 << 20  # bytes that a development kit, or its meta.mat, may unpack to
+_KIT_LIMIT = 64 << 20  # bytes that a development kit, or its meta.mat, may unpack to
 _COMPRESSED = 15  # the mark of a compressed variable in a .mat
 _ARCHIVES = {
     "ILSVRC-2012": {

@@ -101,8 +101,10 @@ def _fast(first: list[Part], widths: tuple[int, ...], classes: int) -> Spec:
 
 
 def fast_32(classes: int) -> Spec:
-    """Seven convolutions and one fully connected layer, for 32-pixel colour images: the most
-    accuracy for minutes. Its first layer is for `whiten`."""
+    """Seven convolutions and one fully connected layer, for 32-pixel colour images.
+
+    The most accuracy for minutes; its first layer is for `whiten`.
+    """
     return _fast([Conv("conv1", 24, 2), ReLU()], (64, 128, 256), classes)
 
 

@@ -24,6 +24,10 @@ def model_spec(name: str, classes: int, given: tuple[int, ...] | None = None) ->
     if classes < 2:
         raise UsageError(f"{classes} class cannot be told apart from anything: give at least 2")
     spec = find_model(name).spec(classes)
+    if given is not None and min(given) < 1:
+        raise UsageError(
+            f"an input of {'x'.join(map(str, given))}: every number must be at least 1"
+        )
     if given is not None:
         check_fits(name, spec, given)
     return spec
