@@ -25,6 +25,7 @@ FOUR_LAYERS = SMALL.replace(
     dropout=None,
     lr=1e-3,
     schedule="constant",
+    warmup_epochs=0.0,
     epochs=100,
     eval_every=100,
     log_every=31,
