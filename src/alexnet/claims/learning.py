@@ -96,7 +96,7 @@ CLAIMS = (
             ratio=True,
             choose=far_from_a_quarter,
             failed=lambda row: row["curve"][-1][1] > QUARTER,
-            rates=(1 / 3, 1.0, 3.0),
+            rates=(1.0, 3.0, 9.0),
             until=learnt_a_quarter,
         ),
     ),
