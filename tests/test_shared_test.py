@@ -108,6 +108,7 @@ def test_the_figures_are_those_of_one(
     assert len(by_one["pictures"]) == 6
 
 
+@pytest.mark.slow
 def test_another_runtime_is_shared_too(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     place = tmp_path / "run"
