@@ -308,6 +308,23 @@ def test_the_real_command_ends_with_the_code_of_a_signal(data: Path, tmp_path: P
         os.killpg(process.pid, 0)
 
 
+@pytest.mark.parametrize(("patient", "status"), [(True, 140), (False, -signal.SIGTERM)])
+def test_a_process_that_was_told_to_end_keeps_its_code(patient: bool, status: int) -> None:
+    """torchrun sends SIGTERM to the others when one has ended, and that may come late."""
+    ending = (
+        "import os, signal\n"
+        "from alexnet.interrupt import Signals, obeying\n"
+        "with obeying([signal.SIGUSR2]):\n"
+        f"    with Signals([signal.SIGTERM, signal.SIGUSR2], {patient}) as signals:\n"
+        "        os.kill(os.getpid(), signal.SIGUSR2)\n"
+        "        assert signals.received == signal.SIGUSR2\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "os.kill(os.getpid(), signal.SIGUSR2)\n"
+        "raise SystemExit(128 + signals.received)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", ending]).returncode == status
+
+
 @pytest.mark.parametrize("name", ["KILL", "SIGSTOP", "SIGNONE", "9", "0", "99", ""])
 def test_stop_signals_that_are_none(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
