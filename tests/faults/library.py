@@ -26,7 +26,7 @@ FAULTS = {
         training.resume_matrix, 24, 4,
     ),
     "resume-matrix-2": Fault(
-        "the same 24 with two processes: one is killed, torchrun starts both anew",
+        "the same with two processes: one is killed, torchrun starts both anew",
         "they go on with another number of workers, and end with the same bits",
         training.resume_matrix_of_two, 24, 1,
     ),

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from alexnet import commands
 from alexnet.store.rundir import RunDir
 from conftest import patterns, without_report, write_idx
 from faults.tally import Tally, in_child
-from teams import LONG, end, members, torchrun
+from teams import end, members, torchrun
 
 STEPS, PER_EPOCH, VALIDATE = 16, 7, 4
 FIELDS: dict[str, Any] = {
@@ -30,6 +31,7 @@ FIELDS: dict[str, Any] = {
     "opt": "adamw",
     "lr": 2e-3,
 }
+HUNG = 3600  # seconds that no case takes, however busy the machine
 CLOCK = {"images_per_s", "eta_s", "wall_s", "data_wait", "time"}
 
 
@@ -104,9 +106,12 @@ def _cut_two(data: Path, whole: Path, run: Path, step: int, fields: dict[str, An
     log = run.with_suffix(".log")
     given = [data, whole, run, step, json.dumps(fields)]
     process = torchrun(2, given, log, "--max-restarts", "1", module="faults.ranks")
+    status: object
     try:
-        status = process.wait(LONG)
+        status = process.wait(HUNG)
         left = members(process)
+    except subprocess.TimeoutExpired:
+        status, left = f"none after {HUNG} s", members(process)
     finally:
         end(process)
     return f"{len(left)} left, status {status}: {log.read_text()[-2000:]}" if status or left else ""
