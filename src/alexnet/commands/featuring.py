@@ -67,7 +67,9 @@ def probe(
     train, of = view.split("train"), view.split(split)
     picked = np.sort(view.some(train, count))
     train = train.take(picked)
-    how: dict[str, Any] = {"most": MOST, "workers": p.recipe.workers}
+    how: dict[str, Any] = {
+        "most": MOST, "workers": p.recipe.workers, "precision": p.recipe.precision,
+    }  # fmt: skip
     fitted = feats.gather_features(p.model, train, p.preprocess, parts, **how)
     tried = feats.gather_features(p.model, of, p.preprocess, parts, **how)
     rows = {}
@@ -112,7 +114,7 @@ def similarity(
         kept.append(
             feats.gather_features(
                 p.model, of.take(picked), p.preprocess, parts, most=MOST,
-                workers=p.recipe.workers,
+                workers=p.recipe.workers, precision=p.recipe.precision,
             )
         )  # fmt: skip
     first, other = kept
