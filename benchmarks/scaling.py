@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexnet.data.ilsvrc import training_hours
+
 RECORDS = Path(__file__).parents[1] / "results/bench"
-IMAGES, EPOCHS, PARAMETERS = 1_281_167, 90, 60_965_224
+PARAMETERS = 60_965_224
 STORED = 256 * 256 * 3  # bytes of a raw packed image
 PROVEN = 32_768  # the largest batch with published results (arXiv 1709.05011)
 HIDDEN = 0.6  # of a step: two thirds are backward, whose last tenth hides nothing
@@ -72,8 +74,8 @@ def predict(m: Machine, devices: int) -> dict[str, Any]:
     """Hours and dollars of the whole training, and what limits it."""
     batch = min(m.batch, PROVEN // devices)
     parts = step_seconds(m, devices, batch, 4 * PARAMETERS)
-    steps = EPOCHS * IMAGES / (batch * devices)
-    hours = steps * parts["step"] / 3600
+    images_per_s = batch * devices / parts["step"]
+    hours = training_hours(images_per_s)
     limit = "computing"
     if parts["read"] > parts["compute"] + parts["shown"]:
         limit = "reading"
@@ -81,7 +83,7 @@ def predict(m: Machine, devices: int) -> dict[str, Any]:
         limit = "the exchange"
     return {
         "machine": m.name, "devices": devices, "batch": batch * devices, **parts,
-        "images_per_s": batch * devices / parts["step"], "hours": hours,
+        "images_per_s": images_per_s, "hours": hours,
         "efficiency": parts["compute"] / parts["step"], "dollars": hours * devices * m.price,
         "limit": limit,
     }  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any
 
 import alexnet
 from alexnet.commands.claiming import listing
-from alexnet.data.ilsvrc import OFFICIAL
+from alexnet.data.ilsvrc import EPOCHS, training_hours
 from alexnet.files import read_json, write_atomic
 from alexnet.pages import CLAIM_HEADS, PUBLISHED_HEADS, claim_row, claims_page, published_rows
 from alexnet.store.rundir import RunDir
@@ -29,7 +29,6 @@ BEGIN, END = "<!-- results: made by scripts/results.py -->\n", "<!-- /results --
 BIAS_ONE = ROOT / "docs" / "why-bias-one.md"
 BIAS_MARKS = "<!-- bias-one: made by scripts/results.py -->\n", "<!-- /bias-one -->\n"
 CLAIMS, CLAIMS_PAGE = ROOT / "docs" / "claims.md", ROOT / "docs" / "claims.html"
-EPOCHS = 90  # of the paper
 CLAIMS_MARKS = "<!-- claims: made by scripts/results.py -->\n", "<!-- /claims -->\n"
 FIGURES = ("n", "loss", "top1", "top1_ci95", "top5", "top5_ci95", "views")
 
@@ -155,7 +154,7 @@ def hours() -> list[str]:
     for name, bench in benches.items():
         best = max(bench["rows"], key=lambda row: row["images_per_s"])
         machine = bench["environment"]
-        takes = EPOCHS * OFFICIAL["ILSVRC-2012"]["train"] / best["images_per_s"] / 3600
+        takes = training_hours(best["images_per_s"])
         found.append(
             f"- {machine['gpu'] or machine['cpu']}, {machine['threads']} threads: "
             f"{best['images_per_s']} images/s ({best['name']}; "

@@ -8,12 +8,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.run import get_args_parser
 
 LONG = 280  # seconds before a hang is taken for one; pytest's own limit is 300
+PATIENT = ["--shutdown-timeout", str(LONG)]  # before it kills who does not end, where it asks
+if not {"--shutdown-timeout"} & get_args_parser()._option_string_actions.keys():
+    PATIENT = []
 
 
 def free_port() -> int:
@@ -57,15 +62,19 @@ def run_team(folder: Path, size: int, work: Callable[..., Any], *args: Any) -> l
 
 
 def torchrun(
-    size: int, words: list[Any], log: Path, *options: str, **more: str
+    size: int, words: list[Any], log: Path, *options: str, module: str = "alexnet", **more: str
 ) -> "subprocess.Popen[str]":
-    """`torchrun OPTIONS -m -- alexnet WORDS`; both streams go into `log`."""
-    signals = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
+    """`torchrun OPTIONS -m -- MODULE WORDS`; both streams go into `log`."""
+    signals = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGUSR2"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size)]
-    command += [signals, "--standalone", *options, "-m", "--", "alexnet"]
-    environment = (
-        os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "LAUNCH": str(log)} | more
-    )
+    command += [signals, "--standalone", *PATIENT, *options, "-m", "--", module]
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "LAUNCH": str(log),
+        "PYTHONPATH": os.pathsep.join(paths),
+        **more,
+    }
     with log.open("w") as file:
         process = subprocess.Popen(
             [*command, *map(str, words)],
@@ -94,9 +103,15 @@ def members(process: "subprocess.Popen[str]") -> dict[int, bytes]:
 
 
 def workers(process: "subprocess.Popen[str]") -> dict[int, int]:
-    """Process ids by rank."""
-    ranks = {pid: re.search(rb"\0RANK=(\d+)\0", env) for pid, env in members(process).items()}
-    return {int(rank[1]): pid for pid, rank in ranks.items() if rank}
+    """Process ids by rank, without those that only wait for theirs (`exits`)."""
+    found = {}
+    for pid, environment in members(process).items():
+        rank = re.search(rb"\0RANK=(\d+)\0", environment)
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if rank and b"exits" not in words and not any(w.endswith(b"exits.py") for w in words):
+                found[int(rank[1])] = pid
+    return found
 
 
 def end(process: "subprocess.Popen[str]") -> None:

@@ -5,10 +5,12 @@ import json
 import math
 import re
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from alexnet.claims.catalogue import CLAIMS
 from alexnet.claims.changes import with_biases, with_tanh, without_layer, without_norm
 from alexnet.claims.comparison import Arm, Comparison
 from alexnet.claims.lab import Effect, Lab, OutOfTime, effect, t_quantile
-from alexnet.claims.paired import compare_scores, pick
+from alexnet.claims.paired import compare_scores, search
 from alexnet.claims.trial import gather, resolved, train
 from alexnet.commands import claiming
 from alexnet.data.statistics import measure
@@ -108,12 +110,12 @@ def test_a_comparison_from_end_to_end(
     lab = Lab(tmp_path / "decay", idx_folder, 3)
     found = DECAY(lab)
     arms = found.figures["arms"]
-    assert [list(arm["rates"]) for arm in arms.values()] == [["0.001", "0.003", "0.009"]] * 2
     for arm in arms.values():
+        assert {"0.001", "0.003", "0.009"} <= arm["rates"].keys()
         best = min(arm["rates"], key=lambda rate: arm["rates"][rate])
         assert arm["rate"] == float(best)
     rows = json.loads((tmp_path / comparison.STORE).read_text())["cells"]
-    assert len(rows) == 2 * 3 + 3 * 2
+    assert len(rows) == sum(len(arm["rates"]) for arm in arms.values()) + 3 * 2
     for row in rows:
         assert ("test" in row) == row["tested"] == (row["seed"] != comparison.CHOOSING)
     ones, others = (arm["scores"] for arm in arms.values())
@@ -159,7 +161,29 @@ def test_a_loss_that_runs_away_is_a_score(idx_folder: Path) -> None:
     lost = train(recipe, gather(recipe, Lab(Path(), idx_folder), 120))
     assert not math.isfinite(lost.curve[-1][2])
     assert lost.figures(lost.material.test)["error"] == 1.0
-    assert pick([0.1, 0.3], [math.nan, 2.0]) == (0.3, {"0.1": None, "0.3": 2.0})
+    scores = {0.1: math.nan, 0.3: 2.0, 0.9: 3.0}
+    tried = {"0.1": None, "0.3": 2.0, "0.9": 3.0}
+    assert search([0.1, 0.3], lambda rates: [scores[r] for r in rates]) == (0.3, tried)
+
+
+def test_rates_are_searched_past_an_end() -> None:
+    """Further out while the best is at an end, so far and no further; one rate is no choice."""
+    asked: list[float] = []
+
+    def towards(best: float) -> Callable[[Sequence[float]], list[float]]:
+        def scores(rates: Sequence[float]) -> list[float]:
+            asked.extend(rates)
+            return [abs(math.log(rate / best)) for rate in rates]
+
+        return scores
+
+    assert search([0.1, 0.3, 0.9], towards(0.3)) == (0.3, ANY)
+    assert asked == [0.1, 0.3, 0.9]
+    best, tried = search([0.1, 0.3, 0.9], towards(0.03))
+    assert (best, list(tried)) == (0.0333, ["0.0111", "0.0333", "0.1", "0.3", "0.9"])
+    best, tried = search([0.1, 0.3, 0.9], towards(100.0))
+    assert (best, list(tried)) == (8.1, ["0.1", "0.3", "0.9", "2.7", "8.1"])
+    assert search([0.1], towards(100.0)) == (0.1, ANY)
 
 
 def test_student_t() -> None:
@@ -247,7 +271,8 @@ def test_what_is_added_up(
     cells = json.loads((tmp_path / name / "cells.json").read_text())["cells"]
     if name == "pretraining":
         assert found["figures"]["images"]["train"] < 80
-        assert sum("first_recipe" in cell for cell in cells) == len(cells) / 2
+        arm = found["figures"]["arms"]["pre-trained"]
+        assert sum("first_recipe" in cell for cell in cells) == len(arm["rates"]) + 2
 
 
 def test_pictures_of_the_paper(tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,7 +243,12 @@ def test_twenty_kills(name: str, threads: int, data: Path, launch: Launch, tmp_p
 
 @pytest.mark.parametrize(
     ("number", "status", "name"),
-    [(signal.SIGINT, 130, "plateau-sgd"), (signal.SIGTERM, 143, "onecycle-adamw")],
+    [
+        (signal.SIGINT, 130, "plateau-sgd"),
+        (signal.SIGTERM, 143, "onecycle-adamw"),
+        (signal.SIGUSR1, 138, "plateau-sgd"),
+        (signal.SIGUSR2, 140, "onecycle-adamw"),
+    ],
 )
 def test_signal_saves_and_says_how_to_go_on(
     number: int,
@@ -258,6 +263,8 @@ def test_signal_saves_and_says_how_to_go_on(
     argv = ["train", "digits", "--data", data, "--run", run, *flags(RECIPES[name])]
     # Without save_every a checkpoint at this step can only come from the signal.
     argv[argv.index("--save-every") + 1] = "0"
+    if number == signal.SIGUSR2:
+        argv += ["--stop-signal", "12"]
     assert kill_at(launch, argv, run, 9, number, log) == status
     saved = int(os.readlink(run / "checkpoints/last").removeprefix("step-"))
     assert saved >= 9
@@ -272,6 +279,61 @@ def test_signal_saves_and_says_how_to_go_on(
     assert tensors(run)["optimizer.safetensors"] == tensors(reference)["optimizer.safetensors"]
     clean = [strip(e) for e in RunDir.open(run).events() if e["event"] != "resume"]
     assert clean == read_events(reference)
+
+
+def test_the_real_command_ends_with_the_code_of_a_signal(data: Path, tmp_path: Path) -> None:
+    """Of the process itself, which leaves none behind."""
+    run = tmp_path / "run"
+    argv = ["train", "digits", "--data", str(data), "--run", str(run), "--stop-signal", "sigusr2"]
+    argv += flags(RECIPES["onecycle-adamw"] | {"steps": 5000, "save_every": 0})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alexnet", *argv],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while at_step(run) < 3:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGUSR2)
+        _, said = process.communicate()
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 140
+    saved = int(os.readlink(run / "checkpoints/last").removeprefix("step-"))
+    assert f"saved at step {saved} of" in said
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+@pytest.mark.parametrize(("patient", "status"), [(True, 140), (False, -signal.SIGTERM)])
+def test_a_process_that_was_told_to_end_keeps_its_code(patient: bool, status: int) -> None:
+    """torchrun sends SIGTERM to the others when one has ended, and that may come late."""
+    ending = (
+        "import os, signal\n"
+        "from alexnet.interrupt import Signals, obeying\n"
+        "with obeying([signal.SIGUSR2]):\n"
+        f"    with Signals([signal.SIGTERM, signal.SIGUSR2], {patient}) as signals:\n"
+        "        os.kill(os.getpid(), signal.SIGUSR2)\n"
+        "        assert signals.received == signal.SIGUSR2\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "os.kill(os.getpid(), signal.SIGUSR2)\n"
+        "raise SystemExit(128 + signals.received)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", ending]).returncode == status
+
+
+@pytest.mark.parametrize("name", ["KILL", "SIGSTOP", "SIGNONE", "9", "0", "99", ""])
+def test_stop_signals_that_are_none(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "digits", "--run", str(tmp_path / "run"), "--stop-signal", name]) == 2
+    said = capsys.readouterr().err
+    assert f"stop_signal {name!r}: name a signal that can be caught" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 4])

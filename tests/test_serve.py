@@ -1,5 +1,6 @@
 """The server as a process of its own: what it answers, what it refuses, how it ends."""
 
+import asyncio
 import base64
 import http.client
 import io
@@ -23,6 +24,7 @@ import alexnet
 from alexnet.commands.view import View
 from alexnet.errors import UsageError
 from alexnet.serving.index import open_index
+from alexnet.serving.server import open_socket
 from conftest import Launch, patterns
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
@@ -391,3 +393,23 @@ def test_what_cannot_be_served_is_one_line(
 def test_a_port_that_is_taken(trained: Path, server: Server) -> None:
     with pytest.raises(UsageError, match="choose another --port"):
         alexnet.serve(trained, port=server.port)
+
+
+def test_answers_are_sent_at_once() -> None:
+    """Without Nagle's algorithm, which keeps a body back until its head is acknowledged."""
+    found: list[int] = []
+
+    async def once() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            found.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with open_socket("127.0.0.1", 0) as listening:
+            async with await asyncio.start_server(answer, sock=listening):
+                reader, writer = await asyncio.open_connection(*listening.getsockname())
+                await reader.read()
+                writer.close()
+
+    asyncio.run(once())
+    assert found == [1]

@@ -105,34 +105,64 @@ def test_twenty_killed_ranks(data: Path, reference: Path, tmp_path: Path) -> Non
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    ("number", "status", "to"),
+    [
+        (signal.SIGTERM, 143, {"torchrun"}),
+        (signal.SIGINT, 130, {"torchrun"}),
+        (signal.SIGUSR1, 138, {1, "torchrun"}),  # as a cluster does, to every process
+        (signal.SIGUSR2, 140, {1}),  # to one alone: --stop-signal
+    ],
+)
 def test_preempted_it_saves_and_goes_on(
-    number: int, data: Path, reference: Path, tmp_path: Path
+    number: int,
+    status: int,
+    to: set[Any],
+    data: Path,
+    reference: Path,
+    tmp_path: Path,
 ) -> None:
-    """The signal to torchrun, and so twice to some: both ranks save at one step and end."""
-    run, log = tmp_path / "run", tmp_path / "log"
-    process = torchrun(2, words(data, run), log)
+    """Both ranks save at one step and end with the signal's code; nobody stays behind."""
+    run, log, exits = tmp_path / "run", tmp_path / "log", tmp_path / "exits"
+    exits.mkdir()
+    given = words(data, run)
+    # Without save_every a checkpoint at this step can only come from the signal.
+    given[given.index("--save-every") + 1] = "0"
+    if number == signal.SIGUSR2:
+        given += ["--stop-signal", "USR2"]
+    process = torchrun(2, given, log, module="exits", EXITS=str(exits))
     try:
         wait_for(lambda: at_step(run) >= 4, process, log)
-        os.kill(workers(process)[1], number)  # as a cluster does, to every process
-        os.kill(process.pid, number)
-        assert process.wait(LONG) != 0
+        for one in sorted(to, key=str):
+            os.kill(process.pid if one == "torchrun" else workers(process)[one], number)
+        assert process.wait(LONG) == 1, "torchrun's own"
         assert not members(process), "orphans"
     finally:
         end(process)
     said = log.read_text()
+    assert {path.name: path.read_text() for path in exits.iterdir()} == {
+        "0": str(status),
+        "1": str(status),
+    }, said
     saved = int(os.readlink(run / "checkpoints/last").removeprefix("step-"))
-    assert f"saved at step {saved} of {STEPS}" in said
+    assert saved < STEPS
+    assert said.count(f"saved at step {saved} of {STEPS}") == 1
+    assert said.count(f"alexnet train --resume --run {run}") == 1
     assert read_events(run)[-1]["step"] == saved
+    if number == signal.SIGUSR1:
+        goes_on(run, reference, tmp_path)
+
+
+def goes_on(run: Path, reference: Path, folder: Path) -> None:
     # With another number of processes: the same up to the order of sums.
-    other = Path(shutil.copytree(run, tmp_path / "other", symlinks=True))
+    other = Path(shutil.copytree(run, folder / "other", symlinks=True))
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
         commands.train(resume=True, run=other)
     assert far_apart(other, reference) < 0.02
-    process = torchrun(2, ["train", "--resume", "--run", run], tmp_path / "again")
+    process = torchrun(2, ["train", "--resume", "--run", run], folder / "again")
     try:
-        assert process.wait(LONG) == 0, (tmp_path / "again").read_text()
+        assert process.wait(LONG) == 0, (folder / "again").read_text()
     finally:
         end(process)
     assert tensors(run)["model.safetensors"] == tensors(reference)["model.safetensors"]

@@ -62,7 +62,7 @@ def _parse(argv: list[str]) -> tuple[Verb, dict[str, Any]]:
     """`parse`, where several processes were given the same words: one speaks of what is wrong."""
     try:
         verb, options = parse(argv)
-        if verb.call != "train" and os.environ.get("WORLD_SIZE", "1") != "1":
+        if verb.call not in ("train", "test") and os.environ.get("WORLD_SIZE", "1") != "1":
             raise UsageError(f"{argv[0]} runs in one process, and torchrun started more: leave it")
     except UsageError as error:
         raise (Elsewhere(exit_status=2) if rank() else error) from None

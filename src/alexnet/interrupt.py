@@ -19,7 +19,8 @@ T = TypeVar("T")
 class Signals:
     """While active, signals are noted and not obeyed; a second one is obeyed at once.
 
-    `patient` notes all of them: a launcher passes on what its group of processes got anyway.
+    `patient` notes all of them: a launcher passes on what its group of processes got anyway. Once
+    one came they are ignored to the end of the process, whose status is to be of the first.
     """
 
     def __init__(self, numbers: Sequence[int] = STOP, patient: bool = False) -> None:
@@ -39,8 +40,9 @@ class Signals:
         self.received = self.received or number
 
     def __exit__(self, *error: object) -> None:
+        ends = self._patient and self.received is not None
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ends else handler)
 
 
 @contextmanager
@@ -55,7 +57,8 @@ def obeying(numbers: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) != signal.SIG_IGN:  # by `Signals`, to the end
+                signal.signal(number, handler)
 
 
 def _obey(number: int, frame: FrameType | None) -> NoReturn:

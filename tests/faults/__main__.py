@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, help="instead of the full one")
     parser.add_argument("--few", action="store_true", help="the counts of the ordinary tests")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--record", action="store_true", help="keep it, whatever the count")
     parser.add_argument("--page", action="store_true", help="only makes the page from the record")
     args = parser.parse_args()
     if unknown := set(args.names) - set(FAULTS):
@@ -41,9 +42,9 @@ def main() -> int:
         }  # fmt: skip
         lost += len(tally.losses)
         print(json.dumps(row), flush=True)
-        if full:
+        if full or args.record:
             _record(row)
-    if not (args.count or args.few):
+    if args.record or not (args.count or args.few):
         _write_page(FAULTS)
     return int(lost > 0)
 

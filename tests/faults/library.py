@@ -25,6 +25,11 @@ FAULTS = {
         "continued with another number of workers, it ends with the same bits",
         training.resume_matrix, 24, 4,
     ),
+    "resume-matrix-2": Fault(
+        "the same with two processes: one is killed, torchrun starts both anew",
+        "they go on with another number of workers, and end with the same bits",
+        training.resume_matrix_of_two, 24, 1,
+    ),
     "cut-files": Fault(
         "a file of a checkpoint ends early", "never loads", reading.cut_short, 500, 50
     ),

@@ -11,7 +11,8 @@ from torch import nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import Slice
-from alexnet.engine.evaluate import evaluate
+from alexnet.engine.evaluate import batch_starts, evaluate
+from alexnet.engine.parallel import ALONE, Team
 from alexnet.metrics import Tally
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress
@@ -61,6 +62,19 @@ class Mistakes:
         best = np.argsort(-sure, kind="stable")[: self.limit]
         self.ids, self.said, self.sure = ids[best], said[best], sure[best]
 
+    def merge(self, team: Team) -> None:
+        """Makes of what each rank kept what one process would have kept, on every rank."""
+        own = torch.full((1 + self.limit, 3), -1.0, dtype=torch.float64)
+        own[0] = self.count
+        kept = np.stack([self.ids, self.said, self.sure], 1, dtype=np.float64)
+        own[1 : 1 + len(kept)] = torch.from_numpy(kept)
+        every = torch.stack(team.gather(own)).numpy()
+        ids, said, sure = every[:, 1:][every[:, 1:, 0] >= 0].T
+        best = np.lexsort((ids, -sure))[: self.limit]
+        self.count = int(every[:, 0, 0].sum())
+        self.ids, self.said = ids[best].astype(np.intp), said[best].astype(np.intp)
+        self.sure = sure[best].astype(np.float32)
+
 
 def ask(
     net: nn.Module,
@@ -89,13 +103,17 @@ def count(
     classes: int,
     views: int,
     each: Callable[[int, NDArray[np.float32]], None],
+    team: Team = ALONE,
 ) -> Tally:
     """Runs every image of a split through a network made for inference, in the recipe's batches.
 
     `each` is given (index of the first image, probabilities (N, K)) a batch; memory is that of a
-    few batches.
+    few batches. The ranks of a team take the batches in turn, and all have the sums.
     """
-    with progress(f"testing {split.name}", len(split), "images") as bar:
+    starts = batch_starts(len(split), recipe.eval_batch, views)
+    own = sum(min(starts.step, len(split) - i) for i in starts[team.rank :: team.ranks])
+    share = f", the first of {team.ranks} shares" if team.ranks > 1 else ""
+    with progress(f"testing {split.name}{share}", own, "images") as bar:
 
         def note(first: int, block: torch.Tensor) -> None:
             each(first, block.numpy())
@@ -110,4 +128,5 @@ def count(
             batch=recipe.eval_batch,
             workers=recipe.workers,
             each=note,
+            team=team,
         )

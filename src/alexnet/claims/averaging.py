@@ -1,7 +1,7 @@
 """Claims on what is added up: views of an image, networks, and what was learnt before."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from alexnet.claims.architecture import IMAGES, SMALL
 from alexnet.claims.comparison import CHOOSING
 from alexnet.claims.lab import Claim, Lab, Outcome, Row
-from alexnet.claims.paired import compare_scores, learnt_nothing, pick
+from alexnet.claims.paired import compare_scores, learnt_nothing, search
 from alexnet.claims.trial import (
     Material,
     Trained,
@@ -135,8 +135,12 @@ def pretraining(lab: Lab) -> Outcome:
 
     starts, rates = ("pre-trained", "from scratch"), {}
     for start in starts:
-        tried = lab.measure([cell(start, CHOOSING, lr, False) for lr in RATES], how)
-        rates[start] = pick(RATES, [r["held"]["loss"] for r in tried])
+
+        def losses(tried: Sequence[float], start: str = start) -> list[float]:
+            rows = lab.measure([cell(start, CHOOSING, lr, False) for lr in tried], how)
+            return [row["held"]["loss"] for row in rows]
+
+        rates[start] = search(RATES, losses)
     rows = lab.measure(
         [cell(start, seed, rates[start][0], True) for seed in range(lab.seeds) for start in starts],
         how,

@@ -1,11 +1,11 @@
 """A claim as a comparison that is fair by construction: arms in which one factor differs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from alexnet.claims.lab import Lab, Outcome, Row
-from alexnet.claims.paired import Tried, compare_scores, learnt_nothing, pick
+from alexnet.claims.paired import Tried, compare_scores, learnt_nothing, search
 from alexnet.claims.trial import (
     Alter,
     Change,
@@ -124,12 +124,16 @@ class Comparison:
         return said
 
     def _rate(self, arm: Arm, material: Material, lab: Lab) -> tuple[float, Tried]:
-        """The rate with the lowest score of those that every arm is tried with, and all scores."""
+        """The rate with the lowest score, and all scores. Every arm is tried with the same rates,
+        and with further ones while its best is the lowest or the highest."""
         recipe = resolved(arm.recipe).replace(seed=CHOOSING)
         tried = [float(f"{recipe.lr * factor:.3g}") for factor in self.rates]
-        cells = [(arm, recipe.replace(lr=lr)) for lr in tried]
-        rows = self._trials(cells, material, lab, test=False)
-        return pick(tried, [self.choose(row) for row in rows])
+
+        def scores(rates: Sequence[float]) -> list[float]:
+            cells = [(arm, recipe.replace(lr=lr)) for lr in rates]
+            return [self.choose(row) for row in self._trials(cells, material, lab, test=False)]
+
+        return search(tried, scores)
 
     def _trials(
         self, cells: list[tuple[Arm, Recipe]], material: Material, lab: Lab, *, test: bool

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,30 @@ from alexnet.claims.lab import Effect, Outcome, effect
 Scores = Mapping[str, Sequence[float]]  # of each arm, a seed each
 Tried = dict[str, float | None]  # rates and their scores; None where training ran away
 Rates = Mapping[str, tuple[float, Tried]]  # of each arm: the rate it got, and all
+STEP = 3  # between a rate and the next
+WIDER = 2  # how often rates beyond the ends are tried, for each arm alike
 
 
-def pick(tried: Sequence[float], scores: Sequence[float]) -> tuple[float, Tried]:
-    """The rate with the lowest score, and the scores of all."""
-    finite = [score if math.isfinite(score) else math.inf for score in scores]
-    kept = {str(t): None if math.isinf(s) else s for t, s in zip(tried, finite, strict=True)}
-    return tried[finite.index(min(finite))], kept
+def search(
+    rates: Sequence[float], scores_of: Callable[[Sequence[float]], Sequence[float]]
+) -> tuple[float, Tried]:
+    """The rate with the lowest score, and the scores of all that were tried: these, rising, and
+    further ones while the best is the lowest or the highest, at most WIDER times."""
+    rates, known = list(rates), dict[float, float]()
+    wider = WIDER if len(rates) > 1 else 0
+    while True:
+        new = [rate for rate in rates if rate not in known]
+        scores = [score if math.isfinite(score) else math.inf for score in scores_of(new)]
+        known |= zip(new, scores, strict=True)
+        best = min(rates, key=known.__getitem__)
+        if not wider or best not in (rates[0], rates[-1]):
+            break
+        wider -= 1
+        if best == rates[0]:
+            rates.insert(0, float(f"{best / STEP:.3g}"))
+        else:
+            rates.append(float(f"{best * STEP:.3g}"))
+    return best, {str(r): None if math.isinf(known[r]) else known[r] for r in rates}
 
 
 def compare_scores(

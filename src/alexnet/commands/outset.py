@@ -77,14 +77,15 @@ def check(recipe: Recipe, dataset: Dataset, digest: str) -> None:
         with torch.device("meta"):  # refuses parts that are not there, draws no weights
             build_net(recipe, len(dataset.classes))
     steps_per_epoch(len(dataset.train), recipe.batch_size)
-    check_same(dataset, digest)
+    check_same(dataset, dataset.digest, digest)
 
 
-def check_same(dataset: Dataset, digest: str) -> None:
-    if dataset.digest != digest:
+def check_same(dataset: Dataset, here: str, first: str) -> None:
+    """DataError where what this process reads has another digest than what the first reads."""
+    if here != first:
         raise DataError(
             f"the data in {dataset.source.path} is not what the first process reads (digest "
-            f"{digest} there, {dataset.digest} here): give all of them the same"
+            f"{first} there, {here} here): give all of them the same"
         )
 
 

@@ -8,13 +8,18 @@ import numpy as np
 
 from alexnet import figures
 from alexnet.analysis.answers import Mistakes, count
+from alexnet.commands.outset import check_same
 from alexnet.commands.proving import prove
-from alexnet.data.dataset import Slice, reopen_dataset
-from alexnet.errors import CheckpointError, DataError
+from alexnet.data.dataset import Dataset, Slice, reopen_dataset
+from alexnet.engine.parallel import Team, join
+from alexnet.errors import CheckpointError, DataError, UsageError
+from alexnet.files import sha256_of
 from alexnet.interchange.certificate import certify_run
 from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.metrics import Tally
 from alexnet.predict import Predictor, load
+from alexnet.store.checkpoint import find_checkpoint
+from alexnet.store.rundir import RunDir
 from alexnet.terminal import say
 
 SHOWN = 24  # mistakes in the picture
@@ -35,49 +40,102 @@ def test(
     Returns loss, top-1 and top-5 with 95 % intervals and under three tie rules, right and total
     per class, and the pictures made: the confusion matrix and the surest mistakes. With
     `certificate` a run or an exported file is held against its certificate instead, see `prove`.
-    `engine` is what computes: torch, onnx or openvino.
+    `engine` is what computes: torch, onnx or openvino. Processes that torchrun starts share the
+    images, and each returns what one process would find; the first one writes.
     """
-    if certificate:
-        return prove(run, data=data)
-    predictor = with_engine(load(run, checkpoint), engine)
-    recipe, described = predictor.recipe, predictor.data
-    dataset = reopen_dataset(recipe, described, data)
-    if dataset.classes != predictor.classes:
-        odd = sorted(set(dataset.classes) ^ set(predictor.classes))
-        raise DataError(
-            f"{dataset.source.path} has other classes than {run} was trained on "
-            f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
-        )
-    part = dataset.split(split)
+    with join(remedy="run it again") as team:
+        if certificate:
+            return team.together(lambda: _prove_alone(run, data, team))
+        return _test(Path(run), data, split, views, checkpoint, engine, team)
+
+
+def _prove_alone(run: str | Path, data: str | Path | None, team: Team) -> dict[str, Any]:
+    if team.size > 1:
+        raise UsageError("--certificate is proved by one process: leave torchrun out")
+    return prove(run, data=data)
+
+
+def _test(
+    run: Path,
+    data: str | Path | None,
+    split: str,
+    views: int,
+    checkpoint: str,
+    engine: EngineName,
+    team: Team,
+) -> dict[str, Any]:
+    def newest() -> dict[str, Any]:
+        found = find_checkpoint(RunDir.open(run).checkpoints, checkpoint)
+        return {"name": found.name, "sha256": sha256_of(found / "manifest.json")}
+
+    # A training beside it may save a better one meanwhile.
+    first = team.first(newest) if team.size > 1 else {"name": checkpoint}
+
+    def read() -> tuple[Predictor, Dataset, Slice]:
+        """Every process reads and verifies by itself."""
+        predictor = with_engine(load(run, first["name"]), engine)
+        if team.size > 1 and sha256_of(predictor.checkpoint / "manifest.json") != first["sha256"]:
+            raise CheckpointError(
+                f"{predictor.checkpoint} is not what the first process reads: give all of them one "
+                "folder, or test again if a training writes there"
+            )
+        dataset = reopen_dataset(predictor.recipe, predictor.data, data)
+        if dataset.classes != predictor.classes:
+            odd = sorted(set(dataset.classes) ^ set(predictor.classes))
+            raise DataError(
+                f"{dataset.source.path} has other classes than {run} was trained on "
+                f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
+            )
+        return predictor, dataset, dataset.split(split)
+
+    predictor, dataset, part = team.together(read)
+    if team.size > 1:
+        there = team.first(lambda: {"digest": dataset.digest_of(part)})["digest"]
+        team.together(lambda: check_same(dataset, dataset.digest_of(part), there))
     mistakes = Mistakes(SHOWN)
     began = time.monotonic()
     tally = count(
-        predictor.inference, part, predictor.preprocess, recipe, len(dataset.classes), views,
-        lambda first, p: mistakes.add(first, p, part.labels[first : first + len(p)]),
+        predictor.inference, part, predictor.preprocess, predictor.recipe, len(dataset.classes),
+        views, lambda at, p: mistakes.add(at, p, part.labels[at : at + len(p)]), team,
     )  # fmt: skip
+    mistakes.merge(team)
     wall = time.monotonic() - began
-    if warning := tally.tie_warning():
-        say(f"warning: {warning}")
-    suffix = split if views == 1 else f"{split}-{views}-views"
-    drawn: list[Path] = []
-    try:
-        drawn = _draw_test(predictor, part, tally, mistakes, suffix)
-    except CheckpointError as error:  # the figures are worth more than their pictures
-        say(f"warning: no pictures: {error}")
     classes = zip(dataset.classes, tally.per_class(), strict=True)
     result = {
         **tally.figures(),
         "split": split,
         "views": views,
         "engine": engine,
+        "processes": team.ranks,
         "images_per_s": round(len(part) / wall, 1),
         "wall_s": round(wall, 2),
         "run": str(run),
         "checkpoint": str(predictor.checkpoint),
         "data": dataset.source.path or dataset.source.kind,
         "per_class": [{"class": c, "right": right, "n": n} for c, (right, n) in classes],
-        "figures": [str(path) for path in drawn],
     }
+    return team.first(lambda: _keep(predictor, part, tally, mistakes, result, checkpoint))
+
+
+def _keep(
+    predictor: Predictor,
+    part: Slice,
+    tally: Tally,
+    mistakes: Mistakes,
+    result: dict[str, Any],
+    checkpoint: str,
+) -> dict[str, Any]:
+    """The result with its pictures, written into the run."""
+    if warning := tally.tie_warning():
+        say(f"warning: {warning}")
+    views = result["views"]
+    suffix = part.name if views == 1 else f"{part.name}-{views}-views"
+    drawn: list[Path] = []
+    try:
+        drawn = _draw_test(predictor, part, tally, mistakes, suffix)
+    except CheckpointError as error:  # the figures are worth more than their pictures
+        say(f"warning: no pictures: {error}")
+    result = {**result, "figures": [str(path) for path in drawn]}
     try:
         predictor.run.log({"event": "test", **result})
         if checkpoint == "best":

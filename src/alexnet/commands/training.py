@@ -71,12 +71,9 @@ def train(
     if resume and init is not None:
         raise UsageError("--init starts a run and --resume continues one: leave one out")
     stop = PREEMPT if stop_signal is None else (*PREEMPT, signal_named(stop_signal))
-    if launched() and run is None:
-        raise UsageError("torchrun starts processes anew that have to find the run: add --run DIR")
     how = _How(tensorboard, doctor, stop)
     with obeying(stop), join(towers) as team, ExitStack() as stack:
-        if tensorboard and team.towers > 1:
-            raise UsageError("--tensorboard draws from one process: leave it or --towers out")
+        team.together(lambda: _check_call(run, tensorboard, team))
         last = Path(run or RUNS) / "checkpoints/last"
         if restarted() and team.first(lambda: {"begun": last.is_symlink()})["begun"]:
             fields = {k: v for k, v in fields.items() if (k, v) != ("precision", "auto")}
@@ -84,6 +81,13 @@ def train(
         if resume:
             return _resume(recipe, data, run, fields, how, team, stack)
         return _start(recipe, data, run, init, minutes, fields, how, team, stack)
+
+
+def _check_call(run: str | Path | None, tensorboard: bool, team: Team) -> None:
+    if launched() and run is None:
+        raise UsageError("torchrun starts processes anew that have to find the run: add --run DIR")
+    if tensorboard and team.towers > 1:
+        raise UsageError("--tensorboard draws from one process: leave it or --towers out")
 
 
 @dataclass(frozen=True)

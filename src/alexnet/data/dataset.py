@@ -235,15 +235,19 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of what is trained on (16 hex digits): labels, and pixels or names and sizes."""
+        """That of what is trained on."""
+        return self.digest_of(self.train, self.val)
+
+    def digest_of(self, *parts: Slice) -> str:
+        """sha256 of slices of it (16 hex digits): labels, and pixels or names and sizes."""
         h = hashlib.sha256(repr(self.classes).encode())
         if self.source.digest:
-            for part in (self.train, self.val):
+            for part in parts:
                 h.update(f"{self.source.digest}{part.name}".encode())
                 h.update(b"" if part.rows is None else part.rows.tobytes())
                 h.update(part.labels.tobytes())
             return h.hexdigest()[:16]
-        for part in (self.train, self.val):
+        for part in parts:
             h.update(part.labels.tobytes())
             if isinstance(part.pixels, np.ndarray):
                 h.update(np.ascontiguousarray(part.pixels).data)

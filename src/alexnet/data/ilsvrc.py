@@ -26,6 +26,7 @@ OFFICIAL = {
     "ILSVRC-2012": {"train": 1_281_167, "val": 50_000, "test": 100_000},
     "ILSVRC-2010": {"train": 1_261_406, "val": 50_000, "test": 150_000},
 }
+EPOCHS = 90  # of the paper
 _KIT_LIMIT = 64 << 20  # bytes that a development kit, or its meta.mat, may unpack to
 _COMPRESSED = 15  # the mark of a compressed variable in a .mat
 _ARCHIVES = {
@@ -47,6 +48,11 @@ _KITS = {
 _PATCHES = "patch_images.tar"
 _MAPPING, _SOLUTION = "LOC_synset_mapping.txt", "LOC_val_solution.csv"
 KAGGLE = "ILSVRC/Data/CLS-LOC/train/"
+
+
+def training_hours(images_per_s: float) -> float:
+    """Hours that the paper's 90 epochs of ILSVRC-2012 take at a speed."""
+    return EPOCHS * OFFICIAL["ILSVRC-2012"]["train"] / images_per_s / 3600
 
 
 def recognise(root: Path) -> str:

@@ -52,7 +52,8 @@ def evaluate(
     """Loss, top-1, top-5 and confusion over the whole split.
 
     The ranks of a team take the batches in turn; what is found is to the bit what one process finds
-    on the same hardware, and every rank has it. `each` sees the rank's own.
+    on the same hardware, and every rank has it. `each` sees the rank's own. What one rank cannot
+    read ends all of them.
 
     With several views the softmax outputs are averaged and the loss is that of the mean (paper,
     section 4.1). `each` is given (index of the first image, probabilities (N, K)) a batch, on the
@@ -61,22 +62,30 @@ def evaluate(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))  # another runtime
     was_training = model.training
     model.eval()
-    starts = range(0, len(split), max(batch // views, 1))
+    starts = batch_starts(len(split), batch, views)
     rows, confusion = torch.zeros(len(starts), 8, dtype=torch.float64), Tally(classes).confusion
 
     def read(start: int) -> Batch:
         return read_in_order(split, start, starts.step)
 
-    mine = starts[team.rank :: team.ranks]
-    for block in read_ahead(read, mine, workers, behind=True):
-        labels = block.labels.to(device)
-        images = block.images.to(device, non_blocking=True)
-        scores, log_p = predict_views(model, images, preprocess, views, precision)
-        tally = Tally(classes)
-        tally.add(scores, labels, F.nll_loss(log_p, labels, reduction="none"))
-        rows[block.step] = tally.sums()
-        confusion += tally.confusion
-        if each is not None:
-            each(int(block.ids[0]), log_p.exp().cpu())
+    def count_own() -> None:
+        mine = starts[team.rank :: team.ranks]
+        for block in read_ahead(read, mine, workers, behind=True):
+            labels = block.labels.to(device)
+            images = block.images.to(device, non_blocking=True)
+            scores, log_p = predict_views(model, images, preprocess, views, precision)
+            tally = Tally(classes)
+            tally.add(scores, labels, F.nll_loss(log_p, labels, reduction="none"))
+            rows[block.step] = tally.sums()
+            confusion.add_(tally.confusion)
+            if each is not None:
+                each(int(block.ids[0]), log_p.exp().cpu())
+
+    team.together(count_own)
     model.train(was_training)
     return Tally.of(team.sum(rows), team.sum(confusion))
+
+
+def batch_starts(n: int, batch: int, views: int) -> range:
+    """The index of the first image of every batch; `batch` counts views."""
+    return range(0, n, max(batch // views, 1))

@@ -5,17 +5,20 @@ between GPUs. Each sees its share of the batch that one process would see.
 """
 
 import inspect
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -25,6 +28,7 @@ from alexnet.models.net import Net
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)  # for what one process does while the others wait
+CONTINUE = "continue with --resume from the last checkpoint"
 
 
 @dataclass(frozen=True)
@@ -108,12 +112,14 @@ class Team:
 
 
 ALONE = Team()
+_joined = itertools.count()
 
 
 @contextmanager
-def join(towers: int = 1) -> Iterator[Team]:
+def join(towers: int = 1, remedy: str = CONTINUE) -> Iterator[Team]:
     """The team of this process: of those that torchrun started, or itself alone.
 
+    `remedy` is what to do when another one is gone.
     Raises UsageError where the processes cannot be divided among the towers.
     """
     size = int(os.environ.get("WORLD_SIZE", "1")) if launched() else 1
@@ -129,16 +135,27 @@ def join(towers: int = 1) -> Iterator[Team]:
     gpus = torch.cuda.device_count()
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % gpus)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+    # One meeting place for the life of the process: a second one at the same port could be found
+    # while the first is still there. So a program may train and then test.
+    place = dist.PrefixStore(f"alexnet-{next(_joined)}", _meeting_place())  # type: ignore[attr-defined]
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    dist.init_process_group(backend, store=place, rank=own, world_size=size, timeout=PATIENCE)
     try:
         ranks = size // towers
         images = [dist.new_group(list(range(t, size, towers))) for t in range(towers)]
         pairs = [dist.new_group(list(range(towers * r, towers * (r + 1)))) for r in range(ranks)]
         rank, tower = divmod(own, towers)
-        with lost_others():
+        with lost_others(remedy):
             yield Team(rank, ranks, tower, towers, images[tower], pairs[rank])
     finally:
         dist.destroy_process_group()
+
+
+@cache
+def _meeting_place() -> Any:
+    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+    store.set_timeout(PATIENCE)
+    return store
 
 
 def launched() -> bool:
@@ -152,7 +169,7 @@ def restarted() -> bool:
 
 
 @contextmanager
-def lost_others() -> Iterator[None]:
+def lost_others(remedy: str) -> Iterator[None]:
     """Turns what torch raises when another process of the team ends into one line."""
     try:
         yield
@@ -161,8 +178,8 @@ def lost_others() -> Iterator[None]:
         if not (isinstance(error, dist.DistError) or "gloo" in words or "process group" in words):
             raise
         raise Elsewhere(
-            "another process of this run ended; its last lines, or torchrun's, say why: continue "
-            f"with --resume from the last checkpoint ({words.splitlines()[0][:120]})"
+            "another process of this run ended; its last lines, or torchrun's, say why: "
+            f"{remedy} ({words.splitlines()[0][:120]})"
         ) from error
 
 

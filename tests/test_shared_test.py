@@ -1,0 +1,194 @@
+"""`alexnet test` by several processes finds what one finds, and one of them writes it."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet import commands
+from alexnet.analysis.answers import Mistakes
+from alexnet.cli import main
+from alexnet.engine.parallel import Team
+from alexnet.errors import AlexNetError
+from alexnet.store.rundir import RunDir
+from conftest import patterns, without_report, write_idx, write_tree
+from teams import LONG, end, members, run_team, torchrun
+
+OWN = {"images_per_s", "wall_s", "processes", "run", "checkpoint", "figures"}  # what may differ
+BATCH = 30  # 7 batches of 200 images, the last of 20
+FIELDS: dict[str, Any] = {"steps": 4, "batch_size": 16, "workers": 1, "doctor": "off"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def run(idx_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few steps: what it gets wrong is many, and of every class. Read only: tests copy it."""
+    made = tmp_path_factory.mktemp("shared") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        commands.train("digits", data=idx_folder, run=made, size=32, eval_batch=BATCH, **FIELDS)
+    return made
+
+
+def found_by(run: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results, or what was raised."""
+    found: list[dict[str, Any]] = []
+    for options in given:
+        data = options.get("data")
+        if isinstance(data, list):  # another for each process
+            options = {**options, "data": data[int(os.environ["RANK"])]}
+        try:
+            found.append(commands.test(run, **options))
+        except AlexNetError as error:
+            found.append({"raised": type(error).__name__, "says": str(error)})
+    return found
+
+
+def shown(result: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in result.items() if k not in OWN}
+
+
+def written(run: Path) -> dict[str, Any]:
+    """What `test` leaves in a run."""
+    events = [shown(e) for e in RunDir.open(run).events() if e["event"] == "test"]
+    pictures = {path.name: path.read_bytes() for path in (run / "figures").iterdir()}
+    return {"events": events, "pictures": pictures, "said": (run / "certificate.json").read_text()}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What is asked of one process and of several."""
+    small = tmp_path_factory.mktemp("small")
+    write_idx(small, "train", *patterns(40, seed=3))
+    write_idx(small, "t10k", *patterns(2, seed=4))  # fewer than processes
+    return [{"split": "val"}, {"views": 5, "checkpoint": "last"}, {"data": str(small)}]
+
+
+@pytest.fixture(scope="module")
+def of_one(
+    run: Path, given: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What one process finds and writes."""
+    place = tmp_path_factory.mktemp("one") / "run"
+    shutil.copytree(run, place, symlinks=True)
+    return found_by(str(place), given), written(place)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_figures_are_those_of_one(
+    size: int,
+    run: Path,
+    given: list[dict[str, Any]],
+    of_one: tuple[list[dict[str, Any]], dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    """To the bit, with views and without; the run gets the same lines and pictures, once."""
+    place = tmp_path / "run"
+    shutil.copytree(run, place, symlinks=True)
+    alone, by_one = of_one
+    assert [r["n"] for r in alone] == [60, 200, 2]
+    for ranks in run_team(tmp_path / "ranks", size, found_by, str(place), given):
+        assert [r["processes"] for r in ranks] == [size] * len(given)
+        assert [shown(r) for r in ranks] == [shown(r) for r in alone]
+    assert written(place) == by_one
+    assert len(by_one["events"]) == len(given)
+    assert len(by_one["pictures"]) == 6
+
+
+@pytest.mark.slow
+def test_another_runtime_is_shared_too(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    place = tmp_path / "run"
+    shutil.copytree(run, place, symlinks=True)
+    alone = found_by(str(place), [{"engine": "onnx"}])
+    for ranks in run_team(tmp_path / "ranks", 2, found_by, str(place), [{"engine": "onnx"}]):
+        assert shown(ranks[0]) == shown(alone[0])
+
+
+def test_what_cannot_be_shared_is_refused_by_one(run: Path, tmp_path: Path) -> None:
+    """A damaged image in one's share, other data there, a certificate: one says why, all end."""
+    tree = write_tree(tmp_path / "tree", each=30)
+    model = tmp_path / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        fields = {"size": 32, "crop": 28, "eval_batch": 4, **FIELDS}
+        commands.train("digits", data=tree, run=model, **fields)
+    others = [str(shutil.copytree(tree, tmp_path / f"tree-{i}")) for i in range(2)]
+    (Path(others[1]) / "class-0/000.png").rename(Path(others[1]) / "class-0/000-moved.png")
+    (tree / "class-1/001.png").write_bytes(b"no image")
+    # In the split train are the images of test too, here as part of what is damaged.
+    given: list[dict[str, Any]] = [{"split": s} for s in ("train", "val", "test")]
+    given += [{"data": others, "split": s} for s in ("train", "val", "test")]
+    given += [{"certificate": True}, {"views": 3}, {"split": "tset"}]
+    ranks = run_team(tmp_path / "ranks", 2, found_by, str(model), given)
+    for i, (first, second) in enumerate(zip(*ranks, strict=True)):
+        raised = [r for r in (first, second) if "raised" in r]
+        if not raised:
+            continue
+        assert {first["raised"], second["raised"]} > {"Elsewhere"}, given[i]
+        assert sorted(bool(r["says"]) for r in raised) == [False, True]
+    said = [first.get("says") or second.get("says") for first, second in zip(*ranks, strict=True)]
+    assert sum("001.png" in (line or "") for line in said[:3]) == 1
+    assert sum("is not what the first process reads" in (line or "") for line in said[3:6]) == 1
+    assert "--certificate is proved by one process" in said[6]
+    assert "views" in said[7]
+    assert "no split 'tset'" in said[8]
+    assert not [e for e in RunDir.open(model).events() if e.get("views") == 3]
+
+
+def test_the_surest_mistakes_of_all() -> None:
+    """Ties, numbers that are none and ranks without any, against one that sees all."""
+    random = np.random.default_rng(5)
+    p = random.integers(0, 4, (50, 3)).astype(np.float32) / 4
+    p[7] = np.nan
+    labels = random.integers(0, 3, 50)
+    for limit in (5, 24, 100):
+        for ranks in (2, 3, 9):
+            whole, parts = Mistakes(limit), [Mistakes(limit) for _ in range(ranks)]
+            for turn, at in enumerate(range(0, 50, 8)):
+                block = (at, p[at : at + 8], labels[at : at + 8])
+                whole.add(*block)
+                parts[turn % ranks].add(*block)
+            rows: list[torch.Tensor] = []
+
+            class Listening(Team):
+                def gather(self, numbers: torch.Tensor) -> list[torch.Tensor]:
+                    rows.append(numbers)  # noqa: B023
+                    return rows  # noqa: B023
+
+            for part in parts:
+                part.merge(Listening())
+            assert parts[-1].count == whole.count
+            for name in ("ids", "said", "sure"):
+                np.testing.assert_array_equal(getattr(parts[-1], name), getattr(whole, name))
+
+
+def test_the_real_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One JSON object of all processes, on standard output; the same as of one."""
+    place, log = tmp_path / "run", tmp_path / "log"
+    shutil.copytree(run, place, symlinks=True)
+    assert main(["test", str(place), "--views", "5", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    process = torchrun(3, ["test", place, "--views", "5", "--json"], log)
+    try:
+        assert process.wait(LONG) == 0, log.read_text()
+        assert not members(process)
+    finally:
+        end(process)
+    lines = [line for line in log.read_text().splitlines() if line.startswith("{")]
+    assert len(lines) == 1, log.read_text()
+    assert shown(json.loads(lines[0])) == shown(alone)
+    assert "Warning" not in log.read_text()
