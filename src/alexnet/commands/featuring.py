@@ -14,7 +14,7 @@ from alexnet.analysis.probe import alike, linear_probe
 from alexnet.commands.view import View
 from alexnet.errors import DataError, UsageError
 from alexnet.files import replacing
-from alexnet.terminal import escaped
+from alexnet.terminal import escaped, progress
 
 COMPARED = 500  # images that likeness is measured on
 MOST = 4096  # numbers of a part that a probe or a comparison keeps of an image
@@ -67,13 +67,17 @@ def probe(
     train, of = view.split("train"), view.split(split)
     picked = np.sort(view.some(train, count))
     train = train.take(picked)
-    how: dict[str, Any] = {"most": MOST, "workers": p.recipe.workers}
+    how: dict[str, Any] = {
+        "most": MOST, "workers": p.recipe.workers, "precision": p.recipe.precision,
+    }  # fmt: skip
     fitted = feats.gather_features(p.model, train, p.preprocess, parts, **how)
     tried = feats.gather_features(p.model, of, p.preprocess, parts, **how)
-    rows = {
-        name: linear_probe(fitted[name], train.labels, tried[name], of.labels, len(p.classes))
-        for name in parts
-    }
+    rows = {}
+    with progress("fitting", len(parts), "parts") as bar:
+        for name in parts:
+            given = fitted.pop(name), train.labels, tried.pop(name), of.labels
+            rows[name] = linear_probe(*given, len(p.classes))
+            bar.advance()
     bars = [(name, 100 * r.top1, (100 * r.top1_ci95[0], 100 * r.top1_ci95[1]))
             for name, r in rows.items()]  # fmt: skip
     title = f"{view.name}, {split}: a linear classifier on each part"
@@ -110,7 +114,7 @@ def similarity(
         kept.append(
             feats.gather_features(
                 p.model, of.take(picked), p.preprocess, parts, most=MOST,
-                workers=p.recipe.workers,
+                workers=p.recipe.workers, precision=p.recipe.precision,
             )
         )  # fmt: skip
     first, other = kept
