@@ -16,9 +16,9 @@ import torch
 from torch.distributed.run import get_args_parser
 
 LONG = 280  # seconds before a hang is taken for one; pytest's own limit is 300
-PATIENT = ["--shutdown-timeout", str(LONG)]  # before it kills who does not end, where it asks
-if not {"--shutdown-timeout"} & get_args_parser()._option_string_actions.keys():
-    PATIENT = []
+# Before torchrun kills who does not end; not every version asks.
+ASKS = "--shutdown-timeout" in get_args_parser()._option_string_actions
+PATIENT = ["--shutdown-timeout", str(LONG)] if ASKS else []
 
 
 def free_port() -> int:

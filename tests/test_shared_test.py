@@ -1,9 +1,11 @@
 """`alexnet test` by several processes finds what one finds, and one of them writes it."""
 
+import io
 import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,15 @@ def found_by(run: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
             found.append(commands.test(run, **options))
         except AlexNetError as error:
             found.append({"raised": type(error).__name__, "says": str(error)})
+    return found
+
+
+def refused_by(run: str, given: list[dict[str, Any]], data: list[str]) -> list[dict[str, Any]]:
+    """The same, and then what the command line makes of other data for each."""
+    found = found_by(run, given)
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        words = ["test", run, "--data", data[int(os.environ["RANK"])], "--json"]
+        found.append({"status": main(words), "out": out.getvalue(), "err": err.getvalue()})
     return found
 
 
@@ -133,7 +144,13 @@ def test_what_cannot_be_shared_is_refused_by_one(run: Path, tmp_path: Path) -> N
     given: list[dict[str, Any]] = [{"split": s} for s in ("train", "val", "test")]
     given += [{"data": others, "split": s} for s in ("train", "val", "test")]
     given += [{"certificate": True}, {"views": 3}, {"split": "tset"}]
-    ranks = run_team(tmp_path / "ranks", 2, found_by, str(model), given)
+    ranks = run_team(tmp_path / "ranks", 2, refused_by, str(model), given, others)
+    first, second = (rank.pop() for rank in ranks)
+    assert first["status"] == second["status"] == 2
+    assert "another process of this run failed" in json.loads(first["out"])["error"]
+    assert (first["err"], second["out"]) == ("", "")
+    assert second["err"].startswith("process 1: alexnet: the data in ")
+    assert second["err"].count("\n") == 1
     for i, (first, second) in enumerate(zip(*ranks, strict=True)):
         raised = [r for r in (first, second) if "raised" in r]
         if not raised:

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         line = " ".join(str(error).split())
         if line:
             say(f"alexnet: {line}", everywhere=True)
-        failure, status = {"error": line}, error.exit_status
+        said = line or "another process of this run failed: its line is on standard error"
+        failure, status = {"error": said}, error.exit_status
     except (MemoryError, RuntimeError) as error:
         if not (line := short_of_memory(error)):
             raise

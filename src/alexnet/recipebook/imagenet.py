@@ -120,7 +120,7 @@ def large_batch() -> Recipe:
 
     Trust 0.001, decay 0.0005, momentum 0.9 and the fall with the square are of You, Gitman,
     Ginsburg 2017 (arXiv 1708.03888), who chose a rate for each batch size; this one and the
-    warm-up are ours, and nobody has run it. With batches of 32k it took You et al. 2017
+    warm-up are ours, and nobody has run it at its size. With batches of 32k it took You et al. 2017
     (arXiv 1709.05011) 11 minutes on 1,024 CPUs.
     """
     return bn().replace(
