@@ -33,9 +33,9 @@ import numpy as np
 from alexnet.data.images import is_image
 from alexnet.errors import UsageError
 from alexnet.files import write_atomic
-from alexnet.predict import load
+from alexnet.predict import Predictor, load
 from alexnet.runtime import environment
-from alexnet.serving.engines import build_engine
+from alexnet.serving.engines import Engine, build_engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.server import open_socket, serve_on
 from alexnet.terminal import say
@@ -321,12 +321,12 @@ def main() -> None:
     if args.serve:
         from alexnet.serving.limits import Limits
 
-        predictor = load(args.run)
+        def prepare() -> tuple[Predictor, Engine, Explainer]:
+            predictor = load(args.run)
+            return predictor, build_engine(predictor, args.engine), Explainer(predictor)
+
         with open_socket("127.0.0.1", 0) as listening:
-            engine = build_engine(predictor, args.engine)
-            serve_on(
-                predictor, engine, Explainer(predictor), listening, None, Limits(batch=args.serve)
-            )
+            serve_on(prepare, listening, None, Limits(batch=args.serve))
         return
     files = sorted(p for p in args.images.rglob("*") if is_image(p.name))
     files = files[:: max(len(files) // 500, 1)][:500]  # of all classes

@@ -190,7 +190,7 @@ def test_a_hostile_run_is_not_served(
     run = Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
     HOSTILE[name](run)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("alexnet.commands.serving.serve_on", lambda *_: pytest.fail("is served"))
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: pytest.fail("is served"))
     capsys.readouterr()
     assert main(["serve", str(run), "--port", "0"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -5,7 +5,8 @@ from typing import Any
 
 from alexnet.commands.view import View
 from alexnet.errors import UsageError
-from alexnet.serving.engines import EngineName, build_engine
+from alexnet.predict import Predictor
+from alexnet.serving.engines import Engine, EngineName, build_engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.index import open_index
 from alexnet.serving.server import check_address, check_packages, open_socket, serve_on
@@ -33,11 +34,14 @@ def serve(
     check_address(host, token)
     if data is not None and not index:
         raise UsageError("--data is where the training images of --index are: add --index")
-    with open_socket(host, port) as listening:
-        address = listening.getsockname()
+
+    def prepare() -> tuple[Predictor, Engine, Explainer]:
         view = View(run, data, checkpoint)
         predictor = view.predictor
         near = open_index(predictor, view.dataset) if index else None
-        explainer = Explainer(predictor, near)
-        serve_on(predictor, build_engine(predictor, engine), explainer, listening, token)
+        return predictor, build_engine(predictor, engine), Explainer(predictor, near)
+
+    with open_socket(host, port) as listening:
+        address = listening.getsockname()
+        serve_on(prepare, listening, token)
     return {"run": str(run), "host": address[0], "port": address[1]}

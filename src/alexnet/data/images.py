@@ -117,9 +117,9 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    elif image.mode not in ("L", "1"):
+    elif image.mode not in ("L", "1", "RGB"):
         image = image.convert("RGB")
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _crop(image: Image.Image, size: int) -> Image.Image:

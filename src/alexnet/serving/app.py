@@ -101,10 +101,11 @@ def build_app(
     engine: Engine,
     explainer: Explainer,
     limits: Limits,
+    network: ThreadPoolExecutor,
     token: str | None = None,
 ) -> FastAPI:
-    """The application; `engine` and `explainer` are called on a thread of their own each, never
-    twice at once."""
+    """The application; `engine` is called on the one thread of `network` and `explainer` on one of
+    its own, never twice at once."""
     metrics = Metrics()
     about = _about(predictor, limits)
     decoding = pending = explaining = 0
@@ -117,7 +118,7 @@ def build_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         nonlocal batcher, ready
-        batcher = Batcher(engine, lambda: decoding, limits.batch)
+        batcher = Batcher(engine, lambda: decoding, limits.batch, network)
         work = asyncio.create_task(batcher.run())
         side, channels = predictor.preprocess.size, predictor.preprocess.channels
         decode("warm-up", _DOT)  # the first of each kind takes long
@@ -129,7 +130,7 @@ def build_app(
         work.cancel()
         with suppress(asyncio.CancelledError):
             await work
-        for threads in (decoders, thinker):
+        for threads in (network, decoders, thinker):
             threads.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(

@@ -38,14 +38,20 @@ class Batcher:
     one batch at a time.
 
     An image that comes alone is not held up: only where `expected()` says that others are being
-    decoded are they waited for, three milliseconds at most.
+    decoded are they waited for, three milliseconds at most. `thread` is the network's own.
     """
 
-    def __init__(self, engine: Engine, expected: Callable[[], int], largest: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        expected: Callable[[], int],
+        largest: int,
+        thread: ThreadPoolExecutor,
+    ) -> None:
         self._engine, self._expected, self._largest = engine, expected, largest
         self._asked: deque[_Asked] = deque()
         self._come = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "network")
+        self._thread = thread
 
     async def __call__(self, pixels: NDArray[np.uint8]) -> Answer:
         """Probabilities of decoded images, uint8 (N, size, size, C)."""
@@ -56,13 +62,10 @@ class Batcher:
 
     async def run(self) -> None:
         """Works until it is cancelled."""
-        try:
-            while True:
-                await self._come.wait()
-                await self._gather()
-                await self._answer(self._take())
-        finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        while True:
+            await self._come.wait()
+            await self._gather()
+            await self._answer(self._take())
 
     async def _gather(self) -> None:
         until = time.perf_counter() + WAIT_S

@@ -2,6 +2,8 @@
 
 import ipaddress
 import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from alexnet.errors import UsageError
@@ -62,33 +64,37 @@ def check_packages() -> None:
 
 
 def serve_on(
-    predictor: Predictor,
-    engine: Engine,
-    explainer: Explainer,
+    prepare: Callable[[], tuple[Predictor, Engine, Explainer]],
     listening: socket.socket,
     token: str | None,
     limits: "Limits | None" = None,
 ) -> None:
-    """Serves until a signal; requests that have begun are answered first."""
+    """Serves what `prepare` makes until a signal; requests that have begun are answered first.
+
+    It is made on the thread that will compute: of an OpenMP whose teams, one a thread that ever
+    computed, are more than the processors no thread waits awake, and one image takes a tenth more.
+    """
     import uvicorn
 
     from alexnet.serving.app import build_app
     from alexnet.serving.limits import Limits, Protocol
 
-    config = uvicorn.Config(
-        build_app(predictor, engine, explainer, limits or Limits(), token),
-        http=Protocol,
-        ws="none",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_S,
-        timeout_graceful_shutdown=DRAIN_S,
-        backlog=512,
-    )
-    host, port = listening.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    say(f"serving {predictor.run.path} at http://{shown}:{port}/ (stop with Ctrl-C)")
-    uvicorn.Server(config).run(sockets=[listening])
+    with ThreadPoolExecutor(1, "network") as network:
+        predictor, engine, explainer = network.submit(prepare).result()
+        config = uvicorn.Config(
+            build_app(predictor, engine, explainer, limits or Limits(), network, token),
+            http=Protocol,
+            ws="none",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_S,
+            timeout_graceful_shutdown=DRAIN_S,
+            backlog=512,
+        )
+        host, port = listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        say(f"serving {predictor.run.path} at http://{shown}:{port}/ (stop with Ctrl-C)")
+        uvicorn.Server(config).run(sockets=[listening])
