@@ -71,8 +71,8 @@ def serve_on(
 ) -> None:
     """Serves what `prepare` makes until a signal; requests that have begun are answered first.
 
-    It is made on the thread that will compute: of an OpenMP whose teams, one a thread that ever
-    computed, are more than the processors no thread waits awake, and one image takes a tenth more.
+    It is made on the thread that will compute: OpenMP makes a team for each thread that ever did,
+    and where teams are more than the processors their threads no longer wait awake.
     """
     import uvicorn
 
