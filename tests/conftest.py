@@ -141,6 +141,15 @@ def _child(argv: list[str], log: str, threads: int) -> None:
 Launch = Callable[..., BaseProcess]
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """This process computes with as many threads as each of a team that it is compared with."""
+    from alexnet.runtime import threads
+
+    with threads(1):
+        yield
+
+
 @pytest.fixture(scope="session")
 def launch() -> Iterator[Launch]:
     """launch(argv, log): `alexnet ARGV` in a process of its own, forked after torch's import."""

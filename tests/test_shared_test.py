@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,8 @@ from teams import LONG, end, members, run_team, torchrun
 
 OWN = {"images_per_s", "wall_s", "processes", "run", "checkpoint", "figures"}  # what may differ
 BATCH = 30  # 7 batches of 200 images, the last of 20
+pytestmark = pytest.mark.usefixtures("one_thread")
 FIELDS: dict[str, Any] = {"steps": 4, "batch_size": 16, "workers": 1, "doctor": "off"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +174,11 @@ def test_the_surest_mistakes_of_all() -> None:
             rows: list[torch.Tensor] = []
 
             class Listening(Team):
-                def gather(self, numbers: torch.Tensor) -> list[torch.Tensor]:
-                    rows.append(numbers)  # noqa: B023
-                    return rows  # noqa: B023
+                def gather(
+                    self, numbers: torch.Tensor, rows: list[torch.Tensor] = rows
+                ) -> list[torch.Tensor]:
+                    rows.append(numbers)
+                    return rows
 
             for part in parts:
                 part.merge(Listening())

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ FIELDS = {
     "precision": "fp32",
     "workers": 1,
 }
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -206,11 +208,3 @@ def test_three_ranks_go_on_to_the_bit(data: Path, tmp_path: Path) -> None:
     assert tensors(cut)["model.safetensors"] == tensors(whole)["model.safetensors"]
     clean = [strip(e) for e in RunDir.open(cut).events() if e["event"] != "resume"]
     assert clean == read_events(whole)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

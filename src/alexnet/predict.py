@@ -89,10 +89,10 @@ class Predictor:
     def rank(self, probabilities: NDArray[np.float32], top: int) -> list[dict[str, Any]]:
         """The likeliest `top` classes of one image, best first: class, index and probability, and
         a title where people call it otherwise. Shapes: (K,)."""
-        ranked = []
+        ranked, titles = [], self.titles
         for i in np.argsort(-probabilities, kind="stable")[:top].tolist():
             name = self.classes[i]
-            title = {"title": self.titles[name]} if name in self.titles else {}
+            title = {"title": titles[name]} if name in titles else {}
             probability = float(probabilities[i])
             ranked.append({"class": name, **title, "index": i, "probability": probability})
         return ranked

@@ -130,7 +130,7 @@ def build_app(
         work.cancel()
         with suppress(asyncio.CancelledError):
             await work
-        for threads in (network, decoders, thinker):
+        for threads in (decoders, thinker):
             threads.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
