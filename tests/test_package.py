@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -96,13 +97,28 @@ def test_bash_completes_verbs_flags_values_and_folders(tmp_path: Path) -> None:
     assert completed(["alexnet", "train", "--data", "ph"], tmp_path)[0].rstrip("/") == "photos"
 
 
-@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_fish_completes_them_too(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "alexnet.fish").write_text(alexnet.completion("fish")["script"])
+    lines = ("tra", "data pa", "train --class-w", "train --opt ada", "train --data ph")
+    asked = [f"complete -C 'alexnet {line}'" for line in lines]
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", "; ".join(("source alexnet.fish", *asked))],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    offered = [line.split("\t")[0] for line in done.stdout.splitlines()]
+    assert offered == ["train", "pack", "--class-weights", "adam", "adamw", "photos/"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh"])
 def test_other_shells_have_a_script(shell: str) -> None:
     assert "alexnet" in alexnet.completion(shell)["script"]
 
 
 def test_an_unknown_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["completion", "fish"]) == 2
+    assert cli.main(["completion", "nushell"]) == 2
     assert "bash" in capsys.readouterr().err
 
 
@@ -138,6 +154,7 @@ def test_wheel_and_sdist_hold_what_they_should(built: Path) -> None:
         "Makefile",
         "docs/index.md",
         "CITATION.cff",
+        "examples/slurm.sh",
     ):
         assert name in inside
 

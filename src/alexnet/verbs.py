@@ -303,4 +303,6 @@ def _report(verbs: Any) -> None:
 
 def _completion(verbs: Any) -> None:
     sub = _add(verbs, "completion", Verb("completion", show.completion), "Print shell completion.")
-    sub.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="`eval` it, or see the docs")
+    sub.add_argument(
+        "shell", choices=("bash", "zsh", "fish", "tcsh"), help="`eval` it, or see the docs"
+    )

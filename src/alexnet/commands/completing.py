@@ -9,10 +9,11 @@ import shtab
 from alexnet.errors import UsageError
 from alexnet.verbs import make_parser
 
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 HOW = {
     "bash": 'eval "$(alexnet completion bash)"      # in ~/.bashrc',
     "zsh": "alexnet completion zsh > DIR/_alexnet  # DIR one of $fpath",
+    "fish": "alexnet completion fish > ~/.config/fish/completions/alexnet.fish",
     "tcsh": "alexnet completion tcsh > FILE         # and `source FILE` in ~/.tcshrc",
 }
 _PLACES = {"DIR": shtab.DIRECTORY, "FILE": shtab.FILE, "RUN_OR_FILE": shtab.FILE}
@@ -21,7 +22,7 @@ _NAMES = {"run": shtab.DIRECTORY, "runs": shtab.DIRECTORY, "images": shtab.FILE,
 
 
 def completion(shell: str = "bash") -> dict[str, Any]:
-    """What bash, zsh or tcsh needs to complete words. Returns `script`, and `how` to use it."""
+    """What one of SHELLS needs to complete words. Returns `script`, and `how` to use it."""
     if shell not in SHELLS:
         raise UsageError(f"no completion for {shell!r}: there are {', '.join(SHELLS)}")
     parser = make_parser()
