@@ -449,14 +449,14 @@ def test_events_skip_broken_lines_and_what_a_resume_superseded(tmp_path: Path) -
     run = RunDir.create(tmp_path / "run")
     assert run.events() == []
     for step in (1, 2, 3, 4):
-        run.log({"event": "train", "step": step, "loss": 0.1 * step})
+        run.log({"event": "train", "step": step, "epoch": step, "loss": 0.1 * step})
     run.close()
     with open(run.path / "metrics.jsonl", "ab") as file:
         file.write(b'[1]\n\xff\n{"event":"train","st')
     run.log({"event": "resume", "step": 3})
-    run.log({"event": "train", "step": 4, "loss": math.inf})
+    run.log({"event": "train", "step": 4, "epoch": 4, "loss": math.inf})
     run.log({"event": "resume", "step": 2})
-    run.log({"event": "train", "step": 3, "loss": 0.5})
+    run.log({"event": "train", "step": 3, "epoch": 3, "loss": 0.5})
     run.log({"event": "done"})
     run.close()
     kept = [(e["event"], e.get("step"), e.get("loss")) for e in RunDir(run.path).events()]

@@ -1,6 +1,7 @@
 """The command line: calls the function of a verb; torch is imported once the words are right."""
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 
 from alexnet.errors import AlexNetError, Elsewhere, Interrupted, UsageError
 from alexnet.memory import keep_pages, short_of_memory
-from alexnet.terminal import rank, say
+from alexnet.terminal import escaped, rank, say
 from alexnet.verbs import Verb, parse
 
 
@@ -78,7 +79,7 @@ def _print(result: dict[str, Any], show: Callable[[dict[str, Any]], None] | None
         if show is None:
             print(json.dumps(result))
         else:
-            show(result)
+            sys.stdout.write(_harmless(show, result))
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -87,6 +88,18 @@ def _print(result: dict[str, Any], show: Callable[[dict[str, Any]], None] | None
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries once more at its end
         return False
     return True
+
+
+def _harmless(show: Callable[[dict[str, Any]], None], result: dict[str, Any]) -> str:
+    """What is shown of a result. Names in it come from folders and files: none may command the
+    terminal, and what standard output cannot encode is written out."""
+    kept = io.BytesIO()
+    encoding = sys.stdout.encoding or "ascii"
+    words = io.TextIOWrapper(kept, encoding, "backslashreplace", newline="\n")
+    with contextlib.redirect_stdout(words):
+        show(result)
+        words.flush()
+    return escaped(kept.getvalue().decode(encoding), keep="\n\t")
 
 
 def _terminate(signum: int, frame: types.FrameType | None) -> NoReturn:

@@ -50,9 +50,9 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Put `data` (text as UTF-8) at `path`, as `replacing` does."""
+    """Put `data` (text as UTF-8, with what is no text written out) at `path`, as `replacing`."""
     with replacing(path) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        file.write(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from alexnet.recipe import Recipe
 from alexnet.runtime import choose_precision, pick_device
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
+from alexnet.store.shape import odd_data
 
 Image = str | Path | bytes | NDArray[np.uint8]
 
@@ -138,12 +139,16 @@ def read_recipe(run: RunDir) -> tuple[Recipe, dict[str, Any]]:
     """The recipe and the data description of a run's recipe.json, checked against its digest."""
     saved = run.recipe
     try:
-        recipe, data = Recipe.from_dict(saved["recipe"]), dict(saved["data"])
-        digest, _ = saved["digest"], (data["classes"], data["mean"], data["std"], data["digest"])
+        recipe, data, digest = Recipe.from_dict(saved["recipe"]), saved["data"], saved["digest"]
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{run.path / 'recipe.json'} lacks {error}: it is not from this program, or was edited"
         ) from None
+    if odd := odd_data(data, recipe.channels):
+        raise CheckpointError(
+            f"{run.path / 'recipe.json'}: {odd}; it is not from this program, or was edited: "
+            "restore a copy"
+        )
     if digest != recipe.digest:
         raise CheckpointError(
             f"{run.path / 'recipe.json'} was edited: its digest is {digest} and its fields give "

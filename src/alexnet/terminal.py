@@ -30,10 +30,15 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
-def escaped(text: str) -> str:
-    """The same with control characters, and what is no text, written out: always one line."""
-    odd = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-    return odd.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+def escaped(text: str, keep: str = "") -> str:
+    """The same with control characters, and what is no text, written out: always one line, unless
+    `keep` has the end of one."""
+    odd = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+    def written_out(found: re.Match[str]) -> str:
+        return found[0] if found[0] in keep else found[0].encode("unicode_escape").decode()
+
+    return odd.sub(written_out, text)
 
 
 def rank() -> int:

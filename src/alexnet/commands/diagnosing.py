@@ -175,5 +175,5 @@ def _write_page(found: dict[str, Any], events: list[dict[str, Any]], out: Path) 
             title = f"{found['recipe']}, layer by layer"
             figures.draw_layers(found["layers"], pictures[-1][1], title)
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(out, pages.doctor_page(found, pictures).encode())
+        write_atomic(out, pages.doctor_page(found, pictures))
     return [str(out)]

@@ -63,8 +63,10 @@ def report(
     )
     write_atomic(where, page)
     drawn = [str(path) for view in views for path in view.drawn]
-    return {"out": str(where), "bytes": len(page.encode()), "figures": drawn, "left_out": left_out,
-            "runs": [str(path) for path in paths]}  # fmt: skip
+    return {
+        "out": str(where), "bytes": where.stat().st_size, "figures": drawn, "left_out": left_out,
+        "runs": [str(path) for path in paths],
+    }  # fmt: skip
 
 
 def _part(view: View, brief: bool) -> RunPart:

@@ -11,7 +11,7 @@ from alexnet.data import ilsvrc
 from alexnet.data.check import endings, place_of
 from alexnet.data.images import IMAGE_SUFFIXES, is_image
 from alexnet.data.listing import Arranged, Listing, list_files, make_files
-from alexnet.data.raw import Rows
+from alexnet.data.raw import Rows, class_names
 from alexnet.data.sources import find_arrays
 from alexnet.errors import DataError
 
@@ -101,4 +101,4 @@ def _tree(root: Path, listing: Listing) -> Arranged:
                 "or take it out"
             )
         parts[split] = make_files((listing,), [(0, i, classes.index(label)) for i, label in rows])
-    return Arranged("tree", root, classes, parts, others=endings(listing.names))
+    return Arranged("tree", root, class_names(classes), parts, others=endings(listing.names))

@@ -253,7 +253,7 @@ class Dataset:
                 h.update(np.ascontiguousarray(part.pixels).data)
             elif isinstance(part.pixels, tuple):
                 for file in part.pixels:
-                    h.update(f"{file.name}:{file.stat().st_size};".encode())
+                    h.update(f"{file.name}:{file.stat().st_size};".encode(errors="surrogateescape"))
             else:  # the same bytes as of pixels in memory
                 for start in range(0, len(part), 1024):
                     ids = np.arange(start, min(start + 1024, len(part)))

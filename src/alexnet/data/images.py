@@ -1,6 +1,7 @@
 """One image file, or its bytes, to an array of 8-bit pixels."""
 
 import os
+import stat
 import threading
 import warnings
 from io import BytesIO
@@ -98,7 +99,13 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
 
 def open_image(source: Path | bytes) -> Image.Image:
     """The image of a file or its bytes, header only. Our own pixel limit stands in for Pillow's
-    warning about bombs."""
+    warning about bombs. DataError for a pipe or a device, which could be waited on for ever."""
+    if isinstance(source, Path):
+        mode = source.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder Pillow tells
+            raise DataError(
+                f"{source}: a pipe or a device and no file; remove it, or pipe it into `-`"
+            )
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(

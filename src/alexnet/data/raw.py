@@ -98,7 +98,17 @@ def make_source(
                 )
         return part
 
-    return Source(kind, str(path), classes, tuple(readers), load)
+    return Source(kind, str(path), class_names(classes), tuple(readers), load)
+
+
+def class_names(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """What classes are called whose folders are: bytes that are no UTF-8 written out, since the
+    names go into pages, tables and answers. DataError where two are then called the same."""
+    names = tuple(name.encode(errors="backslashreplace").decode() for name in folders)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"two classes are called {twice!r}: rename one of their folders")
+    return names
 
 
 @contextmanager

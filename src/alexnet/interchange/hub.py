@@ -1,5 +1,7 @@
 """The folder layout of Hugging Face's hub: config, weights, a card, a certificate."""
 
+import html
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from alexnet.files import write_atomic, write_json
 from alexnet.interchange.certificate import NAME
 from alexnet.interchange.chain import missing
 from alexnet.store.checkpoint import pack_tensors
-from alexnet.terminal import percent
+from alexnet.terminal import escaped, percent
 
 _CARD = """---
 library_name: alexnet
@@ -112,10 +114,10 @@ def card(certificate: Mapping[str, Any]) -> str:
         name=recipe["name"],
         made="" if data["kind"] != "imported" else ", from weights that were imported",
         classes=len(names),
-        class_list=", ".join(names[:50])
+        class_list=", ".join(map(plain, names[:50]))
         + (f" and {len(names) - 50:,} more, in `config.json`" if len(names) > 50 else ""),
         data=f"{data['kind']}: {counts or 'not known'}; digest `{data['digest']}`. "
-        f"{data['splits']}",
+        f"{plain(data['splits'])}",
         digest=certificate["recipe_digest"],
         step=certificate["step"],
         recipe=f"{length} of batches of {recipe['batch_size']} with {recipe['opt']}, learning rate "
@@ -126,6 +128,12 @@ def card(certificate: Mapping[str, Any]) -> str:
         + ".",
         metrics=_metrics(certificate["metrics"]),
     )
+
+
+def plain(text: str) -> str:
+    """Text that Markdown, and HTML in it, leaves as it is, on one line."""
+    text = html.escape(escaped(text), quote=False)
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
 
 
 def _metrics(metrics: Mapping[str, Any]) -> str:

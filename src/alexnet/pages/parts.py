@@ -106,4 +106,5 @@ def verdict(v: dict[str, Any]) -> str:
         if v.get(key)
     )
     title = html.escape(f"{v['severity']}: {v['name']}{where}")
-    return f'<div class="verdict {_CLASSES[v["severity"]]}"><b>{title}</b><dl>{rows}</dl></div>'
+    mood = _CLASSES.get(v["severity"], "")
+    return f'<div class="verdict {mood}"><b>{title}</b><dl>{rows}</dl></div>'

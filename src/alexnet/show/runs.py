@@ -3,7 +3,7 @@
 from typing import Any
 
 from alexnet.pages import LAYER_HEADS, layer_rows
-from alexnet.terminal import bars, duration, percent, table
+from alexnet.terminal import bars, duration, escaped, percent, table
 
 
 def train(r: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ def _prove(r: dict[str, Any]) -> None:
 
 def classify(r: dict[str, Any]) -> None:
     for image in r["results"]:
-        print(image["path"])
+        print(escaped(image["path"]))
         names = (f"{t['class']} {t['title']}" if "title" in t else t["class"] for t in image["top"])
         print(bars(list(zip(names, (t["probability"] for t in image["top"]), strict=True))))
 

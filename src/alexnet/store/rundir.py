@@ -15,6 +15,7 @@ from torch import Tensor
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.files import DirLock, cannot, read_bytes, read_json, write_atomic, write_json
 from alexnet.store.checkpoint import pack_tensors, unpack_tensors
+from alexnet.store.shape import odd_event
 
 _BEGUN = {"mean.safetensors", "recipe.json", "recipe.toml", "environment.json"}
 _BEGUN |= {"checkpoints", "tensorboard"}
@@ -132,20 +133,24 @@ class RunDir:
     def events(self) -> list[dict[str, Any]]:
         """The run's events in order, without broken lines and without what a resume superseded:
         {"event": "resume", "step": s} takes back every earlier event whose "step" is beyond s.
+
+        Raises CheckpointError where a whole line says what no run writes: it was edited.
         """
         path, kept = self.path / "metrics.jsonl", list[dict[str, Any]]()
-        try:
-            lines = path.read_bytes().splitlines() if path.exists() else []
-        except OSError as error:
-            raise cannot("read", path, error) from error
-        for line in lines:
+        lines = read_bytes(path).splitlines() if path.exists() else []
+        for number, line in enumerate(lines, 1):
             try:
                 event = json.loads(line)
             except (ValueError, RecursionError):
                 continue
             if not isinstance(event, dict):
                 continue
-            if event.get("event") == "resume" and isinstance(event.get("step"), int):
+            if odd := odd_event(event):
+                raise CheckpointError(
+                    f"{path}, line {number}: {odd}; it was edited: restore a copy, or take the "
+                    "line out"
+                )
+            if event["event"] == "resume" and isinstance(event.get("step"), int):
                 kept = [e for e in kept if not _beyond(e, event["step"])]
             kept.append(event)
         return kept

@@ -1,0 +1,101 @@
+"""What the parts of a run's JSON must look like: somebody may have edited them, or means harm.
+
+Each function gives "" or what is wrong, in words.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+LONGEST_NAME = 4096  # letters of a class name, which is a folder's
+LARGEST = 2**63  # beyond which neither numpy nor a float takes every integer
+
+_NUMBERS = {
+    "step", "epoch", "n", "views", "loss", "loss_mean", "lr", "images_per_s", "wall_s", "eta_s",
+    "data_wait", "update",
+    "top1", "top1_optimistic", "top1_pessimistic", "top1_expected",
+    "top5", "top5_optimistic", "top5_pessimistic", "top5_expected",
+}  # fmt: skip
+_INTERVALS = {"top1_ci95", "top5_ci95"}
+_TEXTS = {"split", "name", "severity", "evidence", "cause", "advice", "source", "where"}
+# What readers of a log take as given. Of other events nothing but their step is read.
+_NEEDED = {
+    "train": ("step", "epoch", "loss"),
+    "val": ("step", "epoch", "n", "loss"),
+    "test": ("n", "loss", "split", "views"),
+    "doctor": ("name", "severity", "evidence", "advice"),
+    "look": ("step", "epoch"),
+}
+
+
+def odd_event(event: Mapping[str, Any]) -> str:
+    """Of a line of metrics.jsonl. Numbers may be NaN, infinite or null."""
+    kind = event.get("event")
+    if not isinstance(kind, str):
+        return f"event is {kind!r:.40}, expected a word"
+    if "step" in event and not _is_number(event["step"]):
+        return f"step is {event['step']!r:.40}, expected a number"
+    needed = _NEEDED.get(kind)
+    if needed is None:
+        return ""
+    if missing := [key for key in needed if event.get(key) is None]:
+        return f"{kind} has no {missing[0]}"
+    for key, value in event.items():
+        if key in _NUMBERS:
+            fits, expected = _is_number(value), "a number"
+        elif key in _INTERVALS:
+            fits, expected = _are_numbers(value, (2,)), "two numbers"
+        elif key in _TEXTS:
+            fits, expected = isinstance(value, str), "text"
+        elif key == "dead":
+            fits = isinstance(value, dict) and all(map(_is_number, value.values()))
+            expected = "numbers by name"
+        else:
+            continue
+        if not fits and value is not None:
+            return f"{key} of {kind} is {value!r:.40}, expected {expected}"
+    return ""
+
+
+def odd_data(data: Any, channels: int) -> str:
+    """Of what recipe.json says of the data that a run was trained on, whose images have so many
+    channels."""
+    if not isinstance(data, dict):
+        return f"data is {data!r:.40}, expected an object"
+    if missing := [key for key in ("classes", "mean", "std", "digest") if key not in data]:
+        return f"data lacks {missing[0]!r}"
+    for key in ("kind", "path", "digest", "splits", "mean_image"):
+        value = data.get(key, "")
+        if not isinstance(value, str) and not (key == "mean_image" and value is None):
+            return f"{key} is {value!r:.40}, expected text"
+    classes = data["classes"]
+    named = isinstance(classes, list | tuple) and all(
+        isinstance(name, str) and 0 < len(name) <= LONGEST_NAME for name in classes
+    )
+    if not named or len(set(classes)) < max(2, len(classes)):
+        return f"classes are {classes!r:.40}, expected two names or more, each once"
+    # Grey of a colour set: the mean of the three.
+    lengths = (1, 3) if channels == 1 else (channels,)
+    for key in ("mean", "std"):
+        if not _are_numbers(data[key], lengths) or not all(map(math.isfinite, data[key])):
+            return f"{key} is {data[key]!r:.40}, expected {channels} numbers"
+    rows = data.get("covariance", [])
+    if not isinstance(rows, list | tuple) or not all(
+        _are_numbers(row, (len(rows),)) for row in rows
+    ):
+        return f"covariance is {rows!r:.40}, expected a square of numbers"
+    for key, kind in (("counts", int), ("titles", str)):
+        table = data.get(key) or {}
+        if not isinstance(table, dict) or not all(type(x) is kind for x in table.values()):
+            return f"{key} is {table!r:.40}, expected an object"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < LARGEST)
+
+
+def _are_numbers(values: Any, lengths: tuple[int, ...]) -> bool:
+    return (
+        isinstance(values, list | tuple) and len(values) in lengths and all(map(_is_number, values))
+    )
