@@ -17,6 +17,7 @@ from alexnet.cli import main
 from alexnet.commands.inspecting import WHATS
 from alexnet.data.dataset import reopen_dataset
 from alexnet.errors import AlexNetError, UsageError
+from alexnet.pages import parts
 from alexnet.predict import load
 from alexnet.verbs import WHATS as WORDS
 from conftest import without_report
@@ -281,3 +282,13 @@ def test_a_browser_finds_nothing_wrong(browser: Any, page: dict[str, Any], width
     tab.keyboard.press("Enter")
     assert tab.url.endswith("#results")
     tab.close()
+
+
+def test_a_pages_columns_of_words_begin_at_the_left() -> None:
+    """Numbers end at the right; sentences that begin with one, and words, are words."""
+    rows = [("a", "12 MB", "97.5 %", "60 million parameters, as the paper has it", "yes"),
+            ("b", "3", "", "54 pixels", "")]  # fmt: skip
+    made = parts.table(("name", "size", "share", "finding", "met"), rows)
+    heads = re.findall(r'<th scope="col"(.*?)>(\w+)<', made)
+    assert [name for kind, name in heads if "words" in kind] == ["name", "finding", "met"]
+    assert made.count('<td class="words">') == 4
