@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from alexnet.pages.parts import page, picture, table
+from alexnet.pages.parts import MAIN, page, picture, table
 
 CLAIM_HEADS = ("claim", "printed", "measured", "verdict", "seeds", "command")
 PUBLISHED_HEADS = ("published", "top-1 error", "top-5 error")
@@ -17,7 +17,10 @@ def claims_page(claims: Sequence[dict[str, Any]]) -> str:
     `pictures`, paths of PNGs."""
     links = (f'<li><a href="#{c["name"]}">{html.escape(c["name"])}</a></li>' for c in claims)
     parts = [f'<nav aria-label="claims"><ul>{"".join(links)}</ul></nav>']
-    parts += [f"<main><h1>{TITLE}</h1>", table(CLAIM_HEADS, [claim_row(c) for c in claims])]
+    parts += [
+        f"{MAIN}<h1>{TITLE}</h1>",
+        table(CLAIM_HEADS, [claim_row(c) for c in claims], "every claim"),
+    ]
     parts += [_claim(claim) for claim in claims]
     return page(TITLE, "\n".join(parts) + "</main>")
 
@@ -61,7 +64,8 @@ def _claim(claim: dict[str, Any]) -> str:
         rows.append(("its figure", claim["picture"]))
     listed = "".join(f"<dt>{what}</dt><dd>{html.escape(text)}</dd>" for what, text in rows)
     name = html.escape(claim["name"])
-    pictures = "".join(picture(path, f"{name}: {path.stem}") for path in claim.get("pictures", ()))
+    says = f"{claim['name']}: {(record or {}).get('finding', claim['verdict'])}"
+    pictures = "".join(picture(path, f"{says} ({path.stem})") for path in claim.get("pictures", ()))
     if claim.get("published"):
         pictures += table(PUBLISHED_HEADS, published_rows(claim), f"published beside {name}")
     return (

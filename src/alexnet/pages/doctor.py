@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet.pages.parts import page, picture, table, verdict
+from alexnet.pages.parts import MAIN, page, picture, table, verdict
 
 LAYER_HEADS = ("layer", "kind", "output", "size", "image matters", "dead", "gradient")
 
@@ -15,7 +15,7 @@ def doctor_page(found: dict[str, Any], pictures: Sequence[tuple[str, Path]]) -> 
     about = str(found.get("run") or found["recipe"])
     verdicts = found["verdicts"]
     worst = "nothing wrong was found" if found["healthy"] else verdicts[0]["severity"]
-    parts = [f"<main><h1>{html.escape(about)}: {html.escape(worst)}</h1>"]
+    parts = [f"{MAIN}<h1>{html.escape(about)}: {html.escape(worst)}</h1>"]
     parts += [verdict(v) for v in verdicts]
     for title, path in pictures:
         parts += [f"<h2>{html.escape(title)}</h2>", picture(path, title)]

@@ -15,6 +15,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; p
 h1 { font-size: 1.6rem } h2 { font-size: 1.3rem; margin-top: 2.5rem }
 h3 { font-size: 1.05rem; margin-top: 1.8rem }
 a { color: #005a8c } :focus-visible { outline: 3px solid #E69F00 }
+.skip:not(:focus) { position: absolute; left: -100rem } main:focus { outline: none }
 nav ul { padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem }
 .verdict { border-left: 5px solid #0072B2; padding: .2rem 1rem; margin: 1rem 0 }
 .verdict.bad { border-color: #D55E00 } .verdict.mild { border-color: #E69F00 }
@@ -38,6 +39,8 @@ footer { margin-top: 3rem; color: #444; font-size: .9rem }
   .wide { overflow: visible } }
 """
 LONGEST = 32  # characters of a cell that is read as a number; longer ones are read as words
+MAIN = '<main id="main" tabindex="-1">'
+"""Begins what a page is about; the first link of every page leads there."""
 EXACT = 500_000  # bytes of a PNG; larger ones are of photos
 _CLASSES = {"will not learn": "bad", "learns badly": "bad", "misleads": "mild", "note": ""}
 
@@ -49,7 +52,7 @@ def page(title: str, body: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body>{body}</body></html>\n"
+        f'<body><a class="skip" href="#main">To the content</a>{body}</body></html>\n'
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet.pages.parts import page, picture, table, verdict
+from alexnet.pages.parts import MAIN, page, picture, table, verdict
 from alexnet.terminal import duration, percent
 
 LIMIT = 4_900_000
@@ -79,7 +79,7 @@ def report_page(
     )
     whole = (
         f"<header><h1>{html.escape(title)}</h1></header>"
-        f'<nav aria-label="contents"><ul>{links}</ul></nav><main>{sections}</main>'
+        f'<nav aria-label="contents"><ul>{links}</ul></nav>{MAIN}{sections}</main>'
         f"<footer>{html.escape(written)}</footer>"
     )
     return page(title, whole), left_out
