@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import tarfile
@@ -27,7 +28,7 @@ from alexnet.data import pack as packer
 from alexnet.data.dataset import open_dataset
 from alexnet.data.payload import expected_bytes
 from alexnet.data.sources import open_source
-from alexnet.errors import DataError, Interrupted, UsageError
+from alexnet.errors import CheckpointError, DataError, Interrupted, UsageError
 from alexnet.recipebook import find_recipe
 from archives import encode, jpeg, pack_and_die, picture, write_files, write_tar, write_zip
 from conftest import patterns, without_report, write_idx
@@ -556,8 +557,20 @@ def test_a_folder_of_something_else_is_not_packed_into(occupied: Path, tree: Pat
     with pytest.raises(UsageError, match="is not empty"):
         pack(tree, occupied)
     assert (occupied / "letter.txt").read_bytes() == b"dear"
-    with pytest.raises(UsageError, match="cannot create"):
+    with pytest.raises(CheckpointError, match=r"cannot write .*choose another folder"):
         pack(tree, occupied / "letter.txt")
+
+
+def test_a_disk_that_fills_is_one_line_and_can_be_continued(tree: Path, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(CheckpointError, match="free some space"):
+            pack(tree, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    pack(tree, tmp_path / "out")
+    assert (tmp_path / "out/manifest.json").is_file()
 
 
 def test_a_folder_of_something_else_is_left_alone(occupied: Path, tree: Path) -> None:

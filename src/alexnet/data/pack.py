@@ -50,6 +50,7 @@ from alexnet.data.statistics import Sums
 from alexnet.errors import DataError, Interrupted, UsageError
 from alexnet.files import (
     DirLock,
+    cannot,
     fsync_dir,
     parse_json,
     read_bytes,
@@ -106,16 +107,16 @@ def pack(
         _sweep(out)
         say(f"{out} is packed already; its files are whole, the source was not read again")
         return manifest
+    work = out / _WORK
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot create {out}: {error.strerror}; choose another --out") from None
-    work = out / _WORK
-    if not work.is_dir() and any(name != ".lock" for name in os.listdir(out)):
-        raise UsageError(f"{out} is not empty: choose another --out, or a new folder")
-    with DirLock(out):
-        work.mkdir(exist_ok=True)
-        return _Packer(source, out, options, key, workers).run()
+        if not work.is_dir() and any(name != ".lock" for name in os.listdir(out)):
+            raise UsageError(f"{out} is not empty: choose another --out, or a new folder")
+        with DirLock(out):
+            work.mkdir(exist_ok=True)
+            return _Packer(source, out, options, key, workers).run()
+    except OSError as error:  # images that cannot be read are a DataError before it comes here
+        raise cannot("write", out, error) from None
 
 
 def _sweep(out: Path) -> None:
