@@ -220,6 +220,7 @@ CONSTANTS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor's own
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("constants", CONSTANTS)
 def test_compiled_it_gives_the_same(constants: dict[str, object], backend: str) -> None:
