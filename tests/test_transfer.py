@@ -47,8 +47,6 @@ QUICK: dict[str, Any] = {
 LAYERS = "conv1, conv2, conv3, fc4, fc5"
 
 
-# Net.freeze leaves batch norms in training mode until Net.train is next called, which is after the
-# first validation; strict, so that whoever mends it takes these marks away.
 @pytest.fixture(autouse=True)
 def no_pictures() -> Iterator[None]:
     """Drawing takes longer than these runs, and other tests look at pictures."""
@@ -165,6 +163,28 @@ def test_a_rate_can_rise_again_without_a_new_optimizer() -> None:
         set_rate(optimizer, 0.1, epoch)
         found.append(group["lr"])
     np.testing.assert_allclose(found, [0.1, 0.1, 0.05, 0.05, 0.3, 0.3])
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.001])
+def test_a_part_whose_rate_becomes_0_stands_still(trust: float) -> None:
+    """At once: what momentum it had moves it no more, and it goes on with it if it learns again."""
+    recipe = Recipe(momentum=0.9, part_lr=("conv1=0@1", "conv1=1@2"), trust=trust)
+    model = small_net()
+    optimizer = build_optimizer(model, recipe)
+    weights: list[dict[str, Tensor]] = []
+    for epoch in (0, 1, 1, 2):
+        set_rate(optimizer, 0.1, epoch)
+        torch.manual_seed(epoch)
+        optimizer.zero_grad()
+        model(torch.randn(4, 1, 8, 8)).square().sum().backward()
+        optimizer.step()
+        weights.append({k: v.detach().clone() for k, v in model.named_parameters()})
+    first, still, again, moved = weights
+    for name in first:
+        learns = not name.startswith(("conv1", "bn1"))
+        for before, after, changes in ((first, still, learns), (still, again, learns)):
+            assert torch.equal(before[name], after[name]) != changes, name
+        assert not torch.equal(again[name], moved[name]), name
 
 
 def test_a_part_with_a_rate_has_to_be_there() -> None:
