@@ -128,7 +128,7 @@ def build_optimizer(model: Net, recipe: Recipe) -> torch.optim.Optimizer:
 def set_rate(optimizer: torch.optim.Optimizer, lr: float, epoch: int) -> None:
     """The learning rate of a step, times each group's factors; of a part's own factors the one
     that began last holds. A factor of 0 holds a part still, where the paper's update by itself
-    would let it coast on: the 2012 code, too, leaves out what has no rate."""
+    would let it coast on: conv1 of the 2012 run, for one, was frozen at the end."""
     for group in optimizer.param_groups:
         begun = [(since, factor) for factor, since in group["factors"] if epoch >= since]
         factor = max(begun, key=lambda b: b[0])[1] if begun else 1.0
