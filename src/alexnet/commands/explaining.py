@@ -70,10 +70,11 @@ def _find(name: str) -> tuple[Recipe | None, str]:
 
 def _differences(name: str, other: str, classes: int | None) -> list[Difference]:
     (first, model), (second, twin) = _find(name), _find(other)
-    found = []
+    presets = _as_used(first, model), _as_used(second, twin)
+    found = compare(*presets, classes or max(p.classes for p in presets))
     if first is not None and second is not None:
         mine, theirs = first.to_dict(), second.to_dict()
-        found = [
+        fields = [
             Difference(
                 key,
                 _text(mine[key]),
@@ -84,10 +85,8 @@ def _differences(name: str, other: str, classes: int | None) -> list[Difference]
             for key in mine
             if key not in _APART and mine[key] != theirs[key]
         ]
-    else:
-        found = _biases((first, name, model), (second, other, twin))
-    presets = _as_used(first, model), _as_used(second, twin)
-    return found + compare(*presets, classes or max(p.classes for p in presets))
+        return fields + found
+    return found + _biases((first, name, model), (second, other, twin))
 
 
 def _as_used(recipe: Recipe | None, model: str) -> Preset:
