@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.data.ilsvrc import training_hours
+from alexnet.files import write_json
 
 RECORDS = Path(__file__).parents[1] / "results/bench"
 PARAMETERS = 60_965_224
@@ -168,8 +169,30 @@ def measure(out: Path, rounds: int, batch: int, steps: int, model: str) -> None:
                     found["exchange"].append(statistics.median(one["exchange"]))
     record = {"model": model, "batch": batch, "rounds": rounds, "steps": steps, **found}
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**record, "environment": environment()}, indent=1) + "\n")
+    write_json(out, {"rows": rows_of(record), **record, "environment": environment()})
     print(f"wrote {out}")
+
+
+def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Medians over the rounds with their range, and what the model says of two processes."""
+    half, two, exchange = (record[name] for name in ("half", "two", "exchange"))
+    said = [alone + added for alone, added in zip(half, exchange, strict=True)]
+    whole, part = record["batch"], record["batch"] // 2
+    timed = (
+        (f"one process, one thread, {part} images", half),
+        (f"two processes, one thread each, {whole} images", two),
+        ("the exchange of all gradients, by itself", exchange),
+        ("the model of two: one process and the exchange", said),
+    )
+    return [
+        {
+            "name": name,
+            "seconds": round(statistics.median(of), 3),
+            "range": [round(min(of), 3), round(max(of), 3)],
+            "ratio": round(statistics.median(a / b for a, b in zip(of, half, strict=True)), 3),
+        }
+        for name, of in timed
+    ]
 
 
 def check(record: Path) -> int:

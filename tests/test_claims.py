@@ -109,7 +109,8 @@ def test_narrowed_networks() -> None:
     ]
 
 
-def test_a_lab_keeps_what_it_has(tmp_path: Path) -> None:
+def test_a_lab_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alexnet.claims.lab.at_once", lambda: 1)
     lab = Lab(tmp_path / "x", None, 1)
     asked: list[int] = []
 

@@ -15,8 +15,12 @@ from PIL import Image
 from alexnet import commands
 from alexnet.cli import main
 from alexnet.commands.inspecting import WHATS
+from alexnet.data.dataset import reopen_dataset
 from alexnet.errors import AlexNetError, UsageError
+from alexnet.pages import parts
+from alexnet.predict import load
 from alexnet.verbs import WHATS as WORDS
+from conftest import without_report
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +115,25 @@ def test_features_as_parquet_are_those_of_npy(
 def test_a_run_is_like_itself(run: Path) -> None:
     found = commands.inspect(run, "similarity", [run])
     assert np.diag(found["cka"]) == pytest.approx(1)
+
+
+def test_mistakes_are_told_by_the_names_of_their_images(
+    idx_folder: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_report(monkeypatch)
+    run = tmp_path / "untaught"
+    commands.train("digits", data=idx_folder, run=run, **(tiny | {"lr": 1e-9}))
+    found = commands.inspect(run, "mistakes", split="train", count=5, out=tmp_path / "m.png")
+    predictor = load(run)
+    of = reopen_dataset(predictor.recipe, predictor.data)
+    names, split = of.names("train"), of.split("train")
+    assert found["mistakes"]
+    for told in found["mistakes"] + found["labels"]:
+        row = names.index(told["image"])
+        (likely,) = predictor.predict([split.read(np.array([row]))[0]])
+        assert predictor.classes[split.labels[row]] == told["class"] != told["said"]
+        assert predictor.classes[likely.argmax()] == told["said"]
+        assert likely.max() == pytest.approx(told["probability"], abs=1e-3)
 
 
 def test_pictures_go_where_they_are_asked(run: Path, image: str, tmp_path: Path) -> None:
@@ -259,3 +282,13 @@ def test_a_browser_finds_nothing_wrong(browser: Any, page: dict[str, Any], width
     tab.keyboard.press("Enter")
     assert tab.url.endswith("#results")
     tab.close()
+
+
+def test_a_pages_columns_of_words_begin_at_the_left() -> None:
+    """Numbers end at the right; sentences that begin with one, and words, are words."""
+    rows = [("a", "12 MB", "97.5 %", "60 million parameters, as the paper has it", "yes"),
+            ("b", "3", "", "54 pixels", "")]  # fmt: skip
+    made = parts.table(("name", "size", "share", "finding", "met"), rows)
+    heads = re.findall(r'<th scope="col"(.*?)>(\w+)<', made)
+    assert [name for kind, name in heads if "words" in kind] == ["name", "finding", "met"]
+    assert made.count('<td class="words">') == 4

@@ -89,6 +89,11 @@ def bars(rows: Sequence[tuple[str, float]], width: int = 30) -> str:
     )
 
 
+def are_numbers(cells: Sequence[str]) -> bool:
+    """Whether a table's column is of numbers, which are aligned to the right."""
+    return bool(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return an aligned plain-text table; columns of numbers are aligned to the right."""
     from rich.cells import cell_len
@@ -96,7 +101,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     columns = []
     for head, *cells in zip(*([printable(c) for c in row] for row in (header, *rows)), strict=True):
         width = max(map(cell_len, (head, *cells)))
-        numeric = bool(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
+        numeric = are_numbers(cells)
         pads = [" " * (width - cell_len(cell)) for cell in (head, *cells)]
         lines = [
             pad + cell if numeric else cell + pad

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from alexnet.claims.workers import at_once, measured
 from alexnet.files import DirLock, read_json, write_json
 from alexnet.terminal import duration, progress
 
@@ -79,7 +80,7 @@ class Lab:
 
     `data` is what the user named, `seeds` how often everything is repeated, `printed` the claim's
     number, `images` how many to train on where the claim's own number is not wanted; `deadline` (of
-    time.monotonic) stops between two measurements; `seconds` is what those so far took.
+    time.monotonic) stops between two measurements; `seconds` is what those so far took, added up.
     """
 
     folder: Path
@@ -95,28 +96,36 @@ class Lab:
     ) -> list[Row]:
         """`how` of each cell, in order; what an earlier call measured is taken from `file`.
 
-        A cell says all that its figures depend on.
+        A cell says all that its figures depend on. Several are measured at once: claims/workers.py.
         """
         file = file or self.folder / "cells.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         vary = {key for cell in cells for key in cell if cell[key] != cells[0][key]}
-        found: list[Row] = []
         with DirLock(file.parent), progress("measuring", len(cells), "cells") as bar:
             known = read_json(file).get("cells", []) if file.exists() else []
-            for cell in cells:
-                row = next((row for row in known if cell.items() <= row.items()), None)
-                if row is None:
-                    if time.monotonic() > self.deadline:
-                        raise OutOfTime
-                    bar.note(", ".join(f"{key} {cell[key]}" for key in cell if key in vary))
-                    began = time.monotonic()
-                    row = cell | how(cell) | {"wall_s": round(time.monotonic() - began, 1)}
-                    known.append(row)
-                    write_json(file, {"cells": known})
-                self.seconds = (self.seconds or 0.0) + row.get("wall_s", 0.0)
-                found.append(row)
+            found = [_known(cell, known) for cell in cells]
+            missing = [i for i, row in enumerate(found) if row is None]
+            bar.advance(len(cells) - len(missing))
+            work = measured(how, [cells[i] for i in missing], at_once(), self._in_time)
+            for i, row in work:
+                cell = cells[missing[i]]
+                found[missing[i]] = cell | row
+                known.append(cell | row)
+                write_json(file, {"cells": known})
+                bar.note(", ".join(f"{key} {cell[key]}" for key in cell if key in vary))
                 bar.advance()
-        return found
+        rows = [row for row in found if row is not None]
+        self.seconds = (self.seconds or 0.0) + sum(row.get("wall_s", 0.0) for row in rows)
+        if len(rows) < len(cells):
+            raise OutOfTime
+        return rows
+
+    def _in_time(self) -> bool:
+        return time.monotonic() <= self.deadline
+
+
+def _known(cell: Row, known: Sequence[Row]) -> Row | None:
+    return next((row for row in known if cell.items() <= row.items()), None)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ CLAIMS = (
         source="section 6.1, figure 4",
         unit="points more of six neighbours are of another class by pixels",
         data="cifar10",
-        minutes=4,
+        minutes=3,
         seeds=5,
         picture="Five test images, each with the six training images that are nearest in fc7: "
         "elephants, ships, pumpkins and dogs in other poses.",

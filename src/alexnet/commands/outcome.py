@@ -89,8 +89,8 @@ def judge_mistakes(view: View, answers: Answers, count: int = 24) -> dict[str, A
         "true class → predicted class (its probability)", empty,
     )  # fmt: skip
     if pairs:
-        names = [shorten(name, 21) for name in classes]  # two of them beside a bar
-        bars = [(f"{names[a]} → {names[b]}", float(n), None) for a, b, n in pairs]
+        short = [shorten(name, 21) for name in classes]  # two of them beside a bar
+        bars = [(f"{short[a]} → {short[b]}", float(n), None) for a, b, n in pairs]
         out = view.figure(f"mistakes-{of.name}", more="pairs")
         figures.draw_bars(bars, out, f"{about}: the most confused pairs", "images, true → said")
     if len(doubtful):

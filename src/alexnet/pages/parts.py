@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from alexnet.terminal import are_numbers
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem;
        color: #1b1b1b; background: white; overflow-wrap: break-word }
@@ -23,6 +25,7 @@ dt { font-weight: 600 } dd { margin: 0 0 .3rem 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem }
 th, td { text-align: right; padding: .15rem .7rem } thead th { border-bottom: 2px solid #999 }
 th:first-child, td:first-child { text-align: left; padding-left: 0 } tbody th { font-weight: 400 }
+tbody th, td { vertical-align: baseline } .words { text-align: left }
 caption { text-align: left; color: #444; padding: .4rem 0 } .wide { margin: .6rem 0 }
 figure { overflow-x: auto } img { max-width: 100%; height: auto; display: block }
 @media screen { img.broad { min-width: 38rem } }
@@ -34,6 +37,7 @@ footer { margin-top: 3rem; color: #444; font-size: .9rem }
   figure, .verdict, tr { break-inside: avoid } h2, h3 { break-after: avoid }
   .wide { overflow: visible } }
 """
+LONGEST = 32  # characters of a cell that is read as a number; longer ones are read as words
 EXACT = 500_000  # bytes of a PNG; larger ones are of photos
 _CLASSES = {"will not learn": "bad", "learns badly": "bad", "misleads": "mild", "note": ""}
 
@@ -51,10 +55,16 @@ def page(title: str, body: str) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
     """The first cell of a row names it. A table that is wider than the page scrolls by itself."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
+    columns = [[row[i] for row in rows] for i in range(len(heads))]
+    kinds = ["" if _short_numbers(cells) else ' class="words"' for cells in columns]
+    named = list(zip(heads, kinds, strict=True))
+    head = "".join(f'<th scope="col"{kind}>{html.escape(name)}</th>' for name, kind in named)
     body = "".join(
         f'<tr><th scope="row">{html.escape(row[0])}</th>'
-        + "".join(f"<td>{html.escape(_together(cell))}</td>" for cell in row[1:])
+        + "".join(
+            f"<td{kind}>{html.escape(_together(cell))}</td>"
+            for cell, kind in zip(row[1:], kinds[1:], strict=True)
+        )
         + "</tr>"
         for row in rows
     )
@@ -64,6 +74,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = ""
         f'<div class="wide" tabindex="0" role="region" aria-label="table: {label}"><table>{said}'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _short_numbers(cells: Sequence[str]) -> bool:
+    return are_numbers(cells) and max(map(len, cells)) <= LONGEST
 
 
 def picture(path: Path, says: str, caption: str = "") -> str:
