@@ -112,7 +112,7 @@ def without_report(patch: pytest.MonkeyPatch) -> None:
     """Training ends without its page: drawing takes longer than these runs, and others look."""
     from alexnet import commands
 
-    page = {"out": None, "figures": []}
+    page: dict[str, Any] = {"out": None, "figures": []}
     patch.setattr(commands.training, "report", lambda *_, **__: page)
 
 

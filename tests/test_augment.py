@@ -100,6 +100,24 @@ def test_training_crops_under_every_rule_against_a_loop(rule: Any) -> None:
         np.testing.assert_allclose(crop.numpy(), expected, rtol=1e-5, atol=1e-4)
 
 
+def test_every_place_of_a_crop_is_as_likely_and_half_are_mirrored() -> None:
+    """All 6 x 6 of them, the last row and column too; a pixel's value says where it comes from."""
+    n, recipe = 7200, Recipe(size=SIZE, crop=CROP, flip=True, seed=9)
+    line = torch.arange(SIZE, dtype=torch.uint8)
+    red, green = line[:, None].expand(SIZE, SIZE), line.expand(SIZE, SIZE)
+    images = torch.stack([red, green, red], 2).expand(n, -1, -1, -1)
+    crops = augment(images, np.arange(n), 0, recipe, untouched(SIZE, CROP))
+    tops, ends = crops[:, 0, 0, 0], crops[:, 1, 0, [0, -1]]
+    mirrored = ends[:, 0] > ends[:, 1]
+    places = torch.stack([tops, ends.amin(1), mirrored.float()], 1)
+    found, counts = places.unique(dim=0, return_counts=True)
+    every = list(itertools.product(range(SIZE - CROP + 1), range(SIZE - CROP + 1), (0, 1)))
+    assert [tuple(map(int, place)) for place in found] == every
+    expected = n / len(every)
+    spread = float(((counts - expected) ** 2).sum() / expected)  # chi squared of 71
+    assert spread < 71 + 5 * math.sqrt(2 * 71)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_ten_views_are_ten_crops_under_every_rule(rule: str) -> None:
     images, edge = pictures(3), SIZE - CROP

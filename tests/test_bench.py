@@ -18,6 +18,8 @@ from alexnet.benches import input as bench
 from alexnet.benches.rounds import peak_bytes, take_turns
 from alexnet.cli import main
 from alexnet.data.loader import Batch, feed, read_ahead
+from alexnet.engine import compiled
+from alexnet.errors import UsageError
 from alexnet.models.norm import ResponseNormLayer
 from conftest import Launch
 
@@ -157,6 +159,17 @@ def test_bench_train(capfd: pytest.CaptureFixture[str]) -> None:
     assert all(part["backward"] >= 0 for part in parts.values())
     show.bench(found)
     assert "GFLOP an image" in capfd.readouterr().out
+
+
+def test_bench_train_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the others; traced, and not made into C++, which takes minutes."""
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    found = alexnet.bench("train", model="cuda-convnet-11", batch_size=4, rounds=1, compile=True)
+    names = [row["name"] for row in found["rows"][3:]]
+    assert names == ["ours, fp32, compiled", "ours, bf16, compiled"]
+    assert all(row["images_per_s"] > 0 for row in found["rows"])
+    with pytest.raises(UsageError, match="leave --compile out"):
+        alexnet.bench("infer", compile=True)
 
 
 def test_bench_infer(capfd: pytest.CaptureFixture[str], launch: Launch, tmp_path: Path) -> None:

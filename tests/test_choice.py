@@ -149,7 +149,15 @@ def test_given_weights_are_fine_tuned() -> None:
     assert (found.recipe.model, found.recipe.crop) == ("alexnet-32", 64)
     assert found.recipe.part_lr == ("fc8=10",)
     assert found.recipe.lr < chosen(seen()).lr
-    assert "given weights" in found.reasons[1]
+    assert found.reasons[1].endswith(
+        "as the given weights have it; all learn, fc8 10 times as fast"
+    )
+    own = {"freeze": ("conv1..conv3", "conv5"), "part_lr": ("fc7=2", "fc8=0@3")}
+    said = choice(seen(), inherited=brought, fields=own).reasons[1]
+    assert said.endswith(
+        "; conv1..conv3 and conv5 stay as given, fc7 2 times as fast, "
+        "fc8 0 times as fast from epoch 3"
+    )
     file = chosen(seen(), inherited={"model": "alexnet-2014"})
     assert (file.crop, file.size) == (224, 256)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net, preprocessing
 from alexnet.engine.optim import build_optimizer, set_rate
 from alexnet.errors import UsageError
+from alexnet.models.family import FAMILY
 from alexnet.models.zoo import MODELS
 from alexnet.recipe import Recipe
-from alexnet.recipebook import RECIPES
+from alexnet.recipebook import RECIPES, TRAINING
 
 IMAGENET = [name for name, make in RECIPES.items() if make().size == 256]
 
@@ -104,11 +106,38 @@ def test_a_comparison_turned_round_is_the_same_with_sides_changed() -> None:
 
 
 def test_the_nets_alone_differ_as_their_recipes_nets_do() -> None:
-    table = as_table(differences("alexnet-2012", "alexnet-2012-code"))
-    fields = set(Recipe().to_dict())
-    assert set(table) == {w for w in PAPER_AND_CODE if w not in fields} | {"mapnorm2"}
+    """And in how their biases are trained, which is of the recipe that each was trained with."""
+    found = differences("alexnet-2012", "alexnet-2012-code")
+    table, fields = as_table(found), set(Recipe().to_dict())
+    biases = {"biases' learning rate": ("1", "2"), "decay on biases": ("yes", "no")}
+    nets = {w for w in PAPER_AND_CODE if w not in fields} | {"mapnorm2"}
+    assert set(table) == nets | set(biases)
+    assert {w: table[w] for w in biases} == biases
+    assert all(d["first_source"].startswith("paper, ") for d in found if d["what"] in biases)
+    assert all(d["second_source"].startswith("2012 code") for d in found if d["what"] in biases)
     mixed = as_table(differences("paper-2012", "alexnet-2012-code"))  # a recipe and a net
     assert mixed == table
+    # which the nets of small images do not have
+    assert not set(biases) & set(as_table(differences("alexnet-2012", "cuda-convnet-18")))
+
+
+def test_each_net_of_the_literature_has_its_recipe() -> None:
+    assert TRAINING.keys() == FAMILY.keys()
+    for model, name in TRAINING.items():
+        assert RECIPES[name]().model == model or (model, name) == ("caffenet", "caffe")
+
+
+def test_a_recipes_net_is_compared_as_the_recipe_uses_it() -> None:
+    """Its input and dropout, not those that the network was made for."""
+    table = as_table(differences("photos", "cifar10"))
+    assert table["input"] == ("3 x 64 x 64", "3 x 32 x 32")
+    table = as_table(differences("photos", "imagenette"))
+    assert table["input"] == ("3 x 64 x 64", "3 x 128 x 128")
+    assert table["drop6"] == ("rate 0.2, rescale yes", "none")
+    std = math.sqrt(2 / (128 * 8 * 8))  # 64 pixels halved three times
+    assert f"initial std {std:.4f} (he)" in table["fc6"][0]
+    against = as_table(differences("photos", "alexnet-32"))  # a recipe and its own net
+    assert against["drop6 rate"] == ("0.2", "0.5")
 
 
 def test_the_two_nets_of_caffe_differ_in_order_and_biases_alone() -> None:

@@ -586,7 +586,7 @@ def test_a_misspelt_model_gets_the_nearest(wrong: str, right: str) -> None:
 
 
 def test_every_preset_says_what_it_is_and_whose_choices_it_has() -> None:
-    kinds = {"sizes", "padding", "order", "norm", "pool", "dropout", "init"}
+    kinds = {"sizes", "padding", "order", "norm", "pool", "dropout", "init", "biases"}
     for name, preset in FAMILY.items():
         assert MODELS[name] is preset
         assert len(preset.about) > 20

@@ -220,13 +220,15 @@ CONSTANTS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor's own
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("constants", CONSTANTS)
-def test_compiled_it_gives_the_same(constants: dict[str, object]) -> None:
+def test_compiled_it_gives_the_same(constants: dict[str, object], backend: str) -> None:
     torch.compiler.reset()
     x = drawn(2, 12, 5, 7, scale=60).requires_grad_()
     g = drawn(2, 12, 5, 7, seed=1)
     layer = ResponseNormLayer(**constants)
-    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    compiled = torch.compile(layer, backend=backend, fullgraph=True)
     eager, traced = layer(x), compiled(x)
     assert error(traced, wide(eager)) < 1e-6
     slopes = [torch.autograd.grad(b, x, g)[0] for b in (eager, traced)]
@@ -258,8 +260,9 @@ def calls(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
         (torch.ones(1, 4, 3, 3), {"n": 0}),
         (torch.ones(4, 3, 3), {}),
         (torch.ones(1, 4, 3, 3, dtype=torch.int32), {}),
+        (torch.ones(1, 4, 3, 3), {"window": "maps"}),
     ],
-    ids=["even-map", "groups", "no-groups", "no-window", "3-d", "integers"],
+    ids=["even-map", "groups", "no-groups", "no-window", "3-d", "integers", "misspelt"],
 )
 def test_refusals(x: Tensor, constants: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="response_norm"):
@@ -275,11 +278,53 @@ def test_zeros_stay_zero(kind: norm.Window) -> None:
     torch.testing.assert_close(gradient, torch.full_like(x, 2**-0.75))
 
 
-def test_no_images_give_no_images() -> None:
-    x = torch.empty(0, 6, 4, 4, requires_grad=True)
-    b = response_norm(x)
+@pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels-last"])
+@pytest.mark.parametrize("kind", ["channels", "map"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_what_is_not_a_number_stays_among_its_neighbours(
+    groups: int, kind: norm.Window, last: bool
+) -> None:
+    """In the gradient it reaches two windows far, and no other image, map, tower or place."""
+    x = drawn(3, 8, 6, 5).contiguous(memory_format=LAYOUTS[last])
+    whole = x.clone().requires_grad_()
+    x[1, 3, 5, 4] = float("nan")  # a last channel of the first tower, a last row and column
+    x.requires_grad_()
+    b, clean = (response_norm(t, 5, groups=groups, window=kind) for t in (x, whole))
+    (gradient,), (expected,) = (
+        torch.autograd.grad(o.sum(), t) for o, t in ((b, x), (clean, whole))
+    )
+    reached = torch.zeros_like(x, dtype=torch.bool)
+    if kind == "map":
+        reached[1, 3, 1:, :] = True
+    else:
+        reached[1, : 4 if groups == 2 else 8, 5, 4] = True
+    assert gradient[~reached].isfinite().all()
+    torch.testing.assert_close(gradient[~reached], expected[~reached], rtol=0, atol=0)
+    assert gradient[1, 3, 5, 4].isnan()
+
+
+@pytest.mark.parametrize("constants", CONSTANTS)
+def test_torchs_function_transforms_see_through(constants: dict[str, object]) -> None:
+    """Gradients of single images by vmap and grad, as they are one by one."""
+    x = drawn(3, 12, 4, 3, scale=60)
+
+    def total(image: Tensor) -> Tensor:
+        return response_norm(image[None], **constants).square().sum()  # type: ignore[arg-type]
+
+    each = torch.func.vmap(torch.func.grad(total))(x)
+    for image, found in zip(x, each, strict=True):
+        image = image.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(total(image), image)
+        assert error(found, wide(expected)) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["channels", "map"])
+@pytest.mark.parametrize("shape", [(0, 6, 4, 4), (2, 6, 0, 4), (2, 0, 4, 4)])
+def test_no_images_give_no_images(shape: tuple[int, ...], kind: norm.Window) -> None:
+    x = torch.empty(shape, requires_grad=True)
+    b = response_norm(x, window=kind)
     (gradient,) = torch.autograd.grad(b.sum(), x)
-    assert b.shape == gradient.shape == (0, 6, 4, 4)
+    assert b.shape == gradient.shape == shape
 
 
 def test_the_layer_says_what_it_does() -> None:
@@ -306,3 +351,23 @@ def test_memory_is_the_output_the_gradient_and_a_few_chunks(tmp_path: Path) -> N
     assert left == x.nbytes
     assert peak < 2 * x.nbytes + 10 * 4 * norm.CHUNK
     assert peak < theirs / 2
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels-last"])
+@pytest.mark.parametrize("kind", ["channels", "map"])
+def test_memory_of_one_image_is_no_more_than_torchs(
+    kind: norm.Window, last: bool, tmp_path: Path
+) -> None:
+    """Answers without a gradient too, for which torch holds few copies."""
+    x = drawn(1, 96, 55, 55).contiguous(memory_format=LAYOUTS[last])
+    g = drawn(1, 96, 55, 55, seed=1)
+    assert x.numel() < norm.CHUNK
+    runs: list[Callable[[Tensor], Tensor]] = [
+        lambda x: response_norm(x, window=kind),
+        lambda x: F.local_response_norm(x, 5),
+    ]
+    answers = [allocated(lambda run=run: run(x), tmp_path / "answer") for run in runs]
+    assert answers[0][0] <= answers[1][0]
+    x.requires_grad_()
+    steps = [allocated(lambda run=run: run(x).backward(g), tmp_path / "step") for run in runs]
+    assert steps[0][0] <= steps[1][0]

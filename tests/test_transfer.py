@@ -18,6 +18,9 @@ from torch import Tensor
 import alexnet
 from alexnet import commands, figures
 from alexnet.cli import main
+from alexnet.commands import beginning
+from alexnet.commands.outset import Given
+from alexnet.commands.outset import choose as choose_recipe
 from alexnet.data.dataset import open_dataset
 from alexnet.engine import train as engine
 from alexnet.engine.network import build_net, take_weights
@@ -27,7 +30,7 @@ from alexnet.models.layers import BatchNorm, Conv, Linear, ReLU
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.store.weights import read_weights
-from conftest import patterns, read_events, without_report, write_idx
+from conftest import patterns, read_events, without_report, write_idx, write_tree
 
 QUICK: dict[str, Any] = {
     "steps": 2,
@@ -44,8 +47,6 @@ QUICK: dict[str, Any] = {
 LAYERS = "conv1, conv2, conv3, fc4, fc5"
 
 
-# Net.freeze leaves batch norms in training mode until Net.train is next called, which is after the
-# first validation; strict, so that whoever mends it takes these marks away.
 @pytest.fixture(autouse=True)
 def no_pictures() -> Iterator[None]:
     """Drawing takes longer than these runs, and other tests look at pictures."""
@@ -162,6 +163,28 @@ def test_a_rate_can_rise_again_without_a_new_optimizer() -> None:
         set_rate(optimizer, 0.1, epoch)
         found.append(group["lr"])
     np.testing.assert_allclose(found, [0.1, 0.1, 0.05, 0.05, 0.3, 0.3])
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.001])
+def test_a_part_whose_rate_becomes_0_stands_still(trust: float) -> None:
+    """At once: what momentum it had moves it no more, and it goes on with it if it learns again."""
+    recipe = Recipe(momentum=0.9, part_lr=("conv1=0@1", "conv1=1@2"), trust=trust)
+    model = small_net()
+    optimizer = build_optimizer(model, recipe)
+    weights: list[dict[str, Tensor]] = []
+    for epoch in (0, 1, 1, 2):
+        set_rate(optimizer, 0.1, epoch)
+        torch.manual_seed(epoch)
+        optimizer.zero_grad()
+        model(torch.randn(4, 1, 8, 8)).square().sum().backward()
+        optimizer.step()
+        weights.append({k: v.detach().clone() for k, v in model.named_parameters()})
+    first, still, again, moved = weights
+    for name in first:
+        learns = not name.startswith(("conv1", "bn1"))
+        for before, after, changes in ((first, still, learns), (still, again, learns)):
+            assert torch.equal(before[name], after[name]) != changes, name
+        assert not torch.equal(again[name], moved[name]), name
 
 
 def test_a_part_with_a_rate_has_to_be_there() -> None:
@@ -364,6 +387,69 @@ def test_another_number_of_classes_gets_a_new_head(
     assert len(made["data"]["classes"]) == 3
 
 
+def test_as_many_other_classes_get_a_new_head(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten folders are not ten digits, though their last layers have one shape."""
+    data, run = write_tree(tmp_path / "data", classes=10, each=6), tmp_path / "run"
+    commands.train("photos", data=data, run=run, init=trained, cutout=0, **QUICK)
+    theirs, ours = load_file(model_file(trained)), load_file(model_file(run, "step-0"))
+    for name in ours:
+        assert ours[name].shape == theirs[name].shape
+        assert torch.equal(ours[name], theirs[name]) == (name not in ("fc8.weight", "fc8.bias"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "fc8 of the given weights is not taken: 'class-0' is not among its classes" in said
+    assert f"{len(theirs) - 2} tensors taken; made anew: fc8.weight, fc8.bias" in said
+
+
+def test_classes_in_another_order_get_a_new_head(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = Recipe(model="alexnet-28", channels=1, size=28, crop=28)
+    weights = {"fc7.bias": torch.ones(3), "fc8.bias": torch.ones(3), "fc8.weight": torch.ones(3, 2)}
+    given = Given(weights, classes=("a", "b", "c"))
+    assert given.for_classes(recipe, ["a", "b", "c"]) is weights
+    assert given.for_classes(recipe, ["a", "b"]) is weights  # its shape says it
+    assert Given(weights).for_classes(recipe, ["a", "c", "b"]) is weights  # a file has no names
+    assert capsys.readouterr().err == ""
+    kept = given.for_classes(recipe, ["a", "c", "b"])
+    assert kept is not None
+    assert list(kept) == ["fc7.bias"]
+    assert "fc8 of the given weights is not taken: its classes are in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["another-shape", "missing"])
+def test_what_is_made_anew_is_not_frozen(there: bool) -> None:
+    """It would stay as it was drawn."""
+    model, weights = small_net(), dict(small_net().state_dict())
+    model.freeze("conv1..conv2")
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    del weights["conv1.weight"]
+    if there:
+        weights["conv1.weight"] = torch.zeros(4, 3, 3, 3)
+    with pytest.raises(CheckpointError, match=r"w: conv1.weight is frozen .*out of --freeze"):
+        take_weights(model, weights, "w")
+    assert same_bits(model.state_dict(), before)
+    model = small_net()
+    model.freeze("conv2..conv3")
+    assert "conv1.weight" in " ".join(take_weights(model, weights, "w").remade)
+
+
+def test_colour_weights_on_grey_images_cannot_be_frozen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first layer is made anew for one channel; frozen, it is refused and no run is left."""
+    data, first, run = write_tree(tmp_path / "data"), tmp_path / "first", tmp_path / "run"
+    fields = QUICK | {"data": data, "batch_size": 4, "cutout": 0, "crop": 32, "size": 32}
+    commands.train("photos", run=first, model="cifar-alexnet", **fields)
+    fields |= {"init": first, "channels": 1}
+    commands.train("photos", run=tmp_path / "grey", **fields)
+    assert "made anew: conv1.weight ((64, 1, 3, 3), (64, 3, 3, 3) in" in capsys.readouterr().err
+    with pytest.raises(
+        CheckpointError, match=r"conv1.weight is frozen and is not there in \(64, 1"
+    ):
+        commands.train("photos", run=run, freeze=("conv1",), **fields)
+    assert not run.exists()
+
+
 def test_explicit_fields_win_over_the_runs(trained: Path, tree: Path, tmp_path: Path) -> None:
     """Of images stored at another size the run's statistics say nothing."""
     run, fields = tmp_path / "run", QUICK | {"size": 32, "normalize": "mean"}
@@ -447,6 +533,21 @@ def test_weights_from_a_torch_file_in_its_usual_shapes(tmp_path: Path) -> None:
             path = tmp_path / f"{i}.pth"
             torch.save(shape, path, _use_new_zipfile_serialization=not legacy)
             assert same_bits(read_weights(path), weights), (i, legacy)
+
+
+def test_weights_with_torchvisions_names_expect_its_normalisation(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the recipe is chosen and nobody says otherwise."""
+    monkeypatch.setattr(beginning, "measure_pace", lambda *_: 10.0)
+
+    def normalize(**fields: Any) -> str:
+        found = choose_recipe(None, tree, "w.pth", None, Given({}), fields)["recipe"]
+        return str(found["normalize"])
+
+    assert normalize(model="alexnet-2014") == "torchvision"
+    assert normalize(model="alexnet-2014", normalize="mean") == "mean"
+    assert normalize(model="alexnet-28") == "std"
 
 
 def test_a_run_from_a_torch_file_starts_there(idx_folder: Path, tmp_path: Path) -> None:

@@ -127,6 +127,9 @@ class Recipe:
     )
     views: int = _f(1, "views of an image in validation: 1, or 2 with its mirror", later=True)
     channels_last: bool = _f(True, "memory layout; numbers agree up to rounding")
+    compile: bool = _f(
+        False, "training steps through torch.compile; numbers agree up to rounding", later=True
+    )
     seed: int = _f(0, "weights, order, augmentation and dropout")
     eval_every: float = _f(1.0, "validate every so many epochs")
     eval_batch: int = _f(500, "images per forward pass in validation and test")

@@ -246,6 +246,7 @@ def _bench(verbs: Any) -> None:
     sub.add_argument(
         "--model", help="to train or ask; of input: how long its training steps wait for data"
     )
+    sub.add_argument("--compile", action="store_true", help="of train: torch.compile beside it")
     for name, value in (("batches", 8), ("rounds", 5), ("batch-size", 128)):
         sub.add_argument(f"--{name}", type=int, default=value, metavar="INT",
                          help=f"default: {value}")  # fmt: skip

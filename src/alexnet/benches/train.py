@@ -11,8 +11,10 @@ from torch import Tensor
 
 from alexnet.benches.reference import Way, matrix_limit, plain_net, settle
 from alexnet.benches.rounds import take_turns
+from alexnet.engine.compiled import compiled
 from alexnet.engine.network import build_net
 from alexnet.engine.optim import build_optimizer
+from alexnet.engine.parallel import ALONE
 from alexnet.models.net import Net, summarize
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
@@ -22,7 +24,12 @@ REFERENCE = "plain PyTorch: eager, fp32, contiguous, its own response norm, SGD 
 
 
 def bench_train(
-    model: str, *, batch_size: int = 128, rounds: int = 3, classes: int = 1000
+    model: str,
+    *,
+    batch_size: int = 128,
+    rounds: int = 3,
+    classes: int = 1000,
+    compile: bool = False,
 ) -> dict[str, Any]:
     """`rows`: name, images_per_s, its range, ratio, extra_bytes, share of the machine's matrix
     multiply in the same precision; `parts`: seconds of one step of ours, forward and backward.
@@ -39,6 +46,8 @@ def bench_train(
         "ours, fp32": recipe.replace(precision="fp32", channels_last=True),
         "ours, bf16": recipe.replace(precision="bf16", channels_last=True),
     }
+    if compile:
+        recipes |= {f"{name}, compiled": r.replace(compile=True) for name, r in recipes.items()}
     ways: dict[str, Way] = {REFERENCE: _plain_step(recipe, x, y, classes)}
     for name, one in recipes.items():
         ways[name] = _our_step(one, x, y, classes)
@@ -87,13 +96,13 @@ def _plain_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Way:
 
 def _our_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Way:
     net = build_net(recipe, classes).to(x.device)
-    optimizer = build_optimizer(net, recipe)
+    optimizer, model = build_optimizer(net, recipe), compiled(net, recipe, ALONE)
     x = x.contiguous(memory_format=torch.channels_last)
 
     def step() -> int:
         optimizer.zero_grad(set_to_none=True)
         with autocast(x.device, recipe.precision):
-            logits = net(x)
+            logits = model(x)
         F.cross_entropy(logits, y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         settle(x)

@@ -21,14 +21,15 @@ def bench(
     rounds: int = 5,
     batch_size: int = 128,
     model: str | None = None,
+    compile: bool = False,
 ) -> dict[str, Any]:
     """Measures reading (`input`), training steps (`train`) or answers (`infer`), in turns with a
     named reference.
 
     Returns `rows` (name, images_per_s, its range, ratio to the reference) and `environment`; of
     input with `model` also the shares of its training steps that wait for data; of train the
-    machine's own limits, the share of them that is reached, and the seconds of each part; of infer
-    the same, for one image and for a batch.
+    machine's own limits, the share of them that is reached, and the seconds of each part, and with
+    `compile` steps through torch.compile too; of infer the same, for one image and for a batch.
     """
     if what not in ("input", "train", "infer"):
         raise UsageError(f"cannot bench {what!r}: there are input, train and infer")
@@ -36,10 +37,16 @@ def bench(
         raise UsageError(f"batches {batches}, rounds {rounds}, batch_size {batch_size}: 1 or more")
     if model is not None:
         find_model(model)
+    if compile and what != "train":
+        raise UsageError(f"bench {what} compiles nothing: leave --compile out")
     if what != "input":
         if data is not None:
             raise UsageError(f"bench {what} makes its own images: leave --data out")
-        measure = bench_train if what == "train" else partial(bench_infer, others=rivals)
+        measure = (
+            partial(bench_train, compile=compile)
+            if what == "train"
+            else partial(bench_infer, others=rivals)
+        )
         found = measure(model or "alexnet-2014", batch_size=batch_size, rounds=rounds)
     else:
         folder = Path(data).expanduser() if data is not None else None

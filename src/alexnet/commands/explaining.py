@@ -1,17 +1,18 @@
 """alexnet recipes: what there is, one of it whole, or what differs between two."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from alexnet.errors import UsageError
 from alexnet.models.compare import Difference, compare
-from alexnet.models.net import summarize
+from alexnet.models.net import Preset, summarize, with_dropout
 from alexnet.models.zoo import MODELS, find_model, model_spec
 from alexnet.recipe import Recipe, nearest
-from alexnet.recipebook import RECIPES, find_recipe, source_of
+from alexnet.recipebook import RECIPES, TRAINING, find_recipe, source_of
 from alexnet.recipebook.written import SUFFIX
 
 _APART = ("name", "about", "model")  # what a recipe is called, and what is compared by itself
+_BIASES = {"bias_lr": "biases' learning rate", "decay_biases": "decay on biases"}
 
 
 def recipes(
@@ -21,7 +22,8 @@ def recipes(
 
     Of a recipe: its fields; of both: the network layer by layer (shapes, parameters, multiply-adds,
     what the weights start from, receptive field), for `classes` classes. Of two: `differences`,
-    each with `what`, `first`, `second` and the source of each.
+    each with `what`, `first`, `second` and the source of each. Of a network alone, what its biases
+    learn at is of the recipe it was trained with, where it has one.
     """
     if classes is not None and classes < 2:
         raise UsageError(f"{classes} class cannot be told apart from anything: give at least 2")
@@ -68,10 +70,11 @@ def _find(name: str) -> tuple[Recipe | None, str]:
 
 def _differences(name: str, other: str, classes: int | None) -> list[Difference]:
     (first, model), (second, twin) = _find(name), _find(other)
-    found = []
+    presets = _as_used(first, model), _as_used(second, twin)
+    found = compare(*presets, classes or max(p.classes for p in presets))
     if first is not None and second is not None:
         mine, theirs = first.to_dict(), second.to_dict()
-        found = [
+        fields = [
             Difference(
                 key,
                 _text(mine[key]),
@@ -82,10 +85,39 @@ def _differences(name: str, other: str, classes: int | None) -> list[Difference]
             for key in mine
             if key not in _APART and mine[key] != theirs[key]
         ]
-    if model != twin:
-        presets = find_model(model), find_model(twin)
-        found += compare(*presets, classes or max(p.classes for p in presets))
-    return found
+        return fields + found
+    return found + _biases((first, name, model), (second, other, twin))
+
+
+def _as_used(recipe: Recipe | None, model: str) -> Preset:
+    """The network with the recipe's input and dropout."""
+    preset = find_model(model)
+    if recipe is None:
+        return preset
+    return replace(
+        preset,
+        spec=lambda classes: with_dropout(preset.spec(classes), recipe.dropout),
+        size=recipe.crop,
+        channels=recipe.channels,
+    )
+
+
+def _biases(*sides: tuple[Recipe | None, str, str]) -> list[Difference]:
+    """How the biases are trained, where a network is asked for alone. A side is (recipe, its name,
+    network)."""
+    recipes = [r or (find_recipe(TRAINING[m]) if m in TRAINING else None) for r, _, m in sides]
+    if any(recipe is None for recipe in recipes):
+        return []
+    rows = []
+    for key, what in _BIASES.items():
+        first, second = (_text(getattr(recipe, key)) for recipe in recipes)
+        sources = (
+            source_of(name, key) if recipe else find_model(model).sources["biases"]
+            for recipe, name, model in sides
+        )
+        if first != second:
+            rows.append(Difference(what, first, second, *sources))
+    return rows
 
 
 def _text(value: Any) -> str:
@@ -93,4 +125,6 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+    return (
+        f"{value:g}" if isinstance(value, float) else "none" if value in (None, "") else str(value)
+    )

@@ -1,7 +1,7 @@
 """What a training is to be: recipe, data and weights put together, and refused in time."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from alexnet.engine.parallel import Team, launched
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import sha256_of
 from alexnet.models.layers import BatchNorm
-from alexnet.models.zoo import model_spec
+from alexnet.models.zoo import find_model, model_spec
 from alexnet.predict import read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
@@ -46,10 +46,11 @@ def choose(
         kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
         say(f"from {init}: {kept}")
     if recipe is None and data is not None:
-        # Of a file of weights only --model says what they are of.
-        brought = given.inherited or (
-            {"model": fields["model"]} if init and "model" in fields else {}
-        )
+        brought = dict(given.inherited)
+        if init and not brought and "model" in fields:  # a file does not say what it is of
+            brought = {"model": fields["model"]}
+            if find_model(fields["model"]).keys:  # torchvision's own names
+                brought["normalize"] = "torchvision"
         choice = begin(data, minutes, brought, fields)
         recipe, reasons = choice.recipe, choice.reasons
     elif minutes is not None:
@@ -91,12 +92,27 @@ def check_same(dataset: Dataset, here: str, first: str) -> None:
 
 @dataclass(frozen=True)
 class Given:
-    """What --init brings: weights, and of a run also recipe fields and statistics."""
+    """What --init brings: weights, and of a run also recipe fields, statistics and class names."""
 
     weights: Mapping[str, Tensor] | None = None
     digest: str = ""
     inherited: Mapping[str, Any] = field(default_factory=dict)
     statistics: Statistics | None = None
+    classes: tuple[str, ...] = ()
+
+    def for_classes(self, recipe: Recipe, classes: Sequence[str]) -> Mapping[str, Tensor] | None:
+        """The weights, without the last layer where it tells as many other classes apart."""
+        if self.weights is None or len(self.classes) != len(classes):
+            return self.weights
+        new = [name for name in classes if name not in self.classes]
+        if self.classes == tuple(classes):
+            return self.weights
+        with torch.device("meta"):
+            net = build_net(recipe, len(classes))
+        head = f"{net.parts[net.layers[-1]]}."
+        what = f"{new[0]!r} is not among its classes" if new else "its classes are in another order"
+        say(f"{net.layers[-1]} of the given weights is not taken: {what}")
+        return {k: v for k, v in self.weights.items() if not k.startswith(head)}
 
 
 def read_init(init: str | Path, fields: dict[str, Any]) -> Given:
@@ -114,7 +130,7 @@ def read_init(init: str | Path, fields: dict[str, Any]) -> Given:
     # Statistics are of images as that run stored them; for any others they are measured anew.
     same = not set(fields) & {"channels", "size", "crop", "normalize"}
     statistics = read_statistics(run, described) if same else None
-    return Given(checkpoint.model, digest, inherited, statistics)
+    return Given(checkpoint.model, digest, inherited, statistics, tuple(described["classes"]))
 
 
 def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:

@@ -126,6 +126,7 @@ def _start(
     try:
         seen = team.first(lambda: {"digest": dataset.digest})
         team.together(lambda: check(chosen, dataset, seen["digest"]))
+        weights = given.for_classes(chosen, dataset.classes)
         statistics = given.statistics or dataset.statistics
         if chosen.colour and not statistics.covariance:  # that run had no colour noise
             statistics = replace(statistics, covariance=dataset.statistics.covariance)
@@ -145,7 +146,7 @@ def _start(
             announce(chosen, dataset, team)
             described = dataset.describe(statistics)
             saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
-            if given.weights is not None:
+            if weights is not None:
                 saved["init"] = {"path": str(init), "sha256": given.digest}
             if statistics.image is not None:
                 folder.write_mean_image(statistics.image)
@@ -156,12 +157,12 @@ def _start(
             edited = write_recipe(chosen, dataset.source.path, wanted["reasons"])
             write_atomic(folder.path / RECIPE_FILE, edited)
             if how.doctor != "off":
-                look_before(chosen, dataset, statistics, given.weights)
+                look_before(chosen, dataset, statistics, weights)
             return {}
 
         team.first(begin)
         with threads(settings["chosen"]["threads"]):
-            found = _fit(chosen, dataset, statistics, folder, None, how, team, given.weights)
+            found = _fit(chosen, dataset, statistics, folder, None, how, team, weights)
         return {**found, "choice": wanted["reasons"]}
     except BaseException:
         # There is nothing to continue, and it was empty before.

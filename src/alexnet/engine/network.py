@@ -110,7 +110,8 @@ def take_weights(model: Net, tensors: Mapping[str, Tensor], source: str) -> Take
     """Starts a network from given weights: what has the same name and shape is taken.
 
     The head is made anew where the classes differ, and so is whatever else does not fit.
-    CheckpointError where nothing does, or where a tensor holds what is not a number.
+    CheckpointError where nothing does, where a tensor holds what is not a number, and where what is
+    made anew is frozen: it would stay as it was drawn.
     """
     own = model.state_dict()
     fitting = {
@@ -129,6 +130,13 @@ def take_weights(model: Net, tensors: Mapping[str, Tensor], source: str) -> Take
     for name, value in fitting.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{source}: {name} holds numbers that are not finite")
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad and name not in fitting:
+            shapes = f" in {tuple(own[name].shape)}, as the network needs it" * (name in tensors)
+            raise CheckpointError(
+                f"{source}: {name} is frozen and is not there{shapes}: it would stay as it was "
+                "drawn; leave its part out of --freeze"
+            )
     model.load_state_dict({**own, **fitting})
     remade = [
         f"{k} ({tuple(v.shape)}, {tuple(tensors[k].shape)} in the file)" if k in tensors else k

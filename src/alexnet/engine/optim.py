@@ -16,7 +16,7 @@ class PaperSGD(torch.optim.Optimizer):
 
     The learning rate is inside the velocity. torch's SGD multiplies the velocity by the rate when
     it is applied, so the two differ for a while after every change of the rate. Without momentum
-    there is no velocity to keep.
+    there is no velocity to keep. A group that is `held` (see `set_rate`) stays as it is.
     """
 
     def __init__(self, params: Any, lr: float, momentum: float, weight_decay: float) -> None:
@@ -28,7 +28,7 @@ class PaperSGD(torch.optim.Optimizer):
         for group in self.param_groups:
             lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
             weights = [w for w in group["params"] if w.grad is not None]
-            if not weights:
+            if not weights or group.get("held"):
                 continue
             velocities = [] if momentum == 0 else [self._velocity(w) for w in weights]
             # torch's pass over memory, b <- m b + (1 - dampening) (-g + decay w), w <- w - lr b, is
@@ -127,10 +127,12 @@ def build_optimizer(model: Net, recipe: Recipe) -> torch.optim.Optimizer:
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float, epoch: int) -> None:
     """The learning rate of a step, times each group's factors; of a part's own factors the one
-    that began last holds."""
+    that began last holds. A factor of 0 holds a part still, where the paper's update by itself
+    would let it coast on: conv1 of the 2012 run, for one, was frozen at the end."""
     for group in optimizer.param_groups:
         begun = [(since, factor) for factor, since in group["factors"] if epoch >= since]
-        group["lr"] = lr * group["times"] * (max(begun, key=lambda b: b[0])[1] if begun else 1.0)
+        factor = max(begun, key=lambda b: b[0])[1] if begun else 1.0
+        group["lr"], group["held"] = lr * group["times"] * factor, factor == 0
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -33,9 +33,9 @@ def train_step(
 ) -> Tensor:
     """One update from a batch, or from a rank's share of it, on the model's device.
 
-    `weight` (K,) is what each class counts; `model` is a Net, or what `spread` made of one. Returns
-    this rank's share of the mean loss (the ranks' are summed), and adds to `sums` without waiting
-    for the device.
+    `weight` (K,) is what each class counts; `model` is a Net, or what `spread` or `compiled` made
+    of one. Returns this rank's share of the mean loss (the ranks' are summed), and adds to `sums`
+    without waiting for the device.
     """
     size = batch.size or len(batch.labels)
     pieces = batch.pieces or (Piece(slice(0, size), range(size)),)

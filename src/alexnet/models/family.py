@@ -141,7 +141,7 @@ def alexnet_bn(classes: int) -> Spec:
     return [*parts, Linear("fc8", classes)]
 
 
-_KINDS = ("sizes", "groups", "padding", "order", "norm", "pool", "dropout", "init")
+_KINDS = ("sizes", "groups", "padding", "order", "norm", "pool", "dropout", "init", "biases")
 _PAPER = {
     "sizes": "paper, section 3.5",
     "groups": "paper, section 3.5 and figure 2",
@@ -151,6 +151,7 @@ _PAPER = {
     "pool": "paper, section 3.4",
     "dropout": "paper, section 4.2",
     "init": "paper, section 5",
+    "biases": "paper, section 5: one update for all",
 }
 _CODE = dict.fromkeys(_KINDS, "2012 code, layers/layers-145.cfg")
 _BVLC = dict.fromkeys(_KINDS, "Caffe, models/bvlc_alexnet/train_val.prototxt")
@@ -159,6 +160,7 @@ _TORCHVISION = {
     **dict.fromkeys(_KINDS, "torchvision, models/alexnet.py"),
     "sizes": "Krizhevsky 2014 (arXiv 1404.5997), as in torchvision",
     "init": "torch's default",
+    "biases": "cuda-convnet2, layers/layer-params-223-ce2-1gpu.cfg",
 }
 _SEED_0 = {
     **_PAPER,
@@ -167,7 +169,12 @@ _SEED_0 = {
     "dropout": "seeds/001; TensorFlow's rule",
     "init": "std: seeds/001; biases of 0 in the FC layers: seeds/000; else the paper, section 5",
 }
-_SEED_2 = {**_PAPER, **dict.fromkeys(("groups", "order"), "seeds/002"), "init": "He's; ours"}
+_SEED_2 = {
+    **_PAPER,
+    **dict.fromkeys(("groups", "order"), "seeds/002"),
+    "init": "He's; ours",
+    "biases": "ours",
+}
 
 # The places of the parts in torchvision's two Sequentials.
 _TORCHVISION_KEYS = {

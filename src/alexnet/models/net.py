@@ -33,8 +33,8 @@ LARGEST = 1024  # pixels; where the search for an input that fits ends
 class Preset:
     """A named network, with the input and classes it was made for.
 
-    `sources` says where each kind of choice comes from (see `compare`); `keys` gives parts another
-    name in the state dict: {"conv1": "features.0"}.
+    `sources` says where each kind of choice comes from (see `compare`; "biases" is how they are
+    trained); `keys` gives parts another name in the state dict: {"conv1": "features.0"}.
     """
 
     spec: Callable[[int], Spec]
@@ -70,6 +70,13 @@ def named_parts(spec: Spec) -> list[tuple[str, Part]]:
     return named
 
 
+def with_dropout(spec: Spec, rate: float | None) -> Spec:
+    """The same network with another rate in every dropout, or as it is where the rate is None."""
+    if rate is None:
+        return spec
+    return [replace(p, rate=rate) if isinstance(p, Dropout) else p for p in spec]
+
+
 class Net(nn.Module):
     """The network of a specification. Shapes: (N, C, H, W) -> logits (N, K), always float32.
 
@@ -87,8 +94,7 @@ class Net(nn.Module):
     ) -> None:
         super().__init__()
         self.input_shape = given
-        if dropout is not None:
-            spec = [replace(p, rate=dropout) if isinstance(p, Dropout) else p for p in spec]
+        spec = with_dropout(spec, dropout)
         self.parts: dict[str, str] = {}
         self.layers: list[str] = []  # the parts with weights: conv1 ... fc8
         self._frozen: list[str] = []

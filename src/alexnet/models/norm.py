@@ -7,7 +7,7 @@ cuda-convnet's other kind, over an n x n square of the same channel. N images, C
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ from alexnet.errors import UsageError
 Window = Literal["channels", "map"]
 
 CHUNK = 300_000  # numbers worked on at a time: few enough to stay in a core's cache
+SHARE = 4  # chunks at least, so that a few images take no more memory than torch's operation
+LEAST = 2**15  # numbers in a chunk, below which calls would cost more than the work
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ def response_norm(
     """
     if x.dim() != 4 or not x.is_floating_point():
         raise UsageError(f"response_norm takes floats (N, C, H, W), not {x.dtype} {tuple(x.shape)}")
+    if window not in get_args(Window):
+        raise UsageError(
+            f"response_norm: window {window!r} is none of {', '.join(get_args(Window))}"
+        )
     if n < 1 or groups < 1 or x.shape[1] % groups or (window == "map" and n % 2 == 0):
         raise UsageError(
             f"response_norm: n {n} (odd within a map) and groups {groups} do not fit "
@@ -57,9 +63,11 @@ def response_norm(
         )
     alpha = alpha / (n if window == "channels" else n * n) if divide else alpha
     around = Around(n, groups, window)
-    if x.device.type != "cpu" or is_traced() or not x.numel():
-        # Plain operations, which compilers and exporters see through and fuse.
+    if x.device.type != "cpu" or is_traced() or _is_transformed():
+        # Plain operations, which compilers, exporters and torch.func see through.
         return _plain(x, around, alpha, beta, k)
+    if not x.numel():
+        return x.clone()
     return _Chunked.apply(x, around, alpha, beta, k)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -121,7 +129,7 @@ class _Chunked(torch.autograd.Function):
         x = _dense(x)
         out = torch.empty_like(x)
         layout = _lay_out(x, around)
-        work = _Work(layout, x.dtype, around.n, alpha, beta, k)
+        work = _Work(layout, x.dtype, around.n, alpha, beta, k, backward=False)
         for a, b in zip(layout.cut(x), layout.cut(out), strict=True):
             work.forward(a, b)
         return out
@@ -140,7 +148,7 @@ class _Chunked(torch.autograd.Function):
             gradient = torch.empty_like(x).copy_(gradient)
         out = torch.empty_like(x)
         layout = _lay_out(x, around)
-        work = _Work(layout, x.dtype, around.n, alpha, beta, k)
+        work = _Work(layout, x.dtype, around.n, alpha, beta, k, backward=True)
         for a, g, d in zip(*(layout.cut(t) for t in (x, gradient, out)), strict=True):
             work.backward(a, g, d)
         return out, None, None, None, None
@@ -149,6 +157,11 @@ class _Chunked(torch.autograd.Function):
 def is_traced() -> bool:
     """Whether a compiler or exporter is watching: it wants plain operations."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+
+
+def _is_transformed() -> bool:
+    """Whether torch.func (vmap, grad, jacobians) is at work, which wants plain operations too."""
+    return bool(torch._C._are_functorch_transforms_active())
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -162,69 +175,78 @@ class _Layout:
 
     Neighbours along a window's axis are `units[axis]` numbers apart. Since what comes before a
     row is the padding of the row before it, each step is one operation over a flat run of memory,
-    and a window that leaves its map or group adds nothing. `cut` gives a tensor's chunks as views
-    with the axes of `shape`.
+    and a window that leaves its map or group adds nothing. `padded` are the window's axes in
+    `shape`; `cut` gives a tensor's chunks as views with the axes of `shape`.
     """
 
     shape: tuple[int, ...]
     units: tuple[int, ...]
+    padded: tuple[int, ...]
     cut: Callable[[Tensor], Iterator[Tensor]]
 
 
 def _lay_out(x: Tensor, around: Around) -> _Layout:
     last = not x.is_contiguous()  # then it is channels-last
     find = _maps_layout if around.window == "map" else _channels_layout
-    return find(x, around, last)
+    return find(x, around, last, min(CHUNK, max(x.numel() // SHARE, LEAST)))
 
 
-def _channels_layout(x: Tensor, around: Around, last: bool) -> _Layout:
+def _channels_layout(x: Tensor, around: Around, last: bool, most: int) -> _Layout:
     images, channels, height, width = x.shape
     channels //= around.groups
     wide, places = channels + around.n // 2, height * width
     if last:
-        step = min(max(CHUNK // wide, 1), images * around.groups * places)
+        step = min(max(most // wide, 1), images * around.groups * places)
 
         def cut_places(t: Tensor) -> Iterator[Tensor]:
             yield from torch.split(t.permute(0, 2, 3, 1).reshape(-1, channels), step)
 
-        return _Layout((step, wide), (1,), cut_places)
-    columns = math.ceil(places / math.ceil(places * wide / CHUNK))
-    rows = min(max(CHUNK // (wide * columns), 1), images * around.groups)
+        return _Layout((step, wide), (1,), (1,), cut_places)
+    columns = math.ceil(places / math.ceil(places * wide / most))
+    rows = min(max(most // (wide * columns), 1), images * around.groups)
 
     def cut_columns(t: Tensor) -> Iterator[Tensor]:
         for some in torch.split(t.reshape(-1, channels, places).transpose(0, 1), rows, 1):
             yield from torch.split(some, columns, 2)
 
-    return _Layout((wide, rows, columns), (rows * columns,), cut_columns)
+    return _Layout((wide, rows, columns), (rows * columns,), (0,), cut_columns)
 
 
-def _maps_layout(x: Tensor, around: Around, last: bool) -> _Layout:
+def _maps_layout(x: Tensor, around: Around, last: bool, most: int) -> _Layout:
     images, channels, height, width = x.shape
     high, wide = height + around.n // 2, width + around.n // 2
     if last:
-        deep = min(max(CHUNK // (high * wide), 1), channels)
-        rows = min(max(CHUNK // (high * wide * deep), 1), images)
+        deep = min(max(most // (high * wide), 1), channels)
+        rows = min(max(most // (high * wide * deep), 1), images)
 
         def cut_depths(t: Tensor) -> Iterator[Tensor]:
             for some in torch.split(t.permute(0, 2, 3, 1), rows):
                 yield from torch.split(some, deep, 3)
 
-        return _Layout((rows, high, wide, deep), (deep, wide * deep), cut_depths)
-    rows = min(max(CHUNK // (high * wide), 1), images * channels)
+        return _Layout((rows, high, wide, deep), (deep, wide * deep), (2, 1), cut_depths)
+    rows = min(max(most // (high * wide), 1), images * channels)
 
     def cut_maps(t: Tensor) -> Iterator[Tensor]:
         yield from torch.split(t.flatten(0, 1), rows)
 
-    return _Layout((rows, high, wide), (1, wide), cut_maps)
+    return _Layout((rows, high, wide), (1, wide), (2, 1), cut_maps)
 
 
 class _Work:
     """Buffers for one chunk. A flat buffer is `ends` zeros, the layout's box, `ends` zeros."""
 
     def __init__(
-        self, layout: _Layout, kind: torch.dtype, n: int, alpha: float, beta: float, k: float
+        self,
+        layout: _Layout,
+        kind: torch.dtype,
+        n: int,
+        alpha: float,
+        beta: float,
+        k: float,
+        *,
+        backward: bool,
     ) -> None:
-        self.shape, self.units = layout.shape, layout.units
+        self.shape, self.units, self.padded = layout.shape, layout.units, layout.padded
         self.n, self.alpha, self.beta = n, alpha, beta
         size, ends = math.prod(self.shape), n // 2 * sum(self.units)
         self.ends, self.middle = ends, slice(ends, ends + size)
@@ -232,11 +254,12 @@ class _Work:
         share = k / n ** len(self.units)  # so many of them are in every window: k
         self.share = torch.tensor(share, dtype=kind)
         self.squares = torch.full((size + 2 * ends,), share, dtype=kind)
-        self.t = torch.zeros_like(self.squares)
-        self.halves = [torch.empty_like(self.squares) for _ in range(2)]
+        self.halves = [torch.empty_like(self.squares) for _ in range(2 if n > 7 else 1)]
         self.along = [torch.empty_like(self.squares) for _ in self.units[1:]]
         self.s, self.u = (torch.empty(size, dtype=kind) for _ in range(2))
-        self.a, self.g = (torch.zeros(size, dtype=kind) for _ in range(2))
+        self.a = torch.zeros(size, dtype=kind)
+        if backward:
+            self.g, self.t = torch.zeros_like(self.a), torch.zeros_like(self.squares)
 
     def forward(self, a: Tensor, b: Tensor) -> None:
         self._place(self.a, a).copy_(a)
@@ -249,7 +272,9 @@ class _Work:
         self._place(self.g, g).copy_(g)
         self._scale()
         torch.div(self.g, self.u, out=self.u)
-        torch.mul(self.a, self.u, out=self.t[self.middle]).div_(self.s)
+        t = torch.mul(self.a, self.u, out=self.t[self.middle]).div_(self.s)
+        for axis in self.padded:  # next to what is not a number, the padding is none either
+            t.view(self.shape).narrow(axis, self.shape[axis] - self.n // 2, self.n // 2).zero_()
         self._window(self.t, (self.n - 1) // 2, out=self.s)
         self.u.addcmul_(self.a, self.s, value=-2 * self.alpha * self.beta)
         d.copy_(self._place(self.u, d))

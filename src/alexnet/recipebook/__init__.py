@@ -90,6 +90,18 @@ _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
 _SOURCES["paper-2010"] = _SOURCES["paper-2012"]
 
 
+# The recipe that each network of the literature was trained with; how Caffe trained its two is one.
+TRAINING = {
+    "alexnet-2012": "paper-2012",
+    "alexnet-2012-code": "code-2012",
+    "alexnet-2014": "one-weird-trick-2014",
+    "alexnet-bn": "seed-002",
+    "alexnet-caffe": "caffe",
+    "alexnet-one-column": "seed-000",
+    "caffenet": "caffe",
+}
+
+
 def source_of(recipe: str, field: str) -> str:
     """Where a field of a recipe comes from; "ours" for what was decided here."""
     general, special = _SOURCES.get(recipe, ("ours", {}))

@@ -247,6 +247,15 @@ def _say_data(look: Look, recipe: Recipe) -> str:
     )
 
 
+def _say_learning(kept: Recipe) -> str:
+    said = f"{' and '.join(kept.freeze)} stay as given" if kept.freeze else "all learn"
+    factors = [
+        f"{part} {factor:g} times as fast{f' from epoch {since:g}' if since else ''}"
+        for part, factor, since in kept.part_rates
+    ]
+    return ", ".join([said, *factors])
+
+
 def _say_network(
     heard: list[tuple[Recipe, float, float]],
     kept: Recipe,
@@ -258,7 +267,7 @@ def _say_network(
     rate = next(rate for recipe, rate, _ in heard if recipe is kept)
     said = f"network: {kept.model} at {kept.crop} pixels, {rate:,.0f} images/s here"
     if given:
-        return f"{said}, as the given weights have it; all learn, the last layer ten times as fast"
+        return f"{said}, as the given weights have it; {_say_learning(kept)}"
     beyond, slower, fits = heard[-1]
     if beyond is not kept:
         return (

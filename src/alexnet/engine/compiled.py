@@ -1,0 +1,50 @@
+"""The network of a training step as torch.compile makes it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.engine.parallel import Team
+from alexnet.errors import Unavailable, UsageError
+from alexnet.models.net import Net
+from alexnet.recipe import Recipe
+
+BACKEND = "inductor"
+
+
+class Compiled(nn.Module):
+    """A network, `module`, whose call is compiled; its first call takes a minute or more.
+
+    The weights are the network's own. Hooks on its parts are not seen by the compiled call.
+    Raises Unavailable where this machine cannot compile, as without a C++ compiler.
+    """
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.module = net
+        # Fullgraph: a break would cost what compiling gains, and nobody would hear of it.
+        self._call: Any = torch.compile(net, backend=BACKEND, fullgraph=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        try:
+            logits: Tensor = self._call(images)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            why = " ".join(str(error).split())[:200]
+            raise Unavailable(
+                f"torch.compile does not work here ({why}): leave --compile out, or install "
+                "what it needs (a C++ compiler; on a GPU triton)"
+            ) from error
+        return logits
+
+
+def compiled(model: nn.Module, recipe: Recipe, team: Team) -> nn.Module:
+    """The model of the steps that nobody looks into: compiled where the recipe says so."""
+    if not recipe.compile:
+        return model
+    if team.size > 1:
+        raise UsageError("compile is for one process: leave --compile out under torchrun")
+    if recipe.accumulate > 1:  # each micro-batch has its place in the masks, and would be compiled
+        raise UsageError("compile takes whole batches: leave --compile or --accumulate out")
+    assert isinstance(model, Net)
+    return Compiled(model)
