@@ -18,6 +18,7 @@ from alexnet.cli import main
 from alexnet.data.raw import class_names
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
+from alexnet.files import write_atomic
 from alexnet.interchange.hub import plain
 from alexnet.pages import claims_page
 from alexnet.store.shape import odd_data, odd_event
@@ -223,3 +224,8 @@ def test_pages_have_a_way_past_the_links() -> None:
     page = claims_page([])
     assert page.index('href="#main"') < page.index("<nav")
     assert page.count('id="main"') == 1
+
+
+def test_a_page_on_data_in_such_a_folder_is_written(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "page.html", "data: /home/caf\udce9")
+    assert (tmp_path / "page.html").read_text() == "data: /home/caf\\udce9"
