@@ -85,6 +85,23 @@ def test_tensors_and_numbers_come_back_exactly(tmp_path: Path) -> None:
     assert torch.equal(loaded.model["two"], shared)
 
 
+def test_an_answer_needs_no_optimizer(tmp_path: Path) -> None:
+    """Its file is not read then, so that damage to it does no harm; the weights are verified."""
+    path = save(tmp_path, 1)
+    whole = load_checkpoint(path)
+    assert whole.optimizer
+    for damage in (lambda f: f.write_bytes(b"x"), Path.unlink):
+        damage(path / "optimizer.safetensors")
+        with pytest.raises(CheckpointError, match="optimizer"):
+            load_checkpoint(path)
+        read = load_checkpoint(path, optimizer=False)
+        assert (read.step, read.state, read.optimizer) == (1, whole.state, {})
+        assert all(torch.equal(read.model[name], w) for name, w in whole.model.items())
+    (path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        load_checkpoint(path, optimizer=False)
+
+
 def test_names_lead_to_checkpoints(tmp_path: Path) -> None:
     save(tmp_path, 1, best=True)
     save(tmp_path, 2)

@@ -117,7 +117,7 @@ def load(run: str | Path, checkpoint: str = "best") -> Predictor:
     path = find_checkpoint(folder.checkpoints, checkpoint)
     classes = tuple(data["classes"])
     model = build_net(recipe, len(classes))
-    load_weights(model, load_checkpoint(path), recipe)
+    load_weights(model, load_checkpoint(path, optimizer=False), recipe)
     model.to(pick_device()).eval()
     preprocess = preprocessing(recipe, read_statistics(folder, data))
     return Predictor(model, recipe, preprocess, classes, folder, path, data)

@@ -118,7 +118,8 @@ def _network(
         state = fit(recipe, dataset, statistics_, run, start)
         run.close()
     net = build_net(recipe, len(dataset.classes))
-    load_weights(net, load_checkpoint(find_checkpoint(run.checkpoints, "best")), recipe)
+    best = find_checkpoint(run.checkpoints, "best")
+    load_weights(net, load_checkpoint(best, optimizer=False), recipe)
     blocks: dict[int, Tensor] = {}
     found = evaluate(
         net.to(pick_device()),

@@ -124,7 +124,7 @@ def read_init(init: str | Path, fields: dict[str, Any]) -> Given:
         return Given(weights, sha256_of(path))
     run = RunDir.open(path)
     recipe, described = read_recipe(run)
-    checkpoint = load_checkpoint(find_checkpoint(run.checkpoints))
+    checkpoint = load_checkpoint(find_checkpoint(run.checkpoints), optimizer=False)
     digest = sha256_of(checkpoint.path / "model.safetensors")
     inherited = {name: getattr(recipe, name) for name in INHERITED if name not in fields}
     # Statistics are of images as that run stored them; for any others they are measured anew.

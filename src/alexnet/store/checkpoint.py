@@ -99,10 +99,11 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, *, optimizer: bool = True) -> Checkpoint:
     """Read and verify one checkpoint folder. Raises CheckpointError naming what is wrong with it.
 
-    What was hashed is what is parsed: each file is read once.
+    What was hashed is what is parsed: each file is read once. Without `optimizer` its file, two
+    thirds of a checkpoint, is neither read nor needed, and the checkpoint has no tensors of it.
     """
     manifest = _read_manifest(path)
     try:
@@ -115,13 +116,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} holds {', '.join(sorted(extra))}, which its manifest does not name; "
             "move what does not belong there elsewhere"
         )
-    contents = [_read_sealed(path / name, manifest["files"].get(name)) for name in _FILES]
-    return Checkpoint(
+
+    def read(name: str) -> bytes:
+        return _read_sealed(path / name, manifest["files"].get(name))
+
+    model, moments, state = _FILES
+    return Checkpoint(  # one file after the other: the bytes of two need not be held
         step=manifest["step"],
         path=path,
-        model=unpack_tensors(contents[0], path / _FILES[0]),
-        optimizer=unpack_tensors(contents[1], path / _FILES[1]),
-        state=parse_json(contents[2], path / _FILES[2]),
+        model=unpack_tensors(read(model), path / model),
+        optimizer=unpack_tensors(read(moments), path / moments) if optimizer else {},
+        state=parse_json(read(state), path / state),
     )
 
 
