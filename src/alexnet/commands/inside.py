@@ -24,7 +24,7 @@ from alexnet.terminal import percent
 
 NEIGHBOURS = 6  # paper, figure 4
 ASKED = 1000  # images of a split whose neighbours are counted, at most,
-PRODUCTS = 3.5e11  # and fewer where their pixels would take more multiplications than these
+PRODUCTS = 2e11  # and fewer where their pixels would take more multiplications than these
 
 
 def filters(view: View, *, part: str | None = None) -> dict[str, Any]:
