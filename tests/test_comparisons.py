@@ -291,7 +291,7 @@ def test_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, idx_folder:
     """What fits is measured, cheapest first; the rest says why; a second call goes on."""
     names = ("neurons", "parameters", "weight-decay", "table-1", "bias-one")
     some = {name: CLAIMS[name] for name in names}
-    some["weight-decay"] = dataclasses.replace(some["weight-decay"], measure=DECAY)
+    some["weight-decay"] = dataclasses.replace(some["weight-decay"], measure=DECAY, minutes=8)
     monkeypatch.setattr(claiming, "CLAIMS", some)
     sets = tmp_path / "sets"
     sets.mkdir()
