@@ -77,8 +77,8 @@ def test_a_runtime_answers_as_the_network(
 
 def test_a_certificate_claims_what_the_network_itself_answers(digits: Path, tmp_path: Path) -> None:
     predictor = alexnet.load(digits)
-    line = {"event": "test", "split": "test", "data": "digits", "checkpoint": "step-1", "top1": 0.5}
-    line |= {"checkpoint": str(predictor.checkpoint), "n": 100}
+    line = {"event": "test", "split": "test", "data": "digits", "top1": 0.5, "loss": 1.0}
+    line |= {"checkpoint": str(predictor.checkpoint), "n": 100, "views": 1}
     before = describe(predictor)["metrics"].get("test")
     predictor.run.log({**line, "engine": "openvino"})
     assert describe(predictor)["metrics"].get("test") == before
