@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -304,12 +305,12 @@ def test_what_is_not_a_number_stays_among_its_neighbours(
 
 
 @pytest.mark.parametrize("constants", CONSTANTS)
-def test_torchs_function_transforms_see_through(constants: dict[str, object]) -> None:
+def test_torchs_function_transforms_see_through(constants: dict[str, Any]) -> None:
     """Gradients of single images by vmap and grad, as they are one by one."""
     x = drawn(3, 12, 4, 3, scale=60)
 
     def total(image: Tensor) -> Tensor:
-        return response_norm(image[None], **constants).square().sum()  # type: ignore[arg-type]
+        return response_norm(image[None], **constants).square().sum()
 
     each = torch.func.vmap(torch.func.grad(total))(x)
     for image, found in zip(x, each, strict=True):

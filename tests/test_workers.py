@@ -21,6 +21,7 @@ from alexnet.claims.trial import gather, train
 from alexnet.claims.workers import measured
 from alexnet.errors import DataError, Elsewhere
 from alexnet.recipebook import find_recipe
+from alexnet.runtime import threads
 
 Row = dict[str, Any]
 CELLS = [{"i": i} for i in range(5)]
@@ -35,11 +36,9 @@ def yes() -> bool:
 @pytest.fixture
 def two_threads() -> Iterator[None]:
     """As a machine of two processors has them; the work before has left its team of them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    torch.randn(400, 400) @ torch.randn(400, 400)
-    yield
-    torch.set_num_threads(before)
+    with threads(2):
+        torch.randn(400, 400) @ torch.randn(400, 400)
+        yield
 
 
 def test_figures_do_not_depend_on_how_many_are_made_at_once(

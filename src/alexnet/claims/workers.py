@@ -13,14 +13,13 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
 
 from alexnet.errors import Elsewhere
-from alexnet.runtime import pick_device
+from alexnet.runtime import pick_device, threads
 
 Row = dict[str, Any]
 How = Callable[[Row], Row]
@@ -31,9 +30,11 @@ _KILL_WITH_PARENT = 1  # of Linux's prctl
 def at_once() -> int:
     """How many measurements to make at once: as many as there are threads for. One where a device
     does the work, or where a process cannot become two that both go on."""
-    if pick_device().type != "cpu" or sys.platform != "linux":
-        return 1
-    return torch.get_num_threads()
+    return torch.get_num_threads() if _forks() else 1
+
+
+def _forks() -> bool:
+    return pick_device().type == "cpu" and sys.platform == "linux"
 
 
 def measured(
@@ -49,7 +50,7 @@ def measured(
         for i, cell in enumerate(cells):
             if not go_on():
                 return
-            with _one_thread():
+            with threads(1 if _forks() else torch.get_num_threads()):
                 found = _timed(how, cell)
             yield i, found
         return
@@ -117,14 +118,3 @@ def _hear(heard: Connection, process: Any) -> Row:
 def _timed(how: How, cell: Row) -> Row:
     began = time.monotonic()
     return how(cell) | {"wall_s": round(time.monotonic() - began, 1)}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    if pick_device().type == "cpu" and sys.platform == "linux":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
