@@ -234,6 +234,8 @@ def fit(
             signal, fatal, failed = team.largest(
                 signals.received or 0, record.fatal is not None, writer.failed()
             )
+            if signal:  # of whichever process: all end with its status, and note what follows
+                signals.received = signal
             if failed:
                 writer.wait()
                 raise Elsewhere()
