@@ -99,6 +99,11 @@ def test_turns() -> None:
     assert calls == ["quick", "slow", "slow", "quick", "quick", "slow", "slow", "quick"]
     assert found["quick"].images_per_s > found["slow"].images_per_s
     assert found["slow"].low <= found["slow"].images_per_s <= found["slow"].high <= 500
+    calls.clear()
+    slow_first = {"slow": way("slow", 0.02), "quick": way("quick", 0.001)}
+    found = take_turns(slow_first, 1, "test", untimed=1)
+    assert calls == ["quick", "slow", "slow", "slow", "quick", "quick"]
+    assert found["slow"].high <= 500, "one run is timed, not both"
 
 
 def test_peak_memory_is_what_was_held_for_a_while() -> None:

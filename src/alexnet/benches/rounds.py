@@ -39,10 +39,13 @@ class Timed:
         }
 
 
-def take_turns(ways: Mapping[str, Callable[[], int]], rounds: int, what: str) -> dict[str, Timed]:
+def take_turns(
+    ways: Mapping[str, Callable[[], int]], rounds: int, what: str, untimed: int = 0
+) -> dict[str, Timed]:
     """Runs each way once a round, the order turned round every time; each returns its images.
 
-    The first round warms up and looks at the memory; it is not timed.
+    The first round warms up and looks at the memory; it is not timed, nor are `untimed` runs at the
+    start of each turn, after which a way has the memory back that the one before left in disorder.
     """
     speeds: dict[str, list[float]] = {name: [] for name in ways}
     peaks: dict[str, int | None] = {}
@@ -52,6 +55,8 @@ def take_turns(ways: Mapping[str, Callable[[], int]], rounds: int, what: str) ->
                 if turn == 0:
                     peaks[name] = peak_bytes(ways[name])
                 else:
+                    for _ in range(untimed):
+                        ways[name]()
                     began = time.perf_counter()
                     images = ways[name]()
                     speeds[name].append(images / (time.perf_counter() - began))

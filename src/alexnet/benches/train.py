@@ -1,5 +1,6 @@
 """Training steps beside plain PyTorch's, beside the machine's own limit, and part by part."""
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ def bench_train(
     for name, one in recipes.items():
         ways[name] = _our_step(one, x, y, classes)
     limits = {kind: matrix_limit(kind, device) for kind in (torch.float32, torch.bfloat16)}
-    found = take_turns(ways, rounds, f"training {model}")
+    found = take_turns(ways, rounds, f"training {model}", untimed=1)
     flops = operations(model, classes)
     rows = []
     for name, timed in found.items():
@@ -112,12 +113,12 @@ def _our_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Way:
 
 
 def _parts(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> list[dict[str, Any]]:
-    """Seconds of each part in the second of two steps: forward, backward, and the optimiser."""
+    """Seconds of each part, medians of three steps after two: forward, backward, optimiser."""
     net = build_net(recipe, classes).to(x.device)
     optimizer = build_optimizer(net, recipe)
     x = x.contiguous(memory_format=torch.channels_last)
-    seconds: dict[str, dict[str, float]] = {}
-    for _ in range(2):
+    steps: list[dict[str, dict[str, float]]] = []
+    for _ in range(5):
         seconds = {name: {"forward": 0.0, "backward": 0.0} for name in net.parts}
         optimizer.zero_grad(set_to_none=True)
         with _timed(net, seconds, x), autocast(x.device, recipe.precision):
@@ -128,9 +129,16 @@ def _parts(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> list[dict[str,
         optimizer.step()
         settle(x)
         seconds["optimiser"] = {"forward": time.perf_counter() - began, "backward": 0.0}
+        steps.append(seconds)
     return [
-        {"part": name, **{key: round(value, 5) for key, value in found.items()}}
-        for name, found in seconds.items()
+        {
+            "part": part,
+            **{
+                way: round(statistics.median(step[part][way] for step in steps[2:]), 5)
+                for way in ("forward", "backward")
+            },
+        }
+        for part in steps[0]
     ]
 
 
