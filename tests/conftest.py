@@ -16,7 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+settings.register_profile("any machine", deadline=None)  # a slow one is no failure
+settings.load_profile("any machine")
 
 # What of metrics.jsonl may differ between equal runs.
 CLOCK = ("images_per_s", "eta_s", "wall_s", "data_wait")

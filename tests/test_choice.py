@@ -51,7 +51,7 @@ def choice(look: Look, rate: float = 100.0, **more: Any) -> Choice:
 def test_faster_machines_and_more_time_see_more_pixels() -> None:
     crops = [chosen(seen(), rate).crop for rate in (1, 10, 100, 1000)]
     assert crops == sorted(crops)
-    assert (crops[0], crops[-1]) == (64, 224)
+    assert (crops[0], crops[-1]) == (32, 224)
     longer = [chosen(seen(), 30, minutes=m).crop for m in (1, 20, 400)]
     assert longer == sorted(longer)
     assert len(set(longer)) > 1
@@ -59,7 +59,7 @@ def test_faster_machines_and_more_time_see_more_pixels() -> None:
 
 def test_small_photos_are_not_enlarged() -> None:
     assert chosen(seen(side=130), 1e6).crop == 128
-    assert chosen(seen(side=50), 1e6).crop == 64
+    assert chosen(seen(side=50), 1e6).crop == 48
     assert "the images have no more" in choice(seen(side=130), 1e6).reasons[1]
 
 
@@ -82,7 +82,7 @@ def test_slower_machines_are_not_timed_beyond_reason() -> None:
         return 0.5
 
     choose(seen(), pace)
-    assert asked == [64]
+    assert asked == [32]
 
 
 def test_own_fields_stay() -> None:
@@ -125,6 +125,10 @@ def test_grey_images_are_not_mirrored() -> None:
     recipe = chosen(seen(side=32, channels=1))
     assert (recipe.channels, recipe.flip, recipe.crop) == (1, False, 32)
     assert chosen(seen(side=20)).size == 28
+    for rate in (1, 30, 1e3, 1e6):  # at every resolution
+        recipe = chosen(seen(channels=1), rate)
+        assert (recipe.channels, recipe.flip, recipe.area, recipe.views) == (1, False, 1.0, 1)
+    assert [chosen(seen(), fields={"flip": flip}).views for flip in (True, False)] == [2, 1]
     assert "no mirrors" in choice(seen(side=32, channels=1)).reasons[2]
 
 

@@ -132,13 +132,12 @@ def test_a_recipes_net_is_compared_as_the_recipe_uses_it() -> None:
     """Its input and dropout, not those that the network was made for."""
     table = as_table(differences("photos", "cifar10"))
     assert table["input"] == ("3 x 64 x 64", "3 x 32 x 32")
-    table = as_table(differences("photos", "imagenette"))
-    assert table["input"] == ("3 x 64 x 64", "3 x 128 x 128")
-    assert table["drop6"] == ("rate 0.2, rescale yes", "none")
-    std = math.sqrt(2 / (128 * 8 * 8))  # 64 pixels halved three times
-    assert f"initial std {std:.4f} (he)" in table["fc6"][0]
-    against = as_table(differences("photos", "alexnet-32"))  # a recipe and its own net
-    assert against["drop6 rate"] == ("0.2", "0.5")
+    table = as_table(differences("photos", "seed-004"))  # which has no fc8
+    assert table["input"] == ("3 x 64 x 64", "1 x 28 x 28")
+    std = math.sqrt(2 / (256 * 2 * 2))  # 63 pixels halved four times, pooled by three
+    assert f"initial std {std:.4f} (he)" in table["fc8"][0]
+    against = as_table(differences("fashion-mnist", "fashion-alexnet"))  # a recipe and its own net
+    assert against["drop6 rate"] == ("0.3", "0.5")
 
 
 def test_the_two_nets_of_caffe_differ_in_order_and_biases_alone() -> None:

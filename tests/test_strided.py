@@ -18,7 +18,7 @@ def plain(conv: StridedConv, x: Tensor) -> Tensor:
     return F.conv2d(F.pad(x, conv.around), conv.weight, conv.bias, conv.stride, 0, 1, conv.groups)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 3), st.integers(1, 11), st.integers(2, 4), around,
        st.integers(11, 25), st.integers(11, 25))  # fmt: skip
 def test_outputs_and_gradients_are_those_of_the_definition(

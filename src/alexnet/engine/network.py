@@ -16,6 +16,7 @@ from alexnet.recipe import Recipe
 from alexnet.store.checkpoint import Checkpoint
 
 WHITEN_IMAGES = 5_000  # of the training slice, from which the first layer is made
+WHITEN_CHUNK = 200  # images whose patches are held at once
 WHITEN_FLOOR = 1e-3  # of the largest variance, added to each: what hardly varies is not blown up
 
 
@@ -77,11 +78,12 @@ def whiten(model: Net, images: Tensor) -> None:
             f"whiten needs a first layer that is one convolution, and {model.layers[0]} is not: "
             "leave it out"
         )
-    side = first.kernel_size[0]
-    patches = images.float().unfold(2, side, side).unfold(3, side, side)
-    rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).double().cpu()
-    spread = (rows.T @ rows) / len(rows)
-    values, vectors = torch.linalg.eigh(spread)
+    side, spread, seen = first.kernel_size[0], torch.tensor(0.0), 0
+    for some in torch.split(images, WHITEN_CHUNK):
+        patches = some.float().unfold(2, side, side).unfold(3, side, side)
+        rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).double().cpu()
+        spread, seen = spread + rows.T @ rows, seen + len(rows)
+    values, vectors = torch.linalg.eigh(spread / seen)
     scaled = (vectors / (values + WHITEN_FLOOR * values[-1]).sqrt()).T.flip(0)
     filters = torch.cat([scaled, -scaled])[: first.out_channels].to(first.weight)
     first.weight[: len(filters)] = filters.view(len(filters), *first.weight.shape[1:])

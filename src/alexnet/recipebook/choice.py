@@ -12,13 +12,22 @@ from alexnet.models.net import named_parts
 from alexnet.models.zoo import find_model, model_spec
 from alexnet.recipe import Recipe
 from alexnet.recipebook.imagenet import modern
-from alexnet.recipebook.small import cifar10, digits, fashion_mnist, mnist, photos
+from alexnet.recipebook.small import cifar10, digits, fashion_mnist, imagenette, mnist, photos
 from alexnet.terminal import duration
 
 SMALL = 40  # pixels up to which images are seen as they are
 BIG = 96  # pixels beyond which a packed set is for the network of 224
 MINUTES = 20.0
 TRAINING = 0.75  # of the time given: validation, the look before and the page after have the rest
+RUNGS = (  # crop, size and network for photos, the cheapest first
+    (32, 36, "fast-32"),
+    (48, 54, "fast-32"),
+    (64, 72, "fast-32"),
+    (128, 144, "fast-128"),
+    (224, 256, "alexnet-bn"),
+)
+# Grey images often are characters, which a mirror changes.
+CHARACTERS = {"channels": 1, "flip": False, "rotate": 10, "scale": 0.1, "cutout": 0, "area": 1}
 UNEVEN = 3  # times the smallest class, from which on the largest is worth a word
 
 Pace = Callable[[Recipe], float]
@@ -78,7 +87,10 @@ def choose(
     candidates, faults = [], []
     for candidate in _fine_tuning(look, given, own) if given else _candidates(look):
         try:
-            candidates.append(_sized(candidate, look).replace(**{**given, **own}))
+            candidate = _sized(candidate, look).replace(**{**given, **own})
+            if not (candidate.flip or "views" in own):  # a mirror image would be another thing
+                candidate = candidate.replace(views=1)
+            candidates.append(candidate)
         except UsageError as fault:  # such as a crop that this resolution does not hold
             faults.append(fault)
     if not candidates:
@@ -117,26 +129,30 @@ def _candidates(look: Look) -> list[Recipe]:
     packed = look.kind == "packed"
     if side <= SMALL:
         shown = side if packed else max(side, 28)
-        small = cifar10().replace(name=f"images-{shown}", about=_about(shown))
-        if look.channels == 1:  # often characters, which a mirror changes
-            small = small.replace(channels=1, model="alexnet-28", flip=False, rotate=10, scale=0.1)
-        return [small.replace(data="", size=shown, crop=shown, shift=shown // 8, epochs=20)]
+        small = photos().replace(
+            name=f"images-{shown}", about=_about(shown), size=shown, crop=shown, cutout=0,
+            shift=shown // 8, batch_size=64, epochs=20,
+        )  # fmt: skip
+        return [small if look.channels == 3 else small.replace(**CHARACTERS)]
     if packed:
         crop = side * 7 // 8
-        return [_photos(crop, side, look.channels, "alexnet-bn" if side > BIG else "alexnet-32")]
-    rungs = [(64, 72, "alexnet-32"), (128, 144, "alexnet-32"), (224, 256, "alexnet-bn")]
-    fitting = [rung for rung in rungs if rung[0] <= side]  # enlarged images show nothing more
-    return [_photos(crop, size, look.channels, model) for crop, size, model in fitting or rungs[:1]]
+        return [_photos(crop, side, look.channels, "alexnet-bn" if side > BIG else "fast-32")]
+    # Enlarged images show nothing more.
+    return [
+        _photos(crop, size, look.channels, model) for crop, size, model in RUNGS if crop <= side
+    ]
 
 
 def _photos(crop: int, size: int, channels: int, model: str) -> Recipe:
-    """`photos`, or from 224 pixels on `modern`, whose network is made for them, at a resolution."""
-    base = photos() if model == "alexnet-32" else modern()
+    """At a resolution, the recipe whose network is made for it."""
+    base = {"fast-32": photos, "fast-128": imagenette, "alexnet-bn": modern}[model]()
     base = base.replace(
-        name=f"photos-{crop}", about=_about(crop), channels=channels, size=size, crop=crop,
-        eval_batch=100, log_every=10,
+        name=f"photos-{crop}", about=_about(crop), size=size, crop=crop, eval_batch=100,
+        log_every=10,
     )  # fmt: skip
-    return base.replace(cutout=crop // 4) if model == "alexnet-32" else base
+    if model == "fast-32":
+        base = base.replace(cutout=crop // 4)
+    return base if channels == 3 else base.replace(**CHARACTERS)
 
 
 def _fine_tuning(look: Look, given: Mapping[str, Any], own: Mapping[str, Any]) -> list[Recipe]:

@@ -59,48 +59,37 @@ def fashion_mnist() -> Recipe:
 
 
 def cifar10() -> Recipe:
-    """CIFAR-10 with shifts, mirrors and dropout against overfitting."""
+    """CIFAR-10 in twenty minutes on two cores: whitening first layer, mirrored views."""
     return Recipe(
         name="cifar10",
         about=first_line(cifar10),
         data="cifar10",
-        model="alexnet-32",
-        shift=4,
-        flip=True,
-        dropout=0.2,
-        epochs=7,
-        opt="adamw",
-        lr=3e-3,
-        weight_decay=0.05,
-        label_smoothing=0.1,
-        schedule="onecycle",
-        log_every=50,
-    )
-
-
-def cifar10_fast() -> Recipe:
-    """CIFAR-10 for the minutes spent: whitening first layer, mirrored views, one steep cycle."""
-    return cifar10().replace(
-        name="cifar10-fast",
-        about=first_line(cifar10_fast),
         model="fast-32",
         whiten=True,
         freeze=("conv1",),
         views=2,
         shift=2,
-        dropout=None,
-        epochs=10,
+        flip=True,
+        epochs=20,
         batch_size=256,
-        lr=4e-3,
-        warmup_epochs=2,
+        opt="adamw",
+        lr=1e-2,
+        weight_decay=0.05,
         label_smoothing=0.2,
+        schedule="onecycle",
         eval_every=2,
+        log_every=50,
     )
+
+
+def cifar10_fast() -> Recipe:
+    """CIFAR-10 in ten minutes on two cores, in seconds on a GPU."""
+    return cifar10().replace(name="cifar10-fast", about=first_line(cifar10_fast), epochs=10)
 
 
 def imagenette() -> Recipe:
     """Imagenette's ten classes from scratch at 128 pixels, zoomed crops and mirrors."""
-    return cifar10_fast().replace(
+    return cifar10().replace(
         name="imagenette",
         about=first_line(imagenette),
         data="",
@@ -111,7 +100,6 @@ def imagenette() -> Recipe:
         crop=128,
         shift=0,
         area=0.35,
-        epochs=20,
         batch_size=64,
         lr=2e-3,
         eval_batch=100,
@@ -132,6 +120,8 @@ def photos() -> Recipe:
         cutout=16,
         epochs=30,
         batch_size=32,
+        lr=2e-3,
+        eval_every=1,
         eval_batch=100,
         log_every=10,
     )
