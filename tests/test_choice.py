@@ -142,9 +142,10 @@ def test_known_sets_keep_their_recipes() -> None:
 
 def test_packed_sets_are_taken_at_their_size() -> None:
     for side, crop in ((256, 224), (72, 63), (32, 32)):
-        look = Look("p", "packed", ("a", "b"), (500, 500), (side,) * 3, 3)
-        found = chosen(look, 1)
-        assert (found.size, found.crop) == (side, crop)
+        for channels in (1, 3):
+            look = Look("p", "packed", ("a", "b"), (500, 500), (side,) * 3, channels)
+            found = chosen(look, 1)
+            assert (found.size, found.crop, found.channels) == (side, crop, channels)
 
 
 def test_given_weights_are_fine_tuned() -> None:
