@@ -26,7 +26,8 @@ from alexnet.engine.train import class_weights
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
-from alexnet.recipebook.choice import Choice, Look, choose
+from alexnet.recipebook.candidates import Look
+from alexnet.recipebook.choice import Choice, choose
 from alexnet.recipebook.written import read_recipe_file, write_recipe
 from conftest import without_report
 
@@ -182,6 +183,21 @@ def test_any_data_gets_a_recipe(
     assert all(reason and "\n" not in reason for reason in found.reasons)
     assert found.recipe.batch_size <= sum(counts)
     assert find_recipe("photos").replace(**found.recipe.to_dict()) == found.recipe
+
+
+def test_what_is_made_from_images_is_for_the_recipes_own_network() -> None:
+    """Another network learns its first layer, as do given weights, unless that is asked for."""
+    own = find_recipe("photos")
+    assert own.whiten
+    assert own.freeze == ("conv1",)
+    other = own.adapted({"model": "alexnet-28"})
+    assert (other.whiten, other.freeze, other.model) == (False, (), "alexnet-28")
+    assert own.adapted({"lr": 0.1}) == own.replace(lr=0.1)
+    assert own.adapted({}, weights=True) == own.replace(whiten=False, freeze=())
+    asked = own.adapted({"model": "alexnet-28", "whiten": True}, weights=True)
+    assert (asked.whiten, asked.freeze) == (True, ())
+    assert chosen(seen(), fields={"model": "alexnet-28"}).whiten is False
+    assert chosen(seen(), 10).whiten is True
 
 
 def test_bad_minutes() -> None:

@@ -697,6 +697,13 @@ def test_what_became_of_each_tensor_is_said() -> None:
     assert said.endswith("; left in the file: fc6.weight")
 
 
+def test_init_and_whiten_do_not_go_together(trained: Path, tree: Path, tmp_path: Path) -> None:
+    fields = QUICK | {"whiten": True}
+    with pytest.raises(UsageError, match=r"--whiten .*--init .*leave one out"):
+        commands.train("photos", data=tree, run=tmp_path / "run", init=trained, **fields)
+    assert not (tmp_path / "run").exists()
+
+
 def test_init_and_resume_do_not_go_together(trained: Path) -> None:
     with pytest.raises(UsageError, match=r"--init .*--resume .*leave one out"):
         commands.train(resume=True, run=trained, init=trained)

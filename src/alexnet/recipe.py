@@ -276,6 +276,15 @@ class Recipe:
                 changes[key] = tuple(float(v) if type(v) is int else v for v in value)
         return dataclasses.replace(self, **changes)
 
+    def adapted(self, changes: Mapping[str, Any], weights: bool = False) -> "Recipe":
+        """`replace` by what a user asks for. With another network or given `weights` the first
+        layer is not made from images and held (`whiten`, `freeze`), unless that is asked for."""
+        changed = self.replace(**changes)
+        if self.whiten and (weights or changed.model != self.model):
+            learning = {"whiten": False, "freeze": ()}
+            changed = changed.replace(**{k: v for k, v in learning.items() if k not in changes})
+        return changed
+
     def conflicts(self, other: "Recipe") -> list[str]:
         """Names of the fields in which two recipes differ and by which a result could differ."""
         mine, theirs = self.to_dict(), other.to_dict()

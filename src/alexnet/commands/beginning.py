@@ -14,7 +14,8 @@ from alexnet.data.raw import Source
 from alexnet.data.sources import open_source
 from alexnet.engine.pace import measure_pace
 from alexnet.errors import DataError
-from alexnet.recipebook.choice import MINUTES, Choice, Look, choose
+from alexnet.recipebook.candidates import Look
+from alexnet.recipebook.choice import MINUTES, Choice, choose
 from alexnet.terminal import say
 
 SAMPLE = 64  # headers read to learn sizes and colours

@@ -62,7 +62,7 @@ def doctor(
     if target is None and data is not None:
         target = begin(data, fields=fields).recipe
     chosen = target if isinstance(target, Recipe) else find_recipe(str(target or "digits"))
-    recipe = chosen.replace(**fields)
+    recipe = chosen.adapted(fields)
     dataset = open_dataset(recipe, data)
     train, val = dataset.split("train"), dataset.split("val")  # not decoded whole, as to train
     statistics = dataset.measure(train, SAMPLE)

@@ -59,7 +59,9 @@ def choose(
             "named say --epochs or --steps"
         )
     chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
-    chosen = chosen.replace(**{**given.inherited, **fields})
+    if init is not None and fields.get("whiten"):
+        raise UsageError("--whiten makes the first layer, and --init brings one: leave one out")
+    chosen = chosen.adapted({**given.inherited, **fields}, init is not None)
     return {"recipe": chosen.to_dict(), "reasons": list(reasons)}
 
 

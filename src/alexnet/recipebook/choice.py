@@ -7,54 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexnet.errors import DataError, UsageError
-from alexnet.models.layers import BatchNorm, Linear
-from alexnet.models.net import named_parts
-from alexnet.models.zoo import find_model, model_spec
 from alexnet.recipe import Recipe
-from alexnet.recipebook.imagenet import modern
-from alexnet.recipebook.small import cifar10, digits, fashion_mnist, imagenette, mnist, photos
+from alexnet.recipebook.candidates import Look, candidates, fine_tuning
 from alexnet.terminal import duration
 
-SMALL = 40  # pixels up to which images are seen as they are
-BIG = 96  # pixels beyond which a packed set is for the network of 224
 MINUTES = 20.0
 TRAINING = 0.75  # of the time given: validation, the look before and the page after have the rest
-RUNGS = (  # crop, size and network for photos, the cheapest first
-    (32, 36, "fast-32"),
-    (48, 54, "fast-32"),
-    (64, 72, "fast-32"),
-    (128, 144, "fast-128"),
-    (224, 256, "alexnet-bn"),
-)
-# Grey images often are characters, which a mirror changes.
-CHARACTERS = {"channels": 1, "flip": False, "rotate": 10, "scale": 0.1, "cutout": 0, "area": 1}
 UNEVEN = 3  # times the smallest class, from which on the largest is worth a word
 
 Pace = Callable[[Recipe], float]
-
-
-@dataclass(frozen=True)
-class Look:
-    """What data is, from labels, headers and folder names alone.
-
-    `counts` are the images of each class in the part that is trained on; `sides` the smallest, the
-    median and the largest shorter side in pixels; `channels` 1 where all are grey; `held` the parts
-    that exist beside it; `read_s` the seconds that reading an image takes.
-    """
-
-    where: str
-    kind: str
-    classes: tuple[str, ...]
-    counts: tuple[int, ...]
-    sides: tuple[int, int, int]
-    channels: int
-    mixed: bool = False
-    held: tuple[str, ...] = ()
-    read_s: float = 0.0
-
-    @property
-    def images(self) -> int:
-        return sum(self.counts)
 
 
 @dataclass(frozen=True)
@@ -84,23 +45,23 @@ def choose(
         raise UsageError(f"--minutes {minutes:g}: give a time above 0, as --minutes 20")
     given, own = dict(inherited or {}), dict(fields or {})
     _refuse_few(look)
-    candidates, faults = [], []
-    for candidate in _fine_tuning(look, given, own) if given else _candidates(look):
+    possible, faults = [], []
+    for candidate in fine_tuning(look, given, own) if given else candidates(look):
         try:
-            candidate = _sized(candidate, look).replace(**{**given, **own})
+            candidate = _sized(candidate, look).adapted({**given, **own}, bool(given))
             if not (candidate.flip or "views" in own):  # a mirror image would be another thing
                 candidate = candidate.replace(views=1)
-            candidates.append(candidate)
+            possible.append(candidate)
         except UsageError as fault:  # such as a crop that this resolution does not hold
             faults.append(fault)
-    if not candidates:
+    if not possible:
         raise faults[0]
-    kept, heard = candidates[0], []
+    kept, heard = possible[0], []
     seconds = 60 * minutes * TRAINING - look.images * look.read_s
-    for candidate in candidates:  # the smallest first
+    for candidate in possible:  # the smallest first
         fits = max(seconds, 1.0) * (rate := pace(candidate)) / _train_images(look, candidate)
         heard.append((candidate, rate, fits))
-        if fits < (_wanted(look, candidate) if candidate is not candidates[0] else 0):
+        if fits < (_wanted(look, candidate) if candidate is not possible[0] else 0):
             break
         kept = candidate
         if fits < 1.5 * _wanted(look, candidate):
@@ -111,92 +72,12 @@ def choose(
         recipe,
         (
             _say_data(look, recipe),
-            _say_network(heard, kept, look, minutes, given, kept is not candidates[-1]),
+            _say_network(heard, kept, look, minutes, given, kept is not possible[-1]),
             _say_augmentation(recipe),
             _say_length(recipe, look, rate, fits, minutes, own),
             _say_splits(look, recipe),
         ),
     )
-
-
-def _candidates(look: Look) -> list[Recipe]:
-    """Recipes by what the images are, the cheapest first."""
-    side = look.sides[1]
-    if look.kind in ("digits", "cifar10"):
-        return [digits() if look.kind == "digits" else cifar10()]
-    if look.kind == "idx" and side <= SMALL:
-        return [fashion_mnist() if "Sneaker" in look.classes else mnist()]
-    packed = look.kind == "packed"
-    if side <= SMALL:
-        shown = side if packed else max(side, 28)
-        small = mnist() if look.channels == 1 else photos().replace(batch_size=64, cutout=0)
-        return [
-            small.replace(
-                name=f"images-{shown}", about=_about(shown), data="", size=shown, crop=shown,
-                shift=shown // 8, epochs=20,
-            )
-        ]  # fmt: skip
-    if packed:
-        crop = side * 7 // 8
-        return [_photos(crop, side, look.channels, "alexnet-bn" if side > BIG else "fast-32")]
-    # Enlarged images show nothing more.
-    fitting = [rung for rung in RUNGS if rung[0] <= side]
-    return [_photos(crop, size, look.channels, model) for crop, size, model in fitting]
-
-
-def _photos(crop: int, size: int, channels: int, model: str) -> Recipe:
-    """At a resolution, the recipe whose network is made for it; that of digits for small grey ones,
-    which costs a third of the time."""
-    if model == "fast-32":
-        grey = mnist().replace(data="", shift=0)
-        base = grey if channels == 1 and crop < 64 else photos().replace(cutout=crop // 4)
-    else:
-        base = imagenette() if model == "fast-128" else modern()
-    base = base.replace(
-        name=f"photos-{crop}", about=_about(crop), size=size, crop=crop, eval_batch=100,
-        log_every=10,
-    )  # fmt: skip
-    return base.replace(**CHARACTERS) if channels == 1 else base
-
-
-def _fine_tuning(look: Look, given: Mapping[str, Any], own: Mapping[str, Any]) -> list[Recipe]:
-    """Given weights: a lower rate, the new last layer ten times as fast, few epochs."""
-    merged = {**given, **own}
-    preset = find_model(merged["model"])
-    crop = int(merged.get("crop", preset.size))
-    size = int(merged.get("size", crop if crop <= SMALL else round(crop * 8 / 7)))
-    spec = named_parts(
-        model_spec(merged["model"], len(look.classes), (preset.channels, crop, crop))
-    )
-    head = [name for name, part in spec if isinstance(part, Linear)][-1]
-    rate = 3e-4 if any(isinstance(part, BatchNorm) for _, part in spec) else 1e-4
-    small = crop <= SMALL
-    return [
-        Recipe(
-            name="fine-tuned",
-            about=f"fine-tuning of given weights, chosen for {crop} pixels",
-            data="",
-            model=merged["model"],
-            channels=preset.channels,
-            size=size,
-            crop=crop,
-            shift=crop // 16 if small else 0,
-            flip=look.channels == 3,
-            opt="adamw",
-            lr=rate,
-            weight_decay=0.05,
-            label_smoothing=0.1,
-            part_lr=(f"{head}=10",),
-            schedule="onecycle",
-            epochs=15,
-            eval_batch=500 if small else 100,
-            log_every=10,
-        )
-    ]
-
-
-def _about(side: int) -> str:
-    return f"Chosen for a folder of images, seen at {side} pixels."
 
 
 def _refuse_few(look: Look) -> None:
