@@ -15,11 +15,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import alexnet
+from trainings import tested, trained
+
 from alexnet.errors import UsageError
 from alexnet.recipebook import find_recipe
 from alexnet.runtime import environment
-from alexnet.store.rundir import RunDir
 from alexnet.terminal import say
 
 
@@ -35,21 +35,6 @@ def fields(entries: list[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             found[name] = text
     return found
-
-
-def trained(place: Path, recipe: str, data: str | None, given: dict[str, Any]) -> dict[str, Any]:
-    """The run in a folder: finished before, continued, or made."""
-    if (place / "recipe.json").is_file():
-        return alexnet.train(run=place, resume=True, data=data)
-    return alexnet.train(recipe, data=data, run=place, **given)
-
-
-def tested(place: Path, data: str | None) -> dict[str, Any]:
-    """The run's figures on test: those that were read before, or read now, in its own views."""
-    events = RunDir.open(place).events()
-    before = [e for e in events if e["event"] == "test" and e["split"] == "test"]
-    views = RunDir.open(place).recipe["recipe"].get("views", 1)
-    return before[0] if before else alexnet.test(place, data=data, views=views)
 
 
 def point(runs: list[dict[str, Any]], epochs: float) -> dict[str, Any]:
@@ -90,7 +75,9 @@ def main() -> None:
     for epochs in args.epochs:
         places = {s: args.work / f"{args.recipe}-{digest}-{epochs:g}-{s}" for s in args.seeds}
         runs = [
-            trained(place, args.recipe, args.data, {**changed, "epochs": epochs, "seed": seed})
+            trained(
+                place, args.data, recipe=args.recipe, **{**changed, "epochs": epochs, "seed": seed}
+            )
             for seed, place in places.items()
         ]
         rows.append(point(runs, epochs))

@@ -16,7 +16,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-import alexnet
+from trainings import tested, trained
+
 from alexnet.data.dataset import open_dataset
 from alexnet.engine.pace import measure_pace
 from alexnet.files import write_json
@@ -27,19 +28,6 @@ from alexnet.terminal import percent, say
 
 AGAINST = ("photos", "imagenette", "modern")
 POINTS = 2.0  # of test accuracy that the chosen recipe may be behind
-
-
-def trained(place: Path, data: Path, **how: Any) -> dict[str, Any]:
-    """The run in a folder: finished before, continued, or made."""
-    if (place / "recipe.json").is_file():
-        return alexnet.train(run=place, resume=True, data=data)
-    return alexnet.train(how.pop("recipe", None), data=data, run=place, **how)
-
-
-def tested(place: Path, data: Path) -> dict[str, Any]:
-    """The run's figures on test: those that were read before, or read now."""
-    before = [e for e in RunDir.open(place).events() if e["event"] == "test"]
-    return before[0] if before else alexnet.test(place, data=data)
 
 
 def epochs_in(name: str, data: Path, seconds: float) -> float:
