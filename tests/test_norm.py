@@ -259,11 +259,23 @@ def calls(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
         (torch.ones(1, 4, 3, 3), {"groups": 3}),
         (torch.ones(1, 4, 3, 3), {"groups": 0}),
         (torch.ones(1, 4, 3, 3), {"n": 0}),
+        (torch.ones(1, 4, 3, 3), {"n": 2.5}),
+        (torch.ones(1, 4, 3, 3), {"groups": 2.0}),
         (torch.ones(4, 3, 3), {}),
         (torch.ones(1, 4, 3, 3, dtype=torch.int32), {}),
         (torch.ones(1, 4, 3, 3), {"window": "maps"}),
     ],
-    ids=["even-map", "groups", "no-groups", "no-window", "3-d", "integers", "misspelt"],
+    ids=[
+        "even-map",
+        "groups",
+        "no-groups",
+        "no-window",
+        "half-n",
+        "float-groups",
+        "3-d",
+        "integers",
+        "misspelt",
+    ],
 )
 def test_refusals(x: Tensor, constants: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="response_norm"):

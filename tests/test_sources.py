@@ -564,14 +564,20 @@ def write_tree(root: Path, *files: str) -> Path:
 def test_one_tree(tmp_path: Path) -> None:
     write_tree(tmp_path, "Äpfel rot/b.png", "Äpfel rot/deep/er/a.JPG", "zoo/1.webp")
     write_tree(tmp_path, ".hidden/x.png", "zoo/.hidden.png", "zoo/.cache/y.png")
+    Image.new("RGB", (3, 3)).save(tmp_path / "zoo" / "from-windows.jfif", "JPEG")
     (tmp_path / "zoo" / "notes.txt").write_text("no image")
     (tmp_path / "zoo" / "elsewhere").symlink_to(tmp_path / "Äpfel rot")
     source = open_source(tmp_path)
     assert (source.kind, source.parts, source.classes) == ("folder", ("all",), ("zoo", "Äpfel rot"))
     part = source.load("all")
-    assert part.labels.tolist() == [0, 1, 1]
+    assert part.labels.tolist() == [0, 0, 1, 1]
     files = [Path(file).relative_to(tmp_path).as_posix() for file in part.images]
-    assert files == ["zoo/1.webp", "Äpfel rot/b.png", "Äpfel rot/deep/er/a.JPG"]
+    assert files == [
+        "zoo/1.webp",
+        "zoo/from-windows.jfif",
+        "Äpfel rot/b.png",
+        "Äpfel rot/deep/er/a.JPG",
+    ]
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])

@@ -13,7 +13,20 @@ from PIL import Image, UnidentifiedImageError
 from alexnet.errors import DataError, UsageError
 
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".ppm",
+        ".pgm",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".gif",
+    )
 )
 """Suffixes of image files, see `is_image`."""
 

@@ -56,7 +56,8 @@ def response_norm(
         raise UsageError(
             f"response_norm: window {window!r} is none of {', '.join(get_args(Window))}"
         )
-    if n < 1 or groups < 1 or x.shape[1] % groups or (window == "map" and n % 2 == 0):
+    whole = isinstance(n, int) and isinstance(groups, int)
+    if not whole or min(n, groups) < 1 or x.shape[1] % groups or (window == "map" and n % 2 == 0):
         raise UsageError(
             f"response_norm: n {n} (odd within a map) and groups {groups} do not fit "
             f"{x.shape[1]} channels"
