@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet.data.arrange import arrange
-from alexnet.data.listing import Arranged
+from alexnet.data.labelled import Arranged
 from alexnet.data.pack import Options, pack
 from alexnet.runtime import environment
 

@@ -21,10 +21,10 @@ from PIL import Image
 
 from alexnet import commands
 from alexnet.cli import main
-from alexnet.data import ilsvrc
+from alexnet.data import devkit
 from alexnet.data.arrange import arrange
 from alexnet.data.ilsvrc import OFFICIAL
-from alexnet.data.listing import Arranged
+from alexnet.data.labelled import Arranged
 from alexnet.errors import DataError, Unavailable
 from archives import (
     TITLES,
@@ -354,7 +354,7 @@ def test_a_kit_that_unpacks_without_end(
     """In a file beside those that are wanted, in a header, and in a variable of meta.mat."""
     from scipy.io import savemat
 
-    monkeypatch.setattr(ilsvrc, "_KIT_LIMIT", 1 << 20)
+    monkeypatch.setattr(devkit, "_KIT_LIMIT", 1 << 20)
     much = bytes(32 << 20)
     kit = root / KIT["ILSVRC2012"]
     whole = gzip.decompress(kit.read_bytes())

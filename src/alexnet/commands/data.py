@@ -12,7 +12,7 @@ from alexnet.data.arrange import arrange
 from alexnet.data.examine import Orient
 from alexnet.data.identity import look_at_sizes
 from alexnet.data.images import MAX_PIXELS, MOST_PIXELS
-from alexnet.data.listing import Arranged
+from alexnet.data.labelled import Arranged
 from alexnet.data.pack import Encoding, Options, pack
 from alexnet.data.payload import expected_bytes
 from alexnet.errors import DataError, UsageError

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from alexnet.data import ilsvrc
 from alexnet.data.check import endings, place_of
 from alexnet.data.images import IMAGE_SUFFIXES, is_image
-from alexnet.data.listing import Arranged, Listing, list_files, make_files
+from alexnet.data.labelled import Arranged, make_files
+from alexnet.data.listing import Listing, list_files
 from alexnet.data.raw import Rows, class_names
 from alexnet.data.sources import find_arrays
 from alexnet.errors import DataError

@@ -10,7 +10,7 @@ import numpy as np
 
 from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.data.images import image_size
-from alexnet.data.listing import Arranged, Files
+from alexnet.data.labelled import Arranged, Files
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import parse_json, read_bytes, sha256_of
 from alexnet.terminal import progress

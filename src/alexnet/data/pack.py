@@ -35,7 +35,7 @@ from alexnet.data.identity import (
     stamps_of,
 )
 from alexnet.data.images import MAX_PIXELS
-from alexnet.data.listing import Arranged, Files
+from alexnet.data.labelled import Arranged, Files
 from alexnet.data.loader import read_ahead
 from alexnet.data.payload import (
     HEADER,
