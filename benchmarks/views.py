@@ -16,7 +16,8 @@ import torch
 from alexnet.analysis.answers import count
 from alexnet.benches.rounds import take_turns
 from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import Slice, open_dataset
+from alexnet.data.dataset import open_dataset
+from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.engine.infer import Inference
 from alexnet.engine.network import build_net

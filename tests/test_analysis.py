@@ -23,7 +23,8 @@ from alexnet.analysis.neighbours import agreement, nearest
 from alexnet.analysis.probe import alike, linear_probe
 from alexnet.benches.rounds import peak_bytes
 from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import Slice, open_dataset
+from alexnet.data.dataset import open_dataset
+from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, UsageError
 from alexnet.models.net import Net

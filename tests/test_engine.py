@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from alexnet import commands
 from alexnet.data import draws
 from alexnet.data.augment import Preprocess, augment
-from alexnet.data.dataset import Slice, open_dataset
+from alexnet.data.dataset import open_dataset
 from alexnet.data.loader import read_ahead, read_batch, steps_per_epoch
+from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.optim import (

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from alexnet.data.augment import augment, mix
-from alexnet.data.dataset import Slice
 from alexnet.data.loader import Share, read_batch
+from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics, measure
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, preprocessing

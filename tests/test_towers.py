@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data.dataset import Slice
 from alexnet.data.loader import Share, read_batch
+from alexnet.data.slices import Slice
 from alexnet.engine.network import build_net, preprocessing
 from alexnet.engine.optim import build_optimizer, optimizer_tensors
 from alexnet.engine.parallel import ALONE, Team, join, spread

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import Slice
+from alexnet.data.slices import Slice
 from alexnet.engine.evaluate import batch_starts, evaluate
 from alexnet.engine.parallel import ALONE, Team
 from alexnet.metrics import Tally

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import Slice
 from alexnet.data.loader import Batch, read_ahead, read_in_order
+from alexnet.data.slices import Slice
 from alexnet.errors import Unavailable, UsageError
 from alexnet.files import replacing
 from alexnet.models.net import Net

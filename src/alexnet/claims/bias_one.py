@@ -16,7 +16,8 @@ from alexnet import figures
 from alexnet.claims.lab import Claim, Lab, Outcome, Row
 from alexnet.claims.trial import some
 from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import Slice, open_dataset
+from alexnet.data.dataset import open_dataset
+from alexnet.data.slices import Slice
 from alexnet.diagnosis.signal import cross_entropy, measure_signals
 from alexnet.engine.optim import PaperSGD
 from alexnet.errors import UsageError

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from alexnet.claims.lab import Claim, Lab, Outcome, Row, Verdict
 from alexnet.claims.trial import resolved
-from alexnet.data.dataset import Dataset, Slice, open_dataset
+from alexnet.data.dataset import Dataset, open_dataset
 from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.data.loader import steps_per_epoch, training_batches
+from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, load_weights, preprocessing

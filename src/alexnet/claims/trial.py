@@ -15,8 +15,9 @@ from torch import Tensor
 
 from alexnet.claims.lab import Lab, Row
 from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import Slice, open_dataset
+from alexnet.data.dataset import open_dataset
 from alexnet.data.loader import steps_per_epoch, training_batches
+from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics, measure
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, preprocessing, take_weights

@@ -13,8 +13,9 @@ from torch import Tensor
 from alexnet import figures, pages
 from alexnet.commands.beginning import begin
 from alexnet.data.augment import augment
-from alexnet.data.dataset import Slice, open_dataset, reopen_dataset
+from alexnet.data.dataset import open_dataset, reopen_dataset
 from alexnet.data.loader import read_batch, steps_per_epoch
+from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.diagnose import diagnose
 from alexnet.diagnosis.history import judge_history

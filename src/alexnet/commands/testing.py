@@ -10,7 +10,8 @@ from alexnet import figures
 from alexnet.analysis.answers import Mistakes, count
 from alexnet.commands.outset import check_same
 from alexnet.commands.proving import prove
-from alexnet.data.dataset import Dataset, Slice, reopen_dataset
+from alexnet.data.dataset import Dataset, reopen_dataset
+from alexnet.data.slices import Slice
 from alexnet.engine.parallel import Team, join
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import sha256_of

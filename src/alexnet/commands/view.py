@@ -13,7 +13,8 @@ from torch import Tensor
 
 from alexnet.analysis.answers import Answers, ask
 from alexnet.data import draws
-from alexnet.data.dataset import Dataset, Slice, reopen_dataset
+from alexnet.data.dataset import Dataset, reopen_dataset
+from alexnet.data.slices import Slice
 from alexnet.errors import DataError, UsageError
 from alexnet.predict import Predictor, load
 from alexnet.store.rundir import RunDir

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data import draws
-from alexnet.data.dataset import Slice
+from alexnet.data.slices import Slice
 from alexnet.errors import DataError
 from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import Slice
 from alexnet.data.loader import Batch, read_ahead, read_in_order
+from alexnet.data.slices import Slice
 from alexnet.engine.parallel import ALONE, Team
 from alexnet.metrics import Tally
 from alexnet.runtime import autocast

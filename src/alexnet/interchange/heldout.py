@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from alexnet.data.dataset import Slice, reopen_dataset
+from alexnet.data.dataset import reopen_dataset
 from alexnet.data.loader import read_in_order
+from alexnet.data.slices import Slice
 from alexnet.errors import DataError
 from alexnet.interchange.chain import Function
 from alexnet.metrics import Tally

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.dataset import Slice
+from alexnet.data.slices import Slice
 from alexnet.errors import DataError
 from alexnet.interchange.chain import OnnxNet, missing, quiet
 from alexnet.interchange.heldout import measure, some_of

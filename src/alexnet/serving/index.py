@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from alexnet.analysis.features import last_hidden, write_features
 from alexnet.analysis.neighbours import nearest
 from alexnet.data import draws
-from alexnet.data.dataset import Dataset, Slice
+from alexnet.data.dataset import Dataset
+from alexnet.data.slices import Slice
 from alexnet.errors import CheckpointError
 from alexnet.files import cannot, read_json, sha256_of, write_json
 from alexnet.predict import Predictor
