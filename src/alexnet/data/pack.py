@@ -35,16 +35,16 @@ from alexnet.data.identity import (
     stamps_of,
 )
 from alexnet.data.images import MAX_PIXELS
+from alexnet.data.journal import Journal
 from alexnet.data.labelled import Arranged, Files
 from alexnet.data.loader import read_ahead
 from alexnet.data.payload import (
-    HEADER,
     QUALITY,
+    add_images,
     encode_jpeg,
-    encode_shard,
     expected_bytes,
+    finish_images,
     save_array,
-    write_header,
 )
 from alexnet.data.statistics import Sums
 from alexnet.errors import DataError, Interrupted, UsageError
@@ -52,8 +52,6 @@ from alexnet.files import (
     DirLock,
     cannot,
     fsync_dir,
-    parse_json,
-    read_bytes,
     sha256_of,
     write_atomic,
     write_json,
@@ -131,34 +129,22 @@ class _Packer:
         self, source: Arranged, out: Path, options: Options, key: str, workers: int
     ) -> None:
         self.source, self.out, self.options, self.workers = source, out, options, workers
-        self.work = out / _WORK
-        self.state: dict[str, Any] = {"key": key, "done": {}, "bytes": {}}
-        self.sums = Sums((options.size, options.size, options.channels))
-        state = self.work / "state.json"
-        if state.is_file():
-            self.state = parse_json(read_bytes(state), state)
-            if self.state.get("key") != key:
-                raise UsageError(
-                    f"{out} holds a half-finished pack of another source or other options: "
-                    "choose another --out, or remove it"
-                )
-            if name := self.state.get("sums"):
-                self.sums = Sums.from_bytes(read_bytes(self.work / name))
-        else:
+        o = options
+        self.journal = Journal(out / _WORK, key, (o.size, o.size, o.channels))
+        if self.journal.is_new:
             images = sum(len(files) for files in source.parts.values())
-            o = options
             check_space(out, expected_bytes(images, o.size, o.channels, o.encoding))
 
     def run(self) -> dict[str, Any]:
         splits = [s for s in ("train", "all", "val", "test") if s in self.source.parts]
         total = sum(len(self.source.parts[s]) for s in splits)
-        before = sum(self.state["done"].values())
+        before = sum(self.journal.done.values())
         if before:
             say(f"continuing {self.out}: {before:,} of {total:,} images are packed")
-            if self.state.get("stamps") != stamps_of(self.source):
-                done = [(s, i) for s in splits for i in range(self.state["done"].get(s, 0))]
-                check_unchanged(self.source, done, self._read("digests"))
-        self.state["stamps"] = stamps_of(self.source)
+            if self.journal.state.get("stamps") != stamps_of(self.source):
+                done = [(s, i) for s in splits for i in range(self.journal.done.get(s, 0))]
+                check_unchanged(self.source, done, self.journal.read("digests"))
+        self.journal.state["stamps"] = stamps_of(self.source)
         with (
             Signals() as self.signals,
             progress(f"packing {self.source.root.name}", total, "images", before) as bar,
@@ -170,7 +156,7 @@ class _Packer:
     # One split
 
     def _pack_split(self, split: str, files: Files, bar: Any) -> None:
-        done = self.state["done"].get(split, 0)
+        done = self.journal.done.get(split, 0)
         while done < len(files):
             stop = min(done + COMMIT, len(files))
             pieces = range(done, stop, PIECE)
@@ -181,7 +167,7 @@ class _Packer:
             images: list[_Done] = []
             for piece, sums in read_ahead(prepare, pieces, self.workers):
                 images += piece
-                self.sums.merge(sums)
+                self.journal.sums.merge(sums)
                 bar.advance(len(piece))
                 if self.signals.received is not None:
                     self._stop(split, images, done + len(images))
@@ -227,90 +213,57 @@ class _Packer:
     def _commit(self, split: str, images: list[_Done], done: int) -> None:
         """Writes a block through to the disk, then the point to continue from."""
         kept = [image for image in images if not image.refused]
-        if self.options.encoding == "raw":
-            self._append(f"{split}.npy", b"".join(image.payload for image in kept), HEADER)
-        else:
-            self._write_shard(split, kept)
+        samples = [(image.payload, image.label) for image in kept]
+        add_images(self.journal, split, samples, self.options.encoding)
         labels = np.array([image.label for image in kept], np.int64)
-        self._append(f"{split}.labels", labels.tobytes())
+        self.journal.append(f"{split}.labels", labels.tobytes())
         names = "".join(f"{escaped(image.name)}\n" for image in kept)
-        self._append(f"{split}.names", names.encode())
+        self.journal.append(f"{split}.names", names.encode())
         odd = [image for image in images if image.repairs or image.refused]
         lines = (
             json.dumps({"split": split, "path": i.name, "repairs": i.repairs, "refused": i.refused})
             for i in odd
         )
-        self._append("odd.jsonl", "".join(f"{line}\n" for line in lines).encode())
-        self._append("digests", b"".join(image.digest for image in images))
-        old, new = self.state.get("sums"), f"sums-{split}-{done}.npz"
-        write_atomic(self.work / new, self.sums.to_bytes())
-        self.state["sums"] = new
-        self.state["done"][split] = done
-        write_json(self.work / "state.json", self.state)
-        if old and old != new:
-            (self.work / old).unlink(missing_ok=True)
-
-    def _append(self, name: str, data: bytes, header: int = 0) -> None:
-        """Adds to a file of the work folder, from where the last commit left it."""
-        at = self.state["bytes"].get(name, header)
-        with open(self.work / name, "r+b" if (self.work / name).exists() else "w+b") as file:
-            file.truncate(at)
-            file.seek(at)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        self.state["bytes"][name] = at + len(data)
-
-    def _write_shard(self, split: str, images: list[_Done]) -> None:
-        first = self.state["bytes"].get(f"{split}.labels", 0) // 8
-        shards = self.state.setdefault("shards", {})
-        number = shards.get(split, 0)
-        samples = [(image.payload, image.label) for image in images]
-        shard, spans = encode_shard(samples, first)
-        rows = [(number, offset, size) for offset, size in spans]
-        write_atomic(self.work / f"{split}-{number:05d}.tar", shard)
-        shards[split] = number + 1
-        self._append(f"{split}.index", np.array(rows, np.int64).tobytes())
+        self.journal.append("odd.jsonl", "".join(f"{line}\n" for line in lines).encode())
+        self.journal.append("digests", b"".join(image.digest for image in images))
+        self.journal.commit(split, done)
 
     # The end
 
     def _finish(self, splits: list[str]) -> dict[str, Any]:
-        o = self.options
+        o, journal, work = self.options, self.journal, self.journal.folder
         for name in os.listdir(self.out):  # of one killed while moving them
             if name.endswith(_PAYLOAD):
-                os.replace(self.out / name, self.work / name)
-        odd = [json.loads(line) for line in self._read("odd.jsonl").splitlines()]
+                os.replace(self.out / name, work / name)
+        odd = [json.loads(line) for line in journal.read("odd.jsonl").splitlines()]
         counts, payload = {}, {}
         for split in splits:
-            labels = np.frombuffer(self._read(f"{split}.labels"), np.int64)
+            labels = np.frombuffer(journal.read(f"{split}.labels"), np.int64)
             counts[split] = len(labels)
-            save_array(self.work / f"{split}.labels.npy", labels)
-            write_atomic(self.work / f"{split}.names.txt", self._read(f"{split}.names"))
-            if o.encoding == "raw":
-                shape = (len(labels), o.size, o.size, o.channels)
-                write_header(self.work / f"{split}.npy", shape)
-            else:
-                rows = np.frombuffer(self._read(f"{split}.index"), np.int64).reshape(-1, 3)
-                save_array(self.work / f"{split}.index.npy", rows)
-        if not self.sums.images:
-            shutil.rmtree(self.work, ignore_errors=True)
+            save_array(work / f"{split}.labels.npy", labels)
+            write_atomic(work / f"{split}.names.txt", journal.read(f"{split}.names"))
+            shape = (len(labels), o.size, o.size, o.channels)
+            finish_images(journal, split, shape, o.encoding)
+        if not journal.sums.images:
+            shutil.rmtree(work, ignore_errors=True)
             first = next(x for x in odd if x["refused"])
             raise DataError(
                 f"{self.source.root}: no training image could be read, first {first['path']}: "
                 f"{first['refused']}"
             )
-        measured = self.sums.statistics()
+        measured = journal.sums.statistics()
         assert measured.image is not None
-        save_array(self.work / "mean.npy", measured.image.numpy())
-        names = sorted(name for name in os.listdir(self.work) if name.endswith(_PAYLOAD))
+        save_array(work / "mean.npy", measured.image.numpy())
+        names = sorted(name for name in os.listdir(work) if name.endswith(_PAYLOAD))
         with progress("hashing", len(names), "files") as bar:
             for name in names:
-                path = self.work / name
+                path = work / name
                 payload[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
                 bar.advance()
+        digests = journal.read("digests")
         manifest = {
             "format": FORMAT,
-            "key": self.state["key"],
+            "key": journal.state["key"],
             "kind": self.source.kind,
             "classes": list(self.source.classes),
             "titles": dict(self.source.titles),
@@ -321,8 +274,8 @@ class _Packer:
             "orient": o.orient,
             "source": {
                 "name": self.source.root.name,
-                "files": sum(self.state["done"].values()),
-                "sha256": hashlib.sha256(self._read("digests")).hexdigest(),
+                "files": sum(journal.done.values()),
+                "sha256": hashlib.sha256(digests).hexdigest(),
                 "archives": hash_archives(self.source),
             },
             "mean": measured.mean,
@@ -331,20 +284,13 @@ class _Packer:
             "pca": measured.pca(),
             "repairs": [{"path": x["path"], "repairs": x["repairs"]} for x in odd if x["repairs"]],
             "refused": [{"path": x["path"], "reason": x["refused"]} for x in odd if x["refused"]],
-            "across": count_across(self._read("digests"), [self.state["done"][s] for s in splits]),
+            "across": count_across(digests, [journal.done[s] for s in splits]),
             "others": dict(self.source.others),
             "payload": payload,
         }
         for name in names:
-            os.replace(self.work / name, self.out / name)
+            os.replace(work / name, self.out / name)
         fsync_dir(self.out)
         write_json(self.out / "manifest.json", manifest)
         _sweep(self.out)
         return manifest
-
-    def _read(self, name: str) -> bytes:
-        """A file of the work folder as far as it is committed."""
-        if not (self.work / name).exists():
-            return b""
-        with open(self.work / name, "rb") as file:
-            return file.read(self.state["bytes"].get(name, 0))
