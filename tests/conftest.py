@@ -117,7 +117,7 @@ def without_report(patch: pytest.MonkeyPatch) -> None:
     from alexnet import commands
 
     page: dict[str, Any] = {"out": None, "figures": []}
-    patch.setattr(commands.training, "report", lambda *_, **__: page)
+    patch.setattr(commands.finishing, "report", lambda *_, **__: page)
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:

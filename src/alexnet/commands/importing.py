@@ -7,7 +7,7 @@ from typing import Any
 
 from alexnet.commands.training import RUNS
 from alexnet.data.sources import open_source
-from alexnet.engine.train import State
+from alexnet.engine.state import State
 from alexnet.errors import UsageError
 from alexnet.files import read_bytes, sha256_of, write_json
 from alexnet.interchange.certificate import certify_run, run_logits

@@ -1,40 +1,31 @@
 """alexnet train: a recipe from its beginning, or a run from where it stopped."""
 
 import shutil
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from alexnet.commands.boarding import Show
+from alexnet.commands.finishing import RECIPE_FILE, How, train_to_end
 from alexnet.commands.outset import Given, announce, check, choose, look_before, read_init
-from alexnet.commands.reporting import report
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
-from alexnet.data.statistics import Statistics
 from alexnet.engine.network import preprocessing
 from alexnet.engine.parallel import Team, join, launched, restarted
 from alexnet.engine.record import Doctor
 from alexnet.engine.settings import chosen_threads, measure_steps, settle
-from alexnet.engine.train import State, fit
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import read_json, sha256_of, write_atomic, write_json
-from alexnet.interchange.certificate import certify_run
 from alexnet.interrupt import PREEMPT, obeying, signal_named
-from alexnet.predict import load, read_recipe, read_statistics
+from alexnet.predict import read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.recipebook.written import SUFFIX, write_recipe
 from alexnet.runtime import changed_since, environment, threads
-from alexnet.store.board import Board
-from alexnet.store.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_latest
+from alexnet.store.checkpoint import Checkpoint, load_checkpoint, load_latest
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.terminal import say
 
 RUNS = Path("runs")
-RECIPE_FILE = "recipe.toml"
 
 
 def train(
@@ -71,7 +62,7 @@ def train(
     if resume and init is not None:
         raise UsageError("--init starts a run and --resume continues one: leave one out")
     stop = PREEMPT if stop_signal is None else (*PREEMPT, signal_named(stop_signal))
-    how = _How(tensorboard, doctor, stop)
+    how = How(tensorboard, doctor, stop)
     with obeying(stop), join(towers) as team, ExitStack() as stack:
         team.together(lambda: _check_call(run, tensorboard, team))
         last = Path(run or RUNS) / "checkpoints/last"
@@ -90,15 +81,6 @@ def _check_call(run: str | Path | None, tensorboard: bool, team: Team) -> None:
         raise UsageError("--tensorboard draws from one process: leave it or --towers out")
 
 
-@dataclass(frozen=True)
-class _How:
-    """What of a call does not change what is computed."""
-
-    tensorboard: bool
-    doctor: Doctor
-    stop: Sequence[int]
-
-
 def _start(
     recipe: str | Recipe | None,
     data: str | Path | None,
@@ -106,7 +88,7 @@ def _start(
     init: str | Path | None,
     minutes: float | None,
     fields: dict[str, Any],
-    how: _How,
+    how: How,
     team: Team,
     stack: ExitStack,
 ) -> dict[str, Any]:
@@ -162,7 +144,7 @@ def _start(
 
         team.first(begin)
         with threads(settings["chosen"]["threads"]):
-            found = _fit(chosen, dataset, statistics, folder, None, how, team, weights)
+            found = train_to_end(chosen, dataset, statistics, folder, None, how, team, weights)
         return {**found, "choice": wanted["reasons"]}
     except BaseException:
         # There is nothing to continue, and it was empty before.
@@ -176,7 +158,7 @@ def _resume(
     data: str | Path | None,
     run: str | Path | None,
     fields: dict[str, Any],
-    how: _How,
+    how: How,
     team: Team,
     stack: ExitStack,
 ) -> dict[str, Any]:
@@ -241,7 +223,7 @@ def _resume(
         say(f"continuing {path} from step {start.step:,}")
     statistics = read_statistics(folder, described)
     with threads(count):
-        return _fit(asked, dataset, statistics, folder, start, how, team)
+        return train_to_end(asked, dataset, statistics, folder, start, how, team)
 
 
 def _latest(name: str | None) -> Path:
@@ -254,64 +236,3 @@ def _latest(name: str | None) -> Path:
             "--run DIR, or leave --resume out to start one"
         )
     return max(found, key=lambda path: (path / "recipe.json").stat().st_mtime)
-
-
-def _fit(
-    recipe: Recipe,
-    dataset: Dataset,
-    statistics: Statistics,
-    folder: RunDir,
-    start: Checkpoint | None,
-    how: _How,
-    team: Team,
-    weights: Mapping[str, Tensor] | None = None,
-) -> dict[str, Any]:
-    board, show = None, None
-    if how.tensorboard and team.leads:
-        board = Board(folder.path, start.step if start else 0)
-        show = Show(board, dataset.val, preprocessing(recipe, statistics), dataset.classes)
-    try:
-        state = fit(
-            recipe, dataset, statistics, folder, start,
-            weights=weights, board=board, show=show, doctor=how.doctor, team=team, stop=how.stop,
-        )  # fmt: skip
-        if board is not None:
-            best_of = {"best/acc1": state.watch.best_top1, "best/loss": state.watch.best_loss}
-            board.settings(recipe.to_dict(), best_of)
-    finally:
-        if board is not None:
-            board.close()
-        folder.close()
-    return team.first(lambda: _finish(recipe, folder, state))
-
-
-def _finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
-    """Certificate, page and the figures of a trained run."""
-    certify_run(load(folder.path))
-    events = folder.events()
-    validations = (e for e in events if e["event"] == "val")
-    lost = {
-        "top1": state.watch.best_top1,
-        "loss": state.watch.best_loss,
-    }  # with its line in the log
-    best = next((e for e in validations if e["step"] == state.watch.best_step), lost)
-    page: dict[str, Any] = {"out": None, "figures": []}
-    try:
-        page = report(folder.path, brief=True)
-    except CheckpointError as error:  # what was trained is worth more than its page
-        say(f"warning: no report: {error}")
-    result = {k: best.get(k) for k in ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n")}
-    return {
-        **result,
-        "run": str(folder.path),
-        "checkpoint": str(find_checkpoint(folder.checkpoints, "best")),
-        "recipe": recipe.name,
-        "recipe_file": str(folder.path / RECIPE_FILE),
-        "step": state.step,
-        "best_step": state.watch.best_step,
-        "finished": state.finished,
-        "images_per_s": round(state.step * recipe.batch_size / max(state.seconds, 1e-9), 1),
-        "wall_s": round(state.seconds, 2),
-        "report": page["out"],
-        "figures": page["figures"],
-    }

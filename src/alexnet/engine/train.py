@@ -2,10 +2,7 @@
 
 import math
 import shlex
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +30,8 @@ from alexnet.engine.network import (
 from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors
 from alexnet.engine.parallel import ALONE, Team, launched, spread
 from alexnet.engine.record import Doctor, Record
-from alexnet.engine.schedule import Watch, learning_rate
+from alexnet.engine.schedule import learning_rate
+from alexnet.engine.state import Clock, State
 from alexnet.engine.step import train_step
 from alexnet.engine.towers import Towers, build_towers
 from alexnet.errors import Diverged, Elsewhere, Interrupted
@@ -45,38 +43,6 @@ from alexnet.store.checkpoint import Checkpoint, save_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.store.writer import Writer, snapshot
 from alexnet.terminal import progress, say
-
-
-@dataclass
-class State:
-    """What a run is in the middle of; with the weights and the optimiser, all of a checkpoint.
-
-    `sums` are this epoch's images, loss, top-1 and top-5 hits so far, of this rank; `seconds` is
-    time spent; `finished` says why the run ended, or is empty.
-    """
-
-    step: int = 0
-    sums: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
-    watch: Watch = field(default_factory=Watch)
-    seconds: float = 0.0
-    finished: str = ""
-
-    def to_dict(self, recipe: Recipe, team: Team = ALONE) -> dict[str, Any]:
-        """Plain data. Every rank's sums are in it: float sums depend on their order."""
-        by_rank = torch.stack(team.gather(self.sums)).tolist()
-        sums = by_rank[0] if team.ranks == 1 else by_rank
-        watch = asdict(self.watch)
-        return {**vars(self), "sums": sums, "watch": watch, "recipe": recipe.digest}
-
-    @staticmethod
-    def from_dict(values: dict[str, Any], team: Team = ALONE) -> "State":
-        """The inverse; from another number of ranks the first takes all sums."""
-        by_rank = torch.tensor(values["sums"], dtype=torch.float64).view(-1, 4)
-        if len(by_rank) != team.ranks:
-            by_rank = torch.cat([by_rank.sum(0)[None], by_rank.new_zeros(team.ranks - 1, 4)])
-        watch = Watch(**values["watch"])
-        sums = by_rank[team.rank].clone()
-        return State(values["step"], sums, watch, values["seconds"], values["finished"])
 
 
 def fit(
@@ -118,7 +84,7 @@ def fit(
         whiten(net, preprocess.views(torch.from_numpy(train.read(ids)), 1)[0])
     model = spread(net, team)
     quick = compiled(model, recipe, team)
-    clock = _Clock(state, total, recipe.batch_size)
+    clock = Clock(state, total, recipe.batch_size)
     loss = torch.tensor(0.0)
 
     counts = np.bincount(train.labels, minlength=len(dataset.classes))
@@ -296,43 +262,3 @@ def _means(sums: Tensor, classes: int) -> dict[str, Any]:
         "top1": hits1 / n,
         "top5": hits5 / n if classes > 5 else None,
     }
-
-
-class _Clock:
-    """Throughput and time left, of training alone: validation and saving are not counted."""
-
-    def __init__(self, state: State, total: int, batch: int) -> None:
-        self._total, self._batch, self._before = total, batch, state.seconds
-        self._began = self._since = time.monotonic()
-        self._step, self._rate, self._waited = state.step, 0.0, 0.0
-
-    def seconds(self) -> float:
-        return self._before + time.monotonic() - self._began
-
-    def read(self, step: int) -> dict[str, float]:
-        now = time.monotonic()
-        spent = max(now - self._since, 1e-9)
-        self._rate = (step - self._step) / spent
-        self._since, self._step = now, step
-        left = (self._total - step) / self._rate
-        waited, self._waited = self._waited, 0.0
-        return {
-            "data_wait": round(waited / spent, 4),
-            "images_per_s": round(self._rate * self._batch, 1),
-            "eta_s": round(left, 1),
-            "wall_s": round(self.seconds(), 3),
-        }
-
-    def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the time that each is waited for is counted."""
-        began = time.monotonic()
-        for batch in batches:
-            self._waited += time.monotonic() - began
-            yield batch
-            began = time.monotonic()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        paused_at = time.monotonic()
-        yield
-        self._since += time.monotonic() - paused_at

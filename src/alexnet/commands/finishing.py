@@ -1,0 +1,98 @@
+"""The training itself, once recipe, data and run are settled, and what is made of it at its end."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from alexnet.commands.boarding import Show
+from alexnet.commands.reporting import report
+from alexnet.data.dataset import Dataset
+from alexnet.data.statistics import Statistics
+from alexnet.engine.network import preprocessing
+from alexnet.engine.parallel import Team
+from alexnet.engine.record import Doctor
+from alexnet.engine.state import State
+from alexnet.engine.train import fit
+from alexnet.errors import CheckpointError
+from alexnet.interchange.certificate import certify_run
+from alexnet.predict import load
+from alexnet.recipe import Recipe
+from alexnet.store.board import Board
+from alexnet.store.checkpoint import Checkpoint, find_checkpoint
+from alexnet.store.rundir import RunDir
+from alexnet.terminal import say
+
+RECIPE_FILE = "recipe.toml"
+
+
+@dataclass(frozen=True)
+class How:
+    """What of a call does not change what is computed."""
+
+    tensorboard: bool
+    doctor: Doctor
+    stop: Sequence[int]
+
+
+def train_to_end(
+    recipe: Recipe,
+    dataset: Dataset,
+    statistics: Statistics,
+    folder: RunDir,
+    start: Checkpoint | None,
+    how: How,
+    team: Team,
+    weights: Mapping[str, Tensor] | None = None,
+) -> dict[str, Any]:
+    """Trains from the beginning or from `start` and finishes the run; its figures."""
+    board, show = None, None
+    if how.tensorboard and team.leads:
+        board = Board(folder.path, start.step if start else 0)
+        show = Show(board, dataset.val, preprocessing(recipe, statistics), dataset.classes)
+    try:
+        state = fit(
+            recipe, dataset, statistics, folder, start,
+            weights=weights, board=board, show=show, doctor=how.doctor, team=team, stop=how.stop,
+        )  # fmt: skip
+        if board is not None:
+            best_of = {"best/acc1": state.watch.best_top1, "best/loss": state.watch.best_loss}
+            board.settings(recipe.to_dict(), best_of)
+    finally:
+        if board is not None:
+            board.close()
+        folder.close()
+    return team.first(lambda: _finish(recipe, folder, state))
+
+
+def _finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
+    """Certificate, page and the figures of a trained run."""
+    certify_run(load(folder.path))
+    events = folder.events()
+    validations = (e for e in events if e["event"] == "val")
+    lost = {
+        "top1": state.watch.best_top1,
+        "loss": state.watch.best_loss,
+    }  # with its line in the log
+    best = next((e for e in validations if e["step"] == state.watch.best_step), lost)
+    page: dict[str, Any] = {"out": None, "figures": []}
+    try:
+        page = report(folder.path, brief=True)
+    except CheckpointError as error:  # what was trained is worth more than its page
+        say(f"warning: no report: {error}")
+    result = {k: best.get(k) for k in ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n")}
+    return {
+        **result,
+        "run": str(folder.path),
+        "checkpoint": str(find_checkpoint(folder.checkpoints, "best")),
+        "recipe": recipe.name,
+        "recipe_file": str(folder.path / RECIPE_FILE),
+        "step": state.step,
+        "best_step": state.watch.best_step,
+        "finished": state.finished,
+        "images_per_s": round(state.step * recipe.batch_size / max(state.seconds, 1e-9), 1),
+        "wall_s": round(state.seconds, 2),
+        "report": page["out"],
+        "figures": page["figures"],
+    }
