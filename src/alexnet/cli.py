@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 
 from alexnet.errors import AlexNetError, Elsewhere, Interrupted, UsageError
 from alexnet.memory import keep_pages, short_of_memory
+from alexnet.recipe import nearest
 from alexnet.terminal import escaped, rank, say
-from alexnet.verbs import Verb, parse
+from alexnet.verbs import Verb, make_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,14 +62,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: list[str]) -> tuple[Verb, dict[str, Any]]:
-    """`parse`, where several processes were given the same words: one speaks of what is wrong."""
+    """`_read`, where several processes were given the same words: one speaks of what is wrong."""
     try:
-        verb, options = parse(argv)
+        verb, options = _read(argv)
         if verb.call not in ("train", "test") and os.environ.get("WORLD_SIZE", "1") != "1":
             raise UsageError(f"{argv[0]} runs in one process, and torchrun started more: leave it")
     except UsageError as error:
         raise (Elsewhere(exit_status=2) if rank() else error) from None
     return verb, options
+
+
+def _read(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
+    """The verb of a command line and what its function is called with; UsageError with a hint."""
+    top = make_parser()
+    if not argv:
+        top.print_help()
+        raise SystemExit(0)
+    args, unknown = top.parse_known_args(argv)
+    given = vars(args)
+    verb, sub, needs = (given.pop(key) for key in ("verb", "parser", "needs"))
+    if verb is None:
+        raise UsageError(needs)
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        hint = nearest(word, sub._option_string_actions)
+        raise UsageError(f"{sub.prog} does not take {word!r}{hint}")
+    if given.pop("amp", False) and given.setdefault("precision", "bf16") != "bf16":
+        raise UsageError(f"--amp is bf16, and --precision {given['precision']}: leave one out")
+    del given["json"]
+    return verb, given
 
 
 def _print(result: dict[str, Any], show: Callable[[dict[str, Any]], None] | None) -> bool:

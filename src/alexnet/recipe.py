@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from alexnet.contradictions import refuse_contradictions
 from alexnet.errors import UsageError
 
 
@@ -185,57 +186,7 @@ class Recipe:
         _require(self.steps is None or self.steps >= 1, "steps", self.steps, "at least 1")
         _require(0 < self.val_fraction < 1, "val_fraction", self.val_fraction, "between 0 and 1")
         _require(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")
-        self._check_combinations()
-
-    def _check_combinations(self) -> None:
-        if self.crop > self.size:
-            raise UsageError(
-                f"crop {self.crop} is larger than size {self.size}: store larger images "
-                f"(--size {self.crop}) or cut smaller ones (--crop {self.size})"
-            )
-        if self.drops and self.schedule != "steps":
-            raise UsageError(
-                f"drops {self.drops} mean nothing to schedule {self.schedule}: use --schedule steps"
-            )
-        if self.schedule == "steps" and not self.drops:
-            raise UsageError("schedule steps needs the epochs of its drops, as --drops 20 30")
-        if list(self.drops) != sorted(set(self.drops)):
-            raise UsageError(f"drops {self.drops} must rise: give the epochs in order, each once")
-        if self.schedule != "onecycle" and 0 < self.epochs <= self.warmup_epochs:
-            raise UsageError(
-                f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs: "
-                "use fewer"
-            )
-        moved = [name for name in ("shift", "rotate", "scale") if getattr(self, name)]
-        moved += ["area"] * (self.area < 1)
-        if self.normalize == "image" and moved:
-            raise UsageError(
-                f"normalize image subtracts the mean image before cropping, and {moved[0]} moves "
-                "pixels away from it: use --normalize mean"
-            )
-        if self.mixup + self.cutmix > 1:
-            raise UsageError(
-                f"mixup {self.mixup} and cutmix {self.cutmix} are shares of the batches and are "
-                "more than 1 together: lower one"
-            )
-        if self.colour and self.channels == 1:
-            raise UsageError(
-                f"colour {self.colour} needs colours, and grey images have none: use --colour 0, "
-                "or --channels 3"
-            )
-        if self.accumulate > self.batch_size:
-            raise UsageError(
-                f"accumulate {self.accumulate} cuts a batch of {self.batch_size} images into more "
-                "parts than it has: lower it"
-            )
-        if self.trust and self.opt != "sgd":
-            raise UsageError(
-                f"trust {self.trust} (LARS) is of --opt sgd, and opt is {self.opt}: leave one out"
-            )
-        if self.cutout >= self.crop:
-            raise UsageError(f"cutout {self.cutout} hides the whole {self.crop}-pixel image")
-        if self.shift >= self.crop:
-            raise UsageError(f"shift {self.shift} can move the whole {self.crop}-pixel image away")
+        refuse_contradictions(self)
 
     @property
     def peak_lr(self) -> float:

@@ -1,7 +1,7 @@
 """The verbs of the command line: their words, flags and help."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -16,7 +16,6 @@ from alexnet.flags import (
     add_reading,
     add_reading_of_runs,
 )
-from alexnet.recipe import nearest
 
 Result = dict[str, Any]
 
@@ -29,27 +28,6 @@ class Verb:
     call: str
     show: Callable[[Result], None]
     status: Callable[[Result], int] = lambda result: 0
-
-
-def parse(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
-    """The verb of a command line and what its function is called with; UsageError with a hint."""
-    top = make_parser()
-    if not argv:
-        top.print_help()
-        raise SystemExit(0)
-    args, unknown = top.parse_known_args(argv)
-    given = vars(args)
-    verb, sub, needs = (given.pop(key) for key in ("verb", "parser", "needs"))
-    if verb is None:
-        raise UsageError(needs)
-    if unknown:
-        word = unknown[0].partition("=")[0]
-        hint = nearest(word, sub._option_string_actions)
-        raise UsageError(f"{sub.prog} does not take {word!r}{hint}")
-    if given.pop("amp", False) and given.setdefault("precision", "bf16") != "bf16":
-        raise UsageError(f"--amp is bf16, and --precision {given['precision']}: leave one out")
-    del given["json"]
-    return verb, given
 
 
 def make_parser() -> Parser:
@@ -290,7 +268,7 @@ def _inspect(verbs: Any) -> None:
     )
     sub.add_argument("--label", metavar="CLASS", help="of saliency: the class to look for")
     sub.add_argument("--data", metavar="DIR", help="where the data is now")
-    sub.add_argument("--checkpoint", default="best", help="best, last or step-N (default: best)")
+    add_checkpoint(sub)
     sub.add_argument("--out", metavar="FILE", help="FILE.png or .svg (default: in RUN/figures); "
                      "of features FILE.npy or .parquet")  # fmt: skip
 

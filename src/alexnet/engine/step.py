@@ -14,7 +14,7 @@ from alexnet.data.loader import Batch, Piece
 from alexnet.engine.optim import set_rate
 from alexnet.engine.parallel import ALONE, Team
 from alexnet.metrics import topk_hits
-from alexnet.models.layers import Place
+from alexnet.models.dropout import Place
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast

@@ -9,13 +9,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from alexnet.errors import UsageError
+from alexnet.models.dropout import DropoutLayer, PaperDropout
 from alexnet.models.norm import ResponseNormLayer, Window
 from alexnet.models.strided import StridedConv
+from alexnet.models.unshared import UnsharedConv
 
 Shape = tuple[int, ...]
 Std = float | Literal["he", "torch"]
@@ -99,7 +99,7 @@ class Local(Part):
         return (self.out, *(_slide(self, side) for side in _sides(self, given)))
 
     def build(self, given: Shape) -> nn.Module:
-        layer = _Unshared(given[0], self.shape(given), self.kernel, self.padding)
+        layer = UnsharedConv(given[0], self.shape(given), self.kernel, self.padding)
         return _initialise(layer, self.std, self.bias, fan_in(self, given))
 
 
@@ -239,7 +239,7 @@ class Dropout(Part):
     label: str = "drop"
 
     def build(self, given: Shape) -> nn.Module:
-        return DropoutLayer(self.rate) if self.rescale else _PaperDropout(self.rate)
+        return DropoutLayer(self.rate) if self.rescale else PaperDropout(self.rate)
 
 
 def fan_in(part: Conv | Local | Linear, given: Shape) -> int:
@@ -286,54 +286,3 @@ def _initialise(layer: Any, std: Std, bias: float, inputs: int) -> nn.Module:
         nn.init.constant_(layer.bias, bias)
     assert isinstance(layer, nn.Module)
     return layer
-
-
-class _Unshared(nn.Module):
-    """weight (H'W', C k k, out), bias (out, H', W'). Shapes: (N, C, H, W) -> (N, out, H', W')."""
-
-    def __init__(self, channels: int, out: Shape, kernel: int, padding: int) -> None:
-        super().__init__()
-        self.out, self.kernel, self.padding = out, kernel, padding
-        places = out[1] * out[2]
-        self.weight = nn.Parameter(torch.empty(places, channels * kernel**2, out[0]))
-        self.bias = nn.Parameter(torch.empty(out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        windows = F.unfold(x, self.kernel, padding=self.padding)  # (N, C k k, H'W')
-        places = torch.bmm(windows.permute(2, 0, 1), self.weight)  # (H'W', N, out)
-        # Not by the number of images, which an export would take for a constant.
-        maps: Tensor = torch.unflatten(places.permute(1, 2, 0), 2, self.out[1:])
-        return maps + self.bias
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a process's numbers (n, F, ...) are in those of all: images `rows` of `images`, and of
-    the units the tower-th of `towers` parts."""
-
-    rows: range
-    images: int
-    tower: int = 0
-    towers: int = 1
-
-
-class DropoutLayer(nn.Dropout):
-    """Dropout whose mask is drawn for all processes and used in part: see `Place`."""
-
-    place: Place | None = None
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.place is None or not self.training:
-            return super().forward(input)
-        p, units = self.place, input.shape[1]
-        whole = input.new_ones(p.images, units * p.towers, *input.shape[2:])
-        if input.dim() == 4 and input.is_contiguous(memory_format=torch.channels_last):
-            whole = whole.contiguous(memory_format=torch.channels_last)  # drawn in memory's order
-        mask = super().forward(whole)
-        mine = mask[p.rows.start : p.rows.stop, p.tower * units : (p.tower + 1) * units]
-        return input * mine
-
-
-class _PaperDropout(DropoutLayer):
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input) * (1 - self.p)

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
+from alexnet.models.dropout import DropoutLayer, Place
 from alexnet.models.layers import (
     Conv,
     Dropout,
-    DropoutLayer,
     Linear,
     Local,
     Part,
-    Place,
     Shape,
     TooSmall,
     fan_in,

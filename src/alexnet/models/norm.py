@@ -5,7 +5,6 @@ cuda-convnet's other kind, over an n x n square of the same channel. N images, C
 """
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
+from alexnet.models.chunks import Layout, channels_layout, maps_layout
 
 Window = Literal["channels", "map"]
 
@@ -170,67 +170,11 @@ def _dense(x: Tensor) -> Tensor:
     return x if last or x.is_contiguous() else x.contiguous()
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """How a chunk lies in a flat buffer: its `shape`, ends of the window's axes padded with zeros.
-
-    Neighbours along a window's axis are `units[axis]` numbers apart. Since what comes before a
-    row is the padding of the row before it, each step is one operation over a flat run of memory,
-    and a window that leaves its map or group adds nothing. `padded` are the window's axes in
-    `shape`; `cut` gives a tensor's chunks as views with the axes of `shape`.
-    """
-
-    shape: tuple[int, ...]
-    units: tuple[int, ...]
-    padded: tuple[int, ...]
-    cut: Callable[[Tensor], Iterator[Tensor]]
-
-
-def _lay_out(x: Tensor, around: Around) -> _Layout:
-    last = not x.is_contiguous()  # then it is channels-last
-    find = _maps_layout if around.window == "map" else _channels_layout
-    return find(x, around, last, min(CHUNK, max(x.numel() // SHARE, LEAST)))
-
-
-def _channels_layout(x: Tensor, around: Around, last: bool, most: int) -> _Layout:
-    images, channels, height, width = x.shape
-    channels //= around.groups
-    wide, places = channels + around.n // 2, height * width
-    if last:
-        step = min(max(most // wide, 1), images * around.groups * places)
-
-        def cut_places(t: Tensor) -> Iterator[Tensor]:
-            yield from torch.split(t.permute(0, 2, 3, 1).reshape(-1, channels), step)
-
-        return _Layout((step, wide), (1,), (1,), cut_places)
-    columns = math.ceil(places / math.ceil(places * wide / most))
-    rows = min(max(most // (wide * columns), 1), images * around.groups)
-
-    def cut_columns(t: Tensor) -> Iterator[Tensor]:
-        for some in torch.split(t.reshape(-1, channels, places).transpose(0, 1), rows, 1):
-            yield from torch.split(some, columns, 2)
-
-    return _Layout((wide, rows, columns), (rows * columns,), (0,), cut_columns)
-
-
-def _maps_layout(x: Tensor, around: Around, last: bool, most: int) -> _Layout:
-    images, channels, height, width = x.shape
-    high, wide = height + around.n // 2, width + around.n // 2
-    if last:
-        deep = min(max(most // (high * wide), 1), channels)
-        rows = min(max(most // (high * wide * deep), 1), images)
-
-        def cut_depths(t: Tensor) -> Iterator[Tensor]:
-            for some in torch.split(t.permute(0, 2, 3, 1), rows):
-                yield from torch.split(some, deep, 3)
-
-        return _Layout((rows, high, wide, deep), (deep, wide * deep), (2, 1), cut_depths)
-    rows = min(max(most // (high * wide), 1), images * channels)
-
-    def cut_maps(t: Tensor) -> Iterator[Tensor]:
-        yield from torch.split(t.flatten(0, 1), rows)
-
-    return _Layout((rows, high, wide), (1, wide), (2, 1), cut_maps)
+def _lay_out(x: Tensor, around: Around) -> Layout:
+    most = min(CHUNK, max(x.numel() // SHARE, LEAST))
+    if around.window == "map":
+        return maps_layout(x, around.n, most)
+    return channels_layout(x, around.n, around.groups, most)
 
 
 class _Work:
@@ -238,7 +182,7 @@ class _Work:
 
     def __init__(
         self,
-        layout: _Layout,
+        layout: Layout,
         kind: torch.dtype,
         n: int,
         alpha: float,

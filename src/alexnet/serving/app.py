@@ -1,9 +1,8 @@
 """The HTTP interface of a run."""
 
 import asyncio
-import hmac
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -16,9 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alexnet.data.images import decode_image
 from alexnet.errors import DataError
@@ -28,23 +25,13 @@ from alexnet.serving.batcher import Answer, Batcher
 from alexnet.serving.described import ANSWERS, BODY, ERROR, ONE
 from alexnet.serving.engines import Engine
 from alexnet.serving.explain import Explainer
-from alexnet.serving.limits import Limits, Refused, read_images
+from alexnet.serving.guard import Guard
+from alexnet.serving.limits import Limits, Refused, read_images, refusal
 
 DECODERS = 2  # threads
-OPEN = ("/", "/healthz", "/readyz")  # without a token
 DRAWN = 40  # pixels; grey images up to this size are drawn by hand
-RETRY_S = "1"
 BUSY = "there is too much to do at the moment: try again in a second"
 _DOT = b"P5 1 1 255\n\0"  # an image
-
-_SECURE = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; img-src blob: data:; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
 class Metrics:
@@ -60,40 +47,6 @@ class Metrics:
         sizes = (1, 2, 4, 8, 16, 32, 64)
         self.batch = Histogram("alexnet_batch_images", "A batch", registry=own, buckets=sizes)
         self.seconds = Histogram("alexnet_classify_seconds", "Of /classify", registry=own)
-
-
-class Guard:
-    """Asks for the token, adds the headers that keep a browser safe, and counts answers.
-
-    By hand, since Starlette's middleware for functions runs each request in a task of its own.
-    """
-
-    def __init__(
-        self, app: ASGIApp, paths: Callable[[], set[str]], token: str | None, metrics: Metrics
-    ) -> None:
-        self._app, self._paths, self._token, self._metrics = app, paths, token, metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        path = scope["path"]
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_SECURE)
-                known = path if path in self._paths() else "other"
-                self._metrics.requests.labels(known, message["status"]).inc()
-            await send(message)
-
-        if self._token is None or path in OPEN or self._knows(Headers(scope=scope)):
-            return await self._app(scope, receive, answer)
-        said = "this server wants its token: Authorization: Bearer …"
-        refusal = _refuse(401, said, {"WWW-Authenticate": "Bearer"})
-        await refusal(scope, receive, answer)
-
-    def _knows(self, headers: Headers) -> bool:
-        given = headers.get("authorization", "")
-        return hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode())
 
 
 def build_app(
@@ -141,23 +94,23 @@ def build_app(
         redoc_url=None,
     )
 
-    app.add_middleware(Guard, paths=lambda: _paths(app), token=token, metrics=metrics)
+    app.add_middleware(Guard, paths=lambda: _paths(app), token=token, answered=metrics.requests)
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
         # What is still to come of it is not read: whoever sends without an end would go on.
         close = {"Connection": "close"} if error.status in (408, 413) else None
-        return _refuse(error.status, str(error), close)
+        return refusal(error.status, str(error), close)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        return _refuse(422, f"{first['loc'][-1]}: {first['msg']}")
+        return refusal(422, f"{first['loc'][-1]}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
         said = f"{request.method} {request.url.path[:200]}: {error.detail}".lower()
-        return _refuse(error.status_code, said, error.headers)
+        return refusal(error.status_code, said, error.headers)
 
     def decode(name: str, data: bytes) -> NDArray[np.uint8]:
         given = predictor.preprocess
@@ -251,7 +204,7 @@ def build_app(
     @app.get("/readyz", responses={503: {"description": "not ready", **ERROR}})
     async def readyz() -> JSONResponse:
         """Whether images are taken."""
-        return JSONResponse({"ok": True}) if ready else _refuse(503, "not ready yet, or stopping")
+        return JSONResponse({"ok": True}) if ready else refusal(503, "not ready yet, or stopping")
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def counted() -> Response:
@@ -287,11 +240,6 @@ def _spent(began: float, arrived: float, ready: float, answer: Answer) -> dict[s
         "total": time.perf_counter() - began,
     }
     return {key: round(1e3 * seconds, 3) for key, seconds in spent.items()}
-
-
-def _refuse(status: int, sentence: str, headers: Any = None) -> JSONResponse:
-    retry = {"Retry-After": RETRY_S} if status == 503 else {}
-    return JSONResponse({"error": sentence}, status, {**(headers or {}), **retry})
 
 
 @cache

@@ -1,15 +1,17 @@
 """What a client may do, and what it is told in one sentence where it does more."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADERS_S = 5.0  # from the connection, or the answer before, to the end of a request's headers
+RETRY_S = "1"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,12 @@ class Refused(Exception):
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+def refusal(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The answer to what is refused: one sentence as JSON, and when to come again if busy."""
+    retry = {"Retry-After": RETRY_S} if status == 503 else {}
+    return JSONResponse({"error": sentence}, status, {**(headers or {}), **retry})
 
 
 async def read_images(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
