@@ -20,8 +20,8 @@ RUNGS = (  # crop, size and network for photos, the cheapest first
     (128, 144, "fast-128"),
     (224, 256, "alexnet-bn"),
 )
-# Grey images often are characters, which a mirror changes.
-CHARACTERS = {"channels": 1, "flip": False, "rotate": 10, "scale": 0.1, "cutout": 0, "area": 1}
+# Grey images often are characters: a mirror changes them, a square or a cut hides what they are.
+GREY = {"channels": 1, "flip": False, "cutout": 0, "area": 1, "label_smoothing": 0.1}
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,11 @@ def candidates(look: Look) -> list[Recipe]:
     packed = look.kind == "packed"
     if side <= SMALL:
         shown = side if packed else max(side, 28)
-        small = mnist() if look.channels == 1 else photos().replace(batch_size=64, cutout=0)
-        return [
-            small.replace(
-                name=f"images-{shown}", about=_about(shown), data="", size=shown, crop=shown,
-                shift=shown // 8, epochs=20,
-            )
-        ]  # fmt: skip
+        small = photos().replace(
+            name=f"images-{shown}", about=_about(shown), size=shown, crop=shown, shift=shown // 8,
+            cutout=0, batch_size=64, lr=5e-3, epochs=20,
+        )  # fmt: skip
+        return [small if look.channels == 3 else small.replace(**GREY)]
     if packed:
         crop = side * 7 // 8
         return [_photos(crop, side, look.channels, "alexnet-bn" if side > BIG else "fast-32")]
@@ -74,18 +72,15 @@ def candidates(look: Look) -> list[Recipe]:
 
 
 def _photos(crop: int, size: int, channels: int, model: str) -> Recipe:
-    """At a resolution, the recipe whose network is made for it; that of digits for small grey ones,
-    which costs a third of the time."""
-    if model == "fast-32":
-        grey = mnist().replace(data="", shift=0)
-        base = grey if channels == 1 and crop < 64 else photos().replace(cutout=crop // 4)
-    else:
-        base = imagenette() if model == "fast-128" else modern()
+    """At a resolution, the recipe whose network is made for it."""
+    base = {"fast-32": photos, "fast-128": imagenette, "alexnet-bn": modern}[model]()
     base = base.replace(
         name=f"photos-{crop}", about=_about(crop), size=size, crop=crop, eval_batch=100,
         log_every=10,
     )  # fmt: skip
-    return base.replace(**CHARACTERS) if channels == 1 else base
+    if model == "fast-32":
+        base = base.replace(cutout=crop // 4)
+    return base if channels == 3 else base.replace(**GREY)
 
 
 def fine_tuning(look: Look, given: Mapping[str, Any], own: Mapping[str, Any]) -> list[Recipe]:

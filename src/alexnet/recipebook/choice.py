@@ -121,10 +121,10 @@ def _wanted(look: Look, recipe: Recipe) -> float:
 
 
 def _timed(recipe: Recipe, look: Look, fits: float, own: Mapping[str, Any]) -> Recipe:
-    """Epochs that fit, at most twice what is enough for photos; and when to stop before."""
+    """Epochs that fit, at most twice what is enough; and when to stop before."""
     if not {"epochs", "steps"} & own.keys():
         most = _wanted(look, recipe)
-        if recipe.name.startswith("photos"):
+        if recipe.name.startswith(("photos-", "images-")):
             most *= 2
         fits = fits if fits < 3 else math.floor(fits)
         recipe = recipe.replace(epochs=max(min(most, fits), 0.1))
