@@ -40,7 +40,8 @@ def record(path: Path, data_note: str, note: str) -> Path:
     events = run.events()
     last = [event for event in events if event["event"] == "train"][-1]
     recipe = saved["recipe"]
-    split = {name: alexnet.test(path, split=name) for name in ("test", "train")}
+    views = recipe.get("views", 1)
+    split = {name: alexnet.test(path, split=name, views=views) for name in ("test", "train")}
     out = RESULTS / f"{recipe['name']}-seed{recipe['seed']}.json"
     body: dict[str, Any] = {
         "recipe": recipe,
@@ -80,7 +81,8 @@ def table() -> str:
             (
                 name,
                 r["data_note"],
-                f"**{percent(test['top1'])}** ({low} to {high})",
+                f"**{percent(test['top1'])}** ({low} to {high})"
+                + f", {test['views']} views" * (test["views"] > 1),
                 f"{test['n']:,}",
                 percent(r["train"]["top1"]),
                 f"{r['epochs']:.3g}",
