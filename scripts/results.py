@@ -76,7 +76,8 @@ def table() -> str:
             notes.append(r["note"])
             name += f" [{len(notes)}]"
         low, high = map(percent, test["top1_ci95"])
-        device = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
+        threads = machine["threads"]
+        device = machine["gpu"] or f"{machine['cpu']}, {threads} thread{'s' * (threads > 1)}"
         rows.append(
             (
                 name,
