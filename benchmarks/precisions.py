@@ -17,10 +17,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from accuracy import fields
 from trainings import trained
 
+from alexnet.figures.canvas import BLUE, ORANGE, new_figure, plain, write_figure
 from alexnet.files import write_json
 from alexnet.recipebook import find_recipe
 from alexnet.runtime import environment
@@ -28,7 +28,6 @@ from alexnet.store.rundir import RunDir
 from alexnet.terminal import say
 
 PRECISIONS = ("fp32", "bf16")
-COLOURS = {"fp32": "#0072b2", "bf16": "#d55e00"}
 
 
 def curve(place: Path) -> dict[float, float]:
@@ -55,19 +54,17 @@ def compare(curves: dict[str, list[dict[float, float]]]) -> list[dict[str, Any]]
     return rows
 
 
-def draw(curves: dict[str, list[dict[float, float]]], name: str, path: Path) -> None:
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    for kind, found in curves.items():
+def draw(curves: dict[str, list[dict[float, float]]], name: str, out: Path) -> None:
+    figure = new_figure(6, 3.6, name)
+    axes = figure.subplots()
+    for (kind, found), colour in zip(curves.items(), (BLUE, ORANGE), strict=True):
         for i, one in enumerate(found):
             label = f"{kind}, {len(found)} seeds" if i == 0 else None
-            style = {"color": COLOURS[kind], "linewidth": 1, "alpha": 0.7}
-            axes.plot(list(one), list(one.values()), label=label, **style)
-    axes.set(xlabel="epoch", ylabel="loss, held-out slice", yscale="log", title=name)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+            axes.plot(list(one), list(one.values()), color=colour, lw=1, label=label)
+    axes.set(xlabel="epoch", ylabel="loss, held-out slice", yscale="log")
+    axes.legend(frameon=False, fontsize=8)
+    plain(axes)
+    write_figure(figure, out)
 
 
 def main() -> None:
