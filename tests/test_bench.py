@@ -17,10 +17,13 @@ from alexnet.benches import infer, reference, train
 from alexnet.benches import input as bench
 from alexnet.benches.rounds import peak_bytes, take_turns
 from alexnet.cli import main
-from alexnet.data.loader import Batch, feed, read_ahead
+from alexnet.data import loader
+from alexnet.data.loader import Batch, Share, feed, read_ahead, read_batch, training_batches
+from alexnet.data.slices import Slice
 from alexnet.engine import compiled
 from alexnet.errors import UsageError
 from alexnet.models.norm import ResponseNormLayer
+from alexnet.recipe import Recipe
 from conftest import Launch
 
 
@@ -52,11 +55,13 @@ def test_bench_input(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
         expected = row["images_per_s"] / slow
         assert row["ratio"] == pytest.approx(expected, rel=0.06 / slow, abs=0.02)
         assert row["range"][0] <= row["images_per_s"] <= row["range"][1]
-    assert found["waits"].keys() == {"jpeg", "raw"}
+    assert found["waits"].keys() == {"jpeg", "raw", "kept"}
     assert all(0 <= wait["share"] <= 1 for wait in found["waits"].values())
     assert found["images"] == 12
     show.bench(found)
-    assert "waiting for data" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "waiting for data" in said
+    assert "hours for ILSVRC-2012" in said
 
 
 def test_all_ways_end_in_the_same_pixels(photos: Path, tmp_path: Path) -> None:
@@ -136,6 +141,46 @@ def test_feed_on_a_gpu_copies_in_order() -> None:
         torch._foreach_add_([batch.images.float()] * 50, 1.0)  # work that lasts
         assert int(batch.images.sum()) == i * 4 * 64 * 64 * 3
         assert batch.labels.tolist() == [i] * 4
+
+
+@pytest.mark.parametrize(
+    ("steps", "spare", "kept"),
+    [
+        (range(3, 12), 10**6, True),
+        (range(3, 12), 2 * 30 * 27 - 1, False),  # half of it must hold 30 images of 3 x 3 pixels
+        (range(3, 10), 10**6, False),  # not twice through the data, which is read and copied once
+    ],
+)
+def test_what_fits_is_kept_on_the_device(
+    steps: range, spare: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the device is the processor, told that it has spare memory as a GPU has."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 3, 3, 3), np.uint8)
+    split = Slice("train", np.arange(30) % 10, pixels, 3, 3)
+    recipe = Recipe(size=3, crop=3, batch_size=7, mixup=0.5)
+    monkeypatch.setattr(loader, "spare_bytes", lambda device: spare)
+    monkeypatch.setattr(loader, "AT_ONCE", 8)  # the last is smaller
+    read = Slice.read
+    seen: list[int] = []
+
+    def counted(self: Slice, ids: Any) -> Any:
+        seen.extend(ids)
+        return read(self, ids)
+
+    share = Share(1, 2)
+    expected = [read_batch(split, recipe, step, share) for step in steps]
+    monkeypatch.setattr(Slice, "read", counted)
+    found = list(training_batches(split, recipe, steps, 2, torch.device("cpu"), share))
+    assert (sorted(seen) == list(range(30))) is kept
+    for one, other in zip(found, expected, strict=True):
+        assert (one.step, one.epoch, one.pieces) == (other.step, other.epoch, other.pieces)
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+        assert one.of_all is not None
+        assert torch.equal(one.of_all, other.of_all)
+    seen.clear()
+    list(training_batches(split, recipe, steps, 0, torch.device("cpu"), keep=False))
+    assert len(seen) == 7 * len(steps)
 
 
 def test_readers_that_step_back_give_the_same() -> None:

@@ -15,6 +15,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.engine import settings
 from alexnet.engine import train as engine
 from alexnet.engine.settings import Settings, chosen_threads, measure_steps, settle
+from alexnet.errors import Unavailable
 from alexnet.recipe import Recipe
 from alexnet.runtime import threads
 from conftest import without_report
@@ -26,13 +27,16 @@ class Given:
     """A measurement that says what it is told, and notes what it was asked."""
 
     def __init__(self, **seconds: float) -> None:
-        self.seconds, self.asked = seconds, list[Settings]()
+        self.seconds, self.asked, self.cannot = seconds, list[Settings](), False
 
     def __call__(self, recipe: Recipe, count: int) -> float:
         assert recipe.precision != "auto"
-        self.asked.append(Settings(recipe.precision, recipe.channels_last, count))
+        self.asked.append(Settings(recipe.precision, recipe.channels_last, count, recipe.compile))
         layout = "last" if recipe.channels_last else "plain"
-        factors = (recipe.precision, layout, f"threads{count}")
+        if recipe.compile and self.cannot:
+            raise Unavailable("no g++ here: leave --compile out")
+        made = "compiled" if recipe.compile else "eager"
+        factors = (recipe.precision, layout, f"threads{count}", made)
         return torch.tensor([self.seconds.get(f, 1.0) for f in factors]).prod().item()
 
 
@@ -82,11 +86,60 @@ def test_what_is_given_is_kept(two_threads: None, monkeypatch: pytest.MonkeyPatc
     assert (recipe.precision, measure.asked) == ("fp32", [])
 
 
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "choose_precision", lambda asked, _: "bf16")
+    monkeypatch.setattr(settings, "pick_device", lambda: torch.device("cuda"))
+
+
+HOUR = 3600 * 256  # images, where a step of a whole batch takes a second
+
+
+@pytest.mark.parametrize(
+    ("images", "seconds", "chosen"),
+    [
+        (HOUR, 0.5, True),
+        (HOUR, 0.95, False),  # not worth it
+        (HOUR / 4, 0.5, None),  # a quarter of an hour: compiling would take too much of it
+    ],
+)
+def test_a_gpu_compiles_what_lasts(
+    gpu: None, images: float, seconds: float, chosen: bool | None,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    measure, recipe = Given(compiled=seconds), Recipe(model="alexnet-2014", size=256, crop=224,
+                                                      batch_size=256)  # fmt: skip
+    settled, found = settle(recipe, 10, round(images), (), measure)
+    assert settled.compile is found["chosen"]["compile"] is bool(chosen)
+    assert any(one.compile for one in measure.asked) is (chosen is not None)
+    assert "for 256 images" in capfd.readouterr().err
+    for fixed, other in (
+        (("compile",), recipe),
+        ((), recipe.replace(accumulate=2)),
+        (("compile",), recipe.replace(compile=True)),
+    ):
+        measure.asked.clear()
+        settled, found = settle(other, 10, HOUR, fixed, measure)
+        assert not any(one.compile for one in measure.asked)
+        assert settled.compile is found["chosen"]["compile"] is other.compile
+
+
+def test_what_cannot_compile_is_said_and_trained(
+    gpu: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    measure = Given(compiled=0.1)
+    measure.cannot = True
+    recipe = Recipe(model="alexnet-2014", size=256, crop=224, batch_size=256)
+    settled, _ = settle(recipe, 10, HOUR, (), measure)
+    assert not settled.compile
+    assert "not compiled: no g++ here" in capfd.readouterr().err
+
+
 def test_a_choice_changes_rounding_alone() -> None:
     """A recipe's digest aside, the fields that settings replace are precision and layout."""
     recipe = Recipe(lr=0.3)
-    other = Settings("bf16", False, 1).on(recipe)
-    assert recipe.conflicts(other) == ["precision", "channels_last"]
+    other = Settings("bf16", False, 1, compile=True).on(recipe)
+    assert sorted(recipe.conflicts(other)) == ["channels_last", "compile", "precision"]
 
 
 def test_real_steps_are_timed_and_leave_no_trace() -> None:
@@ -148,7 +201,7 @@ def test_a_continued_run_keeps_what_was_chosen(
     last = tmp_path / "cut/checkpoints/last/model.safetensors"
     assert last.read_bytes() == whole
     known = json.loads((tmp_path / "cut/environment.json").read_text())
-    chosen = {"precision": "fp32", "channels_last": True, "threads": 1}
+    chosen = {"precision": "fp32", "channels_last": True, "threads": 1, "compile": False}
     assert known["settings"]["chosen"] == chosen
     assert known["threads"] == 1
     assert json.loads((tmp_path / "cut/recipe.json").read_text())["recipe"]["precision"] == "fp32"

@@ -23,6 +23,7 @@ from alexnet.benches.rounds import take_turns
 from alexnet.data.arrange import arrange
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset, open_dataset
+from alexnet.data.ilsvrc import training_hours
 from alexnet.data.loader import Batch, training_batches
 from alexnet.data.pack import Options, pack
 from alexnet.data.packed import PackedJpegs
@@ -35,6 +36,7 @@ from alexnet.runtime import pick_device
 from alexnet.terminal import progress
 
 REFERENCE = "torch DataLoader, Pillow, 2 workers, to float"
+STEPS = {"cpu": 4, "cuda": 100}  # of training that are timed
 READERS = 2  # threads of ours, workers of the reference
 SYNTHETIC = 1024  # images made where no folder is given
 
@@ -46,12 +48,12 @@ def bench_input(
     rounds: int = 5,
     batch_size: int = 128,
     model: str | None = None,
-    steps: int = 4,
 ) -> dict[str, Any]:
     """`rows`: name, images_per_s, its range, ratio to the reference, extra_bytes of memory.
 
     `data` is a class-folder tree of images; without one, photos' like are made and thrown away.
-    With `model`, `waits` has the share of its training steps, in bfloat16, spent waiting for data.
+    With `model`, `waits` has the share of its training steps, in bfloat16, spent waiting for data:
+    from each encoding, and from images kept in memory, on a GPU its own.
     """
     recipe = Recipe(
         size=256, crop=224, flip=True, normalize="torchvision", batch_size=batch_size,
@@ -75,11 +77,10 @@ def bench_input(
                 ways[f"ours, {encoding}, to {target}"] = run
             ways[f"copy of the {target} batches"] = _floor(target == "float", recipe, batches)
         found = take_turns(ways, rounds, "reading")
-        waits = {
-            encoding: _wait(dataset, recipe, steps, device)
-            for encoding, dataset in ours.items()
-            if model
-        }
+        waits = {}
+        if model:
+            waits = {name: _wait(one, recipe, device, keep=False) for name, one in ours.items()}
+            waits["kept"] = _wait(ours["raw"], recipe, device, keep=True)
         size = sum(file.stat().st_size for file in files) / len(files)
     rows = [timed.row(name, found[REFERENCE]) for name, timed in found.items()]
     return {
@@ -122,9 +123,12 @@ def _drain(batches: Iterable[Tensor], device: torch.device) -> int:
     return images
 
 
-def _read(dataset: Dataset, recipe: Recipe, batches: int, device: torch.device) -> Iterable[Batch]:
-    train = dataset.split("train")  # not kept decoded, which would be no reading at all
-    return training_batches(train, recipe, range(batches), READERS, device)
+def _read(
+    dataset: Dataset, recipe: Recipe, batches: int, device: torch.device, keep: bool = False
+) -> Iterable[Batch]:
+    # What is kept decoded is not read at all.
+    train = dataset.train if keep else dataset.split("train")
+    return training_batches(train, recipe, range(batches), READERS, device, keep=keep)
 
 
 def _ours(
@@ -140,14 +144,16 @@ def _ours(
     return lambda: _drain(map(prepare, _read(dataset, recipe, batches, device)), device)
 
 
-def _wait(dataset: Dataset, recipe: Recipe, steps: int, device: torch.device) -> dict[str, Any]:
-    """The share of a training step's time in which it waits for its batch; the first is warm-up."""
+def _wait(dataset: Dataset, recipe: Recipe, device: torch.device, *, keep: bool) -> dict[str, Any]:
+    """The share of a training step's time in which it waits for its batch, and the hours that 90
+    epochs of ILSVRC-2012 take at this pace; the first step is warm-up."""
+    steps = STEPS[device.type]
     net = build_net(recipe, len(dataset.classes)).to(device)
     optimizer, sums = build_optimizer(net, recipe), torch.zeros(4, device=device).double()
     preprocess = preprocessing(recipe, dataset.statistics)
     waited, began, last = 0.0, 0.0, 0.0
     with progress(f"{recipe.model} from {dataset.source.path}", steps + 1, "steps") as bar:
-        for batch in _read(dataset, recipe, steps + 1, device):
+        for batch in _read(dataset, recipe, steps + 1, device, keep):
             waited += time.perf_counter() - last if began else 0.0
             train_step(net, optimizer, batch, 0.01, recipe, preprocess, sums)
             if device.type == "cuda":
@@ -157,7 +163,12 @@ def _wait(dataset: Dataset, recipe: Recipe, steps: int, device: torch.device) ->
             bar.advance()
     seconds = last - began
     speed = steps * recipe.batch_size / seconds
-    return {"share": waited / seconds, "images_per_s": round(speed, 1), "steps": steps}
+    return {
+        "share": waited / seconds,
+        "images_per_s": round(speed, 1),
+        "ilsvrc_2012_hours": round(training_hours(speed), 2),
+        "steps": steps,
+    }
 
 
 class _Photos(TorchDataset[Tensor]):

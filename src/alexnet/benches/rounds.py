@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alexnet.memory import give_back
 from alexnet.terminal import progress
 
@@ -20,7 +22,8 @@ class Timed:
     """Median, smallest and largest images/s over the rounds.
 
     `peak_bytes` is the most memory of its own that this process held beyond what it held before,
-    files mapped into memory not counted; None where the system does not say.
+    files mapped into memory not counted, or of a GPU its tensors; None where the system does not
+    say.
     """
 
     images_per_s: float
@@ -68,7 +71,13 @@ def take_turns(
 
 
 def peak_bytes(run: Callable[[], object]) -> int | None:
-    """The most memory that `run` held beyond what there was before, looked at from a thread."""
+    """The most memory that `run` held beyond what there was before: a GPU's as torch counts it, or
+    the process's, looked at from a thread."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - held
     give_back()
     before = _own_bytes()
     if before is None:

@@ -115,8 +115,9 @@ def _start(
 
         def decide() -> dict[str, Any]:
             total = (chosen.steps or 0) * chosen.batch_size or chosen.epochs * len(dataset.train)
+            fixed = {*fields, "compile"} if team.size > 1 else fields
             settled, settings = settle(
-                chosen, len(dataset.classes), round(total), fields,
+                chosen, len(dataset.classes), round(total), fixed,
                 measure_steps(preprocessing(chosen, statistics), len(dataset.classes)),
             )  # fmt: skip
             return {"recipe": settled.to_dict(), "settings": settings}

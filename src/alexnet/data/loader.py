@@ -1,6 +1,7 @@
 """Batches as a pure function of (data, recipe, seed, step), read ahead by threads."""
 
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -21,9 +22,12 @@ from alexnet.data.slices import Slice
 from alexnet.errors import DataError
 from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
+from alexnet.terminal import progress
 
 T = TypeVar("T")
 
+SPARE = 0.5  # share of a GPU's free memory that a slice may take
+AT_ONCE = 1024  # images that are copied there at once
 NICE = 10  # of reading threads: they get what is left, and all of it while a network waits
 
 
@@ -91,6 +95,38 @@ class Batch:
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A slice in a device's own memory: images uint8 (N, size, size, C), labels (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def take(self, ids: NDArray[np.integer]) -> tuple[Tensor, Tensor]:
+        """Images and labels by index, there."""
+        rows = torch.from_numpy(np.asarray(ids, np.int64)).to(self.images.device)
+        return self.images[rows], self.labels[rows]
+
+
+def spare_bytes(device: torch.device) -> int:
+    """Free memory of a GPU; 0 of a processor, in whose memory a small slice lies as it is."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+def keep_on(device: torch.device, split: Slice) -> Kept | None:
+    """A slice copied into the device's memory; None where it takes more than a share of it."""
+    shape = (len(split), split.size, split.size, split.channels)
+    if math.prod(shape) > spare_bytes(device) * SPARE:
+        return None
+    images = torch.empty(shape, dtype=torch.uint8, device=device)
+    with progress(f"keeping {split.name} on the {device.type}", len(split), "images") as bar:
+        for start in range(0, len(split), AT_ONCE):
+            ids = np.arange(start, min(start + AT_ONCE, len(split)))
+            images[start : start + len(ids)] = torch.from_numpy(split.read(ids))
+            bar.advance(len(ids))
+    return Kept(images, torch.from_numpy(split.labels).to(device))
+
+
 def steps_per_epoch(n: int, batch_size: int) -> int:
     """Whole batches in an epoch; the remainder of a shuffle is left out, others each time."""
     if n < batch_size:
@@ -103,7 +139,13 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 _order = lru_cache(maxsize=2)(draws.permutation)
 
 
-def read_batch(split: Slice, recipe: Recipe, step: int, share: Share | None = None) -> Batch:
+def read_batch(
+    split: Slice,
+    recipe: Recipe,
+    step: int,
+    share: Share | None = None,
+    kept: Kept | None = None,
+) -> Batch:
     """The batch of update `step` (from 0), or a share: the same whoever asks, and whenever."""
     size, share = recipe.batch_size, share or Share(accumulate=recipe.accumulate)
     epoch, place = divmod(step, steps_per_epoch(len(split), size))
@@ -117,8 +159,10 @@ def read_batch(split: Slice, recipe: Recipe, step: int, share: Share | None = No
         rows += [*([places.start - 1] * before), *places]
     ids = whole[rows]
     leaders = whole[np.asarray(rows) % size // recipe.crop_chunk * recipe.crop_chunk]
-    images = torch.from_numpy(split.read(ids))
-    labels = torch.from_numpy(split.labels[ids])
+    if kept is not None:
+        images, labels = kept.take(ids)
+    else:
+        images, labels = (torch.from_numpy(found) for found in (split.read(ids), split.labels[ids]))
     of_all = torch.from_numpy(split.labels[whole])
     return Batch(step, epoch, ids, images, labels, size, tuple(pieces), leaders, of_all)
 
@@ -154,8 +198,13 @@ def training_batches(
     workers: int,
     device: torch.device,
     share: Share | None = None,
+    keep: bool = True,
 ) -> Iterator[Batch]:
-    """The batches of the steps in order, read ahead by threads that step back, on the device."""
+    """The batches of the steps in order, on the device: from a slice that is kept there, where it
+    fits and is used often enough, else read ahead by threads that step back."""
+    often = len(steps) >= 2 * steps_per_epoch(len(train), recipe.batch_size)
+    if keep and often and (kept := keep_on(device, train)) is not None:
+        return (read_batch(train, recipe, step, share, kept) for step in steps)
 
     def read(step: int) -> Batch:
         batch = read_batch(train, recipe, step, share)

@@ -1,5 +1,6 @@
-"""Precision, memory layout and threads of a training, chosen by a few of its own steps."""
+"""Precision, memory layout, threads and compiling of a training, chosen by its own first steps."""
 
+import math
 import os
 import statistics as stats
 import time
@@ -12,9 +13,12 @@ import torch
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.loader import Batch
+from alexnet.engine.compiled import compiled
 from alexnet.engine.network import build_net
 from alexnet.engine.optim import build_optimizer
+from alexnet.engine.parallel import ALONE
 from alexnet.engine.step import train_step
+from alexnet.errors import Unavailable
 from alexnet.models.net import summarize
 from alexnet.models.zoo import model_spec
 from alexnet.recipe import Recipe
@@ -24,8 +28,10 @@ from alexnet.terminal import say
 WORTH = 2e13  # operations of a training below which nothing is measured: a minute of two cores
 GAIN = 1.1  # times faster that a setting must be to replace the one before it
 STEPS = 3  # that are timed, after one that is not
-MOST_S = 4.0  # after which no further step is timed
-IMAGES = 32  # at most in a step
+MOST_S = 4.0  # of timed steps, after which no further one is taken
+IMAGES = 32  # at most in a step of a processor, which has no more to do at once with more of them
+COMPILES_S = 60.0  # about what torch.compile takes
+LEAST = 20  # times that which a training must last for compiling to be tried
 
 
 @dataclass(frozen=True)
@@ -35,13 +41,17 @@ class Settings:
     precision: str
     channels_last: bool
     threads: int
+    compile: bool = False
 
     def __str__(self) -> str:
         layout = "channels last" if self.channels_last else "contiguous"
-        return f"{self.precision}, {layout}, {self.threads} thread(s)"
+        made = ", compiled" if self.compile else ""
+        return f"{self.precision}, {layout}, {self.threads} thread(s){made}"
 
     def on(self, recipe: Recipe) -> Recipe:
-        return recipe.replace(precision=self.precision, channels_last=self.channels_last)
+        return recipe.replace(
+            precision=self.precision, channels_last=self.channels_last, compile=self.compile
+        )
 
 
 Measure = Callable[[Recipe, int], float]
@@ -67,11 +77,32 @@ def settle(
             seconds[tried] = measure(tried.on(recipe), tried.threads)
             if seconds[tried] * GAIN < seconds[best]:
                 best = tried
+        size = trial_size(recipe)
+        if _worth_compiling(recipe, fixed, seconds[best] * images / size):
+            tried = replace(best, compile=True)
+            try:
+                seconds[tried] = measure(tried.on(recipe), tried.threads)
+            except Unavailable as error:
+                say(f"not compiled: {error}")
+            if seconds.get(tried, math.inf) * GAIN < seconds[best]:
+                best = tried
         measured = [{**asdict(one), "seconds": round(s, 5)} for one, s in seconds.items()]
         others = "; ".join(f"{one} {1e3 * s:,.0f}" for one, s in seconds.items() if one != best)
-        size = min(IMAGES, recipe.batch_size)
         say(f"settings: {best}: {1e3 * seconds[best]:,.0f} ms for {size} images ({others})")
+    best = replace(best, compile=best.compile or recipe.compile)
     return best.on(recipe), {"chosen": asdict(best), "measured": measured}
+
+
+def _worth_compiling(recipe: Recipe, fixed: Collection[str], lasts_s: float) -> bool:
+    """On a GPU, in a long training: on a processor compiled steps were slower (decisions 63)."""
+    free = "compile" not in fixed and not recipe.compile and recipe.accumulate == 1
+    return free and pick_device().type == "cuda" and lasts_s >= LEAST * COMPILES_S
+
+
+def trial_size(recipe: Recipe) -> int:
+    """Images of a step that is timed."""
+    whole = pick_device().type == "cuda"  # fewer would not fill it
+    return recipe.batch_size if whole else min(IMAGES, recipe.batch_size)
 
 
 def _changes(first: Settings, fixed: Collection[str]) -> list[dict[str, Any]]:
@@ -106,22 +137,22 @@ def measure_steps(preprocess: Preprocess, classes: int) -> Measure:
 
     def measure(recipe: Recipe, count: int) -> float:
         device = pick_device()
-        n, chance = min(IMAGES, recipe.batch_size), np.random.default_rng(0)
+        n, chance = trial_size(recipe), np.random.default_rng(0)
         pixels = chance.integers(0, 256, (n, recipe.size, recipe.size, recipe.channels), np.uint8)
         labels = torch.from_numpy(np.arange(n) % classes)
         batch = Batch(0, 0, np.arange(n), torch.from_numpy(pixels).to(device), labels.to(device))
         net = build_net(recipe, classes).to(device).train()
-        optimizer = build_optimizer(net, recipe)
+        optimizer, model = build_optimizer(net, recipe), compiled(net, recipe, ALONE)
         sums = torch.zeros(4, dtype=torch.float64, device=device)
         seconds: list[float] = []
         with threads(count):
             for _ in range(1 + STEPS):
                 began = time.perf_counter()
-                train_step(net, optimizer, batch, 0.0, recipe, preprocess, sums)
+                train_step(model, optimizer, batch, 0.0, recipe, preprocess, sums)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 seconds.append(time.perf_counter() - began)
-                if len(seconds) > 1 and sum(seconds) > MOST_S:
+                if sum(seconds[1:]) > MOST_S:
                     break
         return stats.median(seconds[1:])
 

@@ -35,7 +35,8 @@ def _input(r: dict[str, Any]) -> None:
     for encoding, wait in r["waits"].items():
         print(
             f"{r['model']} from {encoding}: {wait['images_per_s']:,.1f} images/s, "
-            f"{percent(wait['share'])} of the time waiting for data ({wait['steps']} steps)"
+            f"{percent(wait['share'])} of the time waiting for data ({wait['steps']} steps); "
+            f"{wait['ilsvrc_2012_hours']:,.1f} hours for ILSVRC-2012"
         )
 
 
