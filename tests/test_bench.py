@@ -27,6 +27,10 @@ from alexnet.recipe import Recipe
 from conftest import Launch
 
 
+# torch warns of more readers than processors, and this machine may have one.
+one_processor = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bench.make_photos(tmp_path_factory.mktemp("photos") / "set", 12)
@@ -40,6 +44,7 @@ def test_made_photos_are_as_said(photos: Path) -> None:
             assert image.size == (256, 256)
 
 
+@one_processor
 def test_bench_input(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["bench", "input", "--data", str(photos), "--batches", "2", "--rounds", "1"]
     words += ["--batch-size", "4", "--model", "cuda-convnet-18"]
@@ -189,6 +194,7 @@ def test_readers_that_step_back_give_the_same() -> None:
     ]
 
 
+@one_processor
 def test_bench_is_a_function(photos: Path) -> None:
     found = alexnet.bench("input", data=photos, batches=1, rounds=1, batch_size=2)
     assert found["waits"] == {}
