@@ -26,7 +26,6 @@ from alexnet.models.norm import ResponseNormLayer
 from alexnet.recipe import Recipe
 from conftest import Launch
 
-
 # torch warns of more readers than processors, and this machine may have one.
 one_processor = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 

@@ -347,7 +347,7 @@ def test_the_layer_says_what_it_does() -> None:
 def allocated(run: Callable[[], object], file: Path) -> tuple[int, int]:
     """Bytes at the peak of a run, and those still held after it."""
     cpu = torch.profiler.ProfilerActivity.CPU
-    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:
+    with torch.profiler.profile(activities=[cpu], profile_memory=True, acc_events=True) as profile:
         run()
     profile.export_chrome_trace(str(file))
     events = [e for e in json.loads(file.read_text())["traceEvents"] if e["name"] == "[memory]"]

@@ -153,8 +153,9 @@ class Net(nn.Module):
     def activations(self, images: Tensor, names: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits, and the output of each named part. A part that is not there is a UsageError."""
         wanted = set(names)
-        for name in wanted - self.parts.keys():
-            self.part(name)
+        for name in wanted:  # torch.compile of 2.11 cannot take keys from a set
+            if name not in self.parts:
+                self.part(name)
         kept: dict[str, Tensor] = {}
         last, x = next(reversed(self.parts)), images
         for name, path in self.parts.items():
