@@ -126,14 +126,16 @@ def test_a_machine_that_cannot_compile_says_so(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # inductor's own
 @pytest.mark.parametrize("model", ["alexnet-2012-32", "cifar-alexnet"])
 def test_compiled_code_has_the_networks_gradients(model: str) -> None:
-    """In C++, without dropout, whose masks it draws in another way."""
-    net = build_net(SMALL.replace(model=model, dropout=0.0), 10).train()
-    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    """In C++, without dropout, whose masks it draws in another way; in float64, where rounding turns
+    no pool's choice."""
+    net = build_net(SMALL.replace(model=model, dropout=0.0), 10).train().double()
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     found = []
     for one in (net, Compiled(net)):
         net.zero_grad(set_to_none=True)
         one(images).square().mean().backward()
         found.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
-    assert (found[0] - found[1]).norm() <= 1e-5 * found[0].norm()
+    assert (found[0] - found[1]).norm() <= 1e-12 * found[0].norm()
