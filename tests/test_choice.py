@@ -5,6 +5,7 @@ Speeds are given, never measured, but for one run from end to end."""
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,11 @@ def test_a_look_at_mixed_photos(tmp_path: Path) -> None:
 def test_a_look_at_idx_files(idx_folder: Path) -> None:
     look = look_at(open_source(idx_folder))
     assert (look.images, look.channels, look.held) == (600, 1, ("test",))
-    assert chosen(look).model == "alexnet-28"
+    recipe = chosen(look)
+    assert (recipe.name, recipe.model, recipe.flip) == ("images-28", "fast-32", False)
+    many = replace(look, counts=(6000,) * 10)
+    assert chosen(many).name == "mnist"
+    assert chosen(replace(many, classes=(*look.classes[:9], "Sneaker"))).name == "fashion-mnist"
 
 
 def test_pace_is_of_real_steps_and_changes_nothing() -> None:

@@ -129,8 +129,8 @@ def test_a_machine_that_cannot_compile_says_so(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # inductor's own
 @pytest.mark.parametrize("model", ["alexnet-2012-32", "cifar-alexnet"])
 def test_compiled_code_has_the_networks_gradients(model: str) -> None:
-    """In C++, without dropout, whose masks it draws in another way; in float64, where rounding turns
-    no pool's choice."""
+    """In C++, without dropout, whose masks it draws in another way; in float64, where rounding
+    turns no pool's choice."""
     net = build_net(SMALL.replace(model=model, dropout=0.0), 10).train().double()
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     found = []

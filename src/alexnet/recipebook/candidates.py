@@ -12,6 +12,7 @@ from alexnet.recipebook.imagenet import modern
 from alexnet.recipebook.small import cifar10, digits, fashion_mnist, imagenette, mnist, photos
 
 SMALL = 40  # pixels up to which images are seen as they are
+MANY = 20_000  # images from which IDX files are taken for one of the known sets
 BIG = 96  # pixels beyond which a packed set is for the network of 224
 RUNGS = (  # crop, size and network for photos, the cheapest first
     (32, 36, "fast-32"),
@@ -53,7 +54,7 @@ def candidates(look: Look) -> list[Recipe]:
     side = look.sides[1]
     if look.kind in ("digits", "cifar10"):
         return [digits() if look.kind == "digits" else cifar10()]
-    if look.kind == "idx" and side <= SMALL:
+    if look.kind == "idx" and side <= SMALL and look.images >= MANY:
         return [fashion_mnist() if "Sneaker" in look.classes else mnist()]
     packed = look.kind == "packed"
     if side <= SMALL:

@@ -28,36 +28,6 @@ def digits() -> Recipe:
     )
 
 
-def mnist() -> Recipe:
-    """MNIST, 60,000 digits."""
-    return digits().replace(
-        name="mnist",
-        about=first_line(mnist),
-        data="mnist",
-        epochs=10,
-        batch_size=128,
-        precision="auto",
-        log_every=50,
-        eval_every=1,
-    )
-
-
-def fashion_mnist() -> Recipe:
-    """Fashion-MNIST, 60,000 pieces of clothing."""
-    return mnist().replace(
-        name="fashion-mnist",
-        about=first_line(fashion_mnist),
-        data="fashion-mnist",
-        flip=True,
-        model="fashion-alexnet",
-        rotate=0,
-        scale=0,
-        dropout=0.3,
-        label_smoothing=0.1,
-        epochs=10,
-    )
-
-
 def cifar10() -> Recipe:
     """CIFAR-10 in twenty minutes on two cores: whitening first layer, mirrored views."""
     return Recipe(
@@ -79,6 +49,38 @@ def cifar10() -> Recipe:
         schedule="onecycle",
         eval_every=2,
         log_every=50,
+    )
+
+
+def mnist() -> Recipe:
+    """MNIST, 60,000 digits, in ten minutes on two cores."""
+    return cifar10().replace(
+        name="mnist",
+        about=first_line(mnist),
+        data="mnist",
+        channels=1,
+        size=28,
+        crop=28,
+        flip=False,
+        views=1,
+        rotate=15,
+        scale=0.15,
+        label_smoothing=0.05,
+        epochs=8,
+    )
+
+
+def fashion_mnist() -> Recipe:
+    """Fashion-MNIST, 60,000 pieces of clothing, in fifteen minutes on two cores."""
+    return cifar10().replace(
+        name="fashion-mnist",
+        about=first_line(fashion_mnist),
+        data="fashion-mnist",
+        channels=1,
+        size=28,
+        crop=28,
+        label_smoothing=0.1,
+        epochs=12,
     )
 
 
