@@ -18,6 +18,7 @@ from typing import Any
 from trainings import tested, trained
 
 from alexnet.errors import UsageError
+from alexnet.files import read_json, write_json
 from alexnet.recipebook import find_recipe
 from alexnet.runtime import environment
 from alexnet.terminal import say
@@ -37,13 +38,14 @@ def fields(entries: list[str]) -> dict[str, Any]:
     return found
 
 
-def point(runs: list[dict[str, Any]], epochs: float) -> dict[str, Any]:
+def point(runs: list[dict[str, Any]], epochs: float, threads: list[int]) -> dict[str, Any]:
     """A row of the curve: medians over seeds, with the smallest and the largest."""
     top1 = [run["top1"] for run in runs]
     minutes = [run["wall_s"] / 60 for run in runs]
     return {
         "epochs": epochs,
         "seeds": len(runs),
+        "threads": threads,
         "minutes": round(statistics.median(minutes), 2),
         "minutes_range": [round(min(minutes), 2), round(max(minutes), 2)],
         "top1": round(statistics.mean(top1), 5),
@@ -80,12 +82,14 @@ def main() -> None:
             )
             for seed, place in places.items()
         ]
-        rows.append(point(runs, epochs))
+        known = [read_json(place / "environment.json") for place in places.values()]
+        threads = sorted({one["threads"] for one in known})
+        rows.append(point(runs, epochs, threads))
         say(f"{epochs:g} epochs, {rows[-1]['minutes']} minutes: {100 * rows[-1]['top1']:.2f} %")
         if args.test == epochs:
             found = [tested(place, args.data) for place in places.values()]
             read = [{**f, "wall_s": run["wall_s"]} for f, run in zip(found, runs, strict=True)]
-            rows.append({**point(read, epochs), "split": "test"})
+            rows.append({**point(read, epochs, threads), "split": "test"})
             say(f"test, read once a seed: {100 * rows[-1]['top1']:.2f} %")
     record = {
         "what": "accuracy", "recipe": args.recipe, "set": changed, "note": args.note,
@@ -93,7 +97,7 @@ def main() -> None:
     }  # fmt: skip
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(args.out, record)
 
 
 if __name__ == "__main__":

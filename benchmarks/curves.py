@@ -1,0 +1,59 @@
+"""The picture of accuracy against minutes, from records of accuracy.py.
+
+    python benchmarks/curves.py RECORD... --out docs/minutes.png
+
+Lines are the held-out slice of train, with the smallest and the largest seed; a ring is the test
+split, read once. The other axis is wrong answers, since what is won at the end is a share of those.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from alexnet.figures.canvas import BLUE, GREEN, ORANGE, PURPLE, RED, new_figure, plain, write_figure
+
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
+
+
+def wrong(row: dict[str, Any]) -> tuple[float, float, float]:
+    """Wrong answers in percent: of the worst seed, the mean and the best."""
+    low, high = (float(text.removesuffix(" %")) for text in row["top1_range"])
+    return 100 - low, 100 * (1 - row["top1"]), 100 - high
+
+
+def draw(records: list[dict[str, Any]], out: Path) -> None:
+    figure = new_figure(6.4, 4.2, "Wrong answers against minutes of training")
+    axes = figure.subplots()
+    for record, colour in zip(records, COLOURS, strict=False):
+        held = sorted(
+            (r for r in record["rows"] if r["split"] == "val"), key=lambda r: r["minutes"]
+        )
+        minutes = [row["minutes"] for row in held]
+        worst, mean, best = zip(*(wrong(row) for row in held), strict=True)
+        axes.plot(minutes, mean, color=colour, marker=".", label=record["recipe"])
+        axes.vlines(minutes, best, worst, color=colour, lw=1)
+        for row in record["rows"]:
+            if row["split"] == "test":
+                axes.plot(row["minutes"], wrong(row)[1], "o", color=colour, mfc="none", ms=9)
+    axes.set(xscale="log", yscale="log", xlabel="minutes", ylabel="wrong, %")
+    for axis, ticks in ((axes.xaxis, (1, 2, 5, 10, 20, 45)), (axes.yaxis, (0.5, 1, 2, 5, 10, 20))):
+        low, high = axis.get_view_interval()
+        axis.set_ticks([t for t in ticks if low <= t <= high])
+        axis.set_major_formatter("{x:g}")
+        axis.set_ticks([], minor=True)
+    axes.legend(frameon=False, fontsize=8)
+    plain(axes)
+    write_figure(figure, out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("records", type=Path, nargs="+", metavar="RECORD")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    draw([json.loads(path.read_text()) for path in args.records], args.out)
+
+
+if __name__ == "__main__":
+    main()
