@@ -1,24 +1,30 @@
 """What the recipes for the minutes spent are made of: whitening, mirrored views, their networks."""
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import alexnet
 from alexnet import commands
+from alexnet.data import loader
 from alexnet.data.augment import Preprocess
 from alexnet.data.statistics import Statistics
+from alexnet.engine import step
 from alexnet.engine.evaluate import predict_views
-from alexnet.engine.network import whiten
+from alexnet.engine.network import build_net, preprocessing, whiten
+from alexnet.engine.optim import build_optimizer
 from alexnet.engine.parallel import ALONE
 from alexnet.engine.towers import build_towers
 from alexnet.errors import UsageError
 from alexnet.models.zoo import build_model
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import Recipe
+from alexnet.recipebook import RECIPES, find_recipe
 from conftest import without_report, write_tree
 
 
@@ -124,3 +130,46 @@ def test_fast_recipes_have_no_residual_and_fit(name: str) -> None:
     assert net(torch.zeros(2, 3, recipe.crop, recipe.crop)).shape == (2, 10)
     kinds = {type(m).__name__ for m in net.modules() if not list(m.children())}
     assert kinds <= {"Conv2d", "StridedConv", "MaxPool2d", "BatchNorm2d", "ReLU", "Linear"}
+
+
+EVERYTHING = Recipe(
+    model="fast-32", precision="fp32", opt="adamw", flip=True, area=0.5, colour=0.1, cutout=8,
+    rotate=5, scale=0.1, mixup=1, class_weights="balanced",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*RECIPES, "everything"])
+def test_a_step_on_another_device_has_all_there_and_waits_for_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On torch's `meta` device, as on a GPU, tensors of two devices do not mix; and since its
+    tensors have no numbers, whatever asks for one, which on a GPU would wait for it, is refused."""
+    device = torch.device("meta")
+    recipe = EVERYTHING if name == "everything" else find_recipe(name).replace(precision="fp32")
+    size, channels = recipe.size, recipe.channels
+    even = tuple(tuple(float(i == j) for j in range(channels)) for i in range(channels))
+    statistics = Statistics(
+        (128.0,) * channels, (64.0,) * channels, even, torch.zeros(size, size, channels)
+    )
+    preprocess = preprocessing(recipe, statistics)
+    with device:
+        net = build_net(recipe, 10)
+    optimizer = build_optimizer(net, recipe)
+
+    def update(weights: Any, gradients: Any, *rest: Any, **more: Any) -> None:
+        assert {t.device for t in [*weights, *gradients]} == {device}
+
+    monkeypatch.setattr(torch, "_fused_sgd_", update)  # which has no form without numbers
+    for group in optimizer.param_groups:
+        group["fused"] = False  # Adam's neither
+    monkeypatch.setattr(step, "autocast", lambda *_: contextlib.nullcontext())
+    images = torch.zeros(12, size, size, channels, dtype=torch.uint8, device=device)
+    labels = torch.zeros(12, dtype=torch.int64, device=device)
+    kept, ids = loader.Kept(images, labels), np.arange(8)
+    batch = loader.Batch(0, 0, ids, *kept.take(ids))
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
+    weight = torch.ones(10, device=device) if recipe.class_weights == "balanced" else None
+    loss = step.train_step(net, optimizer, batch, 0.01, recipe, preprocess, sums, weight)
+    assert loss.device == device
+    trained = [p for p in net.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.device == device for p in trained)

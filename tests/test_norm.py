@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet.errors import UsageError
 from alexnet.models import norm
@@ -81,6 +82,34 @@ def test_the_definition_and_its_gradient(
         assert (np.abs(wide(b) - expected) < 1e-6 * np.abs(expected)).all()
         assert error(gradient, slope) < 1e-6
         assert b.stride() == gradient.stride() == x.stride()
+
+
+class Only(TorchDispatchMode):
+    """Refuses whatever is not on one device, copies between two included."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device, self.calls = device, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.calls += 1
+        for one in torch.utils._pytree.tree_leaves((args, kwargs, found)):
+            assert not isinstance(one, Tensor) or one.device.type == self.device, func
+        return found
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels-last"])
+@pytest.mark.parametrize("window", ["channels", "map"])
+def test_another_devices_chunks_stay_there(window: norm.Window, last: bool) -> None:
+    """torch's `meta` device in the place of a GPU: nothing goes through the processor's memory,
+    and the chunks are large ones."""
+    x = torch.randn(128, 96, 55, 55, device="meta").contiguous(memory_format=LAYOUTS[last])
+    with Only("meta") as watched:
+        b = response_norm(x.requires_grad_(), window=window)
+        (gradient,) = torch.autograd.grad(b, x, torch.ones_like(b))
+    assert b.stride() == gradient.stride() == x.stride()
+    assert watched.calls < 1000  # views included; of chunks for a cache there are a hundred
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (5, 1, 3, 2), (1, 4, 1, 9), (2, 6, 1, 1)])

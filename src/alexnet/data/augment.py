@@ -69,7 +69,7 @@ class Preprocess:
         added = (-level * factor).repeat(1, side)[:, None]
         factor = factor.repeat(1, side)[:, None]
         out = torch.empty(crops.shape, dtype=torch.float32, device=device)
-        step = n if out.is_cuda else CACHED
+        step = CACHED if device.type == "cpu" else n
         for start in range(0, n, max(step, 1)):
             part = slice(start, start + step)
             x = out[part].copy_(crops[part])

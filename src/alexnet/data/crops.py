@@ -47,7 +47,7 @@ def cut_crops(
         images = F.pad(images, (0, 0, *(recipe.shift,) * 4))
     span, side = recipe.size + 2 * recipe.shift - recipe.crop + 1, recipe.crop
     tops, lefts = (y * span).long(), (x * span).long()
-    if not images.is_cuda:
+    if images.device.type == "cpu":
         return Rectangles(images, tops, lefts, mirrored, side)
     line = torch.arange(side, device=images.device)
     across = line.expand(len(images), -1)

@@ -19,6 +19,7 @@ Window = Literal["channels", "map"]
 
 CHUNK = 300_000  # numbers worked on at a time: few enough to stay in a core's cache
 SHARE = 4  # chunks at least, so that a few images take no more memory than torch's operation
+AWAY = 2**24  # numbers worked on at a time on another device, where starting work costs more
 LEAST = 2**15  # numbers in a chunk, below which calls would cost more than the work
 
 
@@ -64,7 +65,7 @@ def response_norm(
         )
     alpha = alpha / (n if window == "channels" else n * n) if divide else alpha
     around = Around(n, groups, window)
-    if x.device.type != "cpu" or is_traced() or _is_transformed():
+    if is_traced() or _is_transformed():
         # Plain operations, which compilers, exporters and torch.func see through.
         return _plain(x, around, alpha, beta, k)
     if not x.numel():
@@ -116,7 +117,7 @@ def _power(s: Tensor, beta: float) -> Tensor:
 
 
 class _Chunked(torch.autograd.Function):
-    """Forward and backward, a cache-sized chunk at a time.
+    """Forward and backward, a chunk at a time, on a processor one that its cache holds.
 
     With s = k + alpha * sum a^2 and h = g / s^beta:
     b = a / s^beta, da = h - 2 alpha beta a * sum' (a h / s), where sum' looks the other way.
@@ -130,7 +131,7 @@ class _Chunked(torch.autograd.Function):
         x = _dense(x)
         out = torch.empty_like(x)
         layout = _lay_out(x, around)
-        work = _Work(layout, x.dtype, around.n, alpha, beta, k, backward=False)
+        work = _Work(layout, x, around.n, alpha, beta, k, backward=False)
         for a, b in zip(layout.cut(x), layout.cut(out), strict=True):
             work.forward(a, b)
         return out
@@ -149,7 +150,7 @@ class _Chunked(torch.autograd.Function):
             gradient = torch.empty_like(x).copy_(gradient)
         out = torch.empty_like(x)
         layout = _lay_out(x, around)
-        work = _Work(layout, x.dtype, around.n, alpha, beta, k, backward=True)
+        work = _Work(layout, x, around.n, alpha, beta, k, backward=True)
         for a, g, d in zip(*(layout.cut(t) for t in (x, gradient, out)), strict=True):
             work.backward(a, g, d)
         return out, None, None, None, None
@@ -171,7 +172,7 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _lay_out(x: Tensor, around: Around) -> Layout:
-    most = min(CHUNK, max(x.numel() // SHARE, LEAST))
+    most = min(CHUNK if x.device.type == "cpu" else AWAY, max(x.numel() // SHARE, LEAST))
     if around.window == "map":
         return maps_layout(x, around.n, most)
     return channels_layout(x, around.n, around.groups, most)
@@ -183,7 +184,7 @@ class _Work:
     def __init__(
         self,
         layout: Layout,
-        kind: torch.dtype,
+        like: Tensor,
         n: int,
         alpha: float,
         beta: float,
@@ -195,14 +196,15 @@ class _Work:
         self.n, self.alpha, self.beta = n, alpha, beta
         size, ends = math.prod(self.shape), n // 2 * sum(self.units)
         self.ends, self.middle = ends, slice(ends, ends + size)
-        kind = torch.float64 if kind == torch.float64 else torch.float32
+        kind = torch.float64 if like.dtype == torch.float64 else torch.float32
+        device = like.device
         share = k / n ** len(self.units)  # so many of them are in every window: k
-        self.share = torch.tensor(share, dtype=kind)
-        self.squares = torch.full((size + 2 * ends,), share, dtype=kind)
+        self.share = torch.tensor(share, dtype=kind, device=device)
+        self.squares = torch.full((size + 2 * ends,), share, dtype=kind, device=device)
         self.halves = [torch.empty_like(self.squares) for _ in range(2 if n > 7 else 1)]
         self.along = [torch.empty_like(self.squares) for _ in self.units[1:]]
-        self.s, self.u = (torch.empty(size, dtype=kind) for _ in range(2))
-        self.a = torch.zeros(size, dtype=kind)
+        self.s, self.u = (torch.empty(size, dtype=kind, device=device) for _ in range(2))
+        self.a = torch.zeros(size, dtype=kind, device=device)
         if backward:
             self.g, self.t = torch.zeros_like(self.a), torch.zeros_like(self.squares)
 
