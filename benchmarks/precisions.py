@@ -62,6 +62,8 @@ def draw(curves: dict[str, list[dict[float, float]]], name: str, out: Path) -> N
             label = f"{kind}, {len(found)} seeds" if i == 0 else None
             axes.plot(list(one), list(one.values()), color=colour, lw=1, label=label)
     axes.set(xlabel="epoch", ylabel="loss, held-out slice", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend(frameon=False, fontsize=8)
     plain(axes)
     write_figure(figure, out)
