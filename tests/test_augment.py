@@ -428,6 +428,30 @@ def test_area_of_one_is_the_plain_crop() -> None:
 # Chunks
 
 
+def test_alternate_flips_show_each_side_as_often() -> None:
+    """Every image is as it is in one epoch and mirrored in the next; half of them begin mirrored,
+    others with another seed."""
+    n, recipe = 400, Recipe(size=8, crop=8, flip=True, flip_rule="alternate", seed=3)
+    images = torch.arange(8, dtype=torch.uint8).expand(n, 8, 8)[..., None].repeat(1, 1, 1, 3)
+    preprocess = untouched(8, 8)
+
+    def mirrored(epoch: int, recipe: Recipe = recipe) -> NDArray[np.bool_]:
+        views = augment(images, np.arange(n), epoch, recipe, preprocess)
+        left, right = views[:, 0, 0, 0], views[:, 0, 0, -1]
+        assert torch.equal((left - right).abs(), (left - right).abs()[:1].expand(n))
+        found: NDArray[np.bool_] = (left > right).numpy()
+        return found
+
+    first = mirrored(0)
+    assert abs(first.mean() - 0.5) < 0.1
+    for epoch in range(1, 5):
+        np.testing.assert_array_equal(mirrored(epoch), first ^ (epoch % 2 == 1))
+    assert 0.3 < (mirrored(0, recipe.replace(seed=4)) ^ first).mean() < 0.7
+    assert not mirrored(1, recipe.replace(flip=False)).any()
+    with pytest.raises(UsageError, match=r"crop_chunk 4 .* --flip-rule random"):
+        recipe.replace(crop_chunk=4)
+
+
 def test_images_of_a_chunk_share_crop_and_flip() -> None:
     """One picture many times, so that crops are equal where the draws are."""
     images, ids = pictures(1, 150).expand(18, -1, -1, -1), np.arange(300, 318)

@@ -50,6 +50,7 @@ PAPER_AND_CODE = {
 # Fields that runs from before them do not have, and what they mean there.
 LATER: dict[str, Any] = {
     "compile": False,
+    "flip_rule": "random",
     "normalize": "std",
     "area": 1.0,
     "crop_chunk": 1,
@@ -235,6 +236,7 @@ def test_a_digest_is_of_what_is_used(name: str) -> None:
 def test_every_later_field_counts_once_it_is_used() -> None:
     used: dict[str, Any] = {
         "compile": True,
+        "flip_rule": "alternate",
         "normalize": "mean",
         "area": 0.5,
         "crop_chunk": 2,

@@ -45,6 +45,11 @@ def refuse_contradictions(recipe: "Recipe") -> None:
             f"colour {recipe.colour} needs colours, and grey images have none: use --colour 0, "
             "or --channels 3"
         )
+    if recipe.flip_rule == "alternate" and recipe.crop_chunk > 1:
+        raise UsageError(
+            f"flip_rule alternate mirrors each image in turn, and crop_chunk {recipe.crop_chunk} "
+            "images share a flip: use --flip-rule random, or --crop-chunk 1"
+        )
     if recipe.accumulate > recipe.batch_size:
         raise UsageError(
             f"accumulate {recipe.accumulate} cuts a batch of {recipe.batch_size} images into more "

@@ -50,6 +50,11 @@ class Recipe:
 
     shift: int = _f(0, "augment: move by up to this many pixels (zero padding)")
     flip: bool = _f(False, "augment: mirror left-right, half of the time")
+    flip_rule: Literal["random", "alternate"] = _f(
+        "random",
+        "alternate: an image is mirrored in every other epoch, and which it begins with is drawn",
+        later=True,
+    )
     rotate: float = _f(0.0, "augment: rotate by up to this many degrees")
     scale: float = _f(0.0, "augment: zoom by up to this fraction, each axis by itself")
     cutout: int = _f(0, "augment: grey out a square of this side, pixels")

@@ -150,7 +150,12 @@ def augment(
         return torch.from_numpy(draws.uniform(recipe.seed, epoch, keys, purpose)).to(device)
 
     y, x = draw(draws.CROP_Y, leaders), draw(draws.CROP_X, leaders)
-    mirrored = draw(draws.FLIP, leaders) < 0.5 if recipe.flip else None
+    mirrored = None
+    if recipe.flip and recipe.flip_rule == "random":
+        mirrored = draw(draws.FLIP, leaders) < 0.5
+    elif recipe.flip:  # as it is, then mirrored, or the other way round: Jordan 2024
+        first = torch.from_numpy(draws.uniform(recipe.seed, 0, ids, draws.FLIP)).to(device) < 0.5
+        mirrored = first ^ bool(epoch % 2)
     crops: Tensor | Rectangles
     means = None
     if recipe.area < 1:

@@ -108,6 +108,11 @@ def fast_32(classes: int) -> Spec:
     return _fast([Conv("conv1", 24, 2), ReLU()], (64, 128, 256), classes)
 
 
+def wide_32(classes: int) -> Spec:
+    """`fast-32` with more kernels in the middle: more accuracy from twenty minutes on."""
+    return _fast([Conv("conv1", 24, 2), ReLU()], (64, 256, 256), classes)
+
+
 def fast_128(classes: int) -> Spec:
     """Seven convolutions and one fully connected layer, for 128-pixel photos."""
     first = [Conv("conv1", 64, 5, 2, 2), Pool(2, 2), BatchNorm(), ReLU()]
@@ -212,4 +217,5 @@ SMALL = {
     "fast-128": Preset(fast_128, 128, 3, sources=_OURS),
     "fast-32": Preset(fast_32, 32, 3, sources=_OURS),
     "mnist-alexnet": Preset(mnist_alexnet, 28, 1, sources=_SEED_4),
+    "wide-32": Preset(wide_32, 32, 3, sources=_OURS),
 }
