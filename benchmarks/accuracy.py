@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from trainings import tested, trained
+from trainings import obeyed, tested, trained
 
 from alexnet.errors import UsageError
 from alexnet.files import read_json, write_json
@@ -59,12 +59,12 @@ def point(runs: list[dict[str, Any]], epochs: float, threads: list[int]) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe")
-    parser.add_argument("--data")
+    parser.add_argument("--data", help="of the recipe, if it is not a set that is fetched")
     parser.add_argument("--epochs", type=float, nargs="+", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--work", type=Path, default=Path("runs/accuracy"))
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="the record")
     parser.add_argument("--test", type=float, metavar="EPOCHS")
     parser.add_argument("--note", default="", help="what the record says of its data")
     args = parser.parse_args()
@@ -74,7 +74,7 @@ def main() -> None:
     digest = find_recipe(args.recipe).replace(**changed).digest
     args.work.mkdir(parents=True, exist_ok=True)
     rows = []
-    for epochs in args.epochs:
+    for epochs in dict.fromkeys(args.epochs):
         places = {s: args.work / f"{args.recipe}-{digest}-{epochs:g}-{s}" for s in args.seeds}
         runs = [
             trained(
@@ -101,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    obeyed(main)

@@ -16,7 +16,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from trainings import tested, trained
+from trainings import obeyed, tested, trained
 
 from alexnet.data.dataset import open_dataset
 from alexnet.engine.pace import measure_pace
@@ -102,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    obeyed(main)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from accuracy import fields
-from trainings import trained
+from trainings import obeyed, trained
 
+from alexnet.errors import UsageError
 from alexnet.figures.canvas import BLUE, ORANGE, new_figure, plain, write_figure
 from alexnet.files import write_json
 from alexnet.recipebook import find_recipe
@@ -80,6 +81,10 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     changed = fields(args.set)
+    if len(set(args.seeds)) < 2:
+        raise UsageError(f"--seeds {args.seeds}: a spread needs two or more, as --seeds 0 1 2")
+    if "precision" in changed:
+        raise UsageError("both precisions are trained: leave precision out of --set")
     digest = find_recipe(args.recipe).replace(**changed).digest
     args.work.mkdir(parents=True, exist_ok=True)
     curves: dict[str, list[dict[float, float]]] = {kind: [] for kind in PRECISIONS}
@@ -105,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    obeyed(main)

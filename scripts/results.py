@@ -20,6 +20,7 @@ from alexnet.commands.claiming import listing
 from alexnet.data.ilsvrc import EPOCHS, training_hours
 from alexnet.files import read_json, write_atomic
 from alexnet.pages import CLAIM_HEADS, PUBLISHED_HEADS, claim_row, claims_page, published_rows
+from alexnet.recipebook import find_recipe
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import duration, percent
 
@@ -72,8 +73,13 @@ def table() -> str:
         r = json.loads(path.read_text())
         recipe, test, machine = r["recipe"], r["test"], r["environment"]
         name = f"`{recipe['name']}`"
-        if r["note"]:
-            notes.append(r["note"])
+        said = [r["note"]] if r["note"] else []
+        if recipe["model"] != (now := find_recipe(recipe["name"]).model):
+            said.append(
+                f"Made when the recipe's network was `{recipe['model']}`; it is `{now}` now."
+            )
+        for note in said:
+            notes.append(note)
             name += f" [{len(notes)}]"
         low, high = map(percent, test["top1_ci95"])
         threads = machine["threads"]

@@ -111,8 +111,8 @@ def test_what_is_not_compiled_is_refused() -> None:
     assert compiled(net, SMALL.replace(compile=False), Team()) is net
     with pytest.raises(UsageError, match="leave --compile out under torchrun"):
         compiled(net, SMALL, Team(ranks=2))
-    with pytest.raises(UsageError, match="--accumulate"):
-        compiled(net, SMALL.replace(accumulate=2), Team())
+    with pytest.raises(UsageError, match="accumulate is 2"):
+        SMALL.replace(accumulate=2)
 
 
 def test_a_machine_that_cannot_compile_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +123,19 @@ def test_a_machine_that_cannot_compile_says_so(monkeypatch: pytest.MonkeyPatch) 
     quick = compiled(build_net(SMALL, 10), SMALL, Team())
     with pytest.raises(Unavailable, match=r"no g\+\+ here.*leave --compile out"):
         quick(torch.zeros(2, 3, 32, 32))
+
+
+def test_a_signal_while_it_compiles_ends_it_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is raised in a compiler is wrapped by it, and was a traceback."""
+
+    def stopped(graph: Any, given: Any) -> Any:
+        raise Interrupted(signal.SIGTERM, "alexnet train --resume")
+
+    monkeypatch.setattr(module, "BACKEND", stopped)
+    quick = compiled(build_net(SMALL, 10), SMALL, Team())
+    with pytest.raises(Interrupted, match="--resume") as caught:
+        quick(torch.zeros(2, 3, 32, 32))
+    assert caught.value.signum == signal.SIGTERM
 
 
 @pytest.mark.slow

@@ -55,6 +55,10 @@ def refuse_contradictions(recipe: "Recipe") -> None:
             f"accumulate {recipe.accumulate} cuts a batch of {recipe.batch_size} images into more "
             "parts than it has: lower it"
         )
+    if recipe.compile and recipe.accumulate > 1:  # each micro-batch has its place in the masks
+        raise UsageError(
+            f"compile takes whole batches, and accumulate is {recipe.accumulate}: leave one out"
+        )
     if recipe.trust and recipe.opt != "sgd":
         raise UsageError(
             f"trust {recipe.trust} (LARS) is of --opt sgd, and opt is {recipe.opt}: leave one out"

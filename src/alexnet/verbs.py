@@ -219,13 +219,16 @@ class _Counts(argparse.Action):
 
 def _bench(verbs: Any) -> None:
     sub = _add(verbs, "bench", Verb("bench", show.bench), "Measure throughput beside a reference.")
-    sub.add_argument("what", choices=("input", "train", "infer"), nargs="?", default="input")
+    sub.add_argument("what", choices=("input", "train", "infer"), nargs="?", default="input",
+                     help="reading (default), training steps or answers")  # fmt: skip
     sub.add_argument("--data", metavar="DIR", help="class-folder tree (default: photos are made)")
     sub.add_argument(
-        "--model", help="to train or ask; of input: how long its training steps wait for data"
+        "--model",
+        help="to train or ask (default: alexnet-2014); of input: how long its steps wait for data",
     )
     sub.add_argument("--compile", action="store_true", help="of train: torch.compile beside it")
-    for name, value in (("batches", 8), ("rounds", 5), ("batch-size", 128)):
+    sub.add_argument("--batches", type=int, metavar="INT", help="of input (default: 8)")
+    for name, value in (("rounds", 5), ("batch-size", 128)):
         sub.add_argument(f"--{name}", type=int, default=value, metavar="INT",
                          help=f"default: {value}")  # fmt: skip
 

@@ -7,6 +7,7 @@ and to what it hands to the device, stored uint8 (N, 256, 256, 3).
 
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,9 @@ def bench_input(
         model=model or "alexnet-2014", precision="bf16", channels_last=True,
     )  # fmt: skip
     device = pick_device()
-    with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
+        # Of more workers than processors, where there is one.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
         work = Path(folder)
         tree = data or make_photos(work / "photos", SYNTHETIC)
         pack(arrange(tree), work / "jpeg", Options(encoding="jpeg"), expect=None, workers=READERS)
@@ -166,7 +169,7 @@ def _wait(dataset: Dataset, recipe: Recipe, device: torch.device, *, keep: bool)
     return {
         "share": waited / seconds,
         "images_per_s": round(speed, 1),
-        "ilsvrc_2012_hours": round(training_hours(speed), 2),
+        "hours_of_90_epochs": round(training_hours(speed), 2),
         "steps": steps,
     }
 

@@ -17,7 +17,7 @@ def bench(
     what: str = "input",
     *,
     data: str | Path | None = None,
-    batches: int = 8,
+    batches: int | None = None,
     rounds: int = 5,
     batch_size: int = 128,
     model: str | None = None,
@@ -33,8 +33,9 @@ def bench(
     """
     if what not in ("input", "train", "infer"):
         raise UsageError(f"cannot bench {what!r}: there are input, train and infer")
-    if min(batches, rounds, batch_size) < 1:
-        raise UsageError(f"batches {batches}, rounds {rounds}, batch_size {batch_size}: 1 or more")
+    for name, count in (("batches", batches), ("rounds", rounds), ("batch-size", batch_size)):
+        if count is not None and count < 1:
+            raise UsageError(f"--{name} {count}: it takes 1 or more")
     if model is not None:
         find_model(model)
     if compile and what != "train":
@@ -42,6 +43,8 @@ def bench(
     if what != "input":
         if data is not None:
             raise UsageError(f"bench {what} makes its own images: leave --data out")
+        if batches is not None:
+            raise UsageError(f"bench {what} takes one batch at a time: leave --batches out")
         measure = (
             partial(bench_train, compile=compile)
             if what == "train"
@@ -51,6 +54,6 @@ def bench(
     else:
         folder = Path(data).expanduser() if data is not None else None
         found = bench_input(
-            folder, batches=batches, rounds=rounds, batch_size=batch_size, model=model
+            folder, batches=batches or 8, rounds=rounds, batch_size=batch_size, model=model
         )
     return {"what": what, **found, "environment": environment()}

@@ -90,6 +90,7 @@ def _finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
         "recipe_file": str(folder.path / RECIPE_FILE),
         "step": state.step,
         "best_step": state.watch.best_step,
+        "views": recipe.views,
         "finished": state.finished,
         "images_per_s": round(state.step * recipe.batch_size / max(state.seconds, 1e-9), 1),
         "wall_s": round(state.seconds, 2),

@@ -88,8 +88,8 @@ class Dataset:
                 say(f"resizing {len(ids):,} images from {height}x{width} to {r.size} pixels")
         if not len(labels):
             raise DataError(
-                f"{self.source.path}: no image is left for {name}: add some, or raise "
-                f"--{'test' if name == 'test' else 'val'}-fraction"
+                f"{self.source.path}: no class has an image left for {name}: add some to each, "
+                "three at least where neither validation nor test has its own"
             )
         found = np.bincount(labels, minlength=len(self.classes))
         if name == "train" and not found.all():

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.engine.parallel import Team
-from alexnet.errors import Unavailable, UsageError
+from alexnet.errors import Interrupted, Unavailable, UsageError
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
+from alexnet.terminal import say
 
 BACKEND = "inductor"
 
@@ -29,7 +30,11 @@ class Compiled(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         try:
             logits: Tensor = self._call(images)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except Exception as error:
+            if stopped := _interruption(error):  # the compiler was waited for when it came
+                raise stopped from None
+            if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise
             why = " ".join(str(error).split())[:200]
             raise Unavailable(
                 f"torch.compile does not work here ({why}): leave --compile out, or install "
@@ -38,13 +43,20 @@ class Compiled(nn.Module):
         return logits
 
 
+def _interruption(error: BaseException) -> Interrupted | None:
+    """What stopped a compiler that wraps whatever is raised in it."""
+    below: BaseException | None = error
+    while below is not None and not isinstance(below, Interrupted):
+        below = below.__cause__ or below.__context__
+    return below
+
+
 def compiled(model: nn.Module, recipe: Recipe, team: Team) -> nn.Module:
     """The model of the steps that nobody looks into: compiled where the recipe says so."""
     if not recipe.compile:
         return model
     if team.size > 1:
         raise UsageError("compile is for one process: leave --compile out under torchrun")
-    if recipe.accumulate > 1:  # each micro-batch has its place in the masks, and would be compiled
-        raise UsageError("compile takes whole batches: leave --compile or --accumulate out")
     assert isinstance(model, Net)
+    say("compiling the network: the first step takes a minute or more")
     return Compiled(model)

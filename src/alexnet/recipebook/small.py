@@ -85,7 +85,7 @@ def fashion_mnist() -> Recipe:
 
 
 def cifar10_fast() -> Recipe:
-    """CIFAR-10 in ten minutes on two cores, in seconds on a GPU."""
+    """CIFAR-10 in ten minutes on two cores."""
     return cifar10().replace(name="cifar10-fast", about=first_line(cifar10_fast), epochs=10)
 
 

@@ -16,7 +16,7 @@ def bench(r: dict[str, Any]) -> None:
             row["name"],
             *((str(row["batch"]), f"{row['ms']:,.1f}") if by_batch else ()),
             f"{row['images_per_s']:,.{1 if with_share else 0}f}",
-            f"{row['range'][0]:,.0f} to {row['range'][1]:,.0f}",
+            " to ".join(f"{one:,.{1 if with_share else 0}f}" for one in row["range"]),
             f"{row['ratio']:.2f}",
             "" if row["extra_bytes"] is None else f"{row['extra_bytes'] / 2**20:,.0f} MiB",
             *((percent(row["share"], 0),) if with_share else ()),
@@ -36,7 +36,7 @@ def _input(r: dict[str, Any]) -> None:
         print(
             f"{r['model']} from {encoding}: {wait['images_per_s']:,.1f} images/s, "
             f"{percent(wait['share'])} of the time waiting for data ({wait['steps']} steps); "
-            f"{wait['ilsvrc_2012_hours']:,.1f} hours for ILSVRC-2012"
+            f"{wait['hours_of_90_epochs']:,.1f} hours for 90 epochs of ILSVRC-2012"
         )
 
 

@@ -7,13 +7,14 @@ from alexnet.terminal import bars, duration, escaped, percent, table
 
 
 def train(r: dict[str, Any]) -> None:
+    views = f" --views {r['views']}" if r.get("views", 1) > 1 else ""
     print(
         f"{r['finished']}: best validation top-1 {with_interval(r, 'top1')} at step "
         f"{r['best_step']:,}; {duration(r['wall_s'])}, {r['images_per_s']:,.0f} images/s\n"
         f"run          {r['run']}\n"
         f"report       {r['report']}\n"
         f"recipe       {r['recipe_file']}\n"
-        f"test it      alexnet test {r['run']}"
+        f"test it      alexnet test {r['run']}{views}"
     )
 
 
