@@ -133,8 +133,8 @@ def test_fast_recipes_have_no_residual_and_fit(name: str) -> None:
 
 
 EVERYTHING = Recipe(
-    model="fast-32", precision="fp32", opt="adamw", flip=True, area=0.5, colour=0.1, cutout=8,
-    rotate=5, scale=0.1, mixup=1, class_weights="balanced",
+    model="fast-32", precision="fp32", opt="adamw", flip=True, flip_rule="alternate", area=0.5,
+    colour=0.1, cutout=8, rotate=5, scale=0.1, mixup=1, class_weights="balanced",
 )  # fmt: skip
 
 
