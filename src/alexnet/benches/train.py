@@ -66,7 +66,7 @@ def bench_train(
         "batch_size": batch_size,
         "rounds": rounds,
         "flops": flops,
-        "limits": {str(kind).removeprefix("torch."): limit for kind, limit in limits.items()},
+        "limits": {"fp32": limits[torch.float32], "bf16": limits[torch.bfloat16]},
         "rows": rows,
         "parts": _parts(recipes["ours, bf16"], x, y, classes),
     }

@@ -46,7 +46,7 @@ def _train(r: dict[str, Any]) -> None:
     parts = [
         (p["part"], f"{1e3 * p['forward']:,.1f}", f"{1e3 * p['backward']:,.1f}") for p in r["parts"]
     ]
-    print(table(("part, ours in bf16", "forward, ms", "backward, ms"), parts))
+    print(table(("part, ours in bf16, medians", "forward, ms", "backward, ms"), parts))
 
 
 def _infer(r: dict[str, Any]) -> None:
@@ -56,7 +56,10 @@ def _infer(r: dict[str, Any]) -> None:
         f"memory is read at {r['read_bytes_per_s'] / 1e9:,.1f} GB/s: the bf16 weights take "
         f"{r['floor_ms']:.1f} ms"
     )
-    heads = ("part, ours in bf16", *(f"ms for {p['batch']:,}" for p in r["parts"]))
+    heads = (
+        "part, ours in bf16, the least of its times",
+        *(f"ms for {p['batch']:,}" for p in r["parts"]),
+    )
     names = r["parts"][0]["ms"]
     print(table(heads, [(n, *(f"{p['ms'][n]:,.2f}" for p in r["parts"])) for n in names]))
     for line in r["missing"]:
