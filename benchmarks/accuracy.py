@@ -19,6 +19,7 @@ from trainings import obeyed, tested, trained
 
 from alexnet.errors import UsageError
 from alexnet.files import read_json, write_json
+from alexnet.metrics import wilson
 from alexnet.recipebook import find_recipe
 from alexnet.runtime import environment
 from alexnet.terminal import say
@@ -39,8 +40,9 @@ def fields(entries: list[str]) -> dict[str, Any]:
 
 
 def point(runs: list[dict[str, Any]], epochs: float, threads: list[int]) -> dict[str, Any]:
-    """A row of the curve: medians over seeds, with the smallest and the largest."""
-    top1 = [run["top1"] for run in runs]
+    """A row of the curve: the mean of the seeds, their smallest and largest, and the 95 % interval of
+    one whose figure is the mean (Wilson), for they are asked the same images."""
+    top1, n = [run["top1"] for run in runs], runs[0]["n"]
     minutes = [run["wall_s"] / 60 for run in runs]
     return {
         "epochs": epochs,
@@ -50,8 +52,9 @@ def point(runs: list[dict[str, Any]], epochs: float, threads: list[int]) -> dict
         "minutes_range": [round(min(minutes), 2), round(max(minutes), 2)],
         "top1": round(statistics.mean(top1), 5),
         "top1_range": [f"{100 * min(top1):.2f} %", f"{100 * max(top1):.2f} %"],
+        "top1_ci95": [f"{100 * end:.2f} %" for end in wilson(statistics.mean(top1) * n, n)],
         "deviation": round(statistics.stdev(top1), 5) if len(top1) > 1 else None,
-        "n": runs[0]["n"],
+        "n": n,
         "split": "val",
     }
 

@@ -55,7 +55,7 @@ def cell(key: str, value: Any) -> str:
     if key == "extra_bytes":
         return f"{value / 2**20:,.0f}"
     if key in ("share", "top1") and isinstance(value, float):
-        return f"{100 * value:.1f} %"
+        return f"{100 * value:.{1 if key == 'share' else 2}f} %"
     if isinstance(value, float):
         return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
