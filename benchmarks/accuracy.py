@@ -40,8 +40,8 @@ def fields(entries: list[str]) -> dict[str, Any]:
 
 
 def point(runs: list[dict[str, Any]], epochs: float, threads: list[int]) -> dict[str, Any]:
-    """A row of the curve: the seeds' mean, with their smallest and largest, and the 95 % interval of
-    one whose figure it is (Wilson), since all are asked the same images."""
+    """A row of the curve: the seeds' mean, with their smallest and largest, and the 95 % interval
+    of one whose figure it is (Wilson), since all are asked the same images."""
     top1, n = [run["top1"] for run in runs], runs[0]["n"]
     minutes = [run["wall_s"] / 60 for run in runs]
     return {
