@@ -7,9 +7,12 @@ split, read once. The other axis is wrong answers, since what is won at the end 
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 from typing import Any
+
+from trainings import obeyed
 
 from alexnet.figures.canvas import BLUE, GREEN, ORANGE, PURPLE, RED, new_figure, plain, write_figure
 
@@ -25,7 +28,7 @@ def wrong(row: dict[str, Any]) -> tuple[float, float, float]:
 def draw(records: list[dict[str, Any]], out: Path) -> None:
     figure = new_figure(6.4, 4.2, "Wrong answers against minutes of training")
     axes = figure.subplots()
-    for record, colour in zip(records, COLOURS, strict=False):
+    for record, colour in zip(records, itertools.cycle(COLOURS), strict=False):
         held = sorted(
             (r for r in record["rows"] if r["split"] == "val"), key=lambda r: r["minutes"]
         )
@@ -56,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    obeyed(main)

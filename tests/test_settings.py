@@ -136,7 +136,7 @@ def test_what_cannot_compile_is_said_and_trained(
 
 
 def test_a_choice_changes_rounding_alone() -> None:
-    """A recipe's digest aside, the fields that settings replace are precision and layout."""
+    """A recipe's digest aside, settings replace precision, layout and compile."""
     recipe = Recipe(lr=0.3)
     other = Settings("bf16", False, 1, compile=True).on(recipe)
     assert sorted(recipe.conflicts(other)) == ["channels_last", "compile", "precision"]

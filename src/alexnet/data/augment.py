@@ -146,16 +146,15 @@ def augment(
     if leaders is None:  # the first image of a chunk draws for all of it
         leaders = ids[np.arange(len(ids)) // recipe.crop_chunk * recipe.crop_chunk]
 
-    def draw(purpose: int, keys: NDArray[np.integer] = ids) -> Tensor:
-        return torch.from_numpy(draws.uniform(recipe.seed, epoch, keys, purpose)).to(device)
+    def draw(purpose: int, keys: NDArray[np.integer] = ids, at: int = epoch) -> Tensor:
+        return torch.from_numpy(draws.uniform(recipe.seed, at, keys, purpose)).to(device)
 
     y, x = draw(draws.CROP_Y, leaders), draw(draws.CROP_X, leaders)
     mirrored = None
     if recipe.flip and recipe.flip_rule == "random":
         mirrored = draw(draws.FLIP, leaders) < 0.5
     elif recipe.flip:  # as it is, then mirrored, or the other way round: Jordan 2024
-        first = torch.from_numpy(draws.uniform(recipe.seed, 0, ids, draws.FLIP)).to(device) < 0.5
-        mirrored = first ^ bool(epoch % 2)
+        mirrored = (draw(draws.FLIP, at=0) < 0.5) ^ bool(epoch % 2)
     crops: Tensor | Rectangles
     means = None
     if recipe.area < 1:

@@ -36,7 +36,8 @@ LEAST = 20  # times that which a training must last for compiling to be tried
 
 @dataclass(frozen=True)
 class Settings:
-    """How a training is computed; what it computes is the same but for rounding."""
+    """How a training is computed; what it computes is the same but for rounding, and
+    compiled for which units dropout leaves out."""
 
     precision: str
     channels_last: bool

@@ -9,14 +9,15 @@ def bench(r: dict[str, Any]) -> None:
     heads = ["", "images/s", "range", "ratio", "memory"]
     if with_share := "share" in r["rows"][0]:
         heads.append("of the limit")
+    places = 1 if with_share else 0
     if by_batch := "batch" in r["rows"][0]:
         heads[1:1] = ["batch", "ms"]
     rows = [
         (
             row["name"],
             *((str(row["batch"]), f"{row['ms']:,.1f}") if by_batch else ()),
-            f"{row['images_per_s']:,.{1 if with_share else 0}f}",
-            " to ".join(f"{one:,.{1 if with_share else 0}f}" for one in row["range"]),
+            f"{row['images_per_s']:,.{places}f}",
+            " to ".join(f"{one:,.{places}f}" for one in row["range"]),
             f"{row['ratio']:.2f}",
             "" if row["extra_bytes"] is None else f"{row['extra_bytes'] / 2**20:,.0f} MiB",
             *((percent(row["share"], 0),) if with_share else ()),
