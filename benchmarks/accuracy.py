@@ -15,7 +15,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from trainings import obeyed, tested, trained
+from script import obeyed
+from trainings import tested, trained
 
 from alexnet.errors import UsageError
 from alexnet.files import read_json, write_json

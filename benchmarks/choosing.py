@@ -16,7 +16,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from trainings import obeyed, tested, trained
+from script import obeyed
+from trainings import tested, trained
 
 from alexnet.data.dataset import open_dataset
 from alexnet.engine.pace import measure_pace

@@ -8,13 +8,14 @@ split, read once. The other axis is wrong answers, since what is won at the end 
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
-from trainings import obeyed
+from script import obeyed
 
+from alexnet.errors import UsageError
 from alexnet.figures.canvas import BLUE, GREEN, ORANGE, PURPLE, RED, new_figure, plain, write_figure
+from alexnet.files import read_json
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
 
@@ -55,7 +56,11 @@ def main() -> None:
     parser.add_argument("records", type=Path, nargs="+", metavar="RECORD")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    draw([json.loads(path.read_text()) for path in args.records], args.out)
+    records = [read_json(path) for path in args.records]
+    for path, record in zip(args.records, records, strict=True):
+        if "recipe" not in record or "top1_range" not in (record.get("rows") or [{}])[0]:
+            raise UsageError(f"{path} is no record of benchmarks/accuracy.py; name one that is")
+    draw(records, args.out)
 
 
 if __name__ == "__main__":

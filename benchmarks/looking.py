@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from script import obeyed
 
 from alexnet.data.dataset import reopen_dataset
 from alexnet.files import write_json
@@ -102,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    obeyed(main)

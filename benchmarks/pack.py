@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from script import obeyed
 
 from alexnet.data.arrange import arrange
 from alexnet.data.labelled import Arranged
@@ -95,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    obeyed(main)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from accuracy import fields
-from trainings import obeyed, trained
+from script import obeyed
+from trainings import trained
 
 from alexnet.errors import UsageError
 from alexnet.figures.canvas import BLUE, ORANGE, new_figure, plain, write_figure

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from script import obeyed
 from torch import Tensor
 
 from alexnet import response_norm
@@ -101,4 +102,4 @@ def timed(run: Callable[[], None], device: torch.device) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    obeyed(main)

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from script import obeyed
+
 from alexnet.data.ilsvrc import training_hours
-from alexnet.files import write_json
+from alexnet.files import read_json, write_json
 
 RECORDS = Path(__file__).parents[1] / "results/bench"
 PARAMETERS = 60_965_224
@@ -200,7 +202,7 @@ def check(record: Path) -> int:
 
     On processors nothing is hidden: who adds gradients does not multiply meanwhile.
     """
-    r = json.loads(record.read_text())
+    r = read_json(record)
     half, two, exchange = (statistics.median(r[name]) for name in ("half", "two", "exchange"))
     said = half + exchange
     print(f"one process, {r['batch'] // 2} images: {half:.3f} s a step; exchange {exchange:.3f} s")
@@ -239,4 +241,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    obeyed(main)

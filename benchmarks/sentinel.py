@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from script import obeyed
 
 from alexnet.benches.rounds import take_turns
 from alexnet.diagnosis.sentinel import LOOK, Sentinel
@@ -94,4 +95,4 @@ def judged(sentinel: Sentinel) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    obeyed(main)

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from script import obeyed
 
 from alexnet.data.images import is_image
 from alexnet.errors import UsageError
@@ -350,7 +351,7 @@ def main() -> None:
     files = sorted(p for p in args.images.rglob("*") if is_image(p.name))
     files = files[:: max(len(files) // 500, 1)][:500]  # of all classes
     if not files:
-        parser.error(f"{args.images} holds no images")
+        raise UsageError(f"{args.images} holds no image files; name a folder of JPEGs")
     found = measure(args.run, [p.read_bytes() for p in files], args.seconds, args.engine)
     described = load(args.run).recipe
     found = {"rows": rows_of(found), **found}
@@ -362,4 +363,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    obeyed(main)

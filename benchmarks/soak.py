@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from script import obeyed
 
 from alexnet.files import write_json
 from alexnet.runtime import environment
@@ -189,4 +190,4 @@ def _summary(samples: list[tuple[float, int, int]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    obeyed(main)

@@ -1,12 +1,9 @@
 """A training that a killed bench finds again: finished, begun or still to be made."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import alexnet
-from alexnet.errors import AlexNetError
 from alexnet.store.rundir import RunDir
 
 
@@ -24,12 +21,3 @@ def tested(place: Path, data: str | Path | None) -> dict[str, Any]:
     if before:
         return before[0]
     return alexnet.test(place, data=data, views=run.recipe["recipe"].get("views", 1))
-
-
-def obeyed(main: Callable[[], None]) -> None:
-    """Runs a script; what its user can mend ends it with one line, as the program's verbs do."""
-    try:
-        main()
-    except AlexNetError as error:
-        print(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(error.exit_status)

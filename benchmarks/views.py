@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 import torch
+from script import obeyed
 
 from alexnet.analysis.answers import count
 from alexnet.benches.rounds import take_turns
@@ -92,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    obeyed(main)

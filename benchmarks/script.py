@@ -1,0 +1,20 @@
+"""How a bench that is a script ends, where the fault is its user's or a signal came."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from alexnet.errors import AlexNetError, Interrupted
+
+
+def obeyed(main: Callable[[], int | None]) -> None:
+    """Runs a script. What its user can mend ends it with one line, as the program's verbs do; a
+    signal with another, once everything is saved."""
+    try:
+        sys.exit(main())
+    except AlexNetError as error:
+        line, status = str(error), error.exit_status
+    except Interrupted as error:
+        line, status = "interrupted; the same command goes on", 128 + error.signum
+    print(f"{Path(sys.argv[0]).name}: {' '.join(line.split())}", file=sys.stderr)
+    sys.exit(status)

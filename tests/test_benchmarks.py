@@ -1,0 +1,80 @@
+"""The scripts of benchmarks/ as their user meets them: refusals, a signal, and going on."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def bench(script: str, *words: str | Path) -> list[str]:
+    return [sys.executable, str(BENCHMARKS / script), *map(str, words)]
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("accuracy.py", ["digits", "--epochs", "1", "--set", "lr"]),
+        ("curves.py", ["MISSING", "--out", "picture.png"]),
+        ("looking.py", ["MISSING"]),
+        ("pack.py", ["MISSING"]),
+        ("scaling.py", ["check", "MISSING"]),
+        ("serving.py", ["MISSING", "MISSING"]),
+        ("views.py", ["MISSING"]),
+    ],
+)
+def test_a_users_mistake_is_one_line(script: str, words: list[str], tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    words = [missing if word == "MISSING" else word for word in words]
+    found = subprocess.run(bench(script, *words), cwd=tmp_path, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith(f"{script}: ")
+    assert found.stderr.count("\n") == 1
+    assert (missing if missing in words else "--set 'lr'") in found.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_accuracy_goes_on_after_a_signal_and_is_drawn(tmp_path: Path) -> None:
+    """Ended while it trains, the same command finishes the training it had begun; its record is a
+    row a length, and the picture is of that."""
+    out, work = tmp_path / "made/digits.json", tmp_path / "work"
+    words = [
+        "digits",
+        "--epochs",
+        "1",
+        "--seeds",
+        "0",
+        "--set",
+        "log_every=1",
+        "--work",
+        work,
+        "--out",
+        out,
+    ]
+    cut = subprocess.Popen(bench("accuracy.py", *words), stderr=subprocess.PIPE, text=True)
+    assert cut.stderr is not None
+    for line in cut.stderr:
+        if line.startswith("step"):
+            break
+    cut.send_signal(signal.SIGTERM)
+    said = cut.communicate()[1]
+    assert cut.returncode == 128 + signal.SIGTERM
+    assert said.splitlines()[-1] == "accuracy.py: interrupted; the same command goes on"
+    assert not out.exists()
+    (run,) = work.iterdir()
+    began = run.stat().st_ino
+
+    again = subprocess.run(bench("accuracy.py", *words), capture_output=True, text=True, check=True)
+    assert "continuing" in again.stderr
+    assert [p.stat().st_ino for p in work.iterdir()] == [began]
+    (row,) = json.loads(out.read_text())["rows"]
+    assert (row["epochs"], row["seeds"], row["n"], row["split"]) == (1, 1, 400, "val")
+    assert again.stderr.strip().endswith(f"{100 * row['top1']:.2f} %")
+
+    picture = tmp_path / "curve.png"
+    subprocess.run(bench("curves.py", out, "--out", picture), check=True)
+    assert picture.read_bytes().startswith(b"\x89PNG")
