@@ -25,6 +25,7 @@ from alexnet.errors import UsageError
 from alexnet.models.zoo import build_model
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
+from alexnet.show import runs as show
 from conftest import without_report, write_tree
 
 
@@ -80,9 +81,10 @@ def test_two_views_are_the_image_and_its_mirror() -> None:
 
 
 def test_a_whitened_run_validates_mirrored_and_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whitened once, when it begins; frozen; the same to the bit when it is cut."""
+    """Whitened once, when it begins; frozen; the same to the bit when it is cut. Validation says
+    by how many views it is."""
     from alexnet.engine import train as engine
 
     without_report(monkeypatch)
@@ -93,13 +95,18 @@ def test_a_whitened_run_validates_mirrored_and_continues(
     }  # fmt: skip
 
     def run(name: str) -> Path:
-        alexnet.train("cifar10-fast", data=data, run=tmp_path / name, **fields)
+        show.train(alexnet.train("cifar10-fast", data=data, run=tmp_path / name, **fields))
         return tmp_path / name
 
     def weights(path: Path, which: str) -> Any:
         return alexnet.load(path, which).model.part("conv1").weight
 
     whole = run("whole")
+    said = capsys.readouterr()
+    held = [line for line in said.err.splitlines() if "validation: loss" in line]
+    assert held
+    assert all(line.endswith(", 2 views") for line in held)
+    assert " of 2 views at step " in said.out
     assert torch.equal(weights(whole, "step-0"), weights(whole, "last"))
     assert weights(whole, "last").flatten(1).norm(dim=1).std() > 0.1  # not as drawn
     real = engine.train_step

@@ -95,9 +95,10 @@ def describe_event(line: dict[str, Any]) -> str:
     top5 = "" if line["top5"] is None else f"  top-5 {percent(line['top5'])}"
     if line["event"] == "val":
         low, high = line["top1_ci95"]
+        views = f", {line['views']} views" if line.get("views", 1) > 1 else ""
         return (
             f"{at}  validation: loss {line['loss']:.4f}  top-1 {percent(line['top1'])} "
-            f"[{percent(low)}, {percent(high)}]{top5}  n {line['n']:,}"
+            f"[{percent(low)}, {percent(high)}]{top5}  n {line['n']:,}{views}"
         )
     return (
         f"{at}  loss {line['loss']:.4f}  mean {line['loss_mean']:.4f}  "

@@ -189,7 +189,8 @@ def fit(
                         team=team,
                     )
                     found = tally.figures()
-                    record.add("val", state.step, found)
+                    shown = {**found, "views": recipe.views} if recipe.views > 1 else found
+                    record.add("val", state.step, shown)
                     if show is not None:
                         show(state.step, net)
                     best, state.finished = state.watch.update(

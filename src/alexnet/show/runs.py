@@ -7,9 +7,11 @@ from alexnet.terminal import bars, duration, escaped, percent, table
 
 
 def train(r: dict[str, Any]) -> None:
-    views = f" --views {r['views']}" if r.get("views", 1) > 1 else ""
+    views, at = "", ""
+    if r.get("views", 1) > 1:
+        views, at = f" --views {r['views']}", f" of {r['views']} views"
     print(
-        f"{r['finished']}: best validation top-1 {with_interval(r, 'top1')} at step "
+        f"{r['finished']}: best validation top-1 {with_interval(r, 'top1')}{at} at step "
         f"{r['best_step']:,}; {duration(r['wall_s'])}, {r['images_per_s']:,.0f} images/s\n"
         f"run          {r['run']}\n"
         f"report       {r['report']}\n"
