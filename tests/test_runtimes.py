@@ -17,6 +17,7 @@ from alexnet.commands.view import View
 from alexnet.errors import Differs, Unavailable, UsageError
 from alexnet.interchange import runtimes
 from alexnet.interchange.certificate import describe
+from alexnet.show import runs as show
 from conftest import Launch, without_report
 
 STATED = 0.005  # of the accuracy: what docs/speed.md says that a runtime may change of it
@@ -52,16 +53,22 @@ def test_a_runtime_answers_as_the_network(
     digits: Path,
     plain: dict[str, Any],
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     engine: str,
     package: str,
 ) -> None:
-    """On 1,000 real images that it was not trained on, one view each; and on files."""
+    """On 1,000 real images that it was not trained on, one view each; and on files. What is printed
+    says who answered, where it was not the network."""
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
     if not (Path(torch.__file__).parents[1] / package).is_dir():
         pytest.skip(f"needs {package}")
     other = ask(launch, tmp_path / "other", "test", digits, "--engine", engine)
     assert (plain["engine"], other["engine"]) == ("torch", engine)
     assert plain["n"] == other["n"] == 1000
+    show.test(plain)
+    show.test(other)
+    named = [line for line in capsys.readouterr().out.splitlines() if line.startswith("test:")]
+    assert [f", answers of {engine}" in line for line in named] == [False, True]
     assert plain["top1"] > 0.8
     assert abs(plain["top1"] - other["top1"]) <= STATED
     assert abs(plain["loss"] - other["loss"]) <= 0.02

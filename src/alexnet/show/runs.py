@@ -48,7 +48,8 @@ def test(r: dict[str, Any]) -> None:
         if row["n"]
     ]
     print(table(("class", "right", "of", "top-1"), rows))
-    print(f"\n{r['split']}: {r['n']:,} images, {r['views']} view(s), loss {r['loss']:.4f}")
+    by = "" if r["engine"] == "torch" else f", answers of {r['engine']}"
+    print(f"\n{r['split']}: {r['n']:,} images, {r['views']} view(s), loss {r['loss']:.4f}{by}")
     print(f"top-1  {with_interval(r, 'top1')}")
     if r["top5"] is None:
         print("top-5  means nothing with five classes or fewer")
