@@ -94,6 +94,7 @@ def test_bash_completes_verbs_flags_values_and_folders(tmp_path: Path) -> None:
     assert completed(["alexnet", "data", "pa"], tmp_path) == ["pack"]
     assert "--class-weights" in completed(["alexnet", "train", "--cl"], tmp_path)
     assert completed(["alexnet", "train", "--opt", "ad"], tmp_path) == ["adam", "adamw"]
+    assert completed(["alexnet", "train", "cifar"], tmp_path) == ["cifar10", "cifar10-fast"]
     assert completed(["alexnet", "train", "--data", "ph"], tmp_path)[0].rstrip("/") == "photos"
 
 
@@ -101,7 +102,14 @@ def test_bash_completes_verbs_flags_values_and_folders(tmp_path: Path) -> None:
 def test_fish_completes_them_too(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "alexnet.fish").write_text(alexnet.completion("fish")["script"])
-    lines = ("tra", "data pa", "train --class-w", "train --opt ada", "train --data ph")
+    lines = (
+        "tra",
+        "data pa",
+        "train --class-w",
+        "train --opt ada",
+        "train fash",
+        "train --data ph",
+    )
     asked = [f"complete -C 'alexnet {line}'" for line in lines]
     done = subprocess.run(
         ["fish", "--no-config", "-c", "; ".join(("source alexnet.fish", *asked))],
@@ -109,7 +117,15 @@ def test_fish_completes_them_too(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     offered = [line.split("\t")[0] for line in done.stdout.splitlines()]
-    assert offered == ["train", "pack", "--class-weights", "adam", "adamw", "photos/"]
+    assert offered == [
+        "train",
+        "pack",
+        "--class-weights",
+        "adam",
+        "adamw",
+        "fashion-mnist",
+        "photos/",
+    ]
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh"])

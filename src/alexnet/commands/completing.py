@@ -7,6 +7,7 @@ from typing import Any
 import shtab
 
 from alexnet.errors import UsageError
+from alexnet.recipebook import RECIPES
 from alexnet.verbs import make_parser
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -27,6 +28,8 @@ def completion(shell: str = "bash") -> dict[str, Any]:
         raise UsageError(f"no completion for {shell!r}: there are {', '.join(SHELLS)}")
     parser = make_parser()
     for action in _actions(parser):
+        if action.dest == "recipe":
+            action.choices = tuple(RECIPES)  # a file may stand there too: names are the likelier
         place = _PLACES.get(str(action.metavar)) or _NAMES.get(action.dest)
         if place and not action.choices and (action.nargs is None or action.nargs in ("+", "*")):
             action.complete = place  # type: ignore[attr-defined]  # where shtab looks for it
