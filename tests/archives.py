@@ -48,6 +48,25 @@ def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes) -> by
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+PICTURE = picture(0)
+JPEG = jpeg(0)
+
+
+def with_adobe(data: bytes, transform: int) -> bytes:
+    """A CMYK JPEG whose Adobe marker says how its colours are coded: 0 CMYK, 2 YCCK."""
+    place = data.index(b"Adobe") + 11
+    return data[:place] + bytes([transform]) + data[place + 1 :]
+
+
+def turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(PICTURE, exif=exif)
+
+
+CMYK = with_adobe(encode(PICTURE.convert("CMYK")), 0)
+
+
 # containers
 
 
@@ -79,6 +98,10 @@ def write_zip(path: Path, files: Tree) -> Path:
             archive.writestr(name, content)
     return path
 
+
+# Two classes without splits: one odd image, one copy, one file that is no image.
+FLAT = {f"{c}/{i}.jpg": jpeg(10 * i + len(c), 12, 10) for c in ("cat", "horse") for i in range(3)}
+FLAT |= {"cat/odd.jpg": CMYK, "horse/copy.jpg": FLAT["horse/0.jpg"], "horse/bad.jpg": b"text"}
 
 # ILSVRC
 

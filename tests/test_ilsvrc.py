@@ -42,7 +42,7 @@ from archives import (
 )
 from conftest import without_report
 
-# Listings leave their files to the garbage collector: see test_check.test_files_are_closed.
+# Listings leave their files to the garbage collector: see test_archives.test_files_are_closed.
 
 COUNTS = {wnid: 3 + i for i, wnid in enumerate(WNIDS)}
 TRUTH = [3, 1, 4, 1, 2]  # IDs of the validation images

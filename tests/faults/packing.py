@@ -8,10 +8,10 @@ from pathlib import Path
 from alexnet.data import pack as packing
 from alexnet.data.arrange import arrange
 from alexnet.errors import AlexNetError
-from archives import jpeg, tar_bytes, train_tar, write_files, write_tar, write_zip
+from archives import JPEG, jpeg, tar_bytes, train_tar, write_files, write_tar, write_zip
 from faults.images import MUTATIONS
 from faults.tally import Tally
-from test_check import HOSTILE, JPEG
+from hostile import HOSTILE
 
 GOOD = {f"{label}/{i}.jpg": jpeg(10 * i + j) for j, label in enumerate("ab") for i in range(3)}
 
