@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from alexnet import diagnose
 from alexnet.errors import UsageError
-from test_doctor import case, drawn_images, said, small_net  # noqa: F401
+from patients import case as case
+from patients import drawn_images, said, small_net
 
 Loader = list[tuple[Tensor, Tensor]]
 
@@ -116,13 +117,13 @@ def zero_head() -> nn.Module:
     ],
     ids=["layerscale", "transformer", "residual", "normalize-inside", "adapters", "zero-head"],
 )
-def test_healthy_networks(build: Callable[[], nn.Module], rate: float, case: Case) -> None:  # noqa: F811
+def test_healthy_networks(build: Callable[[], nn.Module], rate: float, case: Case) -> None:
     torch.manual_seed(0)
     net = build()
     assert said(diagnose(net, case.batches(), adam(net, rate))) == []
 
 
-def test_a_rate_that_a_warm_up_leads_to(case: Case) -> None:  # noqa: F811
+def test_a_rate_that_a_warm_up_leads_to(case: Case) -> None:
     net = small_net()
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
     torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / 100))
@@ -131,7 +132,7 @@ def test_a_rate_that_a_warm_up_leads_to(case: Case) -> None:  # noqa: F811
     assert optimizer.param_groups[0]["lr"] == 0
 
 
-def test_a_loss_of_ones_own(case: Case) -> None:  # noqa: F811
+def test_a_loss_of_ones_own(case: Case) -> None:
     def likelihood(p: Tensor, y: Tensor) -> Tensor:
         return F.nll_loss(p.clamp(min=1e-9).log(), y)
 
@@ -149,7 +150,7 @@ def test_a_loss_of_ones_own(case: Case) -> None:  # noqa: F811
 # Healthy data that looks odd
 
 
-def test_sorted_validation(case: Case) -> None:  # noqa: F811
+def test_sorted_validation(case: Case) -> None:
     """As folders are read: class after class, so that a look sees the first ones alone."""
     order = case.val_y.argsort()
     x, y = case.val_x[order].repeat(9, 1, 1, 1), case.val_y[order]
@@ -160,7 +161,7 @@ def test_sorted_validation(case: Case) -> None:  # noqa: F811
     assert said(diagnose(case.model, case.batches(), val_loader=val)) == []
 
 
-def test_a_constant_channel(case: Case) -> None:  # noqa: F811
+def test_a_constant_channel(case: Case) -> None:
     def with_alpha(batches: Loader) -> Loader:
         return [(torch.cat([x, torch.ones_like(x)], 1), y) for x, y in batches]
 
@@ -199,18 +200,18 @@ def test_classes_that_pixels_do_not_tell() -> None:
     ],
     ids=["sigmoid", "tanh", "softmax over the batch"],
 )
-def test_what_stands_behind_the_logits(end: nn.Module, name: str, case: Case) -> None:  # noqa: F811
+def test_what_stands_behind_the_logits(end: nn.Module, name: str, case: Case) -> None:
     net = nn.Sequential(small_net(), end)
     assert said(diagnose(net, case.batches()))[:1] == [name]
 
 
-def changed(case: Case, **what: Any) -> Case:  # noqa: F811
+def changed(case: Case, **what: Any) -> Case:
     import dataclasses
 
     return dataclasses.replace(case, **what)
 
 
-def test_labels_of_validation(case: Case) -> None:  # noqa: F811
+def test_labels_of_validation(case: Case) -> None:
     """Shuffled; classes numbered in another order; images that are not numbers."""
     chance = torch.Generator().manual_seed(0)
     order = torch.randperm(len(case.val_y), generator=chance)
@@ -252,7 +253,7 @@ def test_what_is_no_batch(loader: Any, said_so: str) -> None:
         diagnose(small_net(), loader)
 
 
-def test_what_is_no_network(case: Case) -> None:  # noqa: F811
+def test_what_is_no_network(case: Case) -> None:
     with pytest.raises(UsageError, match="tuple"):
         diagnose(Pair(), case.batches())
     lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
@@ -260,7 +261,7 @@ def test_what_is_no_network(case: Case) -> None:  # noqa: F811
         diagnose(lazy, case.batches())
 
 
-def test_column_labels_and_more_than_a_pair(case: Case) -> None:  # noqa: F811
+def test_column_labels_and_more_than_a_pair(case: Case) -> None:
     loader = [(x, y[:, None], "names") for x, y in case.batches()]
     assert said(diagnose(case.model, loader)) == []
 
@@ -307,7 +308,7 @@ def test_odd_optimisers_are_taken_back() -> None:
     assert drawn == (random.random(), np.random.rand())
 
 
-def test_an_optimiser_with_a_closure(case: Case) -> None:  # noqa: F811
+def test_an_optimiser_with_a_closure(case: Case) -> None:
     net = small_net()
     before = copy.deepcopy(net.state_dict())
     diagnose(net, case.batches(), torch.optim.LBFGS(net.parameters(), 0.1), steps=3)

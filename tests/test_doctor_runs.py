@@ -1,0 +1,237 @@
+"""What the doctor says of a run: by its figures afterwards, and by the sentinel as it trains."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from benchmarks.doctor.faults import Case
+from torch import Tensor, nn
+
+import alexnet
+import alexnet.engine.train as engine
+from alexnet import diagnose
+from alexnet.cli import main
+from alexnet.diagnosis.history import judge_history
+from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
+from alexnet.diagnosis.verdict import ranked
+from conftest import read_events
+from patients import case as case
+from patients import said, small_net
+
+# the figures of a run
+
+
+def lines(losses: list[float], every: int = 100, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"event": "train", "step": every * (i + 1), "loss": v, "loss_mean": v}
+        | {"top1": 0.1, "lr": 0.01}
+        | more
+        for i, v in enumerate(losses)
+    ]
+
+
+def val_lines(losses: list[float], every: int = 100, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"event": "val", "step": every * (i + 1), "loss": v, "top1": 0.1, "n": 1000} | more
+        for i, v in enumerate(losses)
+    ]
+
+
+LN10 = math.log(10)
+EVEN = [0.1] * 10
+GOOD = [2.2, 1.9, 1.5, 1.2, 1.0, 0.8]
+RESUMED = [*lines(GOOD)[:3], {"event": "resume", "step": 300}, *lines(GOOD, lr=0.1)[3:]]
+ANEW = [
+    *({**e, "epoch": e["step"] / 200} for e in lines(GOOD)[:3]),
+    {"event": "resume", "step": 300},
+    *({**e, "epoch": 1 + e["step"] / 1000} for e in lines(GOOD)[3:]),
+]
+TIED = {"top5_optimistic": 1.0, "top5_pessimistic": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        (lines(GOOD, top1=0.7) + val_lines([1.8, 1.4, 1.2, 1.1], top1=0.6), None),
+        ([], None),
+        (lines([2.31, 2.30, 2.30]), None),  # a plateau at the beginning is how some begin
+        (lines([LN10] * 8), "loss-is-ln-k"),
+        (lines([2.31, 2.29, 2.28, 2.27, 2.25, 2.24, 2.23, 2.21]), None),  # falls, if slowly
+        (lines([2.31, 2.30, 2.301, 2.304, 2.302, 2.303, 2.299, 2.303]), "loss-is-prior"),
+        ([*lines(GOOD), {"event": "diverged", "step": 700, "loss": "nan"}], "not-finite-loss"),
+        (lines(GOOD, top1=0.7) + val_lines(GOOD, top1=0.7), "validation-is-training"),
+        (RESUMED, "rate-jumped"),
+        (ANEW, "order-jumped"),
+        (lines(GOOD, top1=0.7) + val_lines([2.0, 1.8], **TIED), "ties"),
+        (lines(GOOD, top1=0.7) + val_lines([1.9, 1.2, 1.3, 1.5, 1.6, 1.8]), "overfitting"),
+        (lines(GOOD, top1=0.7, data_wait=0.5), "starved-loader"),
+    ],
+    ids=str,
+)
+def test_what_the_figures_of_a_run_say(events: list[Any], expected: str | None) -> None:
+    found = [v.name for v in ranked(judge_history(events, EVEN))]
+    assert found[:1] == ([expected] if expected else [])
+
+
+def test_a_rate_that_rises_is_no_jump() -> None:
+    rising = [{"event": "train", "step": s, "loss": 1.0, "lr": s / 1000} for s in (20, 40, 60)]
+    last = {"event": "train", "step": 80, "loss": 1.0, "lr": 0.08}
+    assert not list(judge_history([*rising, {"event": "resume", "step": 60}, last], EVEN))
+    assert not Sentinel(small_net(), EVEN).note({"event": "resume", "step": 25})
+    events = [*rising, {"event": "resume", "step": 60}, {**last, "lr": 0.6}]
+    assert [v.name for v in judge_history(events, EVEN)] == ["rate-jumped"]
+
+
+# the sentinel
+
+
+def test_the_sentinel_sees_units_die(case: Case) -> None:
+    net = copy.deepcopy(case.model)
+    guard = Sentinel(net, EVEN, every=5)
+    for step in range(16):
+        if step == 7:
+            nn.init.constant_(net.get_submodule("fc4").bias, -1e4)  # type: ignore[arg-type]
+        with guard.look(step):
+            net(case.x[:16])
+        named = [(v.name, v.where) for v in guard.found if v.name == "dead-units"]
+        # At two looks in a row: of one batch many may be off by chance.
+        assert named == ([("dead-units", "relu4")] if step == 15 else [])
+    with guard.look(20):
+        net(case.x[:16])
+    assert guard.found == []  # said once
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("rate", "name"), [(100.0, "rate-too-high"), (1e-12, "vanishing-gradient")]
+)
+def test_the_sentinel_sees_updates(rate: float, name: str, case: Case) -> None:
+    net = copy.deepcopy(case.model)
+    optimizer = torch.optim.SGD(net.parameters(), rate)
+    guard = Sentinel(net, EVEN)
+    with guard.look(0):
+        F.cross_entropy(net(case.x[:16]), case.y[:16]).backward()
+        optimizer.step()
+    assert [v.name for v in guard.found] == [name]
+
+
+def test_functional_activations_die_too(case: Case) -> None:
+    """The layer nearest to the output whose units get no gradient is where it began."""
+
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.fc2 = nn.Conv2d(1, 8, 3), nn.Linear(8 * 26 * 26, 32)
+            self.fc3 = nn.Linear(32, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc3(F.relu(self.fc2(F.relu(self.conv1(x)).flatten(1))))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    net = Functional()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    for bias, expected in ((0.0, []), (-1e4, [("dead-units", "fc2")])):
+        nn.init.constant_(net.fc2.bias, bias)
+        guard = Sentinel(net, EVEN, every=1)
+        for step in range(2):
+            with guard.look(step):
+                optimizer.zero_grad()
+                F.cross_entropy(net(case.x[:32]), case.y[:32]).backward()
+                optimizer.step()
+        assert [(v.name, v.where) for v in guard.found if v.name == "dead-units"] == expected
+
+
+def test_weights_that_only_shrink(case: Case) -> None:
+    """By the guard and before training, whether the decay is the optimiser's or in the loss."""
+    net = nn.Sequential(copy.deepcopy(case.model), nn.Threshold(1e9, 0.0))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, weight_decay=5e-3)
+    guard = Sentinel(net, EVEN)
+    with guard.look(0):
+        F.cross_entropy(net(case.x[:32]), case.y[:32]).backward()
+        optimizer.step()
+    assert "decay-alone" in [v.name for v in guard.found]
+
+    def with_penalty(logits: Tensor, labels: Tensor) -> Tensor:
+        weights = sum(p.square().sum() for p in case.model.parameters())
+        return 0.0 * F.cross_entropy(logits, labels) + 1e-3 * weights
+
+    plain = torch.optim.SGD(case.model.parameters(), 0.1)
+    found = diagnose(case.model, case.batches(), plain, loss=with_penalty)
+    assert "decay-alone" in said(found)
+
+
+def test_a_look_is_a_line_of_the_figures(trained: Path) -> None:
+    looks = [e for e in read_events(trained) if e["event"] == "look"]
+    assert [e["step"] for e in looks] == [1]
+    assert set(looks[0]["dead"]) >= {"relu1", "relu7"}
+    assert all(0 <= share <= 1 for share in looks[0]["dead"].values())
+    assert 0 < looks[0]["update"] < 1
+
+
+def test_what_was_said_before_a_restart_is_not_said_again() -> None:
+    events = lines([LN10] * 8)
+    guard = Sentinel(small_net(), EVEN)
+    told = [v for event in events for v in guard.note(event)]
+    assert [v.name for v in told] == ["loss-is-ln-k"]
+    again = Sentinel(small_net(), EVEN)
+    said_before = {"event": "doctor", "step": 300, **told[0].to_dict()}
+    assert not [v for event in [*events[:3], said_before] for v in again.note(event)][1:]
+    assert not again.note(events[3])
+
+
+def test_where_a_number_stops_being_one(case: Case) -> None:
+    x = case.x[:4].clone()
+    net = copy.deepcopy(case.model).eval()
+    assert first_not_finite(net, x) == "the loss"
+    with torch.no_grad():
+        net.get_submodule("conv2").weight.mul_(1e38)  # type: ignore[operator]
+    assert first_not_finite(net, x) in ("conv2", "norm2", "conv3")
+    nn.init.constant_(net.get_submodule("fc4").bias, math.nan)  # type: ignore[arg-type]
+    assert first_not_finite(net, None) == "fc4.bias (a weight)"
+    x[0, 0, 0, 0] = math.nan
+    assert first_not_finite(copy.deepcopy(case.model), x) == "the images"
+
+
+def test_a_run_that_cannot_learn_is_stopped(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], idx_folder: Path
+) -> None:
+    """A loss of exactly ln 10 three times: weights that are all zero."""
+    run = tmp_path / "run"
+    words = ["train", "mnist", "--data", str(idx_folder), "--run", str(run), "--batch-size", "16"]
+    words += ["--log-every", "2", "--steps", "12", "--precision", "fp32", "--lr", "1e-30"]
+    with pytest.MonkeyPatch.context() as patch:
+        real = engine.build_net
+
+        def zeroed(*args: Any) -> nn.Module:
+            net = real(*args)
+            for p in net.part("fc8").parameters():
+                nn.init.zeros_(p)
+            return net
+
+        patch.setattr(engine, "build_net", zeroed)
+        assert main(words) == 1
+    err = capfd.readouterr().err
+    assert "stopped at step 6: loss-is-ln-k" in err
+    assert "--doctor say" in err
+    found = [e for e in read_events(run) if e["event"] == "doctor"]
+    assert [e["name"] for e in found][-1] == "loss-is-ln-k"
+    assert main(["train", "--resume", "--run", str(run)]) == 1  # a queue that tries again
+    assert read_events(run)[-1] == {"event": "resume", "step": 6}
+    assert main(["train", "--resume", "--run", str(run), "--doctor", "say"]) == 0
+    assert read_events(run)[-1]["step"] == 12
+    assert main(["doctor", str(run)]) == 1
+    assert "loss-is-ln-k" in capfd.readouterr().out
+
+
+def test_the_doctor_changes_no_bit(tmp_path: Path, idx_folder: Path) -> None:
+    weights = []
+    for mode in ("stop", "off"):
+        run = tmp_path / mode
+        fields = {"batch_size": 16, "steps": 5, "precision": "fp32"}
+        alexnet.train("mnist", data=idx_folder, run=run, doctor=mode, **fields)  # type: ignore[arg-type]
+        weights.append((run / "checkpoints/last/model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
