@@ -1,0 +1,70 @@
+"""The command line in a test: run in an empty folder, on a run that may be damaged."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alexnet.cli import main
+from conftest import without_report
+
+QUICK = ["--steps", "2", "--batch-size", "8", "--workers", "0", "--precision", "fp32"]
+
+
+@pytest.fixture(autouse=True)
+def clean_folder(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Path:
+    """Every test runs in an empty folder, where what is left behind can be seen."""
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    from alexnet import figures
+
+    without_report(monkeypatch)
+    for name in ("draw_confusion", "draw_mistakes"):
+        monkeypatch.setattr(figures, name, lambda *_: None)
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A finished run that may be damaged."""
+    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+
+
+Answer = tuple[int, str, list[str]]
+Cli = Callable[..., Answer]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """cli(*argv) -> (status, standard output, lines of standard error)."""
+
+    def run(*argv: object) -> Answer:
+        capsys.readouterr()
+        status = main([str(word) for word in argv])
+        said = capsys.readouterr()
+        return status, said.out, said.err.splitlines()
+
+    return run
+
+
+def one_object(out: str) -> dict[str, Any]:
+    """Standard output as exactly one JSON object on one line, of numbers that JSON has."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    assert out.endswith("\n")
+    assert out.count("\n") == 1
+    value = json.loads(out, parse_constant=refuse)
+    assert isinstance(value, dict)
+    return value
