@@ -32,7 +32,7 @@ from alexnet.figures import draw_arms
 from alexnet.models.zoo import model_spec
 from alexnet.pages import claim_row, claims_page
 from alexnet.recipe import Recipe
-from test_ilsvrc import write_official
+from official import write_official
 
 DESIGNS = {n: c.measure for n, c in CLAIMS.items() if isinstance(c.measure, Comparison)}
 TINY = Recipe(
