@@ -1,4 +1,4 @@
-"""The AlexNets of the literature for tests: small, with first weights, and their layers as tables."""
+"""The AlexNets of the literature for tests: small, with first weights; their layers as tables."""
 
 import functools
 from collections.abc import Callable, Iterator
