@@ -34,7 +34,7 @@ def pack_until(source: Path, out: Path, encoding: str, deadly: int) -> int | Non
         target=pack_and_die, args=(str(source), str(out), encoding, 8, deadly)
     )
     process.start()
-    process.join(60)
+    process.join()
     status = process.exitcode
     process.close()
     return status
