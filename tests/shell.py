@@ -15,9 +15,7 @@ QUICK = ["--steps", "2", "--batch-size", "8", "--workers", "0", "--precision", "
 
 
 @pytest.fixture(autouse=True)
-def clean_folder(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Path:
+def clean_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Every test runs in an empty folder, where what is left behind can be seen."""
     folder = tmp_path / "cwd"
     folder.mkdir()

@@ -80,6 +80,6 @@ def test_kaggles_own_zip_holds_its_tables(tmp_path: Path) -> None:
     tables = {name: (tmp_path / name).read_bytes() for name in names}
     for name in names:
         (tmp_path / name).unlink()
-    path = write_zip(tmp_path / "imagenet-object-localization-challenge.zip", kaggle_files())
+    path = tmp_path / "imagenet-object-localization-challenge.zip"
     write_zip(path, kaggle_files() | tables)
     assert labels_by_name(arrange(path), "val") == wanted("ILSVRC2012")["val"]
