@@ -120,6 +120,15 @@ def without_report(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(commands.finishing, "report", lambda *_, **__: page)
 
 
+def without_pictures(patch: pytest.MonkeyPatch) -> None:
+    """Neither the page of a training nor the pictures of a test."""
+    from alexnet import figures
+
+    without_report(patch)
+    for name in ("draw_confusion", "draw_mistakes"):
+        patch.setattr(figures, name, lambda *_: None)
+
+
 def read_events(run: Path) -> list[dict[str, Any]]:
     """Every line of metrics.jsonl without the clock's fields."""
     lines = (run / "metrics.jsonl").read_text().splitlines()

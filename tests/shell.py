@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from alexnet.cli import main
-from conftest import without_report
+from conftest import without_pictures
 
 QUICK = ["--steps", "2", "--batch-size", "8", "--workers", "0", "--precision", "fp32"]
 
@@ -25,11 +25,7 @@ def clean_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    from alexnet import figures
-
-    without_report(monkeypatch)
-    for name in ("draw_confusion", "draw_mistakes"):
-        monkeypatch.setattr(figures, name, lambda *_: None)
+    without_pictures(monkeypatch)
 
 
 @pytest.fixture

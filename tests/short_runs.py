@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from alexnet import commands, figures
+from alexnet import commands
 from alexnet.engine import train as engine
 from alexnet.models.layers import BatchNorm, Conv, Linear, ReLU
 from alexnet.models.net import Net
-from conftest import read_events, without_report
+from conftest import read_events, without_pictures
 
 QUICK: dict[str, Any] = {
     "steps": 2,
@@ -33,9 +33,7 @@ QUICK: dict[str, Any] = {
 def no_pictures() -> Iterator[None]:
     """Drawing takes longer than these runs, and other tests look at pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        without_report(patch)
-        for name in ("draw_confusion", "draw_mistakes"):
-            patch.setattr(figures, name, lambda *_: None)
+        without_pictures(patch)
         yield
 
 
