@@ -26,6 +26,12 @@ def wrong(row: dict[str, Any]) -> tuple[float, float, float]:
     return 100 - low, 100 * (1 - row["top1"]), 100 - high
 
 
+def label(recipe: str, rows: list[dict[str, Any]]) -> str:
+    """A recipe, and the threads its minutes are of."""
+    threads = sorted({count for row in rows for count in row["threads"]})
+    return f"{recipe}, {' and '.join(map(str, threads))} thread{'s' * (threads != [1])}"
+
+
 def draw(records: list[dict[str, Any]], out: Path) -> None:
     figure = new_figure(6.4, 4.2, "Wrong answers against minutes of training")
     axes = figure.subplots()
@@ -35,7 +41,7 @@ def draw(records: list[dict[str, Any]], out: Path) -> None:
         )
         minutes = [row["minutes"] for row in held]
         worst, mean, best = zip(*(wrong(row) for row in held), strict=True)
-        axes.plot(minutes, mean, color=colour, marker=".", label=record["recipe"])
+        axes.plot(minutes, mean, color=colour, marker=".", label=label(record["recipe"], held))
         axes.vlines(minutes, best, worst, color=colour, lw=1)
         for row in record["rows"]:
             if row["split"] == "test":

@@ -78,3 +78,17 @@ def test_accuracy_goes_on_after_a_signal_and_is_drawn(tmp_path: Path) -> None:
     picture = tmp_path / "curve.png"
     subprocess.run(bench("curves.py", out, "--out", picture), check=True)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("rows", [[], [{"epochs": 1, "top1": 0.9}]], ids=["no-rows", "no-range"])
+def test_a_picture_of_another_record_is_refused(rows: list[object], tmp_path: Path) -> None:
+    other, picture = tmp_path / "other.json", tmp_path / "picture.png"
+    other.write_text(json.dumps({"recipe": "digits", "rows": rows}))
+    found = subprocess.run(
+        bench("curves.py", other, "--out", picture), capture_output=True, text=True
+    )
+    assert found.returncode == 2
+    assert found.stderr == (
+        f"curves.py: {other} is no record of benchmarks/accuracy.py; name one that is\n"
+    )
+    assert not picture.exists()
