@@ -13,6 +13,7 @@ from scripts import docs
 from tests.test_structure import ROOT
 
 import alexnet
+from alexnet.recipebook import RECIPES, find_recipe
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
@@ -55,6 +56,12 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     inside = [link for link in links if "://" not in link]
     assert len(inside) > 10
     assert not [link for link in inside if not (ROOT / link).exists()]
+
+
+def test_the_doctor_has_looked_at_the_network_each_recipe_has() -> None:
+    looks = (ROOT / "results" / "doctor-reported.jsonl").read_text().splitlines()
+    looked = {(r["data"], r["model"]) for r in map(json.loads, looks) if r["when"] == "recipe"}
+    assert looked == {(name, find_recipe(name).model) for name in RECIPES}
 
 
 def test_what_is_made_from_the_code_is_as_made() -> None:
