@@ -162,6 +162,11 @@ def test_what_is_pushed_can_be_pulled(hub: Hub, trained: Path, tmp_path: Path) -
 def test_refusals_of_the_hub_are_one_line(hub: Hub, trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
     done = alexnet(
+        hub, tmp_path / "home", "export", run, "--format", "safetensors",
+        "--out", tmp_path / "there", "--push", "someone/digits",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = alexnet(
         hub, tmp_path / "home", "export", run, "--format", "safetensors", "--out", tmp_path / "hub",
         "--push", "someone/digits", token="hf_wrong",
     )  # fmt: skip
@@ -171,4 +176,9 @@ def test_refusals_of_the_hub_are_one_line(hub: Hub, trained: Path, tmp_path: Pat
     done = alexnet(hub, tmp_path / "home", "import", "hf:someone/none", "--run", tmp_path / "again")
     assert done.returncode == 2
     assert "cannot pull 'someone/none'" in done.stderr.splitlines()[-1]
+    for given, why in ((["--mean", "mean.binaryproto"], "--mean"), (["--bgr"], "torch's names")):
+        words = ("import", "hf:someone/digits", "--run", tmp_path / "again", *given)
+        done = alexnet(hub, tmp_path / "home", *words)
+        assert done.returncode == 2
+        assert why in done.stderr.splitlines()[-1]
     assert not (tmp_path / "again").exists()

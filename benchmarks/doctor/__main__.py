@@ -4,9 +4,9 @@
     python -m benchmarks.doctor report
 
 `digits` ships with the extra `demo`; cifar and imagenette are folders named by --cifar and
---imagenette (CLASS folders in train and test or val), mnist one of IDX files. A case that stands in
---out already is not run again. Thresholds are decided on seeds under 100; reported
-ones are above.
+--imagenette (CLASS folders in train and test or val), mnist and fashion-mnist ones of IDX files. A
+case that stands in --out already is not run again. Thresholds are decided on seeds under 100
+(--first 0 --out results/doctor.jsonl); reported ones are above.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from benchmarks.doctor import matrix, report
 from benchmarks.doctor.cases import NETS
 
 REPORTED = 100  # the first seed of those that are reported
-FOLDERS = ("cifar", "imagenette", "mnist")
-ROWS = Path(__file__).resolve().parents[2] / "results" / "doctor.jsonl"
+FOLDERS = ("cifar", "imagenette", "mnist", "fashion-mnist")
+ROWS = Path(__file__).resolve().parents[2] / "results" / "doctor-reported.jsonl"
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=REPORTED)
     parser.add_argument("--out", type=Path, default=ROWS)
     args = parser.parse_args()
-    folders = {name: getattr(args, name) for name in FOLDERS}
+    folders = {name: getattr(args, name.replace("-", "_")) for name in FOLDERS}
     seeds = list(range(args.first, args.first + args.seeds))
     what = args.what or ["before", "during"]
     if "before" in what:

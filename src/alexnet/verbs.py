@@ -79,7 +79,9 @@ def _train(verbs: Any) -> None:
 def _doctor(verbs: Any) -> None:
     verb = Verb("doctor", show.doctor, lambda r: 0 if r["healthy"] else 1)
     sub = _add(verbs, "doctor", verb, "Say whether a recipe learns, or why a run did not.")
-    sub.add_argument("target", nargs="?", help="recipe or run directory (default: digits)")
+    sub.add_argument(
+        "target", nargs="?", help="recipe or run directory (default: digits, or what fits --data)"
+    )
     sub.add_argument("--data", metavar="DIR", help="as for train")
     sub.add_argument("--seconds", type=float, default=60.0, metavar="S",
                      help="time to take at most, about (default: 60)")  # fmt: skip
@@ -279,12 +281,18 @@ def _inspect(verbs: Any) -> None:
 def _report(verbs: Any) -> None:
     sub = _add(verbs, "report", Verb("report", show.report), "Write one page on one or more runs.")
     sub.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
-    sub.add_argument("--out", metavar="FILE", help="FILE.html (default: RUN/report.html)")
+    sub.add_argument(
+        "--out",
+        metavar="FILE",
+        help="FILE.html (default: RUN/report.html, of several runs report-of-N.html)",
+    )
     sub.add_argument("--data", metavar="DIR", help="where the data is now")
 
 
 def _completion(verbs: Any) -> None:
     sub = _add(verbs, "completion", Verb("completion", show.completion), "Print shell completion.")
     sub.add_argument(
-        "shell", choices=("bash", "zsh", "fish", "tcsh"), help="`eval` it, or see the docs"
+        "shell",
+        choices=("bash", "zsh", "fish", "tcsh"),
+        help="how a shell takes it up: docs/quickstart.md",
     )

@@ -29,7 +29,9 @@ def bench(
     Returns `rows` (name, images_per_s, its range, ratio to the reference) and `environment`; of
     input with `model` also the shares of its training steps that wait for data; of train the
     machine's own limits, the share of them that is reached, and the seconds of each part, and with
-    `compile` steps through torch.compile too; of infer the same, for one image and for a batch.
+    `compile` steps through torch.compile too; of infer the shares for one image and for a batch,
+    `parts` in milliseconds, `floor_ms`, what reading the weights once takes, and the runtimes
+    `missing` here.
     """
     if what not in ("input", "train", "infer"):
         raise UsageError(f"cannot bench {what!r}: there are input, train and infer")

@@ -48,7 +48,16 @@ def import_weights(
     if str(file).startswith(HUB):
         with tempfile.TemporaryDirectory(prefix="alexnet-") as aside:
             place = pull(str(file).removeprefix(HUB), Path(aside))
-            return import_weights(place, model=model, run=run, classes=classes, data=data, **fields)
+            return import_weights(
+                place,
+                model=model,
+                run=run,
+                classes=classes,
+                data=data,
+                mean=mean,
+                bgr=bgr,
+                **fields,
+            )
     path = Path(file)
     given = {key: value for key, value in fields.items() if value is not None}
     wanted = expected(path, model, Path(mean) if mean else None, given)

@@ -31,7 +31,8 @@ def report(
 
     Confusion, calibration, mistakes and neighbours are of the test split where the run was tested,
     else of validation: test is read by `test` first. `brief` reads no image, and takes the
-    doctor's verdicts from the log. Without `out` the page is report.html in the (first) run.
+    doctor's verdicts from the log. Without `out` the page is report.html in the run, or
+    report-of-N.html in the first of N runs.
     Returns `out`, `bytes`, `figures` and `left_out`, the pictures that did not fit.
     """
     paths = [runs] if isinstance(runs, str | Path) else list(runs)

@@ -58,6 +58,8 @@ def expected(path: Path, model: str | None, mean: Path | None, fields: dict[str,
         recipe = recipe_of(made)
         if model not in (None, recipe.model):
             raise UsageError(f"--as {model}: the certificate of {path} says {recipe.model}")
+        if mean is not None:
+            raise UsageError(f"--mean {mean}: the certificate of {path} has the mean: leave it out")
         said = made["preprocessing"]
         image = None
         if recipe.normalize in ("image", "centre"):

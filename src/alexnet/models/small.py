@@ -101,7 +101,7 @@ def _fast(first: list[Part], widths: tuple[int, ...], classes: int) -> Spec:
 
 
 def fast_32(classes: int) -> Spec:
-    """Seven convolutions and one fully connected layer, for images of 28 or 32 pixels.
+    """Seven convolutions and one fully connected layer, for images of 28 to 64 pixels.
 
     The most accuracy for minutes; its first layer is for `whiten`.
     """

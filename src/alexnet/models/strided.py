@@ -15,7 +15,7 @@ class StridedConv(nn.Conv2d):
     `around` is (left, right, top, bottom). The gradient of a kernel over 3 channels keeps a
     processor's units for matrices mostly empty. So with `stride` s the image is taken as blocks of
     s x s pixels, s^2 times as many channels, and the kernel, with zeros at its end, steps from
-    block to block: the same sums, in training three times as fast on a CPU.
+    block to block: the same sums, in training more than twice as fast on a CPU.
     """
 
     def __init__(
