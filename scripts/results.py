@@ -47,7 +47,7 @@ def record(path: Path, data_note: str, note: str) -> Path:
     body: dict[str, Any] = {
         "recipe": recipe,
         "digest": saved["digest"],
-        "command": ["alexnet", *environment.pop("command")[1:]],
+        "command": command(environment.pop("command")),
         "data": {k: saved["data"][k] for k in ("kind", "digest", "counts", "splits")},
         "data_note": data_note,
         "note": note,
@@ -63,6 +63,12 @@ def record(path: Path, data_note: str, note: str) -> Path:
             body["command"][body["command"].index(word) + 1] = word[2:].upper()
     write_atomic(out, json.dumps(body, indent=1) + "\n")
     return out
+
+
+def command(words: list[str]) -> list[str]:
+    """What was typed: `python -m alexnet` is `alexnet`, a script keeps its name."""
+    first = Path(words[0]).name
+    return [first if first.endswith(".py") and first != "__main__.py" else "alexnet", *words[1:]]
 
 
 def table() -> str:

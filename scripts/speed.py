@@ -27,8 +27,13 @@ SHOWN = (  # record, row, its batch where there are several, what it is
     ("input-xeon-2", "ours, raw, to float", None, "packed raw pixels to floats"),
     ("train-alexnet-2012-xeon-2", "ours, fp32", None, "training `alexnet-2012` in fp32"),
     ("train-alexnet-2012-xeon-2", "ours, bf16", None, "training `alexnet-2012` in bf16"),
+    ("train-alexnet-2012-epyc-2", "ours, fp32", None, "training `alexnet-2012` in fp32"),
+    ("train-alexnet-2012-epyc-2", "ours, bf16", None, "training `alexnet-2012` in bf16"),
+    ("train-alexnet-2014-epyc-2", "ours, bf16", None, "training `alexnet-2014` in bf16"),
     ("infer-alexnet-2014-xeon-2", "ours, bf16", 1, "answers of `alexnet-2014`, one by one, bf16"),
     ("infer-alexnet-2014-xeon-2", "ours, bf16", 128, "answers of `alexnet-2014` by 128, bf16"),
+    ("infer-alexnet-2014-epyc-2", "ours, bf16", 1, "answers of `alexnet-2014`, one by one, bf16"),
+    ("infer-alexnet-2014-epyc-2", "ours, bf16", 128, "answers of `alexnet-2014` by 128, bf16"),
 )
 
 WANTED = {  # what is to be measured on every kind of machine, by the beginning of its record's name
@@ -97,6 +102,8 @@ def made(found: list[tuple[str, dict[str, Any]]]) -> str:
         words = r.get("command") or r["environment"].get("command")
         if words:
             lines += [f"`{command(words)}`", ""]
+        if model := r.get("model"):
+            lines += [f"Network: `{model}`.", ""]
         if note := r.get("note") or r.get("data_note"):
             lines += [f"{note}.", ""]
         lines += [*table(r["rows"]), ""]
@@ -118,9 +125,8 @@ def shown(found: dict[str, dict[str, Any]]) -> str:
         cells = ["not measured", "", "", "", ""]
         if row is not None:
             speeds = [cell("", r["images_per_s"]) for r in (row, rows[0])]
-            link = (
-                f"[{machine(found[name]['environment']).split(';')[0]}](results/bench/{name}.json)"
-            )
+            device, _, commit = machine(found[name]["environment"]).split("; ")
+            link = f"[{device}, {commit}](results/bench/{name}.json)"
             beside = rows[0]["name"].partition(":")[0]
             cells = [speeds[0], beside, speeds[1], f"{row['ratio']:.1f}", link]
         lines.append(f"| {what} | {' | '.join(cells)} |")
