@@ -94,7 +94,11 @@ def test_bash_completes_verbs_flags_values_and_folders(tmp_path: Path) -> None:
     assert completed(["alexnet", "data", "pa"], tmp_path) == ["pack"]
     assert "--class-weights" in completed(["alexnet", "train", "--cl"], tmp_path)
     assert completed(["alexnet", "train", "--opt", "ad"], tmp_path) == ["adam", "adamw"]
-    assert completed(["alexnet", "train", "cifar"], tmp_path) == ["cifar10", "cifar10-fast"]
+    assert completed(["alexnet", "train", "cifar"], tmp_path) == [
+        "cifar10",
+        "cifar10-fast",
+        "cifar10-long",
+    ]
     assert completed(["alexnet", "train", "--data", "ph"], tmp_path)[0].rstrip("/") == "photos"
 
 

@@ -20,6 +20,7 @@ from alexnet.recipebook.imagenet import (
 from alexnet.recipebook.small import (
     cifar10,
     cifar10_fast,
+    cifar10_long,
     digits,
     fashion_mnist,
     imagenette,
@@ -36,6 +37,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fashion-mnist": fashion_mnist,
     "cifar10": cifar10,
     "cifar10-fast": cifar10_fast,
+    "cifar10-long": cifar10_long,
     "imagenette": imagenette,
     "photos": photos,
     "seed-003": seed_003,

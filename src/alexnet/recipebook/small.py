@@ -44,7 +44,7 @@ def cifar10() -> Recipe:
         batch_size=256,
         opt="adamw",
         lr=1e-2,
-        weight_decay=0.05,
+        weight_decay=0.3,
         label_smoothing=0.2,
         schedule="onecycle",
         eval_every=2,
@@ -65,6 +65,7 @@ def mnist() -> Recipe:
         views=1,
         rotate=15,
         scale=0.15,
+        weight_decay=0.05,
         label_smoothing=0.05,
         epochs=8,
     )
@@ -79,6 +80,7 @@ def fashion_mnist() -> Recipe:
         channels=1,
         size=28,
         crop=28,
+        weight_decay=0.05,
         label_smoothing=0.1,
         epochs=12,
     )
@@ -87,6 +89,18 @@ def fashion_mnist() -> Recipe:
 def cifar10_fast() -> Recipe:
     """CIFAR-10 in ten minutes on two cores."""
     return cifar10().replace(name="cifar10-fast", about=first_line(cifar10_fast), epochs=10)
+
+
+def cifar10_long() -> Recipe:
+    """CIFAR-10 in forty-five minutes on two cores: more moved, and less held out."""
+    return cifar10().replace(
+        name="cifar10-long",
+        about=first_line(cifar10_long),
+        epochs=40,
+        shift=3,
+        cutout=8,
+        val_fraction=0.02,
+    )
 
 
 def imagenette() -> Recipe:
@@ -104,6 +118,7 @@ def imagenette() -> Recipe:
         area=0.35,
         batch_size=64,
         lr=2e-3,
+        weight_decay=0.05,
         eval_batch=100,
         label_smoothing=0.1,
         log_every=20,
@@ -123,6 +138,7 @@ def photos() -> Recipe:
         epochs=30,
         batch_size=32,
         lr=2e-3,
+        weight_decay=0.05,
         eval_every=1,
         eval_batch=100,
         log_every=10,
