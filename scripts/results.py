@@ -31,6 +31,7 @@ BIAS_ONE = ROOT / "docs" / "why-bias-one.md"
 BIAS_MARKS = "<!-- bias-one: made by scripts/results.py -->\n", "<!-- /bias-one -->\n"
 CLAIMS, CLAIMS_PAGE = ROOT / "docs" / "claims.md", ROOT / "docs" / "claims.html"
 CLAIMS_MARKS = "<!-- claims: made by scripts/results.py -->\n", "<!-- /claims -->\n"
+CHOSEN = ("seed", "about", "precision")  # by who trains, or by the machine
 FIGURES = ("n", "loss", "top1", "top1_ci95", "top5", "top5_ci95", "views")
 
 
@@ -71,6 +72,16 @@ def command(words: list[str]) -> list[str]:
     return [first if first.endswith(".py") and first != "__main__.py" else "alexnet", *words[1:]]
 
 
+def differences(recipe: dict[str, Any]) -> list[str]:
+    """Where a record's recipe is not the one that its name has now."""
+    now = find_recipe(recipe["name"]).to_dict()
+    return [
+        f"{field} {recipe[field]} ({'none' if value is None else value} in the recipe)"
+        for field, value in now.items()
+        if field not in CHOSEN and recipe.get(field, value) != value
+    ]
+
+
 def table() -> str:
     """The README's table, one row a record."""
     heads = ("recipe", "data", "test top-1 (95 %)", "n", "train", "epochs", "time", "hardware")
@@ -80,12 +91,10 @@ def table() -> str:
         recipe, test, machine = r["recipe"], r["test"], r["environment"]
         name = f"`{recipe['name']}`"
         said = [r["note"]] if r["note"] else []
-        if recipe["model"] != (now := find_recipe(recipe["name"]).model):
-            said.append(
-                f"Made when the recipe's network was `{recipe['model']}`; it is `{now}` now."
-            )
-        for note in said:
-            notes.append(note)
+        if changed := differences(recipe):
+            said.append(f"Made with {', '.join(changed)}.")
+        if said:
+            notes.append(" ".join(said))
             name += f" [{len(notes)}]"
         low, high = map(percent, test["top1_ci95"])
         threads = machine["threads"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripts import docs
+from scripts import docs, results
 from tests.test_structure import ROOT
 
 import alexnet
@@ -62,6 +62,17 @@ def test_the_doctor_has_looked_at_the_network_each_recipe_has() -> None:
     looks = (ROOT / "results" / "doctor-reported.jsonl").read_text().splitlines()
     looked = {(r["data"], r["model"]) for r in map(json.loads, looks) if r["when"] == "recipe"}
     assert looked == {(name, find_recipe(name).model) for name in RECIPES}
+
+
+def test_a_row_of_results_says_where_its_recipe_was_another() -> None:
+    now = find_recipe("digits").to_dict()
+    assert results.differences(now | {"seed": 3, "precision": "bf16"}) == []
+    older = now | {"lr": 0.5, "steps": 7}
+    del older["flip"]  # a field that was not there then
+    assert results.differences(older) == [
+        "steps 7 (none in the recipe)",
+        "lr 0.5 (0.003 in the recipe)",
+    ]
 
 
 def test_what_is_made_from_the_code_is_as_made() -> None:
