@@ -2,8 +2,9 @@
 
     python benchmarks/curves.py RECORD... --out docs/minutes.png
 
-Lines are the held-out slice of train, with the smallest and the largest seed; a ring is the test
-split, read once. The other axis is wrong answers, since what is won at the end is a share of those.
+Lines are the held-out slice of train, with the smallest and the largest seed, and one line is all
+records of a recipe; a ring is the test split, read once. The other axis is wrong answers, since
+what is won at the end is a share of those.
 """
 
 import argparse
@@ -35,15 +36,16 @@ def label(recipe: str, rows: list[dict[str, Any]]) -> str:
 def draw(records: list[dict[str, Any]], out: Path) -> None:
     figure = new_figure(6.4, 4.2, "Wrong answers against minutes of training")
     axes = figure.subplots()
-    for record, colour in zip(records, itertools.cycle(COLOURS), strict=False):
-        held = sorted(
-            (r for r in record["rows"] if r["split"] == "val"), key=lambda r: r["minutes"]
-        )
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        lines.setdefault(record["recipe"], []).extend(record["rows"])
+    for (recipe, rows), colour in zip(lines.items(), itertools.cycle(COLOURS), strict=False):
+        held = sorted((r for r in rows if r["split"] == "val"), key=lambda r: r["minutes"])
         minutes = [row["minutes"] for row in held]
         worst, mean, best = zip(*(wrong(row) for row in held), strict=True)
-        axes.plot(minutes, mean, color=colour, marker=".", label=label(record["recipe"], held))
+        axes.plot(minutes, mean, color=colour, marker=".", label=label(recipe, held))
         axes.vlines(minutes, best, worst, color=colour, lw=1)
-        for row in record["rows"]:
+        for row in rows:
             if row["split"] == "test":
                 axes.plot(row["minutes"], wrong(row)[1], "o", color=colour, mfc="none", ms=9)
     axes.set(xscale="log", yscale="log", xlabel="minutes", ylabel="wrong, %")
