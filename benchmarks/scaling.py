@@ -117,7 +117,8 @@ def work(batch: int, steps: int, model: str, out: Path) -> None:
     from alexnet.data.statistics import Statistics
     from alexnet.engine.network import build_net, preprocessing
     from alexnet.engine.optim import build_optimizer
-    from alexnet.engine.parallel import join, spread
+    from alexnet.engine.parallel import join
+    from alexnet.engine.spread import spread
     from alexnet.engine.step import train_step
     from alexnet.models.zoo import find_model
     from alexnet.recipe import Recipe

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import is_tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import alexnet
 from alexnet import commands
@@ -145,6 +148,36 @@ EVERYTHING = Recipe(
 )  # fmt: skip
 
 
+class Unwaiting(TorchDispatchMode):
+    """Refuses what would make a GPU's step wait for what it did before: copies there that are not
+    told to take their turn, and indices that lie on the processor."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        make = torch.tensor
+
+        def tensor(*values: Any, device: Any = None, **how: Any) -> Any:
+            assert torch.device(device or "cpu").type == "cpu", (
+                "torch.tensor() waits for the device"
+            )
+            return make(*values, **how)
+
+        patch.setattr(torch, "tensor", tensor)
+        patch.setattr(torch.Tensor, "new_tensor", None)  # calls neither
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        name, given = func.overloadpacket.__name__, [a for a in tree_leaves(args) if is_tensor(a)]
+        here = [a for a in given if a.device.type == "cpu"]
+        if here and is_tensor(found) and found.device.type != "cpu":
+            if name in ("_to_copy", "copy_"):
+                words = {**(kwargs or {}), **dict(zip(("non_blocking",), args[2:], strict=False))}
+                assert words.get("non_blocking"), f"{name} waits for the device"
+            else:
+                assert all(a.dim() == 0 for a in here), f"{name} of two devices"
+        return found
+
+
 @pytest.mark.parametrize("name", [*RECIPES, "everything"])
 def test_a_step_on_another_device_has_all_there_and_waits_for_nothing(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -173,10 +206,12 @@ def test_a_step_on_another_device_has_all_there_and_waits_for_nothing(
     images = torch.zeros(12, size, size, channels, dtype=torch.uint8, device=device)
     labels = torch.zeros(12, dtype=torch.int64, device=device)
     kept, ids = loader.Kept(images, labels), np.arange(8)
-    batch = loader.Batch(0, 0, ids, *kept.take(ids))
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     weight = torch.ones(10, device=device) if recipe.class_weights == "balanced" else None
-    loss = step.train_step(net, optimizer, batch, 0.01, recipe, preprocess, sums, weight)
+    with Unwaiting(monkeypatch):
+        of_all = torch.zeros(8, dtype=torch.int64)
+        batch = loader.Batch(0, 0, ids, *kept.take(ids), of_all=of_all)
+        loss = step.train_step(net, optimizer, batch, 0.01, recipe, preprocess, sums, weight)
     assert loss.device == device
     trained = [p for p in net.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.device == device for p in trained)

@@ -14,7 +14,8 @@ from alexnet.data.statistics import Statistics, measure
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, preprocessing
 from alexnet.engine.optim import build_optimizer
-from alexnet.engine.parallel import ALONE, Team, join, spread
+from alexnet.engine.parallel import ALONE, Team, join
+from alexnet.engine.spread import spread
 from alexnet.engine.step import train_step
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import Recipe

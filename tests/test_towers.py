@@ -11,7 +11,8 @@ from alexnet.data.loader import Share, read_batch
 from alexnet.data.slices import Slice
 from alexnet.engine.network import build_net, preprocessing
 from alexnet.engine.optim import build_optimizer, optimizer_tensors
-from alexnet.engine.parallel import ALONE, Team, join, spread
+from alexnet.engine.parallel import ALONE, Team, join
+from alexnet.engine.spread import spread
 from alexnet.engine.step import train_step
 from alexnet.engine.towers import build_towers, plan_towers
 from alexnet.errors import UsageError

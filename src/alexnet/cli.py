@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 import types
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +21,27 @@ from alexnet.verbs import Verb, make_parser
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status. Results go to stdout, all else to stderr."""
+    status = 1
+    try:
+        status = _run(argv)
+    except Exception:
+        if not _left_others():
+            raise
+        traceback.print_exc()
+    if _left_others():  # an ordinary end would wait for them
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+    return status
+
+
+def _left_others() -> bool:
+    """Whether there was a team, and others of it wait for this process on their GPUs."""
+    parallel = sys.modules.get("alexnet.engine.parallel")
+    return parallel is not None and parallel.left_others()
+
+
+def _run(argv: Sequence[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     keep_pages()
     # What Pillow finds odd about a file `data check` says by name; these lines name none.

@@ -7,6 +7,8 @@ import os
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's mallopt
 _LARGEST = 2**31 - 1
+# torch of a processor's memory, and libraries of a GPU's where torch has no word of its own.
+_SAID = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
 
 def keep_pages() -> None:
@@ -37,7 +39,7 @@ def short_of_memory(error: Exception) -> str:
     """
     told = " ".join(str(error).split())
     out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if not out and "can't allocate memory" not in told:
+    if not out and not any(words in told for words in _SAID):
         return ""
     return (
         f"out of memory ({told or 'MemoryError'}): use a smaller --batch-size, and for a test or "

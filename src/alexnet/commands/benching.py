@@ -10,7 +10,7 @@ from alexnet.benches.train import bench_train
 from alexnet.errors import UsageError
 from alexnet.interchange.runtimes import rivals
 from alexnet.models.zoo import find_model
-from alexnet.runtime import environment
+from alexnet.runtime import environment, pick_device
 
 
 def bench(
@@ -31,7 +31,7 @@ def bench(
     machine's own limits, the share of them that is reached, and the seconds of each part, and with
     `compile` steps through torch.compile too; of infer the shares for one image and for a batch,
     `parts` in milliseconds, `floor_ms`, what reading the weights once takes, and the runtimes
-    `missing` here.
+    `missing` here; beside a GPU, other runtimes, which are a processor's, are left out.
     """
     if what not in ("input", "train", "infer"):
         raise UsageError(f"cannot bench {what!r}: there are input, train and infer")
@@ -50,7 +50,7 @@ def bench(
         measure = (
             partial(bench_train, compile=compile)
             if what == "train"
-            else partial(bench_infer, others=rivals)
+            else partial(bench_infer, others=rivals if pick_device().type == "cpu" else None)
         )
         found = measure(model or "alexnet-2014", batch_size=batch_size, rounds=rounds)
     else:

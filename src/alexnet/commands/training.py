@@ -118,7 +118,8 @@ def _start(
             fixed = {*fields, "compile"} if team.size > 1 else fields
             settled, settings = settle(
                 chosen, len(dataset.classes), round(total), fixed,
-                measure_steps(preprocessing(chosen, statistics), len(dataset.classes)),
+                measure_steps(preprocessing(chosen, statistics), len(dataset.classes), team.ranks),
+                team.ranks,
             )  # fmt: skip
             return {"recipe": settled.to_dict(), "settings": settings}
 

@@ -20,6 +20,7 @@ from alexnet.data.crops import (
     resize_boxes,
     turn_crops,
 )
+from alexnet.data.device import sent
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD, Statistics
 from alexnet.errors import UsageError
 from alexnet.recipe import Recipe
@@ -120,12 +121,12 @@ class Preprocess:
 
     def _mean_image(self, device: torch.device) -> Tensor:
         assert self.statistics.image is not None
-        return self.statistics.image.to(device)[None]
+        return sent(self.statistics.image, device)[None]
 
     def _channels(self, values: tuple[float, ...], device: torch.device) -> Tensor:
         """(1, C), of grey images the mean of the three."""
         found = values[: self.channels] if self.channels > 1 else (sum(values) / len(values),)
-        return torch.tensor([found], device=device)
+        return sent(torch.tensor([found]), device)
 
 
 def augment(
@@ -147,7 +148,7 @@ def augment(
         leaders = ids[np.arange(len(ids)) // recipe.crop_chunk * recipe.crop_chunk]
 
     def draw(purpose: int, keys: NDArray[np.integer] = ids, at: int = epoch) -> Tensor:
-        return torch.from_numpy(draws.uniform(recipe.seed, at, keys, purpose)).to(device)
+        return sent(torch.from_numpy(draws.uniform(recipe.seed, at, keys, purpose)), device)
 
     y, x = draw(draws.CROP_Y, leaders), draw(draws.CROP_X, leaders)
     mirrored = None
@@ -166,7 +167,7 @@ def augment(
             stored = preprocess.statistics.image
             assert stored is not None
             means = cut_crops(
-                stored.to(device).expand(len(ids), -1, -1, -1), y, x, mirrored, recipe
+                sent(stored, device).expand(len(ids), -1, -1, -1), y, x, mirrored, recipe
             )
     if recipe.rotate or recipe.scale:
         angle = (2 * draw(draws.ANGLE) - 1) * (recipe.rotate * torch.pi / 180)
@@ -175,7 +176,7 @@ def augment(
         crops = turn_crops(crops[:], angle, zoom_y, zoom_x)
     offsets = None
     if recipe.colour and (not recipe.colour_until or epoch < recipe.colour_until):
-        offsets = colour_noise(preprocess.statistics, ids, epoch, recipe).to(device)
+        offsets = sent(colour_noise(preprocess.statistics, ids, epoch, recipe), device)
     views = preprocess.normalize(crops, means, offsets)
     if offsets is not None and recipe.colour_rule == "code":
         views = views / 1.1

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data import draws
+from alexnet.data.device import sent
 from alexnet.data.slices import Slice
 from alexnet.errors import DataError
 from alexnet.interrupt import outspoken
@@ -104,26 +105,34 @@ class Kept:
 
     def take(self, ids: NDArray[np.integer]) -> tuple[Tensor, Tensor]:
         """Images and labels by index, there."""
-        rows = torch.from_numpy(np.asarray(ids, np.int64)).to(self.images.device)
+        rows = sent(torch.from_numpy(np.asarray(ids, np.int64)), self.images.device)
         return self.images[rows], self.labels[rows]
 
 
 def spare_bytes(device: torch.device) -> int:
     """Free memory of a GPU; 0 of a processor, in whose memory a small slice lies as it is."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    if device.type != "cuda":
+        return 0
+    torch.cuda.empty_cache()  # what torch holds for later is free too
+    return torch.cuda.mem_get_info(device)[0]
 
 
-def keep_on(device: torch.device, split: Slice) -> Kept | None:
-    """A slice copied into the device's memory; None where it takes more than a share of it."""
+def keep_on(device: torch.device, split: Slice, workers: int) -> Kept | None:
+    """A slice copied into the device's memory, read by `workers` threads; None where it takes more
+    than a share of it."""
     shape = (len(split), split.size, split.size, split.channels)
     if math.prod(shape) > spare_bytes(device) * SPARE:
         return None
     images = torch.empty(shape, dtype=torch.uint8, device=device)
+
+    def read(start: int) -> NDArray[np.uint8]:
+        return split.read(np.arange(start, min(start + AT_ONCE, len(split))))
+
     with progress(f"keeping {split.name} on the {device.type}", len(split), "images") as bar:
-        for start in range(0, len(split), AT_ONCE):
-            ids = np.arange(start, min(start + AT_ONCE, len(split)))
-            images[start : start + len(ids)] = torch.from_numpy(split.read(ids))
-            bar.advance(len(ids))
+        starts = range(0, len(split), AT_ONCE)
+        for start, block in zip(starts, read_ahead(read, starts, workers), strict=True):
+            images[start : start + len(block)] = torch.from_numpy(block)
+            bar.advance(len(block))
     return Kept(images, torch.from_numpy(split.labels).to(device))
 
 
@@ -198,12 +207,13 @@ def training_batches(
     workers: int,
     device: torch.device,
     share: Share | None = None,
-    keep: bool = True,
+    keep: bool | None = None,
 ) -> Iterator[Batch]:
     """The batches of the steps in order, on the device: from a slice that is kept there, where it
-    fits and is used often enough, else read ahead by threads that step back."""
-    often = len(steps) >= 2 * steps_per_epoch(len(train), recipe.batch_size)
-    if keep and often and (kept := keep_on(device, train)) is not None:
+    fits and (unless `keep` says so) is used twice, else read ahead by threads that step back."""
+    if keep is None:
+        keep = len(steps) >= 2 * steps_per_epoch(len(train), recipe.batch_size)
+    if keep and (kept := keep_on(device, train, workers)) is not None:
         return (read_batch(train, recipe, step, share, kept) for step in steps)
 
     def read(step: int) -> Batch:

@@ -66,12 +66,13 @@ def evaluate(
     rows, confusion = torch.zeros(len(starts), 8, dtype=torch.float64), Tally(classes).confusion
 
     def read(start: int) -> Batch:
-        return read_in_order(split, start, starts.step)
+        block = read_in_order(split, start, starts.step)
+        return block.pinned() if device.type == "cuda" else block
 
     def count_own() -> None:
         mine = starts[team.rank :: team.ranks]
         for block in read_ahead(read, mine, workers, behind=True):
-            labels = block.labels.to(device)
+            labels = block.labels.to(device, non_blocking=True)
             images = block.images.to(device, non_blocking=True)
             scores, log_p = predict_views(model, images, preprocess, views, precision)
             tally = Tally(classes)

@@ -19,6 +19,7 @@ from alexnet.engine.optim import build_optimizer
 from alexnet.engine.parallel import ALONE
 from alexnet.engine.step import train_step
 from alexnet.errors import Unavailable
+from alexnet.memory import short_of_memory
 from alexnet.models.net import summarize
 from alexnet.models.zoo import model_spec
 from alexnet.recipe import Recipe
@@ -60,33 +61,42 @@ Measure = Callable[[Recipe, int], float]
 
 
 def settle(
-    recipe: Recipe, classes: int, images: int, fixed: Collection[str], measure: Measure
+    recipe: Recipe,
+    classes: int,
+    images: int,
+    fixed: Collection[str],
+    measure: Measure,
+    ranks: int = 1,
 ) -> tuple[Recipe, dict[str, Any]]:
     """The recipe with its precision no longer auto, and `settings` for environment.json: what was
     chosen and the seconds of each that was measured.
 
-    `images` is how many the training shows in all; `fixed` names the fields that the user gave.
-    Nothing is measured where the precision is given or the training is short: then a rule chooses.
+    `images` is how many the training shows in all, to `ranks` processes together; `fixed` names the
+    fields that the user gave. What runs out of memory is not chosen. Nothing is measured where the
+    precision is given or the training is short: then a rule chooses.
     """
     rule = choose_precision(recipe.precision, pick_device())
     best = Settings(rule, recipe.channels_last, torch.get_num_threads())
     measured: list[dict[str, Any]] = []
     if recipe.precision == "auto" and operations(recipe, classes) * images >= WORTH:
         seconds = {best: measure(best.on(recipe), best.threads)}
-        for change in _changes(best, fixed):
-            tried = replace(best, **change)
-            seconds[tried] = measure(tried.on(recipe), tried.threads)
-            if seconds[tried] * GAIN < seconds[best]:
-                best = tried
-        size = trial_size(recipe)
-        if _worth_compiling(recipe, fixed, seconds[best] * images / size):
-            tried = replace(best, compile=True)
+
+        def better(tried: Settings) -> Settings:
             try:
                 seconds[tried] = measure(tried.on(recipe), tried.threads)
             except Unavailable as error:
                 say(f"not compiled: {error}")
-            if seconds.get(tried, math.inf) * GAIN < seconds[best]:
-                best = tried
+            except RuntimeError as error:
+                if not (why := short_of_memory(error)):
+                    raise
+                say(f"not chosen: {tried}: {why.partition(':')[0]}")
+            return tried if seconds.get(tried, math.inf) * GAIN < seconds[best] else best
+
+        for change in _changes(best, fixed):
+            best = better(replace(best, **change))
+        size = trial_size(recipe, ranks)
+        if _worth_compiling(recipe, fixed, seconds[best] * images / (size * ranks)):
+            best = better(replace(best, compile=True))
         measured = [{**asdict(one), "seconds": round(s, 5)} for one, s in seconds.items()]
         others = "; ".join(f"{one} {1e3 * s:,.0f}" for one, s in seconds.items() if one != best)
         say(f"settings: {best}: {1e3 * seconds[best]:,.0f} ms for {size} images ({others})")
@@ -100,10 +110,11 @@ def _worth_compiling(recipe: Recipe, fixed: Collection[str], lasts_s: float) -> 
     return free and pick_device().type == "cuda" and lasts_s >= LEAST * COMPILES_S
 
 
-def trial_size(recipe: Recipe) -> int:
-    """Images of a step that is timed."""
-    whole = pick_device().type == "cuda"  # fewer would not fill it
-    return recipe.batch_size if whole else min(IMAGES, recipe.batch_size)
+def trial_size(recipe: Recipe, ranks: int = 1) -> int:
+    """Images of a step that is timed: of a GPU, what one of `ranks` has at once in training."""
+    if pick_device().type == "cuda":  # fewer would not fill it
+        return math.ceil(recipe.batch_size / (recipe.accumulate * ranks))
+    return min(IMAGES, recipe.batch_size)
 
 
 def _changes(first: Settings, fixed: Collection[str]) -> list[dict[str, Any]]:
@@ -133,12 +144,14 @@ def chosen_threads(environment: Mapping[str, Any]) -> int:
     return count if here else torch.get_num_threads()
 
 
-def measure_steps(preprocess: Preprocess, classes: int) -> Measure:
+def measure_steps(preprocess: Preprocess, classes: int, ranks: int = 1) -> Measure:
     """Times real steps, augmentation and update included, on images of noise."""
 
     def measure(recipe: Recipe, count: int) -> float:
         device = pick_device()
-        n, chance = trial_size(recipe), np.random.default_rng(0)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # of what was tried before
+        n, chance = trial_size(recipe, ranks), np.random.default_rng(0)
         pixels = chance.integers(0, 256, (n, recipe.size, recipe.size, recipe.channels), np.uint8)
         labels = torch.from_numpy(np.arange(n) % classes)
         batch = Batch(0, 0, np.arange(n), torch.from_numpy(pixels).to(device), labels.to(device))

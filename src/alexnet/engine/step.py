@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alexnet.data import draws
 from alexnet.data.augment import Preprocess, augment, mix
+from alexnet.data.device import sent
 from alexnet.data.loader import Batch, Piece
 from alexnet.engine.optim import set_rate
 from alexnet.engine.parallel import ALONE, Team
@@ -74,6 +75,8 @@ def _gradients(
     x, labels, other_labels = (v[piece.before :] for v in (x, labels, other_labels))
     if recipe.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
+    elif x.is_cuda:  # there the images' layout, which is channels last as they come, decides
+        x = x.contiguous()
     if n < size or team.towers > 1:
         net.draw_for(Place(piece.places, size, team.tower, team.towers))
     torch.manual_seed(draws.net_seed(recipe.seed, batch.step))
@@ -83,7 +86,7 @@ def _gradients(
     def part_of_mean(labels: Tensor) -> Tensor:
         part: Tensor | float = n / size
         if weight is not None:
-            every = labels if batch.of_all is None else batch.of_all.to(labels.device)
+            every = labels if batch.of_all is None else sent(batch.of_all, labels.device)
             part = weight[labels].sum() / weight[every].sum()
         return part * F.cross_entropy(
             logits, labels, weight, label_smoothing=recipe.label_smoothing
@@ -96,5 +99,5 @@ def _gradients(
     (loss * (team.ranks / team.towers)).backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         hits = [topk_hits(logits, labels, k)[:, 2].sum() for k in (1, 5)]
-        sums += torch.stack([loss.new_tensor(n), loss.detach() * size, *hits]).double()
+        sums += torch.stack([loss.new_full((), n), loss.detach() * size, *hits]).double()
     return loss.detach()

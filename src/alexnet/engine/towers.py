@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from alexnet.engine.parallel import Team, joined, summed
+from alexnet.engine.parallel import Team
+from alexnet.engine.spread import joined, summed
 from alexnet.errors import UsageError
 from alexnet.models.layers import Conv, Dropout, Linear, MeanTo, Part, Pool, ReLU, ResponseNorm
 from alexnet.models.net import Net, Spec, named_parts

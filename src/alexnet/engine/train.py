@@ -28,9 +28,10 @@ from alexnet.engine.network import (
     whiten,
 )
 from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors
-from alexnet.engine.parallel import ALONE, Team, launched, spread
+from alexnet.engine.parallel import ALONE, Team, launched
 from alexnet.engine.record import Doctor, Record
 from alexnet.engine.schedule import learning_rate
+from alexnet.engine.spread import spread
 from alexnet.engine.state import Clock, State
 from alexnet.engine.step import train_step
 from alexnet.engine.towers import Towers, build_towers

@@ -199,7 +199,7 @@ class _Work:
         kind = torch.float64 if like.dtype == torch.float64 else torch.float32
         device = like.device
         share = k / n ** len(self.units)  # so many of them are in every window: k
-        self.share = torch.tensor(share, dtype=kind, device=device)
+        self.share = torch.full((), share, dtype=kind, device=device)  # without waiting for it
         self.squares = torch.full((size + 2 * ends,), share, dtype=kind, device=device)
         self.halves = [torch.empty_like(self.squares) for _ in range(2 if n > 7 else 1)]
         self.along = [torch.empty_like(self.squares) for _ in self.units[1:]]
