@@ -3,6 +3,7 @@
     python benchmarks/accuracy.py RECIPE [--data DIR] --epochs 4 8 13 --seeds 0 1 2 \\
         [--set lr=0.002 ...] [--work runs/accuracy] [--out results/accuracy/RECIPE-MACHINE.json]
     ... --test EPOCHS       reads the test split, once, of the trainings of that length
+    ... --checkpoint last   is judged, in the place of the best on the held-out slice
 
 Every point is a training of its own, whose learning rate ends where it ends, judged on the held-out
 slice of train: decide by that. Killed, the same command goes on. --test comes last, when the length
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from script import obeyed
-from trainings import tested, trained
+from trainings import at_the_end, tested, trained
 
 from alexnet.errors import UsageError
 from alexnet.files import read_json, write_json
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--out", type=Path, help="the record")
     parser.add_argument("--test", type=float, metavar="EPOCHS")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--note", default="", help="what the record says of its data")
     args = parser.parse_args()
     if args.test is not None and args.test not in args.epochs:
@@ -86,17 +88,23 @@ def main() -> None:
             )
             for seed, place in places.items()
         ]
+        if args.checkpoint == "last":
+            runs = [
+                {**run, **at_the_end(place), "wall_s": run["wall_s"]}
+                for run, place in zip(runs, places.values(), strict=True)
+            ]
         known = [read_json(place / "environment.json") for place in places.values()]
         threads = sorted({one["threads"] for one in known})
         rows.append(point(runs, epochs, threads))
         say(f"{epochs:g} epochs, {rows[-1]['minutes']} minutes: {100 * rows[-1]['top1']:.2f} %")
         if args.test == epochs:
-            found = [tested(place, args.data) for place in places.values()]
+            found = [tested(place, args.data, args.checkpoint) for place in places.values()]
             read = [{**f, "wall_s": run["wall_s"]} for f, run in zip(found, runs, strict=True)]
             rows.append({**point(read, epochs, threads), "split": "test"})
             say(f"test, read once a seed: {100 * rows[-1]['top1']:.2f} %")
     record = {
         "what": "accuracy", "recipe": args.recipe, "set": changed, "note": args.note,
+        "checkpoint": args.checkpoint,
         "rows": rows, "environment": environment(),
     }  # fmt: skip
     if args.out:

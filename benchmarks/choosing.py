@@ -48,7 +48,7 @@ def compare(data: Path, against: list[str], minutes: float, work: Path) -> list[
         runs[name] = trained(place, data, **how)
     rows = []
     for name, run in runs.items():
-        found = tested(work / name, data)
+        found = tested(work / name, data, "best")
         saved = RunDir.open(work / name).recipe["recipe"]
         rows.append({
             "set": data.name, "recipe": name, "model": saved["model"], "crop": saved["crop"],

@@ -14,10 +14,16 @@ def trained(place: Path, data: str | Path | None, **how: Any) -> dict[str, Any]:
     return alexnet.train(how.pop("recipe", None), data=data, run=place, **how)
 
 
-def tested(place: Path, data: str | Path | None) -> dict[str, Any]:
+def at_the_end(place: Path) -> dict[str, Any]:
+    """The run's last validation, which need not be its best."""
+    return [event for event in RunDir.open(place).events() if event["event"] == "val"][-1]
+
+
+def tested(place: Path, data: str | Path | None, checkpoint: str) -> dict[str, Any]:
     """The run's figures on test: those that were read before, or read now, in its own views."""
     run = RunDir.open(place)
     before = [e for e in run.events() if e["event"] == "test" and e["split"] == "test"]
     if before:
         return before[0]
-    return alexnet.test(place, data=data, views=run.recipe["recipe"].get("views", 1))
+    views = run.recipe["recipe"].get("views", 1)
+    return alexnet.test(place, data=data, views=views, checkpoint=checkpoint)
