@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alexnet.errors import AlexNetError, Interrupted
+from alexnet.memory import keep_pages
 
 
 def obeyed(main: Callable[[], int | None]) -> None:
-    """Runs a script. What its user can mend ends it with one line, as the program's verbs do; a
-    signal with another, once everything is saved."""
+    """Runs a script, with memory as the program has it. What its user can mend ends it with one
+    line, as the program's verbs do; a signal with another, once everything is saved."""
+    keep_pages()
     try:
         sys.exit(main())
     except AlexNetError as error:

@@ -21,7 +21,6 @@ from alexnet.benches.rounds import take_turns
 from alexnet.diagnosis.sentinel import LOOK, Sentinel
 from alexnet.engine.optim import PaperSGD
 from alexnet.files import write_json
-from alexnet.memory import keep_pages
 from alexnet.models.zoo import build_model
 from alexnet.runtime import autocast, choose_precision, environment, pick_device
 
@@ -34,7 +33,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    keep_pages()
     rows = [measure(name, batch, args.rounds) for name, batch in MODELS.items()]
     for row in rows:
         print(

@@ -22,7 +22,6 @@ from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.engine.infer import Inference
 from alexnet.engine.network import build_net
-from alexnet.memory import keep_pages
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
 from alexnet.runtime import choose_precision, environment, pick_device
@@ -39,7 +38,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    keep_pages()
     crop, device = find_model(args.model).size, pick_device()
     precision = choose_precision("auto", device)
     recipe = Recipe(model=args.model, size=round(crop * 8 / 7), crop=crop, eval_batch=BATCH)
