@@ -171,8 +171,8 @@ class Unwaiting(TorchDispatchMode):
         here = [a for a in given if a.device.type == "cpu"]
         if here and is_tensor(found) and found.device.type != "cpu":
             if name in ("_to_copy", "copy_"):
-                words = {**(kwargs or {}), **dict(zip(("non_blocking",), args[2:], strict=False))}
-                assert words.get("non_blocking"), f"{name} waits for the device"
+                third = args[2] if len(args) > 2 else False
+                assert (kwargs or {}).get("non_blocking", third), f"{name} waits for the device"
             else:
                 assert all(a.dim() == 0 for a in here), f"{name} of two devices"
         return found

@@ -17,6 +17,7 @@ from tests.test_structure import ROOT
 
 import alexnet
 from alexnet import cli
+from alexnet.commands import completing
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HEAVY = ("torch", "numpy", "matplotlib", "PIL", "rich", "safetensors", "shtab")
@@ -130,6 +131,12 @@ def test_fish_completes_them_too(tmp_path: Path) -> None:
         "fashion-mnist",
         "photos/",
     ]
+
+
+def test_the_quickstart_says_how_as_the_command_does() -> None:
+    quickstart = (ROOT / "docs" / "quickstart.md").read_text()
+    for how in completing.HOW.values():
+        assert f"\n{how}\n" in quickstart
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh"])
