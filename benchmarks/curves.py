@@ -3,8 +3,8 @@
     python benchmarks/curves.py RECORD... --out docs/minutes.png
 
 Lines are the held-out slice of train, with the smallest and the largest seed, and one line is all
-records of a recipe; a ring is the test split, read once. The other axis is wrong answers, since
-what is won at the end is a share of those.
+that was trained on a data set with so many threads; a ring is the test split, read once. The other
+axis is wrong answers, since what is won at the end is a share of those.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from script import obeyed
 from alexnet.errors import UsageError
 from alexnet.figures.canvas import BLUE, GREEN, ORANGE, PURPLE, RED, new_figure, plain, write_figure
 from alexnet.files import read_json
+from alexnet.recipebook import find_recipe
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
 
@@ -27,34 +28,40 @@ def wrong(row: dict[str, Any]) -> tuple[float, float, float]:
     return 100 - low, 100 * (1 - row["top1"]), 100 - high
 
 
-def label(recipe: str, rows: list[dict[str, Any]]) -> str:
-    """A recipe, and the threads its minutes are of."""
-    threads = sorted({count for row in rows for count in row["threads"]})
-    return f"{recipe}, {' and '.join(map(str, threads))} thread{'s' * (threads != [1])}"
+def data_of(recipe: str) -> str:
+    return find_recipe(recipe).data or recipe
 
 
 def draw(records: list[dict[str, Any]], out: Path) -> None:
     figure = new_figure(6.4, 4.2, "Wrong answers against minutes of training")
     axes = figure.subplots()
-    lines: dict[str, list[dict[str, Any]]] = {}
+    lines: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for record in records:
-        lines.setdefault(record["recipe"], []).extend(record["rows"])
-    for (recipe, rows), colour in zip(lines.items(), itertools.cycle(COLOURS), strict=False):
+        for row in record["rows"]:
+            for count in row["threads"]:
+                lines.setdefault((data_of(record["recipe"]), count), []).append(row)
+    colours = dict(zip(dict.fromkeys(data for data, _ in lines), itertools.cycle(COLOURS)))
+    for (data, count), rows in sorted(lines.items()):
         held = sorted((r for r in rows if r["split"] == "val"), key=lambda r: r["minutes"])
         minutes = [row["minutes"] for row in held]
         worst, mean, best = zip(*(wrong(row) for row in held), strict=True)
-        axes.plot(minutes, mean, color=colour, marker=".", label=label(recipe, held))
+        style, colour = "--" if count == 1 else "-", colours[data]
+        name = f"{data}, {count} thread{'s' * (count != 1)}"
+        axes.plot(minutes, mean, color=colour, ls=style, marker=".", label=name)
         axes.vlines(minutes, best, worst, color=colour, lw=1)
         for row in rows:
             if row["split"] == "test":
                 axes.plot(row["minutes"], wrong(row)[1], "o", color=colour, mfc="none", ms=9)
     axes.set(xscale="log", yscale="log", xlabel="minutes", ylabel="wrong, %")
-    for axis, ticks in ((axes.xaxis, (1, 2, 5, 10, 20, 45)), (axes.yaxis, (0.5, 1, 2, 5, 10, 20))):
+    for axis, ticks in (
+        (axes.xaxis, (1, 2, 5, 10, 20, 45, 80)),
+        (axes.yaxis, (0.5, 1, 2, 5, 10, 20)),
+    ):
         low, high = axis.get_view_interval()
         axis.set_ticks([t for t in ticks if low <= t <= high])
         axis.set_major_formatter("{x:g}")
         axis.set_ticks([], minor=True)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center right")
     plain(axes)
     write_figure(figure, out)
 
