@@ -151,6 +151,7 @@ def fit(
         record.bar = bar
         if start is None:
             save()  # so that a kill before the first validation loses no more than that
+            team.together(writer.wait)  # figures without a checkpoint could not be gone on from
         batches = training_batches(train, recipe, steps, recipe.workers, device, share)
         for batch in clock.waiting(batches):
             lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)
