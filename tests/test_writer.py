@@ -1,5 +1,6 @@
 """Checkpoints are written beside the training, in order, and no failure is lost."""
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,53 @@ def test_the_step_goes_on_while_a_checkpoint_is_written(
             for name, value in getattr(theirs, kind).items():
                 assert torch.equal(getattr(mine, kind)[name], value), (step, name)
     assert read_events(run) == read_events(reference)
+
+
+def test_no_figure_before_the_first_checkpoint(
+    idx_folder: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run killed between the two could neither be continued nor made anew."""
+    without_report(monkeypatch)
+    figures, before = threading.Event(), []
+    log = engine.RunDir.log
+
+    def watch(self: Any, event: Any) -> None:
+        log(self, event)
+        figures.set()
+
+    def slow(root: Path, step: int, **rest: Any) -> Path:
+        if step == 0:
+            before.append(figures.wait(2))
+        return save_checkpoint(root, step, **rest)
+
+    monkeypatch.setattr(engine.RunDir, "log", watch)
+    monkeypatch.setattr(engine, "save_checkpoint", slow)
+    commands.train("digits", data=idx_folder, run=tmp_path / "run", **{**tiny, "log_every": 1})
+    assert before == [False]
+
+
+@pytest.mark.parametrize("moment", ["writing", "linking"])
+def test_killed_within_its_first_checkpoint_it_starts_anew(
+    moment: str, idx_folder: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    """What such a kill leaves: a file of a folder not named yet, or a folder nothing links."""
+    run, fields = tmp_path / "run", {**tiny, "keep": 99}
+    commands.train("digits", data=idx_folder, run=run, **fields)
+    whole = read_events(run)
+    checkpoints = run / "checkpoints"
+    left = checkpoints / "step-0"
+    for path in set(checkpoints.iterdir()) - {left}:
+        path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    if moment == "writing":
+        (left / "manifest.json").unlink()
+        left.rename(checkpoints / ".tmp-step-0-99999999")
+    (run / "metrics.jsonl").unlink()
+    for path in run.iterdir():  # what is made at the end
+        if path.name not in ("recipe.json", "recipe.toml", "environment.json", "checkpoints"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    commands.train("digits", data=idx_folder, run=run, **fields)
+    assert read_events(run) == whole
+    assert not list(checkpoints.glob(".tmp-*"))
 
 
 def test_a_failed_write_ends_the_run(
