@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from alexnet import commands
+from alexnet import commands, runtime
 from alexnet.data.augment import Preprocess
 from alexnet.data.statistics import Statistics
 from alexnet.engine import settings
@@ -44,6 +44,7 @@ class Given:
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(settings, "choose_precision", lambda asked, _: "fp32")
+    monkeypatch.setattr(runtime, "bf16_pace", lambda device: 1.0)
     with threads(2):
         yield
 
@@ -69,6 +70,32 @@ def test_what_is_quicker_is_chosen(
     said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert f"settings: {best}: " in said
+
+
+def test_bf16_is_not_tried_where_it_is_hopeless(
+    two_threads: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A processor without AVX-512 would take minutes for the steps that are timed."""
+    for module in (runtime, settings):
+        monkeypatch.setattr(module, "bf16_pace", lambda device: 128.4)
+    measure = Given(bf16=0.1)
+    recipe, _ = settle(Recipe(), 10, LONG, (), measure)
+    assert recipe.precision == "fp32"
+    assert {one.precision for one in measure.asked} == {"fp32"}
+    assert "bf16" not in capfd.readouterr().err
+    monkeypatch.setattr(settings, "choose_precision", lambda asked, _: asked)
+    recipe, _ = settle(Recipe(precision="bf16"), 10, LONG, (), measure)
+    assert recipe.precision == "bf16", "what is asked for is done"
+    assert "bf16 products take 128 times as long as fp32" in capfd.readouterr().err
+
+
+def test_the_pace_of_bf16_is_measured_once() -> None:
+    cpu = torch.device("cpu")
+    pace = runtime.bf16_pace(cpu)
+    assert pace > 0
+    assert runtime.bf16_pace(cpu) == pace
+    if runtime.choose_precision("auto", cpu) == "bf16":
+        assert runtime.precisions(cpu) == ("fp32", "bf16")
 
 
 def test_what_is_given_is_kept(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,17 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+HOPELESS = 10  # times as long as in fp32: bf16 that only takes time
 PACKAGES = ("alexnet", "torch", "numpy", "pillow", "safetensors")
 
 
@@ -36,6 +39,30 @@ def choose_precision(asked: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if {"amx_bf16", "avx512_bf16"} & set(_cpuinfo().split()) else "fp32"
+
+
+def precisions(device: torch.device) -> tuple[str, ...]:
+    """Those whose steps are worth timing here: fp32, and bf16 unless `bf16_pace` is hopeless."""
+    return ("fp32",) if bf16_pace(device) > HOPELESS else ("fp32", "bf16")
+
+
+@cache
+def bf16_pace(device: torch.device) -> float:
+    """Times as long as in fp32 that a small matrix multiply takes in bf16; of a GPU 1, unmeasured.
+
+    A processor without AVX-512 has no way to do it but number by number: about a hundred.
+    """
+    if device.type != "cpu":
+        return 1.0
+    least = []
+    for kind in (torch.float32, torch.bfloat16):
+        a, seconds = torch.ones(256, 256, dtype=kind), []
+        for _ in range(4):
+            began = time.perf_counter()
+            a @ a
+            seconds.append(time.perf_counter() - began)
+        least.append(min(seconds))
+    return least[1] / least[0]
 
 
 @contextmanager

@@ -7,14 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.benches.reference import Way, matrix_limit, plain_net, read_limit, settle
+from alexnet.benches.reference import (
+    DTYPES,
+    Way,
+    emulated,
+    matrix_limit,
+    plain_net,
+    read_limit,
+    settle,
+)
 from alexnet.benches.rounds import take_turns
 from alexnet.engine.infer import Inference
 from alexnet.engine.network import build_net
 from alexnet.models.net import Net, summarize
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
-from alexnet.runtime import autocast, pick_device
+from alexnet.runtime import autocast, pick_device, precisions
 
 REFERENCE = "plain PyTorch: eager, fp32, contiguous, its own response norm"
 AUTOCAST = "plain PyTorch under bf16 autocast"
@@ -33,9 +41,9 @@ def bench_infer(
     others: Others | None = None,
 ) -> dict[str, Any]:
     """`rows` for one image and for `batch_size`: name, batch, images_per_s, its range, ms a batch,
-    ratio, extra_bytes, share of the machine's matrix multiply; `parts`: ms of each of ours in bf16;
-    `floor_ms`: what reading the bf16 weights once takes, which no answer can do without; `missing`:
-    the runtimes of `others` that are not installed.
+    ratio, extra_bytes, share of the machine's matrix multiply; `parts`: ms of each of ours in bf16,
+    and in fp32 where the processor has nothing for it; `floor_ms`: what reading their weights once
+    takes, which no answer can do without; `missing`: what could not be measured, and why.
 
     On images of noise, in memory as preprocessing leaves them (channels last) for ours, and
     contiguous for the reference.
@@ -46,9 +54,10 @@ def bench_infer(
     recipe = Recipe(model=model, size=size, crop=size, channels=channels, channels_last=True)
     net = build_net(recipe, classes).to(device).eval()
     plain = plain_net(recipe, classes).to(device).eval()
-    ours = {kind: Inference(net, kind) for kind in ("fp32", "bf16")}
-    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    limits = {kind: matrix_limit(dtype, device) for kind, dtype in kinds.items()}
+    kinds = precisions(device)
+    ours = {kind: Inference(net, kind) for kind in kinds}
+    quickest = ours[kinds[-1]]
+    limits = {kind: matrix_limit(DTYPES[kind], device) for kind in kinds}
     flops = 2 * sum(row.macs for row in summarize(preset.spec(classes), net.input_shape))
     example = torch.randn(4, channels, size, size, device=device)
     beside, lacking = others(net, example) if others is not None else ({}, [])
@@ -58,7 +67,7 @@ def bench_infer(
         last = x.contiguous(memory_format=torch.channels_last)
         ways = {
             REFERENCE: _way(plain, x, "fp32"),
-            AUTOCAST: _way(plain, x, "bf16"),
+            **({AUTOCAST: _way(plain, x, "bf16")} if "bf16" in kinds else {}),
             **{f"ours, {kind}": _way(answers, last, "fp32") for kind, answers in ours.items()},
             **{name: _way(answers, last, "fp32") for name, answers in beside.items()},
         }
@@ -68,8 +77,8 @@ def bench_infer(
             row = timed.row(name, found[REFERENCE]) | {"batch": batch}
             row["ms"] = round(1e3 * batch / timed.images_per_s, 2)
             rows.append(row | {"share": round(timed.images_per_s * flops / limit, 3)})
-        parts.append({"batch": batch, "ms": _parts(ours["bf16"], last)})
-    weights = sum(p.numel() * p.element_size() for p in ours["bf16"].parameters())
+        parts.append({"batch": batch, "ms": _parts(quickest, last)})
+    weights = sum(p.numel() * p.element_size() for p in quickest.parameters())
     read = read_limit(device)
     return {
         "model": model,
@@ -80,7 +89,7 @@ def bench_infer(
         "floor_ms": round(1e3 * weights / read, 2),
         "rows": rows,
         "parts": parts,
-        "missing": lacking,
+        "missing": emulated(device) + lacking,
     }
 
 

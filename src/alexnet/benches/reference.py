@@ -13,9 +13,12 @@ from alexnet.models.net import Net
 from alexnet.models.norm import ResponseNormLayer
 from alexnet.models.strided import StridedConv
 from alexnet.recipe import Recipe
+from alexnet.runtime import bf16_pace, precisions
 
 SQUARE = {"cpu": 2048, "cuda": 8192}  # sides of the matrices that the limit is measured with
 READ = {"cpu": 2**29, "cuda": 2**32}  # bytes that are read to measure memory
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 Way = Callable[[], int]
 """Does something with some images, and returns how many."""
@@ -55,6 +58,14 @@ def settle(x: Tensor) -> None:
     """Waits for the device."""
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
+
+
+def emulated(device: torch.device) -> list[str]:
+    """What is not measured since this processor has nothing for it."""
+    if "bf16" in precisions(device):
+        return []
+    pace = bf16_pace(device)
+    return [f"bf16: its products take {pace:,.0f} times as long as fp32 on this processor"]
 
 
 def matrix_limit(kind: torch.dtype, device: torch.device) -> float:

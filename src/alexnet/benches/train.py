@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.benches.reference import Way, matrix_limit, plain_net, settle
+from alexnet.benches.reference import DTYPES, Way, emulated, matrix_limit, plain_net, settle
 from alexnet.benches.rounds import take_turns
 from alexnet.engine.compiled import compiled
 from alexnet.engine.network import build_net
@@ -19,7 +19,7 @@ from alexnet.engine.parallel import ALONE
 from alexnet.models.net import Net, summarize
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
-from alexnet.runtime import autocast, pick_device
+from alexnet.runtime import autocast, pick_device, precisions
 
 STEPS = {"cpu": 1, "cuda": 50}  # that are timed as one: a GPU's are too short for a clock
 REFERENCE = "plain PyTorch: eager, fp32, contiguous, its own response norm, SGD one by one"
@@ -34,7 +34,8 @@ def bench_train(
     compile: bool = False,
 ) -> dict[str, Any]:
     """`rows`: name, images_per_s, its range, ratio, extra_bytes, share of the machine's matrix
-    multiply in the same precision; `parts`: seconds of one step of ours, forward and backward.
+    multiply in the same precision; `parts`: seconds of one step of ours, forward and backward;
+    `missing`: bf16, and why, where the processor has nothing for it.
 
     On images of noise, made once: reading them is `bench input`.
     """
@@ -44,31 +45,31 @@ def bench_train(
     recipe = Recipe(model=model, batch_size=batch_size, size=size, crop=size, channels=channels)
     x = torch.randn(batch_size, channels, size, size, device=device)
     y = torch.randint(0, classes, (batch_size,), device=device)
-    recipes = {
-        "ours, fp32": recipe.replace(precision="fp32", channels_last=True),
-        "ours, bf16": recipe.replace(precision="bf16", channels_last=True),
-    }
+    kinds = precisions(device)
+    recipes = {f"ours, {k}": recipe.replace(precision=k, channels_last=True) for k in kinds}
+    quickest = recipes[f"ours, {kinds[-1]}"]
     if compile:
         recipes |= {f"{name}, compiled": r.replace(compile=True) for name, r in recipes.items()}
     ways: dict[str, Way] = {REFERENCE: _plain_step(recipe, x, y, classes)}
     for name, one in recipes.items():
         ways[name] = _our_step(one, x, y, classes)
-    limits = {kind: matrix_limit(kind, device) for kind in (torch.float32, torch.bfloat16)}
+    limits = {kind: matrix_limit(DTYPES[kind], device) for kind in kinds}
     found = take_turns(ways, rounds, f"training {model}", untimed=1)
     flops = operations(model, classes)
     rows = []
     for name, timed in found.items():
-        kind = torch.bfloat16 if "bf16" in name else torch.float32
-        share = round(timed.images_per_s * flops / limits[kind], 3)
+        limit = limits["bf16" if "bf16" in name else "fp32"]
+        share = round(timed.images_per_s * flops / limit, 3)
         rows.append({**timed.row(name, found[REFERENCE]), "share": share})
     return {
         "model": model,
         "batch_size": batch_size,
         "rounds": rounds,
         "flops": flops,
-        "limits": {"fp32": limits[torch.float32], "bf16": limits[torch.bfloat16]},
+        "limits": limits,
         "rows": rows,
-        "parts": _parts(recipes["ours, bf16"], x, y, classes),
+        "parts": _parts(quickest, x, y, classes),
+        "missing": emulated(device),
     }
 
 

@@ -23,7 +23,7 @@ from alexnet.memory import short_of_memory
 from alexnet.models.net import summarize
 from alexnet.models.zoo import model_spec
 from alexnet.recipe import Recipe
-from alexnet.runtime import choose_precision, pick_device, threads
+from alexnet.runtime import HOPELESS, bf16_pace, choose_precision, pick_device, precisions, threads
 from alexnet.terminal import say
 
 WORTH = 2e13  # operations of a training below which nothing is measured: a minute of two cores
@@ -78,6 +78,11 @@ def settle(
     rule = choose_precision(recipe.precision, pick_device())
     best = Settings(rule, recipe.channels_last, torch.get_num_threads())
     measured: list[dict[str, Any]] = []
+    if rule == "bf16" and (pace := bf16_pace(pick_device())) > HOPELESS:
+        say(
+            f"bf16 products take {pace:,.0f} times as long as fp32 on this processor: "
+            "--precision fp32 is the faster"
+        )
     if recipe.precision == "auto" and operations(recipe, classes) * images >= WORTH:
         seconds = {best: measure(best.on(recipe), best.threads)}
 
@@ -119,7 +124,8 @@ def trial_size(recipe: Recipe, ranks: int = 1) -> int:
 
 def _changes(first: Settings, fixed: Collection[str]) -> list[dict[str, Any]]:
     """What is tried in turn, each on top of the best so far."""
-    changes: list[dict[str, Any]] = [{"precision": "fp32" if first.precision == "bf16" else "bf16"}]
+    others = set(precisions(pick_device())) - {first.precision}
+    changes: list[dict[str, Any]] = [{"precision": other} for other in others]
     if "channels_last" not in fixed:
         changes.append({"channels_last": not first.channels_last})
     if first.threads > 1 and "OMP_NUM_THREADS" not in os.environ and pick_device().type == "cpu":

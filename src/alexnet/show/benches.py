@@ -47,23 +47,33 @@ def _train(r: dict[str, Any]) -> None:
     parts = [
         (p["part"], f"{1e3 * p['forward']:,.1f}", f"{1e3 * p['backward']:,.1f}") for p in r["parts"]
     ]
-    print(table(("part, ours in bf16, medians", "forward, ms", "backward, ms"), parts))
+    print(table((f"part, ours in {_kind(r)}, medians", "forward, ms", "backward, ms"), parts))
+    _missing(r)
 
 
 def _infer(r: dict[str, Any]) -> None:
     print(f"{r['model']}; medians of {r['rounds']} rounds")
     _limits(r)
     print(
-        f"memory is read at {r['read_bytes_per_s'] / 1e9:,.1f} GB/s: the bf16 weights take "
+        f"memory is read at {r['read_bytes_per_s'] / 1e9:,.1f} GB/s: the {_kind(r)} weights take "
         f"{r['floor_ms']:.1f} ms"
     )
     heads = (
-        "part, ours in bf16, the least of its times",
+        f"part, ours in {_kind(r)}, the least of its times",
         *(f"ms for {p['batch']:,}" for p in r["parts"]),
     )
     names = r["parts"][0]["ms"]
     print(table(heads, [(n, *(f"{p['ms'][n]:,.2f}" for p in r["parts"])) for n in names]))
-    for line in r["missing"]:
+    _missing(r)
+
+
+def _kind(r: dict[str, Any]) -> str:
+    """The precision of ours whose parts were timed."""
+    return "bf16" if "bf16" in r["limits"] else "fp32"
+
+
+def _missing(r: dict[str, Any]) -> None:
+    for line in r.get("missing", ()):
         print(f"not measured: {line}")
 
 
