@@ -25,8 +25,9 @@ def add_reading_of_runs(parser: Parser) -> None:
 
 
 def add_engine(parser: Parser) -> None:
-    parser.add_argument("--engine", choices=("torch", "onnx", "openvino"), default="torch",
-                        help="what computes (default: torch)")  # fmt: skip
+    parser.add_argument("--engine", choices=("torch", "int8", "onnx", "openvino"),
+                        default="torch", help="what computes; int8: torch, in integers of 8 bits "
+                        "(default: torch)")  # fmt: skip
 
 
 def add_checkpoint(parser: Parser) -> None:

@@ -18,6 +18,7 @@ from alexnet.benches.reference import (
 )
 from alexnet.benches.rounds import take_turns
 from alexnet.engine.infer import Inference
+from alexnet.engine.int8 import Int8, has_int8, measure_ranges
 from alexnet.engine.network import build_net
 from alexnet.models.net import Net, summarize
 from alexnet.models.zoo import find_model
@@ -42,7 +43,7 @@ def bench_infer(
 ) -> dict[str, Any]:
     """`rows` for one image and for `batch_size`: name, batch, images_per_s, its range, ms a batch,
     ratio, extra_bytes, share of the machine's matrix multiply; `parts`: ms of each of ours in bf16,
-    and in fp32 where the processor has nothing for it; `floor_ms`: what reading their weights once
+    and in fp32 where the processor has nothing for it (int8 has other parts); `floor_ms`: what reading their weights once
     takes, which no answer can do without; `missing`: what could not be measured, and why.
 
     On images of noise, in memory as preprocessing leaves them (channels last) for ours, and
@@ -54,12 +55,14 @@ def bench_infer(
     recipe = Recipe(model=model, size=size, crop=size, channels=channels, channels_last=True)
     net = build_net(recipe, classes).to(device).eval()
     plain = plain_net(recipe, classes).to(device).eval()
-    kinds = precisions(device)
-    ours = {kind: Inference(net, kind) for kind in kinds}
-    quickest = ours[kinds[-1]]
-    limits = {kind: matrix_limit(DTYPES[kind], device) for kind in kinds}
-    flops = 2 * sum(row.macs for row in summarize(preset.spec(classes), net.input_shape))
     example = torch.randn(4, channels, size, size, device=device)
+    kinds = precisions(device)
+    ours: dict[str, nn.Module] = {kind: Inference(net, kind) for kind in kinds}
+    quickest = ours[kinds[-1]]
+    if device.type == "cpu" and has_int8():
+        ours["int8"] = Int8(net, measure_ranges(net, [example]))
+    limits = {kind: matrix_limit(DTYPES[kind], device) for kind in ours}
+    flops = 2 * sum(row.macs for row in summarize(preset.spec(classes), net.input_shape))
     beside, lacking = others(net, example) if others is not None else ({}, [])
     rows, parts = [], []
     for batch in dict.fromkeys((1, batch_size)):
@@ -73,7 +76,7 @@ def bench_infer(
         }
         found = take_turns(ways, rounds, f"answering {batch} at a time")
         for name, timed in found.items():
-            limit = limits["bf16" if "bf16" in name else "fp32"]
+            limit = limits[next((kind for kind in ("int8", "bf16") if kind in name), "fp32")]
             row = timed.row(name, found[REFERENCE]) | {"batch": batch}
             row["ms"] = round(1e3 * batch / timed.images_per_s, 2)
             rows.append(row | {"share": round(timed.images_per_s * flops / limit, 3)})

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet.engine.int8 import Product, Steps
 from alexnet.engine.network import build_net
 from alexnet.models.net import Net
 from alexnet.models.norm import ResponseNormLayer
@@ -18,7 +20,7 @@ from alexnet.runtime import bf16_pace, precisions
 SQUARE = {"cpu": 2048, "cuda": 8192}  # sides of the matrices that the limit is measured with
 READ = {"cpu": 2**29, "cuda": 2**32}  # bytes that are read to measure memory
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
 Way = Callable[[], int]
 """Does something with some images, and returns how many."""
@@ -69,14 +71,21 @@ def emulated(device: torch.device) -> list[str]:
 
 
 def matrix_limit(kind: torch.dtype, device: torch.device) -> float:
-    """The most operations a second that a square matrix multiply reaches here."""
+    """The most operations a second that a square matrix multiply reaches here; of int8 one of
+    integers to float32."""
     side = SQUARE[device.type]
-    a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+    a, b = (torch.randn(side, side, device=device) for _ in range(2))
+    if kind == torch.int8:
+        layer = nn.Linear(side, side, bias=False)
+        multiply: Any = Product(layer, a.shape, Steps(1.0, 0), torch.float32, relu=False)
+        a = a.clamp(0).byte()
+    else:
+        a, multiply = a.to(kind), partial(torch.matmul, other=b.to(kind))
     best = 0.0
     for _ in range(8):
         began = time.perf_counter()
         for _ in range(4):
-            a @ b
+            multiply(a)
         settle(a)
         best = max(best, 4 * 2 * side**3 / (time.perf_counter() - began))
     return best

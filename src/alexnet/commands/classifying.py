@@ -34,7 +34,7 @@ def classify(
     Returns `results` [{path, top: [{class, index, probability}]}], with a `title` where people
     call a class otherwise (WNIDs), and `errors` [{path, reason}]
     for the files that could not be read; the others are classified all the same. `engine` is what
-    computes: torch, onnx or openvino.
+    computes: torch, int8, onnx or openvino.
     """
     if top < 1:
         raise UsageError(f"top is {top}; it must be at least 1")

@@ -41,8 +41,8 @@ def test(
     Returns loss, top-1 and top-5 with 95 % intervals and under three tie rules, right and total
     per class, and the pictures made: the confusion matrix and the surest mistakes. With
     `certificate` a run or an exported file is held against its certificate instead, see `prove`.
-    `engine` is what computes: torch, onnx or openvino. Processes that torchrun starts share the
-    images, and each returns what one process would find; the first one writes.
+    `engine` is what computes: torch, int8, onnx or openvino. Processes that torchrun starts share
+    the images, and each returns what one process would find; the first one writes.
     """
     with join(remedy="run it again") as team:
         if certificate:
@@ -72,9 +72,17 @@ def _test(
     # A training beside it may save a better one meanwhile.
     first = team.first(newest) if team.size > 1 else {"name": checkpoint}
 
+    if engine == "int8":  # one measures, all read what it kept
+
+        def measured() -> dict[str, Any]:
+            with_engine(load(run, first["name"]), engine, data)
+            return {}
+
+        team.first(measured)
+
     def read() -> tuple[Predictor, Dataset, Slice]:
         """Every process reads and verifies by itself."""
-        predictor = with_engine(load(run, first["name"]), engine)
+        predictor = with_engine(load(run, first["name"]), engine, data)
         if team.size > 1 and sha256_of(predictor.checkpoint / "manifest.json") != first["sha256"]:
             raise CheckpointError(
                 f"{predictor.checkpoint} is not what the first process reads: give all of them one "

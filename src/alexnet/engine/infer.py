@@ -21,7 +21,7 @@ class Inference(nn.Module):
     def __init__(self, net: Net, precision: str) -> None:
         super().__init__()
         self.kind = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.layers = nn.ModuleDict(_folded({name: net.part(name) for name in net.parts}))
+        self.layers = nn.ModuleDict(folded({name: net.part(name) for name in net.parts}))
         *body, self.last = self.layers
         for name in body:
             self.layers[name] = self._cast(self.layers[name])
@@ -43,7 +43,7 @@ class Inference(nn.Module):
         )
 
 
-def _folded(layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
+def folded(layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """The layers, each batch norm that follows a convolution or product at once made part of it."""
     found: dict[str, nn.Module] = {}
     before = ""

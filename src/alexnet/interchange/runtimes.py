@@ -1,12 +1,13 @@
-"""The network of a run on torch, ONNX runtime or OpenVINO, behind one interface.
+"""The network of a run on torch, in int8, or on ONNX runtime or OpenVINO, behind one interface.
 
-Every other runtime is made from the same ONNX, and is held against the network before it answers.
+Runtimes are made from the same ONNX, and held against the network before they answer.
 """
 
 import copy
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,15 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import Differs, Unavailable, UsageError
-from alexnet.interchange.certificate import describe, probe
+from alexnet.interchange.certificate import QUANTISED, describe, probe
 from alexnet.interchange.chain import TOLERANCE, OnnxNet, missing
 from alexnet.interchange.formats import Subject, make_onnx
+from alexnet.interchange.int8 import int8_of
+from alexnet.interchange.quantise import quantise
 from alexnet.models.net import Net
 from alexnet.predict import Predictor
 from alexnet.runtime import choose_precision
 
-EngineName = Literal["torch", "onnx", "openvino"]
-BOUND = {"fp32": TOLERANCE, "bf16": 0.05}  # of the largest logit, or of 1: how far a runtime may be
+EngineName = Literal["torch", "int8", "onnx", "openvino"]
+BOUND = {
+    "fp32": TOLERANCE,
+    "bf16": 0.05,
+    "int8": QUANTISED,
+}  # of the largest logit, or of 1: how far a runtime may be
 
 
 class Runtime(nn.Module):
@@ -70,9 +77,10 @@ class OpenVino:
             return torch.from_numpy(np.array(found[0], np.float32))
 
 
-def with_engine(predictor: Predictor, name: str) -> Predictor:
-    """The same predictor, answered by a runtime: torch as it is, onnx in fp32, openvino in bf16
-    where the run was trained so and the processor is fast at it, else in fp32.
+def with_engine(predictor: Predictor, name: str, data: str | Path | None = None) -> Predictor:
+    """The same predictor, answered otherwise: torch as it is, int8 by torch's integers (`data` has
+    the held-out images that it is measured on, if the run's own are elsewhere), onnx in fp32,
+    openvino in bf16 where the run was trained so and the processor is fast at it, else in fp32.
 
     Unavailable without the runtime's packages; Differs where its logits of the probe images are
     further from the network's than BOUND.
@@ -83,8 +91,9 @@ def with_engine(predictor: Predictor, name: str) -> Predictor:
         return predictor
     if torch.cuda.is_available():
         raise UsageError(f"engine {name} is of the CPU, and this machine has a GPU: use torch")
-    runtime = build_runtime(predictor, name)
-    return replace(predictor, network=runtime)
+    if name == "int8":
+        return replace(predictor, network=int8_of(predictor, data))
+    return replace(predictor, network=build_runtime(predictor, name))
 
 
 def build_runtime(predictor: Predictor, name: str) -> Runtime:
@@ -106,8 +115,8 @@ def build_runtime(predictor: Predictor, name: str) -> Runtime:
 def rivals(net: Net, images: Tensor) -> tuple[dict[str, Runtime], list[str]]:
     """A network in each runtime that is installed, by what a bench calls it, and what is missing.
 
-    Shapes: images (N, C, H, W) to hold them against the network. In fp32 ONNX runtime, in bf16
-    OpenVINO, and in fp32 where that is not for this processor.
+    Shapes: images (N, C, H, W) to hold them against the network. ONNX runtime in fp32, OpenVINO in
+    bf16, or in fp32 where that is not for this processor; and both in int8.
     """
     plain = copy.deepcopy(net).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     subject = Subject(plain, plain, images.cpu().contiguous(), {})
@@ -115,7 +124,13 @@ def rivals(net: Net, images: Tensor) -> tuple[dict[str, Runtime], list[str]]:
     made: dict[str, tuple[str, Callable[[bytes], Callable[[Tensor], Tensor]]]] = {
         "onnxruntime, fp32": ("fp32", lambda content: OnnxNet(content, "the ONNX engine")),
         f"OpenVINO, {precision}": (precision, lambda content: OpenVino(content, precision)),
+        "onnxruntime, int8": ("int8", lambda content: OnnxNet(in_int8(content), "the ONNX engine")),
+        "OpenVINO, int8": ("int8", lambda content: OpenVino(in_int8(content), "fp32")),
     }
+
+    def in_int8(content: bytes) -> bytes:
+        return quantise(content, subject.inputs)
+
     found, lacking = {}, []
     try:
         content = make_onnx(subject)

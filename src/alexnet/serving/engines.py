@@ -1,4 +1,4 @@
-"""What computes a server's answers: the network of a run on torch or on another runtime."""
+"""What computes a server's answers: the network of a run, in int8, or on another runtime."""
 
 from collections.abc import Callable
 
@@ -15,5 +15,5 @@ Engine = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 def build_engine(predictor: Predictor, name: EngineName) -> Engine:
-    """`Predictor.answer` by torch, ONNX runtime or OpenVINO, held against the network here."""
+    """`Predictor.answer` by torch, int8, ONNX runtime or OpenVINO, held against the network."""
     return with_engine(predictor, name).answer

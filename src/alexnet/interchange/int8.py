@@ -1,0 +1,115 @@
+"""A run's network in int8: its ranges, measured on held-out images, held against the network and
+kept in the run."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet.data.slices import Slice
+from alexnet.engine.int8 import Int8, Ranges, measure_ranges
+from alexnet.errors import CheckpointError, DataError, Differs
+from alexnet.files import read_json, sha256_of, write_json
+from alexnet.interchange.heldout import BATCH, open_split, some_of
+from alexnet.interchange.quantise import calibration_of
+from alexnet.metrics import wilson
+from alexnet.predict import Predictor
+from alexnet.terminal import progress, say
+
+NAME = "int8.json"
+HELD = 1000  # images at most that it is held against the network on
+LOST = 0.01  # of them that may be wrong in int8 and right before, net, or one image
+
+
+def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
+    """The network in int8, by the ranges that the run has of this checkpoint, measured where it has
+    none: on images held out of train, of the run's data or of `data`.
+
+    Raises Differs where more than LOST of other held-out images are lost by it.
+    """
+    path = predictor.run.path / NAME
+    weights = sha256_of(predictor.checkpoint / "model.safetensors")
+    if path.exists():
+        known = read_json(path)
+        if known.get("weights") == weights:
+            return Int8(predictor.model, _ranges(known, predictor, path))
+    try:
+        part = open_split(predictor.recipe, predictor.data, predictor.classes, data, "val")
+        chosen = calibration_of(part)
+    except DataError as error:
+        raise DataError(
+            f"int8 is measured on held-out images once, and they are not here: {error} "
+            f"(`alexnet test {predictor.run.path} --engine int8 --data DIR` names them)"
+        ) from None
+    ranges = measure_ranges(predictor.model, _batches(predictor, part, chosen))
+    net = Int8(predictor.model, ranges)
+    found = _held_against(net, predictor, part, chosen)
+    say(
+        f"int8: {100 * found['top1']:.2f} % right of {found['n']:,} held-out images, "
+        f"{100 * found['network_top1']:.2f} % as it was; {100 * found['same']:.2f} % alike"
+    )
+    try:
+        write_json(path, {"format": 1, "weights": weights, **found, "ranges": ranges})
+    except CheckpointError as error:
+        say(f"warning: measured, but not kept: {error}")
+    return net
+
+
+def _batches(predictor: Predictor, part: Slice, ids: NDArray[np.int64]) -> Any:
+    """Preprocessed images (BATCH, C, crop, crop) of a slice, with their labels left out."""
+    with progress(f"measuring int8 on {part.name}", len(ids), "images") as bar:
+        for start in range(0, len(ids), BATCH):
+            images = torch.from_numpy(part.read(ids[start : start + BATCH]))
+            yield predictor.preprocess.views(images, 1)[0]
+            bar.advance(len(images))
+
+
+@torch.inference_mode()
+def _held_against(
+    net: Int8, predictor: Predictor, part: Slice, chosen: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Both networks' top-1 of held-out images that no range is from, and how many are alike."""
+    others = np.setdiff1d(np.arange(len(part)), chosen)
+    others = others[some_of(part.take(others), HELD)]
+    said: list[list[torch.Tensor]] = [[], []]
+    for images in _batches(predictor, part, others):
+        for one, answers in zip((predictor.model, net), said, strict=True):
+            answers.append(one(images).argmax(1))
+    labels = torch.from_numpy(part.labels[others])
+    before, after = (torch.cat(answers) for answers in said)
+    right, n = [int((answers == labels).sum()) for answers in (before, after)], len(others)
+    if right[0] - right[1] > max(LOST * n, 1):
+        raise Differs(
+            f"int8 has {right[1]:,} of {n:,} held-out images right, and the network "
+            f"{right[0]:,}: it loses more than {100 * LOST:g} %; use --engine torch"
+        )
+    return {
+        "calibration_images": len(chosen),
+        "split": part.name,
+        "n": n,
+        "top1": right[1] / n,
+        "top1_ci95": list(wilson(right[1], n)),
+        "network_top1": right[0] / n,
+        "same": float((before == after).double().mean()),
+    }
+
+
+def _ranges(known: dict[str, Any], predictor: Predictor, path: Path) -> Ranges:
+    """What the file says, where every part has its two numbers."""
+    found = known.get("ranges")
+    if isinstance(found, dict) and list(found) == list(predictor.model.parts):
+        pairs = {name: ends for name, ends in found.items() if _is_range(ends)}
+        if len(pairs) == len(found):
+            return {name: (float(low), float(high)) for name, (low, high) in pairs.items()}
+    raise CheckpointError(
+        f"{path} is damaged: its ranges are not those of {predictor.recipe.model}; delete it, "
+        "and it is made anew"
+    )
+
+
+def _is_range(ends: Any) -> bool:
+    numbers = isinstance(ends, list) and all(type(end) in (int, float) for end in ends)
+    return numbers and len(ends) == 2 and all(map(math.isfinite, ends)) and ends[0] <= ends[1]
