@@ -22,6 +22,7 @@ from alexnet.data.loader import Batch, Share, feed, read_ahead, read_batch, trai
 from alexnet.data.slices import Slice
 from alexnet.engine import compiled
 from alexnet.errors import UsageError
+from alexnet.models.integers import has_int8
 from alexnet.models.norm import ResponseNormLayer
 from alexnet.recipe import Recipe
 from conftest import Launch
@@ -249,13 +250,19 @@ def test_bench_infer(capfd: pytest.CaptureFixture[str], launch: Launch, tmp_path
     said = (tmp_path / "log").read_text()
     assert process.exitcode == 0, said
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
-    names = [infer.REFERENCE, infer.AUTOCAST, "ours, fp32", "ours, bf16"]
-    if emulated := "bf16" not in runtime.precisions(torch.device("cpu")):
-        names = [infer.REFERENCE, "ours, fp32"]
+    emulated = "bf16" not in runtime.precisions(torch.device("cpu"))
     assert any(line.startswith("bf16: ") for line in found["missing"]) is emulated
-    for package, name in (("onnxruntime", "onnxruntime, fp32"), ("openvino", "OpenVINO, ")):
-        if importlib.util.find_spec(package) and importlib.util.find_spec("onnxscript"):
-            names += [row["name"] for row in found["rows"][:6] if row["name"].startswith(name)]
+    names = [infer.REFERENCE] + [infer.AUTOCAST] * (not emulated) + ["ours, fp32"]
+    names += ["ours, bf16"] * (not emulated) + ["ours, int8"] * has_int8()
+    names_of = [row["name"] for row in found["rows"] if row["batch"] == 1]
+    for name, packages in (
+        ("onnxruntime, fp32", ["onnxruntime"]),
+        ("OpenVINO, ", ["openvino"]),
+        ("onnxruntime, int8", ["onnxruntime"]),
+        ("OpenVINO, int8", ["openvino", "onnxruntime"]),
+    ):
+        if all(map(importlib.util.find_spec, [*packages, "onnxscript"])):
+            names += [n for n in names_of[len(names) :][:1] if n.startswith(name)]
             assert names[-1].startswith(name)
         else:
             assert any("pip install" in line for line in found["missing"])

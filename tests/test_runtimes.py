@@ -113,5 +113,5 @@ def test_what_answers_otherwise_is_refused(trained: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(runtimes, "OnnxNet", lambda *_: lambda images: net(images) + 0.1)
     with pytest.raises(Differs, match=r"engine onnx in fp32 is .* from the network"):
         runtimes.with_engine(alexnet.load(trained), "onnx")
-    with pytest.raises(UsageError, match="engine 'tvm': there are torch, onnx, openvino"):
+    with pytest.raises(UsageError, match="engine 'tvm': there are torch, int8, onnx, openvino"):
         runtimes.with_engine(alexnet.load(trained), "tvm")

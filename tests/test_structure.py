@@ -30,7 +30,7 @@ LAYERS = (
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()
 
-LINES = 26_000
+LINES = 26_500
 LONGEST = 300
 LONG_FILES: dict[str, int] = {}
 

@@ -18,8 +18,9 @@ from alexnet.benches.reference import (
 )
 from alexnet.benches.rounds import take_turns
 from alexnet.engine.infer import Inference
-from alexnet.engine.int8 import Int8, has_int8, measure_ranges
+from alexnet.engine.int8 import Int8, measure_ranges
 from alexnet.engine.network import build_net
+from alexnet.models.integers import has_int8
 from alexnet.models.net import Net, summarize
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
@@ -43,8 +44,9 @@ def bench_infer(
 ) -> dict[str, Any]:
     """`rows` for one image and for `batch_size`: name, batch, images_per_s, its range, ms a batch,
     ratio, extra_bytes, share of the machine's matrix multiply; `parts`: ms of each of ours in bf16,
-    and in fp32 where the processor has nothing for it (int8 has other parts); `floor_ms`: what reading their weights once
-    takes, which no answer can do without; `missing`: what could not be measured, and why.
+    and in fp32 where the processor has nothing for it (int8 has other parts); `floor_ms`: what
+    reading their weights once takes, which no answer can do without; `missing`: what could not be
+    measured, and why.
 
     On images of noise, in memory as preprocessing leaves them (channels last) for ours, and
     contiguous for the reference.
@@ -57,8 +59,9 @@ def bench_infer(
     plain = plain_net(recipe, classes).to(device).eval()
     example = torch.randn(4, channels, size, size, device=device)
     kinds = precisions(device)
-    ours: dict[str, nn.Module] = {kind: Inference(net, kind) for kind in kinds}
-    quickest = ours[kinds[-1]]
+    quickest = Inference(net, kinds[-1])
+    ours: dict[str, nn.Module] = {kind: Inference(net, kind) for kind in kinds[:-1]}
+    ours[kinds[-1]] = quickest
     if device.type == "cpu" and has_int8():
         ours["int8"] = Int8(net, measure_ranges(net, [example]))
     limits = {kind: matrix_limit(DTYPES[kind], device) for kind in ours}

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.engine.int8 import Product, Steps
 from alexnet.engine.network import build_net
+from alexnet.models.integers import Product, Steps
 from alexnet.models.net import Net
 from alexnet.models.norm import ResponseNormLayer
 from alexnet.models.strided import StridedConv

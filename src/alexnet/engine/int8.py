@@ -9,7 +9,6 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,19 +17,15 @@ from torch import Tensor, nn
 from alexnet.engine.infer import folded
 from alexnet.errors import Unavailable
 from alexnet.models.dropout import DropoutLayer, PaperDropout
+from alexnet.models.integers import IntegerPool, Product, Steps, ToIntegers, has_int8
 from alexnet.models.net import Net
-from alexnet.models.strided import StridedConv
+from alexnet.models.strided import MOST_CHANNELS, StridedConv
 from alexnet.runtime import choose_precision
 
-CHUNK = 200_000  # numbers rounded at a time
+FEW = 8  # channels, below which a processor's units for products stay mostly empty
 
 Ranges = Mapping[str, tuple[float, float]]
 """The least and the largest number that each part of a network is given."""
-
-
-def has_int8() -> bool:
-    """Whether this build of torch has products of integers (oneDNN's), on a processor."""
-    return hasattr(torch.ops.onednn, "qconv2d_pointwise")
 
 
 @torch.inference_mode()
@@ -44,21 +39,6 @@ def measure_ranges(net: Net, batches: Iterable[Tensor]) -> dict[str, tuple[float
             low, high = (float(end) for end in x.aminmax())
             found[name] = min(low, found[name][0]), max(high, found[name][1])
     return found
-
-
-@dataclass(frozen=True)
-class Steps:
-    """What the integers 0 ... 255 stand for: (integer - zero) * scale."""
-
-    scale: float
-    zero: int
-
-    @staticmethod
-    def over(low: float, high: float) -> "Steps":
-        """From low to high, and exactly 0, which is what convolutions pad with."""
-        low, high = min(low, 0.0), max(high, 0.0)
-        scale = (high - low) / 255 or 1.0
-        return Steps(scale, round(-low / scale))
 
 
 class Int8(nn.Module):
@@ -75,11 +55,14 @@ class Int8(nn.Module):
         quick = choose_precision("auto", torch.device("cpu"))
         between = torch.bfloat16 if quick == "bf16" else torch.float32
         stretches, given = _stretches(net), None
+        around, step = _take_by_rows(stretches)
         ends = [Steps.over(*ranges[stretch.name]) for stretch in stretches[1:]]
         self.steps = nn.Sequential()
         for stretch, end in zip(stretches, [*ends, None], strict=True):
             self.steps.extend(_steps_of(stretch, given, end, between))
             given = end
+        first = next(m for m in self.steps if isinstance(m, ToIntegers))
+        first.around, first.step = around, step
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -112,6 +95,37 @@ def _stretches(net: Net) -> list[_Stretch]:
     return found
 
 
+def _take_by_rows(stretches: list[_Stretch]) -> tuple[tuple[int, ...], int]:
+    """Lets a first convolution that strides over few channels take as many neighbours of a row as
+    it strides for one place of more channels: the same sums, and no channels that are none. Returns
+    how far images are to be padded for it (left, right, top, bottom), and its stride, or 1.
+
+    The images lie in memory just so; `StridedConv` for training goes on to blocks, which need a
+    copy and make its gradient faster.
+    """
+    stretch = stretches[1]
+    layer, (_, channels, height, width) = stretch.product, stretch.shape
+    if not isinstance(layer, StridedConv) or stretches[0].after or layer.groups > 1:
+        return (0, 0, 0, 0), 1
+    (stride, _), (kernel, _), (left, right, top, bottom) = (
+        layer.stride, layer.kernel_size, layer.around,
+    )  # fmt: skip
+    if not FEW <= channels * stride <= MOST_CHANNELS:
+        return (0, 0, 0, 0), 1
+    reach = -(-kernel // stride)
+    columns = (left + width + right - kernel) // stride + reach
+    right = columns * stride - left - width
+    rows = nn.Conv2d(channels * stride, layer.out_channels, (kernel, reach), (stride, 1))
+    weight = F.pad(layer.weight.detach(), (0, reach * stride - kernel))
+    weight = weight.reshape(*weight.shape[:3], reach, stride)
+    with torch.no_grad():
+        rows.weight.copy_(weight.permute(0, 4, 1, 2, 3).flatten(1, 2))
+        rows.bias.copy_(layer.bias)  # type: ignore[union-attr, arg-type]
+    stretch.product = rows
+    stretch.shape = torch.Size((1, channels * stride, top + height + bottom, columns))
+    return (left, right, top, bottom), stride
+
+
 def _passes(layer: nn.Module, side: int) -> bool:
     """Whether it changes nothing in answers of maps of `side` x `side`."""
     if isinstance(layer, nn.AdaptiveAvgPool2d):
@@ -142,10 +156,10 @@ def _steps_of(
     for layer in floats:
         yield copy.deepcopy(layer).to(between) if any(True for _ in layer.parameters()) else layer
     if end is not None and (split or stretch.product is None):
-        yield _ToIntegers(end)
+        yield ToIntegers(end)
     for layer in integers:
         if not isinstance(layer, nn.ReLU | PaperDropout):
-            yield _IntegerPool(layer)
+            yield IntegerPool(layer)
 
 
 def _of_order(layer: nn.Module) -> bool:
@@ -153,132 +167,3 @@ def _of_order(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Sequential):  # a pool with TensorFlow's padding
         return isinstance(layer[-1], nn.MaxPool2d)
     return isinstance(layer, nn.ReLU | nn.MaxPool2d | PaperDropout)
-
-
-class _ToIntegers(nn.Module):
-    """Rounds numbers to steps, as many at a time as a core's cache holds."""
-
-    def __init__(self, steps: Steps) -> None:
-        super().__init__()
-        self.rounds = steps
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        out = torch.empty_like(x, dtype=torch.uint8)
-        at_once = max(CHUNK * len(x) // max(x.numel(), 1), 1)
-        for start in range(0, len(x), at_once):
-            rows = x[start : start + at_once].float() * (1 / self.rounds.scale)
-            rows.add_(self.rounds.zero + 0.5).clamp_(0, 255)
-            out[start : start + at_once].copy_(rows)
-        return out
-
-
-class _IntegerPool(nn.Module):
-    """The maximum of windows of uint8, along one axis after the other: torch's own has indices of
-    8 bits there. What is outside is 0, the least there is."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        pool: Any = layer
-        left, right, top, bottom = 0, 0, 0, 0
-        if isinstance(layer, nn.Sequential):
-            around: Any = layer[0]
-            (left, right, top, bottom), pool = around.padding, layer[1]
-        self.kernel: int = pool.kernel_size
-        self.stride: int = pool.stride
-        self.ceil: bool = pool.ceil_mode
-        self.before: list[int] = [top + pool.padding, left + pool.padding]
-        self.after: list[int] = [bottom + pool.padding, right + pool.padding]
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = x.permute(0, 2, 3, 1)
-        for axis in (1, 2):
-            maps = self._along(maps, axis, self.before[axis - 1], self.after[axis - 1])
-        return maps.permute(0, 3, 1, 2)
-
-    def _along(self, maps: Tensor, axis: int, before: int, after: int) -> Tensor:
-        side, kernel, stride = maps.shape[axis], self.kernel, self.stride
-        room = side + before + after - kernel
-        count = (-(-room // stride) if self.ceil else room // stride) + 1
-        if self.ceil and (count - 1) * stride >= side + before:
-            count -= 1  # torch leaves out a last window that would begin outside
-        beyond = max((count - 1) * stride + kernel - side - before, 0)
-        if before or beyond:
-            maps = F.pad(maps, (0, 0) * (3 - axis) + (before, beyond))
-        reach = (count - 1) * stride + 1
-        shifted = [
-            maps[(slice(None),) * axis + (slice(k, k + reach, stride),)] for k in range(kernel)
-        ]
-        most = torch.maximum(shifted[0], shifted[1]) if kernel > 1 else shifted[0]
-        for one in shifted[2:]:
-            torch.maximum(most, one, out=most)
-        return most
-
-
-class Product(nn.Module):
-    """A convolution, fully connected layer or batch norm of maps: integers of `given` to integers
-    or, without rounding, to numbers of a type. `shape` is what it takes, of one image: weights
-    that are packed for another are packed again at every call."""
-
-    def __init__(
-        self,
-        layer: nn.Module,
-        shape: torch.Size,
-        given: Steps,
-        gives: Steps | torch.dtype,
-        relu: bool,
-    ) -> None:
-        super().__init__()
-        self.given, self.around = given, None
-        self.kind = torch.uint8 if isinstance(gives, Steps) else gives
-        self.out = gives if isinstance(gives, Steps) else Steps(1.0, 0)
-        self.then = "relu" if relu else "none"
-        self.how: tuple[Any, ...] = ()
-        if isinstance(layer, nn.BatchNorm2d):
-            layer = _by_channel(layer)
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        weight = layer.weight.detach().float()
-        self.bias = None if layer.bias is None else layer.bias.detach().float()
-        largest = weight.flatten(1).abs().amax(1)
-        self.scales = torch.where(largest > 0, largest, 127.0) / 127
-        integers = (weight / self.scales.view(-1, *[1] * (weight.dim() - 1))).round()
-        self.zeros, integers = (
-            torch.zeros_like(self.scales, dtype=torch.int),
-            integers.to(torch.int8),
-        )
-        if isinstance(layer, nn.Conv2d):
-            if isinstance(layer, StridedConv) and not layer.even:
-                self.around = layer.around
-                shape = F.pad(torch.empty(shape, device="meta"), self.around).shape
-            stride, padding, dilation = map(list, (layer.stride, layer.padding, layer.dilation))
-            self.how = (stride, padding, dilation, layer.groups)
-            self.weight = torch.ops.onednn.qconv_prepack(
-                integers, self.scales, given.scale, given.zero, *self.how, list(shape)
-            )
-        else:
-            self.weight = torch.ops.onednn.qlinear_prepack(integers, None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        do = torch.ops.onednn.qconv2d_pointwise if self.how else torch.ops.onednn.qlinear_pointwise
-        if self.around is not None:
-            x = F.pad(x, self.around, value=self.given.zero)
-        x = x if self.how else x.flatten(1)
-        made: Tensor = do(
-            x, self.given.scale, self.given.zero, self.weight, self.scales, self.zeros, self.bias,
-            *self.how, self.out.scale, self.out.zero, self.kind, self.then, [], "",
-        )  # fmt: skip
-        return made
-
-
-def _by_channel(norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """A batch norm as a convolution of one weight a channel."""
-    channels = norm.num_features
-    layer = nn.Conv2d(channels, channels, 1, groups=channels)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    with torch.no_grad():
-        factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-        layer.weight.copy_(factor.view(-1, 1, 1, 1))
-        layer.bias.copy_(norm.bias - norm.running_mean * factor)  # type: ignore[union-attr]
-    return layer
