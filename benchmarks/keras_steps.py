@@ -100,9 +100,11 @@ def main() -> None:
     from alexnet.engine.network import build_net
     from alexnet.engine.optim import build_optimizer
     from alexnet.engine.train import train_step
+    from alexnet.memory import keep_pages
     from alexnet.recipebook import find_recipe
     from alexnet.runtime import environment
 
+    keep_pages()  # memory as `alexnet train` has it
     chance = np.random.default_rng(0)
     pixels = torch.from_numpy(chance.integers(0, 256, (BATCH, 32, 32, 3), np.uint8))
     labels = torch.from_numpy(chance.integers(0, CLASSES, BATCH))

@@ -34,6 +34,9 @@ SHOWN = (  # record, row, its batch where there are several, what it is
     ("infer-alexnet-2014-xeon-2", "ours, bf16", 128, "answers of `alexnet-2014` by 128, bf16"),
     ("infer-alexnet-2014-epyc-2", "ours, bf16", 1, "answers of `alexnet-2014`, one by one, bf16"),
     ("infer-alexnet-2014-epyc-2", "ours, bf16", 128, "answers of `alexnet-2014` by 128, bf16"),
+    ("infer-alexnet-2014-epyc-2", "ours, int8", 1, "answers of `alexnet-2014`, one by one, int8"),
+    ("infer-alexnet-2014-epyc-2", "ours, int8", 128, "answers of `alexnet-2014` by 128, int8"),
+    ("infer-alexnet-2012-epyc-2", "ours, int8", 128, "answers of `alexnet-2012` by 128, int8"),
 )
 
 WANTED = {  # what is to be measured on every kind of machine, by the beginning of its record's name
