@@ -279,3 +279,29 @@ def test_unknown_model_and_one_class() -> None:
         build_model("alexnet-28", 1)
     with pytest.raises(UsageError, match="after a flattened"):
         Net([Linear("fc1", 4), Conv("conv2", 1, 1)], (3, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "pools_first"),
+    [("alexnet-2014", 3), ("caffenet", 3), ("cifar-alexnet", 4), ("alexnet-2012-code", 0)],
+)
+def test_a_training_step_pools_before_relu_to_the_same_bits(name: str, pools_first: int) -> None:
+    """A hook on a ReLU keeps the order that the network is written in."""
+    preset = MODELS[name]
+    found, changed = [], []
+    for watched in (False, True):
+        torch.manual_seed(0)
+        net = build_model(name, 7).train()
+        x = torch.randn(3, preset.channels, preset.size, preset.size)
+        for part in net.parts:
+            if watched and part.startswith("relu"):
+                net.part(part).register_forward_hook(lambda *_: None)
+        order = zip(net.parts, net._step_order(), strict=True)
+        changed.append(sum(written != taken for written, taken in order))
+        torch.manual_seed(1)
+        loss = net(x).square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        found.append([loss, *(p.grad for p in net.parameters())])
+    assert changed == [2 * pools_first, 0]
+    for first, then in zip(*found, strict=True):
+        assert torch.equal(first, then)
