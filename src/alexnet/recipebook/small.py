@@ -108,21 +108,19 @@ def cifar10_long() -> Recipe:
 
 
 def imagenette() -> Recipe:
-    """Imagenette's ten classes from scratch at 128 pixels, zoomed crops and mirrors."""
+    """Imagenette's ten classes from scratch at 128 pixels, in twelve minutes on two cores."""
     return cifar10().replace(
         name="imagenette",
         about=first_line(imagenette),
         data="",
-        model="fast-128",
-        whiten=False,
-        freeze=(),
+        model="patch-128",
         size=144,
         crop=128,
         shift=0,
         area=0.35,
+        epochs=60,
         batch_size=64,
         lr=2e-3,
-        weight_decay=0.05,
         eval_batch=100,
         label_smoothing=0.1,
         log_every=20,
