@@ -206,9 +206,16 @@ def test_other_weights_are_measured_anew(run: Path) -> None:
     assert json.loads(path.read_text()) == first
 
 
-@pytest.mark.parametrize(
-    "broken", ["[1, 2]", "{", '"ranges"', "missing", "backwards", "nan", "text"]
-)
+ODD = {
+    "backwards": [1, 0],
+    "nan": [0, float("nan")],
+    "text": "01",
+    "huge": [0, 10**400],
+    "narrow": [0, 1e-40],
+}
+
+
+@pytest.mark.parametrize("broken", ["[1, 2]", "{", '"ranges"', "missing", *ODD])
 def test_a_damaged_file_is_refused_by_name(run: Path, broken: str) -> None:
     with_engine(alexnet.load(run), "int8")
     path = run / measured.NAME
@@ -216,13 +223,9 @@ def test_a_damaged_file_is_refused_by_name(run: Path, broken: str) -> None:
     part = next(iter(known["ranges"]))
     if broken == "missing":
         del known["ranges"][part]
-    elif broken in ("backwards", "nan", "text"):
-        known["ranges"][part] = {"backwards": [1, 0], "nan": [0, float("nan")], "text": "01"}[
-            broken
-        ]
-    path.write_text(json.dumps(known) if "{" not in broken and "[" not in broken else broken)
-    if broken == '"ranges"':
-        path.write_text(broken)
+    elif broken in ODD:
+        known["ranges"][part] = ODD[broken]
+    path.write_text(json.dumps(known) if broken in ("missing", *ODD) else broken)
     with pytest.raises(CheckpointError, match=r"int8\.json"):
         with_engine(alexnet.load(run), "int8")
 

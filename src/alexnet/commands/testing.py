@@ -72,7 +72,7 @@ def _test(
     # A training beside it may save a better one meanwhile.
     first = team.first(newest) if team.size > 1 else {"name": checkpoint}
 
-    if engine == "int8":  # one measures, all read what it kept
+    if engine == "int8" and team.size > 1:  # one measures, all read what it kept
 
         def measured() -> dict[str, Any]:
             with_engine(load(run, first["name"]), engine, data)

@@ -51,7 +51,10 @@ class Int8(nn.Module):
     def __init__(self, net: Net, ranges: Ranges) -> None:
         super().__init__()
         if not has_int8():
-            raise Unavailable("int8: this build of torch has no such products: use --engine torch")
+            raise Unavailable(
+                "int8: this processor, or build of torch, has no exact products of integers: "
+                "use --engine torch"
+            )
         quick = choose_precision("auto", torch.device("cpu"))
         between = torch.bfloat16 if quick == "bf16" else torch.float32
         stretches, given = _stretches(net), None

@@ -1,7 +1,6 @@
 """A run's network in int8: its ranges, measured on held-out images, held against the network and
 kept in the run."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from alexnet.terminal import progress, say
 
 NAME = "int8.json"
 HELD = 1000  # images at most that it is held against the network on
+LARGEST = 1e30  # of a range's ends
 LOST = 0.01  # of them that may be wrong in int8 and right before, net, or one image
 
 
@@ -37,7 +37,7 @@ def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
         if known.get("weights") == weights:
             return Int8(predictor.model, _ranges(known, predictor, path))
     try:
-        part = open_split(predictor.recipe, predictor.data, predictor.classes, data, "val")
+        part = _held_out(predictor, data)
         chosen = calibration_of(part)
     except DataError as error:
         raise DataError(
@@ -56,6 +56,17 @@ def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
     except CheckpointError as error:
         say(f"warning: measured, but not kept: {error}")
     return net
+
+
+def _held_out(predictor: Predictor, data: str | Path | None) -> Slice:
+    """Of the run's own data; where that is not here, of `data`."""
+    own = (predictor.recipe, predictor.data, predictor.classes)
+    try:
+        return open_split(*own, None, "val")
+    except DataError:
+        if data is None:
+            raise
+        return open_split(*own, data, "val")
 
 
 def _batches(predictor: Predictor, part: Slice, ids: NDArray[np.int64]) -> Any:
@@ -112,4 +123,6 @@ def _ranges(known: dict[str, Any], predictor: Predictor, path: Path) -> Ranges:
 
 def _is_range(ends: Any) -> bool:
     numbers = isinstance(ends, list) and all(type(end) in (int, float) for end in ends)
-    return numbers and len(ends) == 2 and all(map(math.isfinite, ends)) and ends[0] <= ends[1]
+    if not numbers or len(ends) != 2 or not all(abs(end) < LARGEST for end in ends):
+        return False
+    return bool(ends[0] == ends[1] or ends[1] - ends[0] > 1 / LARGEST)

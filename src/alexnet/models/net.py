@@ -108,7 +108,6 @@ class Net(nn.Module):
             self.parts[name] = path
             if isinstance(part, Conv | Local | Linear):
                 self.layers.append(name)
-        self._swapped = _pools_first(self)
 
     def part(self, name: str) -> nn.Module:
         """The module of a named part. A part that is not there is a UsageError."""
@@ -159,7 +158,7 @@ class Net(nn.Module):
         if torch.compiler.is_compiling():
             return self.parts
         order = list(self.parts)
-        for at in self._swapped:
+        for at in _pools_first(self):
             if not any(map(_is_watched, (self.part(name) for name in order[at : at + 2]))):
                 order[at : at + 2] = reversed(order[at : at + 2])
         return order
