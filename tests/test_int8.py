@@ -23,7 +23,10 @@ from alexnet.models.net import Net
 from alexnet.models.zoo import MODELS, build_model
 from test_infer import trained_norms
 
-pytestmark = pytest.mark.skipif(not has_int8(), reason="torch without oneDNN's integers")
+pytestmark = pytest.mark.skipif(
+    not has_int8(),
+    reason="no exact products of integers on this processor or in this build of torch",
+)
 
 
 def lively(net: Net) -> None:

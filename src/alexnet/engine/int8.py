@@ -45,7 +45,7 @@ class Int8(nn.Module):
     """What a network answers, in int8. Shapes: (N, C, H, W) float32 -> logits (N, K) float32.
 
     On the CPU. Batch norms go into the layer before them, or after a pool are a product a channel.
-    Raises Unavailable where this build of torch has no such products.
+    Raises Unavailable where torch or the processor has no exact products of integers.
     """
 
     def __init__(self, net: Net, ranges: Ranges) -> None:

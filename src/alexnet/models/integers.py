@@ -146,11 +146,9 @@ class Product(nn.Module):
         self.bias = None if layer.bias is None else layer.bias.detach().float()
         largest = weight.flatten(1).abs().amax(1)
         self.scales = torch.where(largest > 0, largest, 127.0) / 127
-        integers = (weight / self.scales.view(-1, *[1] * (weight.dim() - 1))).round()
-        self.zeros, integers = (
-            torch.zeros_like(self.scales, dtype=torch.int),
-            integers.to(torch.int8),
-        )
+        self.zeros = torch.zeros_like(self.scales, dtype=torch.int)
+        by_channel = self.scales.view(-1, *[1] * (weight.dim() - 1))
+        integers = (weight / by_channel).round().to(torch.int8)
         if isinstance(layer, nn.Conv2d):
             if isinstance(layer, StridedConv) and not layer.even:
                 self.around = layer.around
