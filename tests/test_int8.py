@@ -2,8 +2,14 @@
 
 import copy
 import json
+import math
+import os
+import platform
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +17,16 @@ from torch import Tensor, nn
 
 import alexnet
 from alexnet import commands
+from alexnet.data.slices import Slice
 from alexnet.engine import int8
 from alexnet.engine.infer import folded
 from alexnet.engine.int8 import Int8, Ranges, measure_ranges
-from alexnet.errors import CheckpointError, DataError, Differs, Unavailable
+from alexnet.errors import CheckpointError, DataError, Differs, Unavailable, UsageError
 from alexnet.interchange import int8 as measured
+from alexnet.interchange.heldout import open_split
 from alexnet.interchange.runtimes import with_engine
 from alexnet.models.integers import IntegerPool, Steps, has_int8
-from alexnet.models.layers import Conv, Linear, Pool, ReLU
+from alexnet.models.layers import Conv, Linear, Local, Pool, ReLU
 from alexnet.models.net import Net
 from alexnet.models.zoo import MODELS, build_model
 from test_infer import trained_norms
@@ -113,6 +121,24 @@ def test_pools_with_tensorflows_padding_are_torchs() -> None:
     assert torch.equal(IntegerPool(pool)(x).float(), pool(x.float()))
 
 
+UNSHARED = {
+    "first": [Local("local1", 4, 3, 1), ReLU(), Linear("fc2", 3)],
+    "between": [Conv("conv1", 4, 3), Local("local2", 4, 3, 1), ReLU(), Linear("fc3", 3)],
+    "last": [Conv("conv1", 4, 3), ReLU(), Local("local2", 4, 3, 1)],
+}
+
+
+@pytest.mark.parametrize("where", UNSHARED)
+@torch.inference_mode()
+def test_layers_of_unshared_weights_work_on_floats(where: str) -> None:
+    torch.manual_seed(0)
+    net = Net(UNSHARED[where], (3, 8, 8)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    found = Int8(net, measure_ranges(net, [x]))(x)
+    assert found.dtype == torch.float32
+    assert (found - net(x)).norm() < 0.1 * net(x).norm()
+
+
 @pytest.mark.parametrize("name", ["alexnet-2014", "alexnet-2012-code"])  # even padding, and not
 @torch.inference_mode()
 def test_neighbours_of_a_row_as_channels_are_the_same_sums(
@@ -192,7 +218,7 @@ def test_a_run_is_measured_once_and_answers_alike(
     assert abs(found["loss"] - plain["loss"]) <= 0.05
     assert "int8: " in said
     assert "held-out images" in said
-    kept = json.loads((run / measured.NAME).read_text())
+    (kept,) = json.loads((run / measured.NAME).read_text())["checkpoints"].values()
     assert kept["n"] > 0
     assert kept["calibration_images"] > 0
     assert kept["same"] > 0.9
@@ -200,11 +226,23 @@ def test_a_run_is_measured_once_and_answers_alike(
     assert "int8: " not in capsys.readouterr().err
 
 
-def test_other_weights_are_measured_anew(run: Path) -> None:
+def test_ranges_of_several_checkpoints_are_kept(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for checkpoint in ("best", "last"):
+        with_engine(alexnet.load(run, checkpoint), "int8")
+        assert "int8: " in capsys.readouterr().err
+    for checkpoint in ("best", "last"):
+        with_engine(alexnet.load(run, checkpoint), "int8")
+        assert "int8: " not in capsys.readouterr().err
+    assert len(json.loads((run / measured.NAME).read_text())["checkpoints"]) == 2
+
+
+def test_what_an_older_file_says_is_measured_anew(run: Path) -> None:
     with_engine(alexnet.load(run), "int8")
     path = run / measured.NAME
     first = json.loads(path.read_text())
-    path.write_text(json.dumps({**first, "weights": "of another checkpoint", "n": -1}))
+    path.write_text(json.dumps({"format": 1, "weights": "of some checkpoint", "ranges": {}}))
     with_engine(alexnet.load(run), "int8")
     assert json.loads(path.read_text()) == first
 
@@ -218,18 +256,23 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("broken", ["[1, 2]", "{", '"ranges"', "missing", *ODD])
+@pytest.mark.parametrize("broken", ["[1, 2]", "{", '"ranges"', "missing", "list", "row", *ODD])
 def test_a_damaged_file_is_refused_by_name(run: Path, broken: str) -> None:
     with_engine(alexnet.load(run), "int8")
     path = run / measured.NAME
     known = json.loads(path.read_text())
-    part = next(iter(known["ranges"]))
+    ((weights, row),) = known["checkpoints"].items()
+    ranges = row["ranges"]
     if broken == "missing":
-        del known["ranges"][part]
+        del ranges[next(iter(ranges))]
+    elif broken == "list":
+        known["checkpoints"] = []
+    elif broken == "row":
+        known["checkpoints"][weights] = 1
     elif broken in ODD:
-        known["ranges"][part] = ODD[broken]
-    path.write_text(json.dumps(known) if broken in ("missing", *ODD) else broken)
-    with pytest.raises(CheckpointError, match=r"int8\.json"):
+        ranges[next(iter(ranges))] = ODD[broken]
+    path.write_text(json.dumps(known) if broken in ("missing", "list", "row", *ODD) else broken)
+    with pytest.raises(CheckpointError, match=r"int8\.json is damaged: .*; delete it"):
         with_engine(alexnet.load(run), "int8")
 
 
@@ -253,6 +296,87 @@ def test_what_loses_answers_is_refused(run: Path, monkeypatch: pytest.MonkeyPatc
     ):
         with_engine(alexnet.load(run), "int8")
     assert not (run / measured.NAME).exists()
+
+
+def test_what_answers_otherwise_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where as many answers are right."""
+
+    class Wrong(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return 1 - nn.functional.one_hot(net(images).argmax(1), 10).float()
+
+    predictor = alexnet.load(run)
+    net = predictor.model
+    monkeypatch.setattr(measured, "Int8", lambda *_: Wrong())
+    monkeypatch.setattr(measured, "LOST", 1.0)
+    with pytest.raises(Differs, match=r"int8 answers 0 of .* as the network does, fewer than 90 %"):
+        with_engine(predictor, "int8")
+    assert not (run / measured.NAME).exists()
+
+
+def test_weights_that_are_no_numbers_are_named(run: Path) -> None:
+    predictor = alexnet.load(run)
+    with torch.no_grad():
+        predictor.model.part("conv2").weight[0, 0, 0, 0] = math.nan  # type: ignore[index, operator]
+    with pytest.raises(
+        Unavailable, match=r"int8: what \w+2 is given goes from nan .* --checkpoint"
+    ):
+        with_engine(predictor, "int8")
+
+
+def test_the_runs_own_held_out_images_come_before_data(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def note(recipe: Any, described: Any, classes: Any, data: Any, split: str) -> Slice:
+        asked.append(data)
+        if gone and data is None:
+            raise DataError("moved away")
+        return open_split(recipe, described, classes, None, split)
+
+    monkeypatch.setattr(measured, "open_split", note)
+    gone = False
+    with_engine(alexnet.load(run), "int8", "elsewhere")
+    assert asked == [None]
+    (run / measured.NAME).unlink()
+    gone = True
+    with_engine(alexnet.load(run), "int8", "elsewhere")
+    assert asked == [None, None, "elsewhere"]
+
+
+def test_a_test_alone_measures_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where nothing can be kept."""
+    calls = []
+
+    def count(*given: Any) -> dict[str, tuple[float, float]]:
+        calls.append(given)
+        return measure_ranges(*given)
+
+    def refuse(*_: object) -> None:
+        raise CheckpointError("cannot write int8.json: read-only")
+
+    monkeypatch.setattr(measured, "measure_ranges", count)
+    monkeypatch.setattr(measured, "write_json", refuse)
+    commands.test(run, engine="int8")
+    assert len(calls) == 1
+
+
+def test_a_contradiction_is_found_before_it_is_measured(run: Path) -> None:
+    with pytest.raises(UsageError, match=r"views is 3"):
+        commands.test(run, engine="int8", views=3)
+    with pytest.raises(UsageError, match=r"views is 3"):
+        commands.classify(run, [], engine="int8", views=3)
+    assert not (run / measured.NAME).exists()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="a setting of x86 alone")
+def test_a_processor_without_exact_products_is_told_apart() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from alexnet.models.integers import has_int8; print(has_int8())"],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_what_cannot_be_kept_is_used_all_the_same(

@@ -156,7 +156,9 @@ def _serve(verbs: Any) -> None:
     add_engine(sub)
     sub.add_argument("--index", action="store_true",
                      help="show the nearest training images (built once)")  # fmt: skip
-    sub.add_argument("--data", metavar="DIR", help="where those images are now")
+    sub.add_argument(
+        "--data", metavar="DIR", help="where those images, or int8's held-out ones, are now"
+    )
     sub.add_argument("--token", help="what clients send as Authorization: Bearer TOKEN")
     add_checkpoint(sub)
 

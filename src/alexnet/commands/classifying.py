@@ -38,7 +38,9 @@ def classify(
     """
     if top < 1:
         raise UsageError(f"top is {top}; it must be at least 1")
-    predictor = with_engine(load(run, checkpoint), engine)
+    predictor = load(run, checkpoint)
+    predictor.preprocess.check_views(views)
+    predictor = with_engine(predictor, engine)
     top = min(top, len(predictor.classes))
     results, errors = [], []
     paths = list(_find_images(images))

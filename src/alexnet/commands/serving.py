@@ -27,19 +27,22 @@ def serve(
     /readyz, /metrics, /openapi.json, and a page at /.
 
     With `index` answers to /explain show the nearest training images, which are read from the
-    run's data (or from `data`): whoever may ask sees them. The index is built once and kept in the
-    run. An address other than loopback needs a `token`. Returns the address once it has stopped.
+    run's data (or from `data`, on which `engine` int8 is measured too): whoever may ask sees them.
+    The index is built once and kept in the run. An address other than loopback needs a `token`.
+    Returns the address once it has stopped.
     """
     check_packages()
     check_address(host, token)
-    if data is not None and not index:
-        raise UsageError("--data is where the training images of --index are: add --index")
+    if data is not None and not index and engine != "int8":
+        raise UsageError(
+            "--data is where the images of --index and --engine int8 are: add one of them"
+        )
 
     def prepare() -> tuple[Predictor, Engine, Explainer]:
         view = View(run, data, checkpoint)
         predictor = view.predictor
         near = open_index(predictor, view.dataset) if index else None
-        return predictor, build_engine(predictor, engine), Explainer(predictor, near)
+        return predictor, build_engine(predictor, engine, data), Explainer(predictor, near)
 
     with open_socket(host, port) as listening:
         address = listening.getsockname()

@@ -72,17 +72,22 @@ def _test(
     # A training beside it may save a better one meanwhile.
     first = team.first(newest) if team.size > 1 else {"name": checkpoint}
 
+    def opened() -> Predictor:
+        predictor = load(run, first["name"])
+        predictor.preprocess.check_views(views)  # before int8 is measured
+        return with_engine(predictor, engine, data)
+
     if engine == "int8" and team.size > 1:  # one measures, all read what it kept
 
         def measured() -> dict[str, Any]:
-            with_engine(load(run, first["name"]), engine, data)
+            opened()
             return {}
 
         team.first(measured)
 
     def read() -> tuple[Predictor, Dataset, Slice]:
         """Every process reads and verifies by itself."""
-        predictor = with_engine(load(run, first["name"]), engine, data)
+        predictor = opened()
         if team.size > 1 and sha256_of(predictor.checkpoint / "manifest.json") != first["sha256"]:
             raise CheckpointError(
                 f"{predictor.checkpoint} is not what the first process reads: give all of them one "

@@ -80,6 +80,16 @@ class Preprocess:
             torch.addcmul(added if len(added) == 1 else added[part], rows, factor, out=rows)
         return out.permute(0, 3, 1, 2)
 
+    def check_views(self, count: int) -> None:
+        """Raises UsageError where `views` has none of this number."""
+        if count not in (1, 2, 5, 10):
+            raise UsageError(f"views is {count}; it takes 1, 2, 5 or 10")
+        if count > 2 and self.size == self.crop:
+            raise UsageError(
+                f"views {count} needs stored images larger than the {self.crop}-pixel crop, "
+                f"and size is {self.size}: use --views 1 or 2"
+            )
+
     def views(self, images: Tensor, count: int, kind: torch.dtype = torch.float32) -> Tensor:
         """The test views of a batch: 1 (centre), 2 (and its mirror), 5 (corners and centre) or 10
         (and mirrors).
@@ -87,14 +97,8 @@ class Preprocess:
         Shapes: uint8 (N, size, size, C) -> (V, N, C, crop, crop) of `kind`, channels last in
         memory. Source: paper, section 4.1; the caller averages the softmax outputs over V.
         """
-        if count not in (1, 2, 5, 10):
-            raise UsageError(f"views is {count}; it takes 1, 2, 5 or 10")
+        self.check_views(count)
         edge = self.size - self.crop
-        if count > 2 and edge == 0:
-            raise UsageError(
-                f"views {count} needs stored images larger than the {self.crop}-pixel crop, "
-                f"and size is {self.size}: use --views 1 or 2"
-            )
         half = edge // 2
         corners = [(half, half)]
         if count > 2:

@@ -30,13 +30,21 @@ Ranges = Mapping[str, tuple[float, float]]
 
 @torch.inference_mode()
 def measure_ranges(net: Net, batches: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
-    """What each part is given over batches of preprocessed images (N, C, H, W)."""
+    """What each part is given over batches of preprocessed images (N, C, H, W).
+
+    Raises Unavailable where that is not finite.
+    """
     names = list(net.parts)
     found = dict.fromkeys(names, (math.inf, -math.inf))
     for images in batches:
         _, outputs = net.activations(images, names)
         for name, x in zip(names, [images, *outputs.values()], strict=False):
             low, high = (float(end) for end in x.aminmax())
+            if not math.isfinite(low + high):
+                raise Unavailable(
+                    f"int8: what {name} is given goes from {low} to {high}: its weights, or "
+                    "those before it, are no numbers; choose another --checkpoint"
+                )
             found[name] = min(low, found[name][0]), max(high, found[name][1])
     return found
 
@@ -156,8 +164,10 @@ def _steps_of(
         relu = bool(floats) and isinstance(floats[0], nn.ReLU)
         yield Product(stretch.product, stretch.shape, given, gives, relu)
         floats = floats[relu:]
+    inside = stretch.product is not None and end is not None  # images and logits stay float32
     for layer in floats:
-        yield copy.deepcopy(layer).to(between) if any(True for _ in layer.parameters()) else layer
+        own = inside and any(True for _ in layer.parameters())
+        yield copy.deepcopy(layer).to(between) if own else layer
     if end is not None and (split or stretch.product is None):
         yield ToIntegers(end)
     for layer in integers:

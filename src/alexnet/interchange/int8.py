@@ -1,5 +1,5 @@
 """A run's network in int8: its ranges, measured on held-out images, held against the network and
-kept in the run."""
+kept in the run, of each checkpoint that was asked for."""
 
 from pathlib import Path
 from typing import Any
@@ -19,30 +19,32 @@ from alexnet.predict import Predictor
 from alexnet.terminal import progress, say
 
 NAME = "int8.json"
+FORMAT = 2  # of the file; what another says is measured anew
 HELD = 1000  # images at most that it is held against the network on
 LARGEST = 1e30  # of a range's ends
 LOST = 0.01  # of them that may be wrong in int8 and right before, net, or one image
+ALIKE = 0.9  # of them that both must answer alike, right or wrong
 
 
 def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
     """The network in int8, by the ranges that the run has of this checkpoint, measured where it has
     none: on images held out of train, of the run's data or of `data`.
 
-    Raises Differs where more than LOST of other held-out images are lost by it.
+    Raises Differs where more than LOST of other held-out images are lost by it, or fewer than ALIKE
+    are answered as before.
     """
     path = predictor.run.path / NAME
     weights = sha256_of(predictor.checkpoint / "model.safetensors")
-    if path.exists():
-        known = read_json(path)
-        if known.get("weights") == weights:
-            return Int8(predictor.model, _ranges(known, predictor, path))
+    known = _known(path)
+    if weights in known:
+        return Int8(predictor.model, _ranges(known[weights], predictor, path))
     try:
         part = _held_out(predictor, data)
         chosen = calibration_of(part)
     except DataError as error:
         raise DataError(
-            f"int8 is measured on held-out images once, and they are not here: {error} "
-            f"(`alexnet test {predictor.run.path} --engine int8 --data DIR` names them)"
+            f"int8 needs held-out images to be measured on once: {error} "
+            f"(`alexnet test {predictor.run.path} --engine int8 --data DIR` names others)"
         ) from None
     ranges = measure_ranges(predictor.model, _batches(predictor, part, chosen))
     net = Int8(predictor.model, ranges)
@@ -52,7 +54,8 @@ def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
         f"{100 * found['network_top1']:.2f} % as it was; {100 * found['same']:.2f} % alike"
     )
     try:
-        write_json(path, {"format": 1, "weights": weights, **found, "ranges": ranges})
+        known = _known(path) | {weights: {**found, "ranges": ranges}}
+        write_json(path, {"format": FORMAT, "checkpoints": known})
     except CheckpointError as error:
         say(f"warning: measured, but not kept: {error}")
     return net
@@ -97,6 +100,12 @@ def _held_against(
             f"int8 has {right[1]:,} of {n:,} held-out images right, and the network "
             f"{right[0]:,}: it loses more than {100 * LOST:g} %; use --engine torch"
         )
+    alike = int((before == after).sum())
+    if alike < ALIKE * n:
+        raise Differs(
+            f"int8 answers {alike:,} of {n:,} held-out images as the network does, fewer than "
+            f"{100 * ALIKE:g} %: use --engine torch"
+        )
     return {
         "calibration_images": len(chosen),
         "split": part.name,
@@ -104,21 +113,36 @@ def _held_against(
         "top1": right[1] / n,
         "top1_ci95": list(wilson(right[1], n)),
         "network_top1": right[0] / n,
-        "same": float((before == after).double().mean()),
+        "same": alike / n,
     }
 
 
-def _ranges(known: dict[str, Any], predictor: Predictor, path: Path) -> Ranges:
-    """What the file says, where every part has its two numbers."""
-    found = known.get("ranges")
+def _known(path: Path) -> dict[str, Any]:
+    """What the file says of checkpoints, by their weights' digests."""
+    if not path.exists():
+        return {}
+    try:
+        read = read_json(path)
+    except CheckpointError as error:
+        raise _damaged(path, str(error).split(";")[0]) from None
+    known = read.get("checkpoints") if read.get("format") == FORMAT else {}
+    if not isinstance(known, dict):
+        raise _damaged(path, "its checkpoints are no table")
+    return known
+
+
+def _ranges(known: Any, predictor: Predictor, path: Path) -> Ranges:
+    """What the file says of a checkpoint, where every part has its two numbers."""
+    found = known.get("ranges") if isinstance(known, dict) else None
     if isinstance(found, dict) and list(found) == list(predictor.model.parts):
         pairs = {name: ends for name, ends in found.items() if _is_range(ends)}
         if len(pairs) == len(found):
             return {name: (float(low), float(high)) for name, (low, high) in pairs.items()}
-    raise CheckpointError(
-        f"{path} is damaged: its ranges are not those of {predictor.recipe.model}; delete it, "
-        "and it is made anew"
-    )
+    raise _damaged(path, f"its ranges are not those of {predictor.recipe.model}")
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged: {why}; delete it, and it is made anew")
 
 
 def _is_range(ends: Any) -> bool:
