@@ -27,7 +27,8 @@ def ran(*words: str) -> tuple[int, list[dict[str, object]], str]:
     [
         ("save-killed", "save-refused", "cut-files", "bit-flips", "headers", "malicious"),
         ("images", "archives", "archives-mutated"),
-        ("training-killed", "resume-matrix"),
+        ("training-killed",),
+        ("resume-matrix",),
         ("resume-matrix-2",),
     ],
     ids=" ".join,

@@ -97,16 +97,13 @@ def test_answers_are_those_of_the_definition(name: str) -> None:
         assert torch.equal(value, before[key])
 
 
-@pytest.mark.parametrize("kernel", [1, 2, 3])
+@pytest.mark.parametrize(("kernel", "padding"), [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1)])
 @pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("ceil", [False, True])
 @pytest.mark.parametrize("side", [6, 7, 9])
 def test_pools_of_integers_are_torchs(
     kernel: int, stride: int, padding: int, ceil: bool, side: int
 ) -> None:
-    if padding > kernel // 2:
-        pytest.skip("torch has none")
     x = torch.randint(0, 256, (3, 5, side, side + 1), dtype=torch.uint8)
     x = x.contiguous(memory_format=torch.channels_last)
     pool = nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil)
