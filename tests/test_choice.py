@@ -25,6 +25,7 @@ from alexnet.data.sources import open_source
 from alexnet.engine.pace import measure_pace
 from alexnet.engine.train import class_weights
 from alexnet.errors import DataError, UsageError
+from alexnet.models.zoo import build_model
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
 from alexnet.recipebook.candidates import Look
@@ -57,6 +58,15 @@ def test_faster_machines_and_more_time_see_more_pixels() -> None:
     longer = [chosen(seen(), 30, minutes=m).crop for m in (1, 20, 400)]
     assert longer == sorted(longer)
     assert len(set(longer)) > 1
+
+
+def test_patches_of_128_pixels_come_before_48() -> None:
+    """They are quicker, and see more."""
+    crops = [chosen(seen(side=side), 2 * 1.6**i).crop for side in (127, 128) for i in range(12)]
+    assert sorted(set(crops[:12])) == [32, 48, 64]
+    assert sorted(set(crops[12:])) == [32, 128]
+    found = next(r for i in range(12) if (r := chosen(seen(side=128), 2 * 1.6**i)).crop == 128)
+    assert (found.model, found.whiten, found.freeze) == ("patch-128", True, ("conv1",))
 
 
 def test_small_photos_are_not_enlarged() -> None:
@@ -143,11 +153,12 @@ def test_known_sets_keep_their_recipes() -> None:
 
 
 def test_packed_sets_are_taken_at_their_size() -> None:
-    for side, crop in ((256, 224), (72, 63), (32, 32)):
+    for side, crop in ((256, 224), (144, 124), (110, 96), (72, 63), (32, 32)):
         for channels in (1, 3):
             look = Look("p", "packed", ("a", "b"), (500, 500), (side,) * 3, channels)
             found = chosen(look, 1)
             assert (found.size, found.crop, found.channels) == (side, crop, channels)
+            build_model(found.model, 2, channels=channels, size=crop)
 
 
 def test_given_weights_are_fine_tuned() -> None:

@@ -235,6 +235,14 @@ def test_push_without_a_network_is_one_line(run: Path, tmp_path: Path) -> None:
 # Certificates
 
 
+@pytest.mark.parametrize(
+    "given", [{"engine": "int8"}, {"views": 10}, {"split": "val"}, {"checkpoint": "last"}]
+)
+def test_what_a_proof_would_not_heed_is_refused(run: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"leave --{next(iter(given))} out"):
+        alexnet.test(run, certificate=True, **given)
+
+
 def test_a_run_carries_a_certificate_that_holds(run: Path) -> None:
     proof = alexnet.test(run, certificate=True)
     assert proof["holds"]

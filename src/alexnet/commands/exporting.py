@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet.data.dataset import reopen_dataset
 from alexnet.errors import DataError, UsageError
 from alexnet.files import write_atomic, write_json
 from alexnet.interchange import certificate as certificates
 from alexnet.interchange import hub
 from alexnet.interchange.chain import BATCHES, OnnxNet
 from alexnet.interchange.formats import FORMATS, Subject
-from alexnet.interchange.heldout import open_split, some_of
+from alexnet.interchange.heldout import some_of
 from alexnet.interchange.quantise import before_and_after, calibration_of, quantise
 from alexnet.predict import Predictor, load
 from alexnet.terminal import say
@@ -95,7 +96,7 @@ def _images(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Held-out images, or where the run's data is not here, drawn ones; and which they are."""
     try:
-        part = open_split(predictor.recipe, predictor.data, predictor.classes, data, "val")
+        part = reopen_dataset(predictor.recipe, predictor.data, data).split("val")
         images = torch.from_numpy(part.read(some_of(part, BATCHES[-1])))
         return images, {"images": f"{len(images)} of {part.name}"}
     except DataError as error:
@@ -108,7 +109,7 @@ def _images(
 def _quantised(
     predictor: Predictor, content: bytes, inside: bool, data: str | Path | None
 ) -> tuple[bytes, dict[str, Any]]:
-    part = open_split(predictor.recipe, predictor.data, predictor.classes, data, "val")
+    part = reopen_dataset(predictor.recipe, predictor.data, data).split("val")
 
     def inputs(images: Tensor) -> Tensor:
         return images if inside else predictor.preprocess.views(images, 1)[0].contiguous()

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.commands.training import RUNS
+from alexnet.data.dataset import reopen_dataset
 from alexnet.data.sources import open_source
 from alexnet.engine.state import State
 from alexnet.errors import UsageError
 from alexnet.files import read_bytes, sha256_of, write_json
 from alexnet.interchange.certificate import certify_run, run_logits
-from alexnet.interchange.heldout import measure, open_split
+from alexnet.interchange.heldout import measure
 from alexnet.interchange.hub import pull
 from alexnet.interchange.incoming import expected, read_net
 from alexnet.interchange.judge import judge
@@ -103,7 +104,7 @@ def import_weights(
         )
         predictor = load(folder.path)
         if data is not None:
-            part = open_split(recipe, described, predictor.classes, data, "test")
+            part = reopen_dataset(recipe, described, data).split("test")
             tally = measure(lambda x: run_logits(predictor, x), part, len(names))
             result |= tally.figures()
             _held_against_chance(result, len(names))

@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet.data.dataset import reopen_dataset
 from alexnet.engine.network import build_net
 from alexnet.errors import CheckpointError, DataError
 from alexnet.files import read_bytes
 from alexnet.interchange import certificate as certificates
 from alexnet.interchange.chain import Chain, Function, OnnxNet
-from alexnet.interchange.heldout import measure, open_split
+from alexnet.interchange.heldout import measure
 from alexnet.predict import load
 from alexnet.recipe import Recipe
 from alexnet.store.rundir import RunDir
@@ -112,15 +113,15 @@ def _figures(
         skipped.append("accuracy: none is claimed")
         return []
     split = "test" if "test" in claims else "val"
-    claim, classes = claims[split], tuple(made["classes"])
-    described = {"path": None, "kind": made["data"]["kind"]}
+    claim, classes = claims[split], made["classes"]
+    described = {"path": None, "kind": made["data"]["kind"], "classes": classes}
     if (file / "recipe.json").is_file():
         described = RunDir(file).recipe["data"]
     elif data is None and described["kind"] != "digits":
         skipped.append(f"accuracy on {split}: name the images with --data")
         return []
     try:
-        part = open_split(recipe, described, classes, data, split)
+        part = reopen_dataset(recipe, described, data).split(split)
     except DataError as error:
         if data is not None:
             raise

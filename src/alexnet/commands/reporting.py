@@ -76,7 +76,8 @@ def _part(view: View, brief: bool) -> RunPart:
     events = folder.events()
     validations = [e for e in events if e["event"] == "val" and e.get("top1") is not None]
     best = max(validations, key=lambda e: (e["top1"], -e["loss"]), default=None)
-    tests = list({(e["split"], e["views"]): e for e in events if e["event"] == "test"}.values())
+    asked = ("split", "views", "engine", "checkpoint", "data")
+    tests = {tuple(e.get(k) for k in asked): e for e in events if e["event"] == "test"}
     pictures: Pictures = []
     looks = folder.figures / "looks.png"
     if figures.draw_looks(events, looks, f"{view.name}: what the guard saw"):
@@ -85,7 +86,7 @@ def _part(view: View, brief: bool) -> RunPart:
     verdicts = [e for e in events if e["event"] == "doctor"]
     _filters(view, pictures)
     if not brief:
-        split = "test" if any(e["split"] == "test" for e in tests) else "val"
+        split = "test" if any(key[0] == "test" for key in tests) else "val"
         try:
             _of_images(view, split, pictures)
         except (DataError, UsageError, OSError) as error:
@@ -106,7 +107,7 @@ def _part(view: View, brief: bool) -> RunPart:
         environment=read_json(environment) if environment.is_file() else {},
         data=described,
         best=best,
-        tests=tests,
+        tests=list(tests.values()),
         verdicts=verdicts,
         pictures=pictures,
         again=_again(recipe, described, str(view.run)),

@@ -13,7 +13,7 @@ from alexnet.commands.proving import prove
 from alexnet.data.dataset import Dataset, reopen_dataset
 from alexnet.data.slices import Slice
 from alexnet.engine.parallel import Team, join
-from alexnet.errors import CheckpointError, DataError, UsageError
+from alexnet.errors import CheckpointError, UsageError
 from alexnet.files import sha256_of
 from alexnet.interchange.certificate import certify_run
 from alexnet.interchange.runtimes import EngineName, with_engine
@@ -46,6 +46,12 @@ def test(
     """
     with join(remedy="run it again") as team:
         if certificate:
+            other = {"split": split != "test", "views": views != 1, "engine": engine != "torch",
+                     "checkpoint": checkpoint != "best"}  # fmt: skip
+            if given := [name for name, differs in other.items() if differs]:
+                raise UsageError(
+                    f"--certificate proves what was claimed as it was: leave --{given[0]} out"
+                )
             return team.together(lambda: _prove_alone(run, data, team))
         return _test(Path(run), data, split, views, checkpoint, engine, team)
 
@@ -94,12 +100,6 @@ def _test(
                 "folder, or test again if a training writes there"
             )
         dataset = reopen_dataset(predictor.recipe, predictor.data, data)
-        if dataset.classes != predictor.classes:
-            odd = sorted(set(dataset.classes) ^ set(predictor.classes))
-            raise DataError(
-                f"{dataset.source.path} has other classes than {run} was trained on "
-                f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
-            )
         return predictor, dataset, dataset.split(split)
 
     predictor, dataset, part = team.together(read)
@@ -142,8 +142,15 @@ def _keep(
     """The result with its pictures, written into the run."""
     if warning := tally.tie_warning():
         say(f"warning: {warning}")
-    views = result["views"]
-    suffix = part.name if views == 1 else f"{part.name}-{views}-views"
+    own = result["data"] == (predictor.data["path"] or predictor.data["kind"])
+    views, engine = result["views"], result["engine"]
+    of = {
+        f"{views}-views": views > 1,
+        engine: engine != "torch",
+        predictor.checkpoint.name: checkpoint != "best",
+        "other-data": not own,
+    }
+    suffix = "-".join([part.name, *(name for name, differs in of.items() if differs)])
     drawn: list[Path] = []
     try:
         drawn = _draw_test(predictor, part, tally, mistakes, suffix)
@@ -152,7 +159,7 @@ def _keep(
     result = {**result, "figures": [str(path) for path in drawn]}
     try:
         predictor.run.log({"event": "test", **result})
-        if checkpoint == "best":
+        if checkpoint == "best" and engine == "torch" and own:
             certify_run(predictor)
     except CheckpointError as error:
         say(f"warning: not logged: {error}")
@@ -166,8 +173,9 @@ def _draw_test(
     run, classes, wrong = predictor.run, predictor.classes, mistakes.ids
     paths = [run.figures / f"confusion-{suffix}.png", run.figures / f"mistakes-{suffix}.png"]
     confusion = np.asarray(tally.confusion)
-    figures.draw_confusion(confusion, classes, paths[0], f"{run.path.name}, {part.name}")
-    title = f"{run.path.name}, {part.name}: the surest of {mistakes.count:,} mistakes"
+    name = f"{run.path.name}, {suffix}"
+    figures.draw_confusion(confusion, classes, paths[0], name)
+    title = f"{name}: the surest of {mistakes.count:,} mistakes"
     if not mistakes.count:
         figures.draw_nothing(f"no mistakes in {tally.n:,} images", paths[1], title)
         return paths

@@ -15,7 +15,7 @@ from alexnet.analysis.answers import Answers, ask
 from alexnet.data import draws
 from alexnet.data.dataset import Dataset, reopen_dataset
 from alexnet.data.slices import Slice
-from alexnet.errors import DataError, UsageError
+from alexnet.errors import UsageError
 from alexnet.predict import Predictor, load
 from alexnet.store.rundir import RunDir
 
@@ -43,15 +43,8 @@ class View:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The run's data. DataError where its classes are others."""
-        found = reopen_dataset(self.predictor.recipe, self.predictor.data, self.data)
-        if found.classes != self.predictor.classes:
-            odd = sorted(set(found.classes) ^ set(self.predictor.classes))
-            raise DataError(
-                f"{found.source.path} has other classes than {self.run} was trained on "
-                f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
-            )
-        return found
+        """The run's data."""
+        return reopen_dataset(self.predictor.recipe, self.predictor.data, self.data)
 
     @property
     def name(self) -> str:

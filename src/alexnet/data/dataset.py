@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -29,11 +30,14 @@ class Dataset:
 
     Where the source has no test part, `val` serves as test; where it has neither, test is cut from
     train. A validation slice always comes out of train unless the source has both val and test.
-    Every cut is stratified by class and a function of `split_seed` alone.
+    Every cut is stratified by class and a function of `split_seed` alone. `trained` is what a run
+    says of the same data: where that changed since, cuts of it are refused.
     """
 
-    def __init__(self, source: Source, recipe: Recipe) -> None:
-        self.source, self.recipe = source, recipe
+    def __init__(
+        self, source: Source, recipe: Recipe, trained: Mapping[str, Any] | None = None
+    ) -> None:
+        self.source, self.recipe, self._trained = source, recipe, trained
         self.classes = source.classes
 
     @property
@@ -59,6 +63,15 @@ class Dataset:
         """One of train, val, test."""
         if name not in SPLITS:
             raise UsageError(f"no split {name!r}: there are {', '.join(SPLITS)}")
+        if self._shared(name) and self._changed:
+            raise DataError(
+                f"{self.source.path} changed since the run began, and {name} is cut out of it: of "
+                f"what was trained on, some would be in {name} now and some not; put it back, or "
+                "name other images with --data"
+            )
+        return self._split(name)
+
+    def _split(self, name: str) -> Slice:
         part = self.source.load(self._roles[name])
         ids = self._rows(name, part.labels)
         labels = part.labels[ids]
@@ -120,6 +133,28 @@ class Dataset:
     def _shared(self, name: str) -> bool:
         roles = self._roles
         return sum(part == roles[name] for part in roles.values()) > 1
+
+    @cached_property
+    def _changed(self) -> bool:
+        """Whether train is cut out of other images than those that the run says."""
+        if self._trained is None:
+            return False
+        if "listing" in self._trained:
+            return bool(self._trained["listing"] != self.listing)
+        counts = {name: len(self._split(name)) for name in ("train", "val")}
+        return bool(self._trained.get("counts", counts) != counts)
+
+    @cached_property
+    def listing(self) -> str:
+        """sha256 of what is cut into splits (16 hex digits): its labels and the names of its files.
+        Of another listing the same split holds other images."""
+        part = self.source.load(self._roles["train"])
+        h = hashlib.sha256(f"{self.classes!r}{self.source.digest}".encode())
+        h.update(part.labels.tobytes())
+        if isinstance(part.images, tuple):
+            for file in part.images:
+                h.update(os.fsencode(os.path.relpath(file, self.source.path)) + b"\0")
+        return h.hexdigest()[:16]
 
     def _cut(self, labels: NDArray[np.int64]) -> dict[str, NDArray[np.intp]]:
         roles, r = self._roles, self.recipe
@@ -211,6 +246,7 @@ class Dataset:
             "kind": self.source.kind,
             "path": self.source.path,
             "digest": self.digest,
+            "listing": self.listing,
             "classes": list(self.classes),
             **({"titles": dict(self.source.titles)} if self.source.titles else {}),
             "counts": counts,
@@ -241,7 +277,17 @@ def open_dataset(recipe: Recipe, data: str | Path | None = None) -> Dataset:
 def reopen_dataset(
     recipe: Recipe, described: dict[str, Any], data: str | Path | None = None
 ) -> Dataset:
-    """The data of a run, where its description says it is, or the folder given instead."""
+    """The data of a run, where its description says it is, or the folder given instead, which must
+    have its classes. Where the run's own changed, `split` refuses to cut it."""
     if data is None and described["kind"] == "imported":
         raise DataError("the weights were imported, and no images with them: name some with --data")
-    return open_dataset(recipe, data or described["path"] or described["kind"])
+    own = described["path"] or described["kind"]
+    found = open_dataset(recipe, own if data is None else data)
+    if found.classes != (classes := tuple(described["classes"])):
+        odd = sorted(set(found.classes) ^ set(classes))
+        raise DataError(
+            f"{found.source.path or found.source.kind} has other classes than were trained on "
+            f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
+        )
+    same = data is None or found.source.path == described["path"] != ""
+    return Dataset(found.source, recipe, described) if same else found

@@ -28,6 +28,15 @@ Ranges = Mapping[str, tuple[float, float]]
 """The least and the largest number that each part of a network is given."""
 
 
+def require_int8() -> None:
+    """Raises Unavailable where torch or the processor has no exact products of integers."""
+    if not has_int8():
+        raise Unavailable(
+            "int8: this processor, or build of torch, has no exact products of integers: "
+            "use --engine torch"
+        )
+
+
 @torch.inference_mode()
 def measure_ranges(net: Net, batches: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
     """What each part is given over batches of preprocessed images (N, C, H, W).
@@ -42,8 +51,8 @@ def measure_ranges(net: Net, batches: Iterable[Tensor]) -> dict[str, tuple[float
             low, high = (float(end) for end in x.aminmax())
             if not math.isfinite(low + high):
                 raise Unavailable(
-                    f"int8: what {name} is given goes from {low} to {high}: its weights, or "
-                    "those before it, are no numbers; choose another --checkpoint"
+                    f"int8: what {name} is given goes from {low:g} to {high:g}: weights before it "
+                    "are no numbers, or too large; use another checkpoint or --engine torch"
                 )
             found[name] = min(low, found[name][0]), max(high, found[name][1])
     return found
@@ -58,11 +67,7 @@ class Int8(nn.Module):
 
     def __init__(self, net: Net, ranges: Ranges) -> None:
         super().__init__()
-        if not has_int8():
-            raise Unavailable(
-                "int8: this processor, or build of torch, has no exact products of integers: "
-                "use --engine torch"
-            )
+        require_int8()
         quick = choose_precision("auto", torch.device("cpu"))
         between = torch.bfloat16 if quick == "bf16" else torch.float32
         stretches, given = _stretches(net), None

@@ -1,42 +1,17 @@
 """Images that a network was not trained on, and what a file makes of them."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from alexnet.data.dataset import reopen_dataset
 from alexnet.data.loader import read_in_order
 from alexnet.data.slices import Slice
-from alexnet.errors import DataError
 from alexnet.interchange.chain import Function
 from alexnet.metrics import Tally
-from alexnet.recipe import Recipe
 from alexnet.terminal import progress
 
 BATCH = 64
-
-
-def open_split(
-    recipe: Recipe,
-    described: Mapping[str, Any],
-    classes: tuple[str, ...],
-    data: str | Path | None,
-    split: str,
-) -> Slice:
-    """One split of a run's data, or of the folder given instead, which must have its classes."""
-    dataset = reopen_dataset(recipe, dict(described), data)
-    if dataset.classes != classes:
-        odd = sorted(set(dataset.classes) ^ set(classes))
-        raise DataError(
-            f"{dataset.source.path} has other classes than the network "
-            f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
-        )
-    return dataset.split(split)
 
 
 def some_of(part: Slice, count: int) -> NDArray[np.int64]:

@@ -1,6 +1,9 @@
 """A run's network in int8: its ranges, measured on held-out images, held against the network and
 kept in the run, of each checkpoint that was asked for."""
 
+import hashlib
+import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +11,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alexnet.data.dataset import reopen_dataset
 from alexnet.data.slices import Slice
-from alexnet.engine.int8 import Int8, Ranges, measure_ranges
+from alexnet.engine.int8 import Int8, Ranges, measure_ranges, require_int8
 from alexnet.errors import CheckpointError, DataError, Differs
 from alexnet.files import read_json, sha256_of, write_json
-from alexnet.interchange.heldout import BATCH, open_split, some_of
+from alexnet.interchange.heldout import BATCH, some_of
 from alexnet.interchange.quantise import calibration_of
 from alexnet.metrics import wilson
 from alexnet.predict import Predictor
-from alexnet.terminal import progress, say
+from alexnet.terminal import percent, progress, say
 
 NAME = "int8.json"
+REMEDY = "delete it, and it is made anew"
 FORMAT = 2  # of the file; what another says is measured anew
 HELD = 1000  # images at most that it is held against the network on
-LARGEST = 1e30  # of a range's ends
 LOST = 0.01  # of them that may be wrong in int8 and right before, net, or one image
+FEW = 100  # below which a figure is worth a warning
 ALIKE = 0.9  # of them that both must answer alike, right or wrong
 
 
@@ -33,28 +38,38 @@ def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
     Raises Differs where more than LOST of other held-out images are lost by it, or fewer than ALIKE
     are answered as before.
     """
+    require_int8()
     path = predictor.run.path / NAME
     weights = sha256_of(predictor.checkpoint / "model.safetensors")
     known = _known(path)
     if weights in known:
-        return Int8(predictor.model, _ranges(known[weights], predictor, path))
+        return Int8(predictor.model, _ranges(known[weights], path))
     try:
         part = _held_out(predictor, data)
         chosen = calibration_of(part)
     except DataError as error:
+        if data is not None:
+            raise
+        words = ["alexnet", "test", str(predictor.run.path), "--engine", "int8"]
+        words += ["--checkpoint", predictor.checkpoint.name]
         raise DataError(
             f"int8 needs held-out images to be measured on once: {error} "
-            f"(`alexnet test {predictor.run.path} --engine int8 --data DIR` names others)"
+            f"(`{shlex.join(words)} --data DIR` names others)"
         ) from None
     ranges = measure_ranges(predictor.model, _batches(predictor, part, chosen))
     net = Int8(predictor.model, ranges)
     found = _held_against(net, predictor, part, chosen)
+    low, high = found["top1_ci95"]
     say(
-        f"int8: {100 * found['top1']:.2f} % right of {found['n']:,} held-out images, "
-        f"{100 * found['network_top1']:.2f} % as it was; {100 * found['same']:.2f} % alike"
+        f"int8: {percent(found['top1'])} right of {found['n']:,} held-out images "
+        f"({percent(low)} to {percent(high)}), {percent(found['network_top1'])} as it was; "
+        f"{percent(found['same'])} alike"
     )
+    if found["n"] < FEW:
+        say(f"warning: {found['n']:,} images tell little of what int8 loses; --data names more")
     try:
-        known = _known(path) | {weights: {**found, "ranges": ranges}}
+        row = {**found, "ranges": ranges, "sha256": _digest(ranges)}
+        known = _known(path) | {weights: row}
         write_json(path, {"format": FORMAT, "checkpoints": known})
     except CheckpointError as error:
         say(f"warning: measured, but not kept: {error}")
@@ -63,13 +78,12 @@ def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
 
 def _held_out(predictor: Predictor, data: str | Path | None) -> Slice:
     """Of the run's own data; where that is not here, of `data`."""
-    own = (predictor.recipe, predictor.data, predictor.classes)
     try:
-        return open_split(*own, None, "val")
+        return reopen_dataset(predictor.recipe, predictor.data).split("val")
     except DataError:
         if data is None:
             raise
-        return open_split(*own, data, "val")
+        return reopen_dataset(predictor.recipe, predictor.data, data).split("val")
 
 
 def _batches(predictor: Predictor, part: Slice, ids: NDArray[np.int64]) -> Any:
@@ -124,29 +138,22 @@ def _known(path: Path) -> dict[str, Any]:
     try:
         read = read_json(path)
     except CheckpointError as error:
-        raise _damaged(path, str(error).split(";")[0]) from None
+        raise CheckpointError(f"{str(error).split(';')[0]}; {REMEDY}") from None
     known = read.get("checkpoints") if read.get("format") == FORMAT else {}
     if not isinstance(known, dict):
-        raise _damaged(path, "its checkpoints are no table")
+        raise CheckpointError(f"{path} is damaged: its checkpoints are no table; {REMEDY}")
     return known
 
 
-def _ranges(known: Any, predictor: Predictor, path: Path) -> Ranges:
-    """What the file says of a checkpoint, where every part has its two numbers."""
+def _ranges(known: Any, path: Path) -> Ranges:
+    """What the file says of a checkpoint, where it is as it was written."""
     found = known.get("ranges") if isinstance(known, dict) else None
-    if isinstance(found, dict) and list(found) == list(predictor.model.parts):
-        pairs = {name: ends for name, ends in found.items() if _is_range(ends)}
-        if len(pairs) == len(found):
-            return {name: (float(low), float(high)) for name, (low, high) in pairs.items()}
-    raise _damaged(path, f"its ranges are not those of {predictor.recipe.model}")
+    if found is None or known.get("sha256") != _digest(found):
+        raise CheckpointError(
+            f"{path} is damaged: its ranges are not those that were measured; {REMEDY}"
+        )
+    return {name: (low, high) for name, (low, high) in found.items()}
 
 
-def _damaged(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(f"{path} is damaged: {why}; delete it, and it is made anew")
-
-
-def _is_range(ends: Any) -> bool:
-    numbers = isinstance(ends, list) and all(type(end) in (int, float) for end in ends)
-    if not numbers or len(ends) != 2 or not all(abs(end) < LARGEST for end in ends):
-        return False
-    return bool(ends[0] == ends[1] or ends[1] - ends[0] > 1 / LARGEST)
+def _digest(ranges: Any) -> str:
+    return hashlib.sha256(json.dumps(ranges).encode()).hexdigest()

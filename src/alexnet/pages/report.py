@@ -102,24 +102,29 @@ def _results(runs: Sequence[RunPart]) -> str:
                 "" if run.seconds is None else duration(run.seconds),
             )
         )
-        test_rows += [_test_row(run.name, test) for test in run.tests]
+        own = run.data.get("path") or run.data.get("kind")
+        test_rows += [_test_row(run.name, test, own) for test in run.tests]
     heads = ("run", "recipe", "network", "top-1", "top-5", "loss", "images", "epoch", "trained")
     found = table(heads, rows, "the best validation")
     if not test_rows:
         return found + "<p>Not tested yet: <code>alexnet test RUN</code>.</p>"
     asked = (
-        "run", "split", "views", "images", "loss", "top-1 (95 % interval)", "ties as hits",
-        "as misses", "top-5 (95 % interval)", "ties as hits", "as misses",
+        "run", "checkpoint", "data", "split", "views", "engine", "images", "loss",
+        "top-1 (95 % interval)", "ties as hits", "as misses",
+        "top-5 (95 % interval)", "ties as hits", "as misses",
     )  # fmt: skip
     return found + table(asked, test_rows, "every image of a split, and two rules for ties")
 
 
-def _test_row(name: str, test: Mapping[str, Any]) -> tuple[str, ...]:
+def _test_row(name: str, test: Mapping[str, Any], own: str | None) -> tuple[str, ...]:
     def tie(key: str) -> str:
         return "" if test.get(key) is None else percent(test[key])
 
     return (
-        name, str(test["split"]), str(test["views"]), f"{test['n']:,}", f"{test['loss']:.4f}",
+        name, Path(test["checkpoint"]).name,
+        "its own" if test["data"] == own else Path(test["data"]).name,
+        str(test["split"]), str(test["views"]), str(test.get("engine", "torch")),
+        f"{test['n']:,}", f"{test['loss']:.4f}",
         _figure(test, "top1"), tie("top1_optimistic"), tie("top1_pessimistic"),
         _figure(test, "top5"), tie("top5_optimistic"), tie("top5_pessimistic"),
     )  # fmt: skip

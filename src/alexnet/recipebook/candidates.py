@@ -13,14 +13,10 @@ from alexnet.recipebook.small import cifar10, digits, fashion_mnist, imagenette,
 
 SMALL = 40  # pixels up to which images are seen as they are
 MANY = 20_000  # images from which IDX files are taken for one of the known sets
-BIG = 96  # pixels beyond which a packed set is for the network of 224
-RUNGS = (  # crop, size and network for photos, the cheapest first
-    (32, 36, "fast-32"),
-    (48, 54, "fast-32"),
-    (64, 72, "fast-32"),
-    (128, 144, "fast-128"),
-    (224, 256, "alexnet-bn"),
-)
+PATCHES = range(110, 200)  # pixels at which a packed set is for the network of patches
+# Crop, size and network, the cheapest first; 48 and 64 pixels take longer than 128 in patches.
+SMALL_RUNGS = ((32, 36, "fast-32"), (48, 54, "fast-32"), (64, 72, "fast-32"))
+RUNGS = ((32, 36, "fast-32"), (128, 144, "patch-128"), (224, 256, "alexnet-bn"))
 # Grey images often are characters: a mirror changes them, a square or a cut hides what they are.
 GREY = {"channels": 1, "flip": False, "cutout": 0, "area": 1, "label_smoothing": 0.1}
 
@@ -66,17 +62,18 @@ def candidates(look: Look) -> list[Recipe]:
         return [small if look.channels == 3 else small.replace(**GREY)]
     if packed:
         crop = side * 7 // 8
-        return [_photos(crop, side, look.channels, "alexnet-bn" if side > BIG else "fast-32")]
+        if side in PATCHES:
+            return [_photos(crop // 4 * 4, side, look.channels, "patch-128")]
+        large = side >= PATCHES.stop
+        return [_photos(crop, side, look.channels, "alexnet-bn" if large else "fast-32")]
     # Enlarged images show nothing more.
-    fitting = [rung for rung in RUNGS if rung[0] <= side]
+    fitting = [rung for rung in (RUNGS if side >= 128 else SMALL_RUNGS) if rung[0] <= side]
     return [_photos(crop, size, look.channels, model) for crop, size, model in fitting]
 
 
 def _photos(crop: int, size: int, channels: int, model: str) -> Recipe:
     """At a resolution, the recipe whose network is made for it."""
-    base = {"fast-32": photos, "fast-128": imagenette, "alexnet-bn": modern}[model]()
-    if model != base.model:  # the network that this choice was held against others with
-        base = base.replace(model=model, whiten=False, freeze=(), weight_decay=0.05)
+    base = {"fast-32": photos, "patch-128": imagenette, "alexnet-bn": modern}[model]()
     base = base.replace(
         name=f"photos-{crop}", about=_about(crop), size=size, crop=crop, eval_batch=100,
         log_every=10,

@@ -64,7 +64,7 @@ def odd_data(data: Any, channels: int) -> str:
         return f"data is {data!r:.40}, expected an object"
     if missing := [key for key in ("classes", "mean", "std", "digest") if key not in data]:
         return f"data lacks {missing[0]!r}"
-    for key in ("kind", "path", "digest", "splits", "mean_image"):
+    for key in ("kind", "path", "digest", "listing", "splits", "mean_image"):
         value = data.get(key, "")
         if not isinstance(value, str) and not (key == "mean_image" and value is None):
             return f"{key} is {value!r:.40}, expected text"

@@ -1,0 +1,96 @@
+"""A folder that changed since a run began is not cut anew into images that were trained on."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import alexnet
+from alexnet.errors import DataError
+from conftest import without_report
+
+CHANGED = r"changed since the run began, and (train|val|test) is cut out of it: .*--data"
+
+
+@pytest.fixture
+def run(tree: Path, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run on a folder of its own, in data/."""
+    without_report(monkeypatch)
+    data = shutil.copytree(tree, tmp_path / "data")
+    fields = {**tiny, "steps": 2, "batch_size": 8, "channels": 3, "doctor": "off"}
+    alexnet.train("digits", data=data, run=tmp_path / "run", **fields)
+    return tmp_path / "run"
+
+
+def file_of(run: Path) -> Path:
+    return sorted((run.parent / "data" / "class-1").iterdir())[0]
+
+
+def test_as_it_was_it_is_tested(run: Path) -> None:
+    before = alexnet.test(run)
+    moved = run.parent / "data"
+    moved.rename(run.parent / "elsewhere")
+    after = alexnet.test(run, data=run.parent / "elsewhere")
+    assert (before["n"], before["loss"]) == (after["n"], after["loss"])
+
+
+@pytest.mark.parametrize("change", ["added", "taken", "renamed"])
+@pytest.mark.parametrize("older", [False, True])
+def test_a_changed_folder_is_refused(run: Path, change: str, older: bool) -> None:
+    alexnet.test(run)
+    certificate = (run / "certificate.json").read_bytes()
+    file, saved = file_of(run), json.loads((run / "recipe.json").read_text())
+    if older:  # a run from before the listing was kept has counts alone
+        del saved["data"]["listing"]
+        (run / "recipe.json").write_text(json.dumps(saved))
+    if change == "added":
+        for i in range(9):
+            shutil.copy(file, file.with_stem(f"{file.stem}-{i}"))
+    elif change == "taken":
+        for other in sorted(file.parent.iterdir())[:9]:
+            other.unlink()
+    else:
+        file.rename(file.with_stem("zzz"))
+    if older and change == "renamed":
+        alexnet.test(run)
+        return
+    for asked in ({}, {"data": run.parent / "data"}, {"split": "train"}, {"split": "val"}):
+        with pytest.raises(DataError, match=CHANGED):
+            alexnet.test(run, **asked)
+    assert (run / "certificate.json").read_bytes() == certificate
+
+
+def test_a_test_part_of_its_own_is_tested_whatever_else_changed(
+    tree: Path, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_report(monkeypatch)
+    data = tmp_path / "data"
+    for part in ("train", "test"):
+        shutil.copytree(tree, data / part)
+    fields = {**tiny, "steps": 2, "batch_size": 8, "channels": 3, "doctor": "off"}
+    alexnet.train("digits", data=data, run=tmp_path / "run", **fields)
+    (data / "train" / "class-1").joinpath(file_name(data)).unlink()
+    assert alexnet.test(tmp_path / "run")["n"] > 0
+    with pytest.raises(DataError, match="val is cut out of it"):
+        alexnet.test(tmp_path / "run", split="val")
+
+
+def file_name(data: Path) -> str:
+    return sorted((data / "train" / "class-1").iterdir())[0].name
+
+
+def test_figures_of_other_weights_and_images_lie_beside_the_runs_own(run: Path) -> None:
+    own = {Path(name).name for name in alexnet.test(run)["figures"]}
+    other = shutil.copytree(run.parent / "data", run.parent / "other")
+    last = alexnet.test(run, checkpoint="last", data=other)
+    drawn = {Path(name).name for name in last["figures"]}
+    step = Path(last["checkpoint"]).name
+    assert own == {"confusion-test.png", "mistakes-test.png"}
+    assert drawn == {f"{kind}-test-{step}-other-data.png" for kind in ("confusion", "mistakes")}
+    page = Path(alexnet.report(run)["out"]).read_text()
+    for of in ("its.own", "other"):
+        cells = (f"<td[^>]*>{cell}</td>" for cell in (of, "test", "1", "torch"))
+        assert re.search("".join(cells), page)
