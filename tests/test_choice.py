@@ -54,10 +54,18 @@ def choice(look: Look, rate: float = 100.0, **more: Any) -> Choice:
 def test_faster_machines_and_more_time_see_more_pixels() -> None:
     crops = [chosen(seen(), rate).crop for rate in (1, 10, 100, 1000)]
     assert crops == sorted(crops)
-    assert (crops[0], crops[-1]) == (32, 224)
+    assert (crops[0], crops[-1]) == (32, 128)
     longer = [chosen(seen(), 30, minutes=m).crop for m in (1, 20, 400)]
     assert longer == sorted(longer)
     assert len(set(longer)) > 1
+
+
+def test_224_pixels_are_for_many_photos() -> None:
+    """Few are learned better, and sooner, at 128."""
+    few, many = choice(seen((9_999, 10_000)), 1e6), choice(seen((10_000, 10_000)), 1e6)
+    assert (few.recipe.crop, many.recipe.crop) == (128, 224)
+    assert few.reasons[1].endswith("224 pixels are for 20,000 images or more")
+    assert many.reasons[1].endswith("the most that is tried")
 
 
 def test_patches_of_128_pixels_come_before_48() -> None:

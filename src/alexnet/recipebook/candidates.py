@@ -12,7 +12,7 @@ from alexnet.recipebook.imagenet import modern
 from alexnet.recipebook.small import cifar10, digits, fashion_mnist, imagenette, mnist, photos
 
 SMALL = 40  # pixels up to which images are seen as they are
-MANY = 20_000  # images from which IDX files are taken for one of the known sets
+MANY = 20_000  # images from which IDX files are taken for one of the known sets, and photos for 224
 PATCHES = range(110, 200)  # pixels at which a packed set is for the network of patches
 # Crop, size and network, the cheapest first; 48 and 64 pixels take longer than 128 in patches.
 SMALL_RUNGS = ((32, 36, "fast-32"), (48, 54, "fast-32"), (64, 72, "fast-32"))
@@ -67,7 +67,8 @@ def candidates(look: Look) -> list[Recipe]:
         large = side >= PATCHES.stop
         return [_photos(crop, side, look.channels, "alexnet-bn" if large else "fast-32")]
     # Enlarged images show nothing more.
-    fitting = [rung for rung in (RUNGS if side >= 128 else SMALL_RUNGS) if rung[0] <= side]
+    most = min(side, 224 if look.images >= MANY else 128)
+    fitting = [rung for rung in (RUNGS if side >= 128 else SMALL_RUNGS) if rung[0] <= most]
     return [_photos(crop, size, look.channels, model) for crop, size, model in fitting]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import Recipe
-from alexnet.recipebook.candidates import Look, candidates, fine_tuning
+from alexnet.recipebook.candidates import MANY, Look, candidates, fine_tuning
 from alexnet.terminal import duration
 
 MINUTES = 20.0
@@ -177,6 +177,8 @@ def _say_network(
         )
     if more:
         return f"{said}; more pixels would not fit into {minutes:g} min"
+    if look.images < MANY and kept.crop == 128 and look.sides[1] >= 224:
+        return f"{said}; 224 pixels are for {MANY:,} images or more"
     largest = kept.crop >= 224 and look.sides[1] > 256
     return f"{said}; {'the most that is tried' if largest else 'the images have no more'}"
 
