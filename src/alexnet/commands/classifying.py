@@ -70,7 +70,10 @@ def classify(
                 results.append({"path": path, "top": predictor.rank(row, top)})
             bar.advance(len(block))
     checkpoint_path = str(predictor.checkpoint)
-    return {"results": results, "errors": errors, "run": str(run), "checkpoint": checkpoint_path}
+    return {
+        "results": results, "errors": errors, "run": str(run), "checkpoint": checkpoint_path,
+        "engine": engine,
+    }  # fmt: skip
 
 
 def _find_images(images: Iterable[str | Path]) -> Iterable[str]:

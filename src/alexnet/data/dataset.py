@@ -84,8 +84,9 @@ class Dataset:
             if shape != (r.size, r.size, r.channels):
                 raise DataError(
                     f"{self.source.path}: packed at {shape[0]} pixels, {shape[2]} channel(s), and "
-                    f"the recipe stores {r.size}, {r.channels}: give --size {shape[0]} --channels "
-                    f"{shape[2]}, or pack again with --size {r.size} --channels {r.channels}"
+                    f"the recipe stores {r.size}, {r.channels}: pack again with --size {r.size} "
+                    f"--channels {r.channels}, or train with --size {shape[0]} "
+                    f"--channels {shape[2]}"
                 )
             if (labels < 0).any():
                 raise DataError(
