@@ -207,7 +207,7 @@ def test_a_report_holds_everything(page: dict[str, Any]) -> None:
     text = Path(page["out"]).read_text()
     assert page["bytes"] == len(text.encode()) < 5_000_000
     assert page["left_out"] == []
-    for words in ("Confusion, test", "Calibration, test", "The doctor&#x27;s verdicts", "ties as",
+    for words in ("Confusion, test", "Calibration, test", "The doctor&#x27;s verdicts", "of ties",
                   "First filters", "Nearest training images", "How to reproduce it"):  # fmt: skip
         assert words in text or words.replace("&#x27;", "'") in text, words
     assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
