@@ -15,18 +15,25 @@ from conftest import without_report
 CHANGED = r"changed since the run began, and (train|val|test) is cut out of it: .*--data"
 
 
-@pytest.fixture
-def run(tree: Path, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run on a folder of its own, in data/."""
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     without_report(monkeypatch)
-    data = shutil.copytree(tree, tmp_path / "data")
+
+
+def trained_on(data: Path, tiny: dict[str, Any]) -> Path:
     fields = {**tiny, "steps": 2, "batch_size": 8, "channels": 3, "doctor": "off"}
-    alexnet.train("digits", data=data, run=tmp_path / "run", **fields)
-    return tmp_path / "run"
+    alexnet.train("digits", data=data, run=data.parent / "run", **fields)
+    return data.parent / "run"
 
 
-def file_of(run: Path) -> Path:
-    return sorted((run.parent / "data" / "class-1").iterdir())[0]
+@pytest.fixture
+def run(tree: Path, tmp_path: Path, tiny: dict[str, Any]) -> Path:
+    """A run on a folder of its own, in data/."""
+    return trained_on(shutil.copytree(tree, tmp_path / "data"), tiny)
+
+
+def first_in(folder: Path) -> Path:
+    return min(folder.iterdir())
 
 
 def test_as_it_was_it_is_tested(run: Path) -> None:
@@ -42,7 +49,8 @@ def test_as_it_was_it_is_tested(run: Path) -> None:
 def test_a_changed_folder_is_refused(run: Path, change: str, older: bool) -> None:
     alexnet.test(run)
     certificate = (run / "certificate.json").read_bytes()
-    file, saved = file_of(run), json.loads((run / "recipe.json").read_text())
+    file = first_in(run.parent / "data" / "class-1")
+    saved = json.loads((run / "recipe.json").read_text())
     if older:  # a run from before the listing was kept has counts alone
         del saved["data"]["listing"]
         (run / "recipe.json").write_text(json.dumps(saved))
@@ -64,22 +72,16 @@ def test_a_changed_folder_is_refused(run: Path, change: str, older: bool) -> Non
 
 
 def test_a_test_part_of_its_own_is_tested_whatever_else_changed(
-    tree: Path, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tree: Path, tmp_path: Path, tiny: dict[str, Any]
 ) -> None:
-    without_report(monkeypatch)
     data = tmp_path / "data"
     for part in ("train", "test"):
         shutil.copytree(tree, data / part)
-    fields = {**tiny, "steps": 2, "batch_size": 8, "channels": 3, "doctor": "off"}
-    alexnet.train("digits", data=data, run=tmp_path / "run", **fields)
-    (data / "train" / "class-1").joinpath(file_name(data)).unlink()
-    assert alexnet.test(tmp_path / "run")["n"] > 0
+    run = trained_on(data, tiny)
+    first_in(data / "train" / "class-1").unlink()
+    assert alexnet.test(run)["n"] > 0
     with pytest.raises(DataError, match="val is cut out of it"):
-        alexnet.test(tmp_path / "run", split="val")
-
-
-def file_name(data: Path) -> str:
-    return sorted((data / "train" / "class-1").iterdir())[0].name
+        alexnet.test(run, split="val")
 
 
 def test_figures_of_other_weights_and_images_lie_beside_the_runs_own(run: Path) -> None:

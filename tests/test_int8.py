@@ -313,7 +313,7 @@ def test_what_answers_otherwise_is_refused(run: Path, monkeypatch: pytest.Monkey
 def test_weights_that_are_no_numbers_are_named(run: Path) -> None:
     predictor = alexnet.load(run)
     with torch.no_grad():
-        predictor.model.part("conv2").weight[0, 0, 0, 0] = math.nan  # type: ignore[index, operator]
+        next(predictor.model.part("conv2").parameters())[0, 0, 0, 0] = math.nan
     with pytest.raises(
         Unavailable, match=r"int8: what \w+2 is given goes from nan .*another checkpoint"
     ):

@@ -60,6 +60,11 @@ class Predictor:
         return dict(self.data.get("titles", {}))
 
     @property
+    def trained_on(self) -> str:
+        """What a test of the run's own data has as its `data`."""
+        return str(self.data["path"] or self.data["kind"])
+
+    @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 

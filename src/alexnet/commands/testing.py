@@ -142,7 +142,7 @@ def _keep(
     """The result with its pictures, written into the run."""
     if warning := tally.tie_warning():
         say(f"warning: {warning}")
-    own = result["data"] == (predictor.data["path"] or predictor.data["kind"])
+    own = result["data"] == predictor.trained_on
     views, engine = result["views"], result["engine"]
     of = {
         f"{views}-views": views > 1,

@@ -64,7 +64,7 @@ def _metrics(predictor: Predictor) -> dict[str, Any]:
         if event.get("event") == "val" and f"step-{event.get('step')}" == step:
             found["val"] = {key: event.get(key) for key in FIGURES[:6]}
         # Of other data than the run's own, or of another runtime, a figure claims something else.
-        own = event.get("data") == (predictor.data["path"] or predictor.data["kind"])
+        own = event.get("data") == predictor.trained_on
         own = own and event.get("engine", "torch") == "torch"
         if event.get("event") == "test" and own and Path(event["checkpoint"]).name == step:
             found[event["split"]] = {key: event.get(key) for key in FIGURES}
