@@ -48,9 +48,11 @@ def write_idx(folder: Path, part: str, images: Any, labels: Any) -> None:
         (folder / name).write_bytes(header + array.astype(np.uint8).tobytes())
 
 
-def write_tree(folder: Path, classes: int = 3, each: int = 12, side: int = 32) -> Path:
+def write_tree(
+    folder: Path, classes: int = 3, each: int = 12, side: int = 32, seed: int = 0
+) -> Path:
     """A class-folder tree of small PNGs: FOLDER/class-0/0.png ..."""
-    images, labels = patterns(classes * each, classes, side)
+    images, labels = patterns(classes * each, classes, side, seed)
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         place = folder / f"class-{label}"
         place.mkdir(parents=True, exist_ok=True)

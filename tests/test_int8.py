@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 import alexnet
 from alexnet import commands
-from alexnet.data.dataset import Dataset, reopen_dataset
 from alexnet.engine import int8
 from alexnet.engine.infer import folded
 from alexnet.engine.int8 import Int8, Ranges, measure_ranges
@@ -28,6 +27,7 @@ from alexnet.models.integers import IntegerPool, Steps, has_int8
 from alexnet.models.layers import Conv, Linear, Local, Pool, ReLU
 from alexnet.models.net import Net
 from alexnet.models.zoo import MODELS, build_model
+from conftest import write_tree
 from test_infer import trained_norms
 
 pytestmark = pytest.mark.skipif(
@@ -320,25 +320,23 @@ def test_weights_that_are_no_numbers_are_named(run: Path) -> None:
         with_engine(predictor, "int8")
 
 
-def test_the_runs_own_held_out_images_come_before_data(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str | None] = []
+def test_the_runs_own_held_out_images_come_before_data(tmp_path: Path) -> None:
+    data, other = write_tree(tmp_path / "data", each=20), write_tree(tmp_path / "other", seed=1)
+    run = tmp_path / "run"
+    alexnet.train("digits", data=data, run=run, steps=20, batch_size=8, doctor="off")
 
-    def note(recipe: Any, described: Any, data: Any = None) -> Dataset:
-        asked.append(data)
-        if gone and data is None:
-            raise DataError("moved away")
-        return reopen_dataset(recipe, described)
+    def measured_on(images: Path | None) -> Any:
+        (run / measured.NAME).unlink(missing_ok=True)
+        with_engine(alexnet.load(run), "int8", images)
+        return json.loads((run / measured.NAME).read_text())["checkpoints"]
 
-    monkeypatch.setattr(measured, "reopen_dataset", note)
-    gone = False
-    with_engine(alexnet.load(run), "int8", "elsewhere")
-    assert asked == [None]
-    (run / measured.NAME).unlink()
-    gone = True
-    with_engine(alexnet.load(run), "int8", "elsewhere")
-    assert asked == [None, None, "elsewhere"]
+    own = measured_on(None)
+    assert measured_on(other) == own
+    data = data.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="--data"):
+        measured_on(None)
+    assert measured_on(data) == own
+    assert measured_on(other) != own
 
 
 def test_a_test_alone_measures_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ LAYERS = (
     ("errors", "files", "interrupt", "terminal", "recipe", "contradictions", "memory"),
     ("runtime", "metrics", "models", "data", "store", "diagnosis"),
     ("engine",),
-    ("analysis", "predict", "figures", "benches", "pages", "recipebook"),
+    ("analysis", "predict", "evaluation_set", "figures", "benches", "pages", "recipebook"),
     ("claims", "interchange"),
     ("serving",),
     ("commands", "cli", "flags", "verbs", "show", "__init__", "__main__"),

@@ -24,6 +24,18 @@ def add_reading_of_runs(parser: Parser) -> None:
     add_checkpoint(parser)
 
 
+def add_judging(parser: Parser) -> None:
+    """What becomes of images of --data that say nothing about the network."""
+    add_ignore_unknown(parser)
+    parser.add_argument("--with-seen", action="store_true",
+                        help="count images that the run has learnt from too")  # fmt: skip
+
+
+def add_ignore_unknown(parser: Parser) -> None:
+    parser.add_argument("--ignore-unknown", action="store_true",
+                        help="leave out images of classes it does not know")  # fmt: skip
+
+
 def add_engine(parser: Parser) -> None:
     parser.add_argument("--engine", choices=("torch", "int8", "onnx", "openvino"),
                         default="torch", help="what computes; int8: torch, in integers of 8 bits "

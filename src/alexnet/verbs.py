@@ -13,6 +13,8 @@ from alexnet.flags import (
     add_checkpoint,
     add_engine,
     add_fields,
+    add_ignore_unknown,
+    add_judging,
     add_reading,
     add_reading_of_runs,
 )
@@ -95,8 +97,10 @@ def _test(verbs: Any) -> None:
     sub.add_argument("run", help="run directory; with --certificate also an exported file")
     sub.add_argument("--certificate", action="store_true",
                      help="prove what its certificate says instead")  # fmt: skip
-    sub.add_argument("--data", metavar="DIR", help="other data of the same classes")
-    sub.add_argument("--split", default="test", help="train, val or test (default: test)")
+    sub.add_argument("--data", metavar="DIR", help="other images, read whole; classes by name")
+    sub.add_argument("--split", help="of the run's data train, val or test (default: test); of "
+                     "other data a part, or all (default: test, else val, else all)")  # fmt: skip
+    add_judging(sub)
     add_reading_of_runs(sub)
 
 
@@ -125,6 +129,7 @@ def _export(verbs: Any) -> None:
                      help="into it: uint8 images in, probabilities out")  # fmt: skip
     sub.add_argument("--int8", action="store_true", help="quantise, on held-out images")
     sub.add_argument("--data", metavar="DIR", help="images to verify on (default: the run's)")
+    add_ignore_unknown(sub)
     sub.add_argument("--push", metavar="OWNER/NAME", help="also upload the folder to the hub")
     add_checkpoint(sub)
 
@@ -138,6 +143,9 @@ def _import(verbs: Any) -> None:
     sub.add_argument("--run", metavar="DIR", help="where to write (default: runs/MODEL-N)")
     sub.add_argument("--classes", metavar="FILE", help="their names, one a line, in order")
     sub.add_argument("--data", metavar="DIR", help="labelled images to measure accuracy on")
+    sub.add_argument("--split", help="a part that they have, or all (default: test, else val, "
+                     "else all)")  # fmt: skip
+    add_ignore_unknown(sub)
     sub.add_argument("--mean", metavar="FILE", help="Caffe's mean image (.binaryproto)")
     sub.add_argument("--bgr", action=argparse.BooleanOptionalAction, default=None,
                      help="the first layer takes blue first (default: of Caffe's)")  # fmt: skip
@@ -264,7 +272,8 @@ def _inspect(verbs: Any) -> None:
     sub.add_argument("what", choices=WHATS, metavar="WHAT", help=", ".join(WHATS))
     sub.add_argument("items", nargs="*", metavar="IMAGE_OR_RUN",
                      help="images; for curves and similarity other runs")  # fmt: skip
-    sub.add_argument("--split", help="train, val or test (default: val)")
+    sub.add_argument("--split", help="train, val or test (default: val); of other data a part that "
+                     "it has, or all")  # fmt: skip
     sub.add_argument("--part", help="part of the network, as conv1, relu5 or fc7")
     sub.add_argument("--count", type=int, metavar="INT", help="how many are shown")
     sub.add_argument("--top", type=int, metavar="INT", help="classes to show (predictions)")
@@ -274,7 +283,8 @@ def _inspect(verbs: Any) -> None:
         "--method", help="of saliency: occlusion, grad-cam or integrated-gradients (default: all)"
     )
     sub.add_argument("--label", metavar="CLASS", help="of saliency: the class to look for")
-    sub.add_argument("--data", metavar="DIR", help="where the data is now")
+    sub.add_argument("--data", metavar="DIR", help="where the data is now, or other images")
+    add_judging(sub)
     add_checkpoint(sub)
     sub.add_argument("--out", metavar="FILE", help="FILE.png or .svg (default: in RUN/figures); "
                      "of features FILE.npy or .parquet")  # fmt: skip

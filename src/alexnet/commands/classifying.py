@@ -9,9 +9,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.data.digests import digest_images
 from alexnet.data.images import IMAGE_SUFFIXES, is_image
 from alexnet.data.loader import read_ahead
 from alexnet.errors import AlexNetError, UsageError
+from alexnet.evaluation_set import read_digests
 from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.predict import load
 from alexnet.terminal import progress, say
@@ -33,8 +35,9 @@ def classify(
 
     Returns `results` [{path, top: [{class, index, probability}]}], with a `title` where people
     call a class otherwise (WNIDs), and `errors` [{path, reason}]
-    for the files that could not be read; the others are classified all the same. `engine` is what
-    computes: torch, int8, onnx or openvino.
+    for the files that could not be read; the others are classified all the same. `seen` counts the
+    images that the run was trained or validated on, each marked in its result; null where that is
+    not known. `engine` is what computes: torch, int8, onnx or openvino.
     """
     if top < 1:
         raise UsageError(f"top is {top}; it must be at least 1")
@@ -42,7 +45,9 @@ def classify(
     predictor.preprocess.check_views(views)
     predictor = with_engine(predictor, engine)
     top = min(top, len(predictor.classes))
-    results, errors = [], []
+    results: list[dict[str, Any]] = []
+    errors = []
+    digests = read_digests(predictor.run)
     paths = list(_find_images(images))
 
     def decode(start: int) -> list[tuple[str, NDArray[np.uint8] | AlexNetError]]:
@@ -66,13 +71,21 @@ def classify(
                 else:
                     decoded.append((path, pixels))
             probabilities = predictor.predict([pixels for _, pixels in decoded], views)
-            for (path, _), row in zip(decoded, probabilities, strict=True):
-                results.append({"path": path, "top": predictor.rank(row, top)})
+            for (path, pixels), row in zip(decoded, probabilities, strict=True):
+                known = digests is not None and bool(digests.has(digest_images(pixels[None]))[0])
+                mark = {"seen": True} if known else {}
+                results.append({"path": path, "top": predictor.rank(row, top), **mark})
             bar.advance(len(block))
+    seen = None if digests is None else sum("seen" in result for result in results)
+    if seen:
+        say(
+            f"the run was trained or validated on {seen:,} of these {len(results):,} images: its "
+            "answers about them say little about others"
+        )
     checkpoint_path = str(predictor.checkpoint)
     return {
-        "results": results, "errors": errors, "run": str(run), "checkpoint": checkpoint_path,
-        "engine": engine,
+        "results": results, "seen": seen, "errors": errors, "run": str(run),
+        "checkpoint": checkpoint_path, "engine": engine,
     }  # fmt: skip
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.data.dataset import reopen_dataset
 from alexnet.errors import DataError, UsageError
+from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import write_atomic, write_json
 from alexnet.interchange import certificate as certificates
 from alexnet.interchange import hub
@@ -29,12 +29,14 @@ def export(
     data: str | Path | None = None,
     checkpoint: str = "best",
     push: str | None = None,
+    ignore_unknown: bool = False,
 ) -> dict[str, Any]:
     """Writes a run's network as onnx, safetensors, torchvision or torch-export.
 
-    The file is held against the network on held-out images of the run's data (or of `data`), 1, 5
-    and 64 at a time; where it computes something else nothing is written. With `preprocess` it
-    takes stored images, uint8 (N, size, size, C), and gives probabilities; else preprocessed
+    The file is held against the network on held-out images of the run's data (or on images of
+    `data` that it was not trained on; `ignore_unknown` as for `test`), 1, 5 and 64 at a time; where
+    it computes something else nothing is written. With `preprocess` it takes stored images, uint8
+    (N, size, size, C), and gives probabilities; else preprocessed
     float32 (N, C, crop, crop), and logits. `int8` quantises an ONNX file. `safetensors` writes the
     folder that Hugging Face's hub has, or one file where `out` is called so; `push` uploads the
     folder to OWNER/NAME. Beside the file comes its certificate.
@@ -59,7 +61,7 @@ def export(
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent} is no folder: make it or choose another --out")
     predictor = load(run, checkpoint)
-    images, source = _images(predictor, data, int8)
+    images, source = _images(predictor, data, int8, ignore_unknown)
     described = certificates.describe(predictor)
     subject = Subject.of(predictor.model, predictor.preprocess, images, described, preprocess)
     content, proof = FORMATS[format](subject)
@@ -74,8 +76,10 @@ def export(
         with torch.inference_mode():
             logits = predictor.model(probes)
     if int8:
-        content, result["int8"] = _quantised(predictor, content, preprocess, data)
-        described["metrics"] = {"val": result["int8"]["int8"]}
+        content, result["int8"] = _quantised(predictor, content, preprocess, data, ignore_unknown)
+        # The figures of other images are no claim about the run's own split.
+        own = result["int8"]["split"] if result["int8"]["own"] else "other-data"
+        described["metrics"] = {own: result["int8"]["int8"]}
         logits = OnnxNet(content, "the int8 file")(probes)
         logits, tolerance = logits.log() if preprocess else logits, certificates.QUANTISED
     digest = certificates.digest_of(content)
@@ -91,12 +95,23 @@ def export(
     return result | {"out": str(target), "files": [str(f) for f in files], "bytes": len(content)}
 
 
+def _held_out(predictor: Predictor, data: str | Path | None, ignore_unknown: bool) -> EvaluationSet:
+    """Images that it was not trained on: val of the run's data, or others."""
+    held_out = open_evaluation_set(
+        predictor.recipe, predictor.data, data, run=predictor.run,
+        ignore_unknown=ignore_unknown, default="val",
+    )  # fmt: skip
+    for note in held_out.notes():
+        say(note)
+    return held_out
+
+
 def _images(
-    predictor: Predictor, data: str | Path | None, needed: bool
+    predictor: Predictor, data: str | Path | None, needed: bool, ignore_unknown: bool
 ) -> tuple[Tensor, dict[str, Any]]:
     """Held-out images, or where the run's data is not here, drawn ones; and which they are."""
     try:
-        part = reopen_dataset(predictor.recipe, predictor.data, data).split("val")
+        part = _held_out(predictor, data, ignore_unknown).images
         images = torch.from_numpy(part.read(some_of(part, BATCHES[-1])))
         return images, {"images": f"{len(images)} of {part.name}"}
     except DataError as error:
@@ -107,9 +122,14 @@ def _images(
 
 
 def _quantised(
-    predictor: Predictor, content: bytes, inside: bool, data: str | Path | None
+    predictor: Predictor,
+    content: bytes,
+    inside: bool,
+    data: str | Path | None,
+    ignore_unknown: bool,
 ) -> tuple[bytes, dict[str, Any]]:
-    part = reopen_dataset(predictor.recipe, predictor.data, data).split("val")
+    held_out = _held_out(predictor, data, ignore_unknown)
+    part = held_out.images
 
     def inputs(images: Tensor) -> Tensor:
         return images if inside else predictor.preprocess.views(images, 1)[0].contiguous()
@@ -121,4 +141,4 @@ def _quantised(
     low, _ = figures["fp32"]["top1_ci95"]
     if figures["int8"]["top1"] < low:
         say("warning: int8 loses more than the interval of fp32's top-1: compare before you use it")
-    return after, figures
+    return after, figures | {"own": held_out.own, "data": held_out.path, **held_out.figures()}

@@ -20,7 +20,7 @@ COMPARED = 500  # images that likeness is measured on
 MOST = 4096  # numbers of a part that a probe or a comparison keeps of an image
 
 
-def features(view: View, *, part: str | None = None, split: str = "val") -> dict[str, Any]:
+def features(view: View, *, part: str | None = None, split: str | None = None) -> dict[str, Any]:
     """A part's output for every image of a split, float32 in the split's order, into --out FILE.npy
     and, beside it, FILE.csv with each row's image and label; or all into --out FILE.parquet."""
     if view.out is None or view.out.suffix not in (".npy", ".parquet"):
@@ -28,8 +28,8 @@ def features(view: View, *, part: str | None = None, split: str = "val") -> dict
     p = view.predictor
     part = part or feats.last_hidden(p.model)
     p.model.part(part)
-    of = view.dataset.split(split)
-    names = view.dataset.names(split)
+    opened = view.open(split)
+    of, names, split = opened.images, opened.names, opened.split
     how: dict[str, Any] = {"workers": p.recipe.workers}
     if view.out.suffix == ".parquet":
         columns: dict[str, Any] = {
@@ -54,7 +54,7 @@ def features(view: View, *, part: str | None = None, split: str = "val") -> dict
 
 
 def probe(
-    view: View, *, part: str | None = None, split: str = "val", count: int = 2000
+    view: View, *, part: str | None = None, split: str | None = None, count: int = 2000
 ) -> dict[str, Any]:
     """A linear classifier on each activation, or on one part: fitted to up to `count` training
     images, tried on a split. Maps are averaged over squares to at most 4,096 numbers."""
@@ -64,7 +64,8 @@ def probe(
         p.model.part(name)
     if split == "train":
         raise UsageError("a probe is fitted to train: try it on --split val or test")
-    train, of = view.split("train"), view.split(split)
+    opened = view.open(split)
+    train, of, split = view.train(), opened.images, opened.split
     picked = np.sort(view.some(train, count))
     train = train.take(picked)
     how: dict[str, Any] = {
@@ -90,7 +91,7 @@ def probe(
 
 
 def similarity(
-    view: View, others: Sequence[str] = (), *, split: str = "val", count: int = COMPARED
+    view: View, others: Sequence[str] = (), *, split: str | None = None, count: int = COMPARED
 ) -> dict[str, Any]:
     """How alike the parts of two runs are on the same images: linear CKA, without bias."""
     if len(others) != 1:
@@ -98,11 +99,13 @@ def similarity(
             f"similarity is of two runs and {1 + len(others)} were named: "
             "`alexnet inspect RUN similarity OTHER`"
         )
-    second = View(others[0], view.data, view.checkpoint)
-    if second.dataset.classes != view.dataset.classes:
+    second = View(others[0], view.data, view.checkpoint, None, view.ignore_unknown, view.with_seen)
+    if second.predictor.classes != view.predictor.classes:
         raise DataError(f"{view.run} and {second.run} have other classes: nothing to compare")
-    first_of, second_of = view.dataset.split(split), second.dataset.split(split)
-    if view.dataset.names(split) != second.dataset.names(split):
+    first_set, second_set = view.open(split), second.open(split)
+    split = first_set.split
+    first_of, second_of = first_set.images, second_set.images
+    if first_set.names != second_set.names:
         raise DataError(
             f"{split} is other images in {view.run} than in {second.run}: use --split test"
         )

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.commands.training import RUNS
-from alexnet.data.dataset import reopen_dataset
+from alexnet.data.dataset import find_data
 from alexnet.data.sources import open_source
 from alexnet.engine.state import State
 from alexnet.errors import UsageError
+from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_bytes, sha256_of, write_json
 from alexnet.interchange.certificate import certify_run, run_logits
 from alexnet.interchange.heldout import measure
@@ -35,14 +36,17 @@ def import_weights(
     data: str | Path | None = None,
     mean: str | Path | None = None,
     bgr: bool | None = None,
+    split: str | None = None,
+    ignore_unknown: bool = False,
     **fields: Any,
 ) -> dict[str, Any]:
     """Makes a run directory of weights: a torch file, safetensors, caffemodel or ONNX, a folder
     that `export` wrote, or hf:OWNER/NAME on the hub.
 
     `model` is the network they are of; `classes` a file of names, one a line; `data` labelled
-    images, on whose test split accuracy is measured; `mean` Caffe's mean image; `bgr` whether the
-    first layer takes blue first. `fields` (size, crop, normalize) replace what the weights are
+    images, on which accuracy is measured (`split` and `ignore_unknown` as for `test`); `mean`
+    Caffe's mean image; `bgr` whether the first layer takes blue first. `fields` (size, crop,
+    normalize) replace what the weights are
     known to expect. Returns the run, what was matched and left in the file, what images are
     expected, and whether the weights were trained at all (`judged`).
     """
@@ -57,6 +61,8 @@ def import_weights(
                 data=data,
                 mean=mean,
                 bgr=bgr,
+                split=split,
+                ignore_unknown=ignore_unknown,
                 **fields,
             )
     path = Path(file)
@@ -64,7 +70,9 @@ def import_weights(
     wanted = expected(path, model, Path(mean) if mean else None, given)
     recipe, statistics = wanted.recipe, wanted.statistics
     net, left = read_net(path, recipe, bgr)
-    names = _names(classes, data, wanted.classes, len(next(reversed(net.state_dict().values()))))
+    images = None if data is None else Path(find_data(recipe, data))
+    count = len(next(reversed(net.state_dict().values())))
+    names = _names(classes, images, wanted.classes, count)
     judged = judge(net)
     folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, recipe.name))
     digest = sha256_of(path / "model.safetensors" if path.is_dir() else path)
@@ -104,9 +112,13 @@ def import_weights(
         )
         predictor = load(folder.path)
         if data is not None:
-            part = reopen_dataset(recipe, described, data).split("test")
-            tally = measure(lambda x: run_logits(predictor, x), part, len(names))
-            result |= tally.figures()
+            tested = open_evaluation_set(
+                recipe, described, data, split, ignore_unknown=ignore_unknown
+            )
+            for note in tested.notes():
+                say(note)
+            tally = measure(lambda x: run_logits(predictor, x), tested.images, len(names))
+            result |= {**tally.figures(), **tested.figures(), "data": tested.path}
             _held_against_chance(result, len(names))
         certify_run(predictor)
     except BaseException:
@@ -131,7 +143,7 @@ def _held_against_chance(result: dict[str, Any], classes: int) -> None:
 
 
 def _names(
-    file: str | Path | None, data: str | Path | None, known: tuple[str, ...], count: int
+    file: str | Path | None, data: Path | None, known: tuple[str, ...], count: int
 ) -> list[str]:
     """The classes in the order of the network's outputs: from the list, else from the certificate,
     else from the images where there are as many, else numbers."""
@@ -146,7 +158,15 @@ def _names(
         return names
     if known:
         return list(known)
-    if data is not None and len(found := open_source(data).classes) == count:
-        return list(found)
+    if data is not None:
+        folders = list(open_source(data, to_train=False).classes)
+        if {*folders} <= {*map(str, range(count))}:  # numbers say the order of the outputs
+            return [str(i) for i in range(count)]
+        if len(folders) == count:
+            say(
+                f"classes are called as those of {data}, in the order of their names; --classes "
+                "FILE says otherwise"
+            )
+            return folders
     say(f"classes are called 0 to {count - 1}: --classes FILE has their names, one a line")
     return [str(i) for i in range(count)]

@@ -73,7 +73,7 @@ def activations(
     images: Sequence[str] = (),
     *,
     part: str | None = None,
-    split: str = "val",
+    split: str | None = None,
     channels: Sequence[int] = (),
     count: int = 8,
 ) -> dict[str, Any]:
@@ -83,9 +83,11 @@ def activations(
     p.model.part(part)
     if images:
         return _maps(view, images, part)
+    opened = view.open(split)
+    of, split = opened.images.resident(p.recipe.workers), opened.split
     found = most_excited(
         p.model,
-        of := view.split(split),
+        of,
         p.preprocess,
         part,
         9,
@@ -137,7 +139,7 @@ def neighbors(
     view: View,
     images: Sequence[str] = (),
     *,
-    split: str = "val",
+    split: str | None = None,
     part: str | None = None,
     metric: Metric = "euclidean",
     count: int = 8,
@@ -150,7 +152,7 @@ def neighbors(
     p = view.predictor
     part = part or feats.last_hidden(p.model)
     p.model.part(part)
-    train = view.split("train")
+    train = view.train()
     k = min(NEIGHBOURS, len(train))
     asked: NDArray[np.uint8]
     labels = None
@@ -159,7 +161,8 @@ def neighbors(
     else:
         if split == "train":
             raise UsageError("a training image is its own nearest one: use --split val or test")
-        of = view.dataset.split(split)
+        opened = view.open(split)
+        of, split = opened.images, opened.split
         width = p.preprocess.crop**2 * p.preprocess.channels
         picked = view.some(of, min(ASKED, max(int(PRODUCTS / (len(train) * width)), 100)))
         asked = of.take(picked).resident(p.recipe.workers).read(np.arange(len(picked)))

@@ -36,14 +36,18 @@ def inspect(
     out: str | Path | None = None,
     data: str | Path | None = None,
     checkpoint: str = "best",
+    ignore_unknown: bool = False,
+    with_seen: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Draws what a run has learnt, or writes its features.
 
     `what` is one of filters, activations, neighbors, predictions, mistakes, saliency, confusion,
     calibration, curves, data, features, probe and similarity; `items` are images, or for curves
-    and similarity other runs. `options` are those of the what: split (train, val or test; default
-    val, so that test is read only where it is asked for), part, count, metric, method, label, top,
+    and similarity other runs. `data` is where the run's data is now, or other labelled images:
+    those are never cut, `ignore_unknown` and `with_seen` are as for `test`. `options` are those of
+    the what: split (of the run's data train, val or test, default val, so that test is read only
+    where it is asked for; of others a part, or all), part, count, metric, method, label, top,
     channels. Returns `figures`, the pictures made, and the figures they show.
     """
     if what not in WHATS:
@@ -70,6 +74,6 @@ def inspect(
         raise UsageError(f"--out {out}: a picture ends in .png or .svg")
     if path is not None and not path.absolute().parent.is_dir():
         raise UsageError(f"--out {out}: {path.parent} is no folder: make it first")
-    view = View(run, data, checkpoint, path)
+    view = View(run, data, checkpoint, path, ignore_unknown, with_seen)
     found = show(view, **given)
     return {"what": what, **found, **view.said()}

@@ -30,7 +30,12 @@ UNCHANGED: dict[str, Any] = {
 
 
 def predictions(
-    view: View, images: Sequence[str] = (), *, split: str = "val", count: int = 8, top: int = 5
+    view: View,
+    images: Sequence[str] = (),
+    *,
+    split: str | None = None,
+    count: int = 8,
+    top: int = 5,
 ) -> dict[str, Any]:
     """Images, or some of a split, above the likeliest classes as bars."""
     p = view.predictor
@@ -40,12 +45,12 @@ def predictions(
         stored = view.decode(images)
         true, names = [None] * len(stored), [str(path) for path in images]
     else:
-        of = view.dataset.split(split)
+        opened = view.open(split)
+        of, split = opened.images, opened.split
         picked = view.some(of, count)
         stored = of.read(picked)
         true = [p.classes[i] for i in of.labels[picked]]
-        called = view.dataset.names(split)
-        names = [called[i] for i in picked]
+        names = [opened.names[i] for i in picked]
     probabilities = p.predict(list(stored))
     shown, result = [], []
     for image, label, name, row in zip(stored, true, names, probabilities, strict=True):
@@ -59,17 +64,19 @@ def predictions(
     return {"n": len(stored), "predictions": result, **({} if images else {"split": split})}
 
 
-def mistakes(view: View, *, split: str = "val", count: int = 24) -> dict[str, Any]:
+def mistakes(view: View, *, split: str | None = None, count: int = 24) -> dict[str, Any]:
     """The surest mistakes, the most confused pairs, and the labels that look wrong."""
-    return judge_mistakes(view, view.ask(split), count)
+    return judge_mistakes(view, view.ask(split), view.open(split).names, count)
 
 
-def judge_mistakes(view: View, answers: Answers, count: int = 24) -> dict[str, Any]:
+def judge_mistakes(
+    view: View, answers: Answers, names: Sequence[str], count: int = 24
+) -> dict[str, Any]:
     """The same of answers that are there already."""
     of, classes, p = answers.split, view.predictor.classes, answers.probabilities
     wrong, doubtful = surest_mistakes(p, of.labels), doubtful_labels(p, of.labels)
     pairs = confused_pairs(answers.confusion, PAIRS)
-    names, said = view.dataset.names(of.name), answers.said
+    said = answers.said
     about = f"{view.name}, {of.name}"
 
     def draw(ids: NDArray[np.intp], out: Path, title: str, note: str, empty: str) -> None:
@@ -118,7 +125,7 @@ def judge_mistakes(view: View, answers: Answers, count: int = 24) -> dict[str, A
     }
 
 
-def confusion(view: View, *, split: str = "val") -> dict[str, Any]:
+def confusion(view: View, *, split: str | None = None) -> dict[str, Any]:
     """How often each class is taken for each other."""
     answers = view.ask(split)
     return draw_confusion(view, answers) | answers.tally.figures()
@@ -133,7 +140,7 @@ def draw_confusion(view: View, answers: Answers) -> dict[str, Any]:
     return {"split": name, "per_class": [{"class": c, "right": r, "n": n} for c, (r, n) in counts]}
 
 
-def calibration(view: View, *, split: str = "val") -> dict[str, Any]:
+def calibration(view: View, *, split: str | None = None) -> dict[str, Any]:
     """How far probabilities can be believed: the reliability diagram and its error (ECE)."""
     return draw_calibration(view, view.ask(split))
 
@@ -162,9 +169,14 @@ def curves(view: View, others: Sequence[str] = ()) -> dict[str, Any]:
 
 def data(view: View, *, count: int = 10) -> dict[str, Any]:
     """Training images as the network sees them, with and without each augmentation, and how many
-    images each class has in each split."""
+    images each class has in each split; the same of other images."""
     p, recipe = view.predictor, view.predictor.recipe
-    train = view.dataset.split("train")
+    if view.data is not None and not (opened := view.open()).own:
+        shown_of, splits = opened.path, {opened.split: opened.images}
+        train = opened.images
+    else:
+        shown_of, splits = "training", {n: view.dataset.split(n) for n in ("train", "val", "test")}
+        train = splits["train"]
     ids = view.some(train, count)
     stored = torch.from_numpy(train.read(ids))
     labels = torch.from_numpy(train.labels[ids])
@@ -186,11 +198,10 @@ def data(view: View, *, count: int = 10) -> dict[str, Any]:
         x, _, _ = mix(augment(stored, ids, epoch, recipe, p.preprocess), labels, epoch, recipe)
         rows.append((f"as trained, epoch {epoch + 1}", x))
     shown = [(name, as_pixels(x, p.preprocess)) for name, x in rows]
-    title = f"{view.name}: training images as the network sees them (normalisation undone)"
+    title = f"{view.name}: {shown_of} images as the network sees them (normalisation undone)"
     figures.draw_views(shown, view.figure("data"), title)
     counts = {
-        name: np.bincount(view.dataset.split(name).labels, minlength=len(p.classes))
-        for name in ("train", "val", "test")
+        name: np.bincount(split.labels, minlength=len(p.classes)) for name, split in splits.items()
     }
     out = view.figure("data", more="counts")
     figures.draw_counts(counts, p.classes, out, f"{view.name}: images by class")

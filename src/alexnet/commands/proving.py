@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.data.dataset import reopen_dataset
 from alexnet.engine.network import build_net
 from alexnet.errors import CheckpointError, DataError
+from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_bytes
 from alexnet.interchange import certificate as certificates
 from alexnet.interchange.chain import Chain, Function, OnnxNet
@@ -114,23 +114,32 @@ def _figures(
         return []
     split = "test" if "test" in claims else "val"
     claim, classes = claims[split], made["classes"]
-    described = {"path": None, "kind": made["data"]["kind"], "classes": classes}
+    described = {
+        "path": "",
+        "kind": made["data"]["kind"],
+        "classes": classes,
+        "digest": made["data"].get("digest"),
+    }
+    run = None
     if (file / "recipe.json").is_file():
-        described = RunDir(file).recipe["data"]
+        run = RunDir(file)
+        described = run.recipe["data"]
     elif data is None and described["kind"] != "digits":
         skipped.append(f"accuracy on {split}: name the images with --data")
         return []
     try:
-        part = reopen_dataset(recipe, described, data).split(split)
+        tested = open_evaluation_set(recipe, described, data, run=run, default=split)
     except DataError as error:
         if data is not None:
             raise
         skipped.append(f"accuracy on {split}: {error}")
         return []
-    found = measure(scores, part, len(classes)).figures()
+    found = measure(scores, tested.images, len(classes)).figures()
     low, high = claim["top1_ci95"]
     evidence = (
         f"{percent(found['top1'])} of {found['n']:,}, claimed {percent(claim['top1'])} "
         f"({percent(low)} to {percent(high)}, n {claim['n']:,})"
     )
+    if not tested.own:  # a figure of other images is held against the claim, and says so
+        evidence += f"; on other images than were claimed: {'; '.join(tested.notes())}"
     return [{"name": f"top-1 on {split}", "ok": low <= found["top1"] <= high, "evidence": evidence}]

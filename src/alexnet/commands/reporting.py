@@ -126,6 +126,11 @@ def _filters(view: View, pictures: Pictures) -> None:
 
 
 def _of_images(view: View, split: str, pictures: Pictures) -> None:
+    if view.data is not None and not view.open().own:
+        raise DataError(
+            f"{view.data} holds other images than {view.run} was trained on, and a report is of "
+            "its own: `alexnet test` and `inspect` take others"
+        )
     answers = view.ask(split)
     top1 = answers.tally.figures()["top1"]
     outcome.draw_confusion(view, answers)
@@ -135,7 +140,7 @@ def _of_images(view: View, split: str, pictures: Pictures) -> None:
     says = f"reliability diagram of {split}: expected calibration error {percent(found['ece'])}"
     pictures.append((f"Calibration, {split}", view.drawn[-1], says))
     first = len(view.drawn)
-    found = outcome.judge_mistakes(view, answers)
+    found = outcome.judge_mistakes(view, answers, view.open(split).names)
     titles = ("The surest mistakes", "The most confused pairs", "Labels that look wrong")
     pairs = ", ".join(f"{p['class']} taken for {p['said']} {p['n']} times" for p in found["pairs"])
     words = (

@@ -10,10 +10,10 @@ from alexnet import figures
 from alexnet.analysis.answers import Mistakes, count
 from alexnet.commands.outset import check_same
 from alexnet.commands.proving import prove
-from alexnet.data.dataset import Dataset, reopen_dataset
 from alexnet.data.slices import Slice
 from alexnet.engine.parallel import Team, join
 from alexnet.errors import CheckpointError, UsageError
+from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import sha256_of
 from alexnet.interchange.certificate import certify_run
 from alexnet.interchange.runtimes import EngineName, with_engine
@@ -30,14 +30,21 @@ def test(
     run: str | Path,
     *,
     data: str | Path | None = None,
-    split: str = "test",
+    split: str | None = None,
     views: int = 1,
     checkpoint: str = "best",
     certificate: bool = False,
     engine: EngineName = "torch",
+    ignore_unknown: bool = False,
+    with_seen: bool = False,
 ) -> dict[str, Any]:
     """Every image of a split through a run's network, never a sample.
 
+    `split` of the run's own data is train, val or test (default test). `data` that is not the run's
+    own is never cut: its class folders are read whole, and where it has parts `split` is one of
+    them or all (default test, else val, else all). Classes are joined by name; one that the network
+    does not know is refused, or with `ignore_unknown` left out. Images that the run was trained or
+    validated on are counted (`seen`) and left out of the figures, unless `with_seen`.
     Returns loss, top-1 and top-5 with 95 % intervals and under three tie rules, right and total
     per class, and the pictures made: the confusion matrix and the surest mistakes. With
     `certificate` a run or an exported file is held against its certificate instead, see `prove`.
@@ -46,14 +53,21 @@ def test(
     """
     with join(remedy="run it again") as team:
         if certificate:
-            other = {"split": split != "test", "views": views != 1, "engine": engine != "torch",
-                     "checkpoint": checkpoint != "best"}  # fmt: skip
+            other = {
+                "split": split is not None,
+                "views": views != 1,
+                "engine": engine != "torch",
+                "checkpoint": checkpoint != "best",
+                "ignore-unknown": ignore_unknown,
+                "with-seen": with_seen,
+            }
             if given := [name for name, differs in other.items() if differs]:
                 raise UsageError(
                     f"--certificate proves what was claimed as it was: leave --{given[0]} out"
                 )
             return team.together(lambda: _prove_alone(run, data, team))
-        return _test(Path(run), data, split, views, checkpoint, engine, team)
+        asked = {"split": split, "ignore_unknown": ignore_unknown, "with_seen": with_seen}
+        return _test(Path(run), data, asked, views, checkpoint, engine, team)
 
 
 def _prove_alone(run: str | Path, data: str | Path | None, team: Team) -> dict[str, Any]:
@@ -65,7 +79,7 @@ def _prove_alone(run: str | Path, data: str | Path | None, team: Team) -> dict[s
 def _test(
     run: Path,
     data: str | Path | None,
-    split: str,
+    asked: dict[str, Any],
     views: int,
     checkpoint: str,
     engine: EngineName,
@@ -91,7 +105,7 @@ def _test(
 
         team.first(measured)
 
-    def read() -> tuple[Predictor, Dataset, Slice]:
+    def read() -> Predictor:
         """Every process reads and verifies by itself."""
         predictor = opened()
         if team.size > 1 and sha256_of(predictor.checkpoint / "manifest.json") != first["sha256"]:
@@ -99,10 +113,16 @@ def _test(
                 f"{predictor.checkpoint} is not what the first process reads: give all of them one "
                 "folder, or test again if a training writes there"
             )
-        dataset = reopen_dataset(predictor.recipe, predictor.data, data)
-        return predictor, dataset, dataset.split(split)
+        return predictor
 
-    predictor, dataset, part = team.together(read)
+    predictor = team.together(read)
+    tested = open_evaluation_set(
+        predictor.recipe, predictor.data, data, run=predictor.run, team=team, **asked
+    )
+    dataset, part = tested.dataset, tested.images
+    if team.leads:
+        for note in tested.notes():
+            say(note)
     if team.size > 1:
         there = team.first(lambda: {"digest": dataset.digest_of(part)})["digest"]
         team.together(lambda: check_same(dataset, dataset.digest_of(part), there))
@@ -117,7 +137,7 @@ def _test(
     classes = zip(dataset.classes, tally.per_class(), strict=True)
     result = {
         **tally.figures(),
-        "split": split,
+        **tested.figures(),
         "views": views,
         "engine": engine,
         "processes": team.ranks,
@@ -125,15 +145,15 @@ def _test(
         "wall_s": round(wall, 2),
         "run": str(run),
         "checkpoint": str(predictor.checkpoint),
-        "data": dataset.source.path or dataset.source.kind,
+        "data": tested.path,
         "per_class": [{"class": c, "right": right, "n": n} for c, (right, n) in classes],
     }
-    return team.first(lambda: _keep(predictor, part, tally, mistakes, result, checkpoint))
+    return team.first(lambda: _keep(predictor, tested, tally, mistakes, result, checkpoint))
 
 
 def _keep(
     predictor: Predictor,
-    part: Slice,
+    tested: EvaluationSet,
     tally: Tally,
     mistakes: Mistakes,
     result: dict[str, Any],
@@ -142,13 +162,14 @@ def _keep(
     """The result with its pictures, written into the run."""
     if warning := tally.tie_warning():
         say(f"warning: {warning}")
-    own = result["data"] == predictor.trained_on
+    part, own = tested.images, result["data"] == predictor.trained_on
     views, engine = result["views"], result["engine"]
     of = {
         f"{views}-views": views > 1,
         engine: engine != "torch",
         predictor.checkpoint.name: checkpoint != "best",
         "other-data": not own,
+        "with-seen": result["with_seen"],
     }
     suffix = "-".join([part.name, *(name for name, differs in of.items() if differs)])
     drawn: list[Path] = []
@@ -159,7 +180,7 @@ def _keep(
     result = {**result, "figures": [str(path) for path in drawn]}
     try:
         predictor.run.log({"event": "test", **result})
-        if checkpoint == "best" and engine == "torch" and own:
+        if checkpoint == "best" and engine == "torch" and own and not result["with_seen"]:
             certify_run(predictor)
     except CheckpointError as error:
         say(f"warning: not logged: {error}")

@@ -16,8 +16,15 @@ from alexnet.data import draws
 from alexnet.data.dataset import Dataset, reopen_dataset
 from alexnet.data.slices import Slice
 from alexnet.errors import UsageError
+from alexnet.evaluation_set import (
+    EvaluationSet,
+    open_evaluation_set,
+    open_own,
+    read_digests,
+)
 from alexnet.predict import Predictor, load
 from alexnet.store.rundir import RunDir
+from alexnet.terminal import say
 
 MOST = 12  # images asked about in one picture
 
@@ -31,7 +38,10 @@ class View:
     data: str | Path | None = None
     checkpoint: str = "best"
     out: Path | None = None
+    ignore_unknown: bool = False
+    with_seen: bool = False
     drawn: list[Path] = field(default_factory=list)
+    _opened: dict[str | None, EvaluationSet] = field(default_factory=dict)
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -43,8 +53,32 @@ class View:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The run's data."""
-        return reopen_dataset(self.predictor.recipe, self.predictor.data, self.data)
+        """The data that the run was trained on: at `data` if it was moved there."""
+        p = self.predictor
+        at_data = None
+        if self.data is not None:
+            at_data = open_own(p.recipe, p.data, self.data, read_digests(self.folder))
+        return at_data or reopen_dataset(p.recipe, p.data)
+
+    def open(self, split: str | None = None) -> EvaluationSet:
+        """The images to look at: a split of the run's own data (default val, so that test is read
+        only where it is asked for), or of `data` where that is other images."""
+        if split not in self._opened:
+            p = self.predictor
+            opened = open_evaluation_set(
+                p.recipe,
+                p.data,
+                self.data,
+                split,
+                run=self.folder,
+                ignore_unknown=self.ignore_unknown,
+                with_seen=self.with_seen,
+                default="val",
+            )
+            for note in opened.notes():
+                say(note)
+            self._opened[split] = opened
+        return self._opened[split]
 
     @property
     def name(self) -> str:
@@ -59,13 +93,15 @@ class View:
         self.drawn.append(path)
         return path
 
-    def split(self, name: str) -> Slice:
-        """One split, in memory where it fits."""
-        return self.dataset.split(name).resident(self.predictor.recipe.workers)
+    def train(self) -> Slice:
+        """The training images, in memory where they fit."""
+        return self.dataset.split("train").resident(self.predictor.recipe.workers)
 
-    def ask(self, split: str) -> Answers:
-        p = self.predictor
-        return ask(p.inference, self.split(split), p.preprocess, p.recipe, len(p.classes))
+    def ask(self, split: str | None = None) -> Answers:
+        """What the network says of the images that `open` gives."""
+        p, images = self.predictor, self.open(split).images
+        images = images.resident(p.recipe.workers)
+        return ask(p.inference, images, p.preprocess, p.recipe, len(p.classes))
 
     def some(self, split: Slice, count: int) -> NDArray[np.intp]:
         """`count` images of a split, always the same, of as many classes as it can be."""
@@ -100,4 +136,6 @@ class View:
         found = {"run": str(self.run), "figures": [str(path) for path in self.drawn]}
         if "predictor" in vars(self):
             found["checkpoint"] = str(self.predictor.checkpoint)
+        for opened in self._opened.values():
+            found |= {"data": opened.path, **opened.figures()}
         return found

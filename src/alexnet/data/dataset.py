@@ -95,8 +95,7 @@ class Dataset:
             assert not isinstance(part.images, Rows)
             pixels, rows = part.images, ids
         else:
-            assert isinstance(part.images, np.ndarray | Rows)
-            pixels, rows = Fitted(part.images, r), ids
+            pixels, rows = Fitted(cast("NDArray[np.uint8] | Rows", part.images), r), ids
             height, width = part.images.shape[1:3]
             if min(height, width) != r.size:
                 say(f"resizing {len(ids):,} images from {height}x{width} to {r.size} pixels")
@@ -261,10 +260,14 @@ class Dataset:
 
 def open_dataset(recipe: Recipe, data: str | Path | None = None) -> Dataset:
     """The data of a recipe, or the folder or named set given instead."""
+    return Dataset(open_source(find_data(recipe, data)), recipe)
+
+
+def find_data(recipe: Recipe, data: str | Path | None = None) -> str | Path:
+    """Where the data of a recipe lies, or the folder or named set given instead."""
     name = str(recipe.data if data is None else data)
     if not name:
         raise UsageError(f"recipe {recipe.name} has no data of its own: name a folder with --data")
-    path: str | Path = name
     if name in fetch.NAMES and not Path(name).exists():
         path = fetch.cache_dir() / name
         if not path.is_dir():
@@ -272,14 +275,15 @@ def open_dataset(recipe: Recipe, data: str | Path | None = None) -> Dataset:
                 f"{name} is not on this machine: `alexnet data get {name}` fetches it, "
                 "or --data DIR names a folder that holds it"
             )
-    return Dataset(open_source(path), recipe)
+        return path
+    return name
 
 
 def reopen_dataset(
     recipe: Recipe, described: dict[str, Any], data: str | Path | None = None
 ) -> Dataset:
-    """The data of a run, where its description says it is, or the folder given instead, which must
-    have its classes. Where the run's own changed, `split` refuses to cut it."""
+    """The data that a run was trained on, where its description says it is, or where `data` says it
+    is now. Where it changed, `split` refuses to cut it. For other images see `other_images`."""
     if data is None and described["kind"] == "imported":
         raise DataError("the weights were imported, and no images with them: name some with --data")
     own = described["path"] or described["kind"]

@@ -1,5 +1,6 @@
 """The images of one split by index: kept in memory, decoded from files, or fitted to a recipe."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,8 @@ RESIDENT_BYTES = 2 << 30  # a slice smaller than this is decoded once and kept
 @dataclass(frozen=True)
 class Slice:
     """One split. labels (N,) int64; pixels uint8 (N, size, size, C), or what they are decoded from:
-    files, or images stored at this size; `rows` says which of them are this split's, if not all."""
+    files, or images stored at this size; `rows` says which of them are this split's, if not all.
+    `on_read` is told (ids, pixels) of what was read."""
 
     name: str
     labels: NDArray[np.int64]
@@ -29,13 +31,19 @@ class Slice:
     size: int
     channels: int
     rows: NDArray[np.intp] | None = None
+    on_read: Callable[[NDArray[np.integer], NDArray[np.uint8]], None] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Stored images by index. Shapes: (M,) -> uint8 (M, size, size, C)."""
-        ids = ids if self.rows is None else self.rows[ids]
+        pixels = self._read(ids if self.rows is None else self.rows[ids])
+        if self.on_read is not None:
+            self.on_read(ids, pixels)
+        return pixels
+
+    def _read(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
         if isinstance(self.pixels, np.ndarray):
             out = np.empty((len(ids), *self.pixels.shape[1:]), np.uint8)
             for row, i in zip(out, ids.tolist(), strict=True):  # two threads do not share `take`
@@ -49,7 +57,7 @@ class Slice:
     def take(self, ids: NDArray[np.integer]) -> "Slice":
         """Some images of the split."""
         rows = np.asarray(ids if self.rows is None else self.rows[ids], np.intp)
-        return replace(self, labels=self.labels[ids], rows=rows)
+        return replace(self, labels=self.labels[ids], rows=rows, on_read=None)
 
     def resident(self, workers: int) -> "Slice":
         """The same slice with its pixels in memory, where they fit."""

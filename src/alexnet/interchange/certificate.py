@@ -65,7 +65,7 @@ def _metrics(predictor: Predictor) -> dict[str, Any]:
             found["val"] = {key: event.get(key) for key in FIGURES[:6]}
         # Of other data than the run's own, or of another runtime, a figure claims something else.
         own = event.get("data") == predictor.trained_on
-        own = own and event.get("engine", "torch") == "torch"
+        own = own and event.get("engine", "torch") == "torch" and not event.get("with_seen")
         if event.get("event") == "test" and own and Path(event["checkpoint"]).name == step:
             found[event["split"]] = {key: event.get(key) for key in FIGURES}
     return found

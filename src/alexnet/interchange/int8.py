@@ -15,6 +15,7 @@ from alexnet.data.dataset import reopen_dataset
 from alexnet.data.slices import Slice
 from alexnet.engine.int8 import Int8, Ranges, measure_ranges, require_int8
 from alexnet.errors import CheckpointError, DataError, Differs
+from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.heldout import BATCH, some_of
 from alexnet.interchange.quantise import calibration_of
@@ -83,7 +84,9 @@ def _held_out(predictor: Predictor, data: str | Path | None) -> Slice:
     except DataError:
         if data is None:
             raise
-        return reopen_dataset(predictor.recipe, predictor.data, data).split("val")
+        return open_evaluation_set(
+            predictor.recipe, predictor.data, data, run=predictor.run, default="val"
+        ).images
 
 
 def _batches(predictor: Predictor, part: Slice, ids: NDArray[np.int64]) -> Any:

@@ -49,7 +49,10 @@ def test(r: dict[str, Any]) -> None:
     ]
     print(table(("class", "right", "of", "top-1"), rows))
     by = "" if r["engine"] == "torch" else f", answers of {r['engine']}"
-    print(f"\n{r['split']}: {r['n']:,} images, {r['views']} view(s), loss {r['loss']:.4f}{by}")
+    of = r["split"] if r["own"] else f"{r['split']} of {escaped(r['data'])}"
+    if r["with_seen"]:
+        of += f" (with {r['seen']:,} that it was trained or validated on)"
+    print(f"\n{of}: {r['n']:,} images, {r['views']} view(s), loss {r['loss']:.4f}{by}")
     print(f"top-1  {with_interval(r, 'top1')}")
     if r["top5"] is None:
         print("top-5  means nothing with five classes or fewer")

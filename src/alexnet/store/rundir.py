@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from alexnet.errors import CheckpointError, UsageError
@@ -17,7 +18,8 @@ from alexnet.files import DirLock, cannot, read_bytes, read_json, write_atomic, 
 from alexnet.store.checkpoint import pack_tensors, unpack_tensors
 from alexnet.store.shape import odd_event
 
-_BEGUN = {"mean.safetensors", "recipe.json", "recipe.toml", "environment.json"}
+DIGESTS = "image-digests.safetensors"
+_BEGUN = {DIGESTS, "mean.safetensors", "recipe.json", "recipe.toml", "environment.json"}
 _BEGUN |= {"checkpoints", "tensorboard"}
 
 
@@ -101,6 +103,20 @@ class RunDir:
         if "mean" not in found:
             raise CheckpointError(f"{path} holds no mean image; restore it from a copy")
         return found["mean"]
+
+    def write_digests(self, splits: Mapping[str, Tensor]) -> None:
+        """Keep the digests of the images of each split that the run learns from: int64 (N,)."""
+        write_atomic(self.path / DIGESTS, pack_tensors(splits))
+
+    def digests(self) -> dict[str, Tensor] | None:
+        """What `write_digests` kept; None of a run that kept none. CheckpointError if damaged."""
+        path = self.path / DIGESTS
+        if not path.is_file():
+            return None
+        splits = unpack_tensors(read_bytes(path), path)
+        if not all(x.dtype == torch.int64 and x.dim() == 1 for x in splits.values()):
+            raise CheckpointError(f"{path} holds no digests of images: restore it from a copy")
+        return splits
 
     def lock(self) -> DirLock:
         """`with run.lock():` keeps other processes from writing this run."""

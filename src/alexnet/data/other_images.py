@@ -1,0 +1,176 @@
+"""Labelled images that a network was not made from: read whole, classes joined by name.
+
+A training set is cut into splits; images that somebody brings to a trained network never are. All
+images of class folders count, or all of the part that is asked for where the data has parts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.data.dataset import Dataset
+from alexnet.data.raw import Part, Source
+from alexnet.data.slices import Slice
+from alexnet.errors import DataError, UsageError
+from alexnet.recipe import Recipe
+
+ALL = "all"
+ORDER = ("test", "val")  # the part that is read where none is named: the first that is there
+NAMED = 5  # classes in a message
+
+UNKNOWN = -2  # the label of a class that the network does not know; -1 is an image without a label
+
+
+class OtherImages(Dataset):
+    """One part of a labelled source, or all of it, with the labels of a network's classes.
+
+    `part` is train, val, test or all; None takes test, else val, else all. `split` is the one that
+    was taken, `available` the parts that there are (none of class folders alone). `absent` are the
+    network's classes without an image here, `ignored` the images of classes it does not know.
+    DataError where there is such a class, unless `ignore_unknown`; where the part is not there,
+    has no labels, or no image is left.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        recipe: Recipe,
+        classes: Sequence[str],
+        part: str | None = None,
+        *,
+        ignore_unknown: bool = False,
+    ) -> None:
+        self.available = tuple(name for name in source.parts if name != ALL)
+        self.split_name = self._choose(source, part)
+        chosen = self.available if self.split_name == ALL and self.available else [self.split_name]
+        self._loaded = {name: source.load(name) for name in chosen}
+        for name, loaded in self._loaded.items():
+            if (loaded.labels == -1).any():
+                raise DataError(
+                    f"{source.path}: the labels of {name} are not known: use another --split"
+                )
+        labels = self._join(source, classes, ignore_unknown)
+        joined = Part(labels, _chain([part.images for part in self._loaded.values()]))
+        super().__init__(
+            replace(
+                source,
+                classes=tuple(classes),
+                parts=(self.split_name,),
+                load=lambda name: joined,
+                statistics=None,
+            ),
+            recipe,
+        )
+        counts = np.bincount(labels[labels >= 0], minlength=len(classes))
+        self.absent = tuple(name for name, n in zip(classes, counts, strict=True) if not n)
+
+    def _choose(self, source: Source, part: str | None) -> str:
+        where = source.path or source.kind
+        if part is None:
+            return next((name for name in ORDER if name in self.available), ALL)
+        if part == ALL or part in self.available:
+            return part
+        if not self.available:
+            raise UsageError(
+                f"--split {part}: {where} has no parts, its class folders are read whole: leave "
+                "--split out"
+            )
+        raise UsageError(
+            f"--split {part}: {where} has {', '.join(self.available)}: name one of these, or all"
+        )
+
+    def _join(
+        self, source: Source, classes: Sequence[str], ignore_unknown: bool
+    ) -> NDArray[np.int64]:
+        """The network's label of every image, by the names of classes."""
+        places = {name: label for label, name in enumerate(classes)}
+        if all(name.isdecimal() for name in classes):  # a number is the same with zeros before it
+            places |= {str(int(name)): label for label, name in enumerate(classes)}
+            named = [str(int(n)) if n.isdecimal() else n for n in source.classes]
+        else:
+            named = list(source.classes)
+        table = np.array([places.get(name, UNKNOWN) for name in named], np.int64)
+        labels = np.concatenate([part.labels for part in self._loaded.values()])
+        counts = np.bincount(labels, minlength=len(table))
+        unknown = [i for i in np.flatnonzero(table == UNKNOWN).tolist() if counts[i]]
+        self.ignored = {source.classes[i]: int(counts[i]) for i in unknown}
+        where, images = source.path or source.kind, sum(self.ignored.values())
+        if images == len(labels):
+            raise DataError(
+                f"{where}: none of its classes is one that the network knows: it has "
+                f"{name_some(list(self.ignored))}, the network knows {name_some(classes)}: rename "
+                "the folders, or name other images with --data"
+            )
+        if unknown and not ignore_unknown:
+            raise DataError(
+                f"{where}: the network does not know the class {source.classes[unknown[0]]!r}"
+                + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
+                + f"; it knows {name_some(classes)}: rename the folder, or leave its images "
+                f"out ({images:,}) with --ignore-unknown"
+            )
+        joined: NDArray[np.int64] = table[labels]
+        return joined
+
+    @property
+    def _roles(self) -> dict[str, str]:
+        return {self.split_name: self.split_name}
+
+    def _rows(self, name: str, labels: NDArray[np.int64]) -> NDArray[np.intp]:
+        return np.flatnonzero(labels >= 0)
+
+    def split(self, name: str) -> Slice:
+        """The images. The only name is `split_name`."""
+        assert name == self.split_name, f"{name} of {self.split_name}"
+        return self._split(name)
+
+    def describe_splits(self) -> str:
+        """Which images these are, in words."""
+        if not self.available:
+            return "all of its class folders" if self.source.kind == "folder" else "all of it"
+        if self.split_name == ALL:
+            return f"all of {', '.join(self.available)}"
+        others = [name for name in self.available if name != self.split_name]
+        beside = f"; it has {', '.join(others)} too" if others else ""
+        return f"its {self.split_name} part{beside}"
+
+
+class _Chained:
+    """Images of several parts as one. shape is (N, H, W, C)."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self._parts = list(parts)
+        shapes = {tuple(part.shape[1:]) for part in self._parts}
+        if len(shapes) > 1:
+            raise DataError("its parts have images of several sizes: name one with --split")
+        self._starts = np.cumsum([0, *(part.shape[0] for part in self._parts)])
+        self.shape = (int(self._starts[-1]), *shapes.pop())
+
+    def __getitem__(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Shapes: (M,) -> uint8 (M, H, W, C)."""
+        out = np.empty((len(ids), *self.shape[1:]), np.uint8)
+        for part, start, end in zip(self._parts, self._starts[:-1], self._starts[1:], strict=True):
+            own = (ids >= start) & (ids < end)
+            if own.any():
+                rows = ids[own] - start
+                out[own] = part.read(rows) if hasattr(part, "read") else part[rows]
+        return out
+
+    read = __getitem__
+
+
+def _chain(images: Sequence[Any]) -> Any:
+    """The images of several parts of a source, all of one kind, as those of one."""
+    if len(images) == 1:
+        return images[0]
+    if all(isinstance(one, tuple) for one in images):
+        return tuple(file for one in images for file in one)
+    return _Chained(images)
+
+
+def name_some(names: Sequence[str], most: int = NAMED) -> str:
+    """The first few of many names, and how many there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"

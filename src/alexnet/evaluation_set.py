@@ -1,0 +1,298 @@
+"""The labelled images that a trained network is measured on: its own held-out ones, or others.
+
+    own       the data that the run was trained on, where it was or where it was moved to: its
+              splits, cut as they were
+    others    anything else: never cut, all of it or all of one part, classes joined by name
+
+Whatever is measured on is held against the digests of the images that the run was trained and
+validated on. Those that it has seen are counted, and left out unless they are asked for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet.data import draws
+from alexnet.data.dataset import SPLITS, Dataset, find_data, reopen_dataset
+from alexnet.data.digests import ImageDigests, digest_slice
+from alexnet.data.other_images import ALL, OtherImages, name_some
+from alexnet.data.slices import RESIDENT_BYTES, Slice
+from alexnet.data.sources import open_source
+from alexnet.engine.parallel import ALONE, Team
+from alexnet.errors import CheckpointError, DataError, UsageError
+from alexnet.recipe import Recipe
+from alexnet.store.rundir import RunDir
+from alexnet.terminal import progress, say
+
+AT_ONCE = 1024  # images between two reports of progress
+SAMPLE = 64  # images by which a moved folder is known again
+LEARNT_FROM = ("train", "val")
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Images with the labels of a network's classes, and what was left out of them.
+
+    `images` are those to measure on, in the order of `dataset.split(split)`, of which they are the
+    rows `kept`. `own` tells the run's own data from others. `seen` counts the images that the run
+    was trained or validated on, which are left out unless `with_seen`; None where that is not
+    known, or where the split is one that it learnt from. `ignored` counts the images of classes
+    that the network does not know; `absent` are those of its classes that have no image here.
+    """
+
+    dataset: Dataset
+    split: str
+    images: Slice
+    kept: NDArray[np.intp]
+    own: bool
+    seen: int | None
+    with_seen: bool
+    ignored: Mapping[str, int]
+    absent: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """Where the images lie, or the kind of data that comes along."""
+        return self.dataset.source.path or self.dataset.source.kind
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What each image is called, as `Dataset.names`."""
+        names = self.dataset.names(self.split)
+        return [names[i] for i in self.kept]
+
+    def figures(self) -> dict[str, Any]:
+        """What a figure of these images is to say of them."""
+        return {
+            "split": self.split,
+            "own": self.own,
+            "seen": self.seen,
+            "with_seen": bool(self.seen and self.with_seen),
+            "ignored": dict(self.ignored),
+            "absent": list(self.absent),
+        }
+
+    def notes(self) -> list[str]:
+        """What was left out, a line each, for people."""
+        notes = []
+        if not self.own:
+            notes.append(
+                f"{self.path}: {count_images(self._all)}, {self.dataset.describe_splits()}"
+            )
+        if self.seen:
+            what = (
+                "the figure counts them" if self.with_seen else "left out (--with-seen keeps them)"
+            )
+            of = count_images(self._all)
+            notes.append(f"the run was trained or validated on {self.seen:,} of {of}: {what}")
+        if self.seen is None and not self.own:
+            notes.append(
+                "whether it was trained on any of them is not known: there are no digests of what "
+                "it was trained on"
+            )
+        if self.ignored:
+            count = count_images(sum(self.ignored.values()))
+            notes.append(f"{count} of unknown classes left out: {name_some([*self.ignored])}")
+        if self.absent:
+            many = len(self.absent)
+            known = many + len(np.unique(self.images.labels))
+            notes.append(f"{many} of {known} classes have no image here: {name_some(self.absent)}")
+        return notes
+
+    @property
+    def _all(self) -> int:
+        return len(self.kept) if self.with_seen else len(self.kept) + (self.seen or 0)
+
+
+def open_evaluation_set(
+    recipe: Recipe,
+    described: dict[str, Any],
+    data: str | Path | None,
+    split: str | None = None,
+    *,
+    run: RunDir | None = None,
+    ignore_unknown: bool = False,
+    with_seen: bool = False,
+    default: str = "test",
+    team: Team = ALONE,
+) -> EvaluationSet:
+    """The run's own split, or the images of `data`.
+
+    `described` is what the run says of its data, `run` its folder, where its digests are. Without
+    `split` it is `default` of the run's own data, and of others test, else val, else all.
+    The processes of a team share the reading. Raises UsageError for a split that is not there, and
+    DataError where `data` holds a class that the network does not know (unless `ignore_unknown`),
+    or nothing but images that it has seen (unless `with_seen`).
+    """
+
+    def find_own() -> tuple[Dataset | None, ImageDigests | None]:
+        digests = read_digests(run) if run is not None else None
+        return open_own(recipe, described, data, digests), digests
+
+    own, digests = team.together(find_own)
+    first_has_own = team.first(lambda: {"own": own is not None})["own"]
+
+    def choose() -> tuple[Dataset, str, Slice]:
+        if first_has_own != (own is not None):
+            raise DataError(
+                f"the data in {data} is not what the first process reads: give all of them the same"
+            )
+        if own is None:
+            assert data is not None
+            others = OtherImages(
+                open_source(find_data(recipe, data), to_train=False),
+                recipe,
+                described["classes"],
+                split,
+                ignore_unknown=ignore_unknown,
+            )
+            return others, others.split_name, others.split(others.split_name)
+        if ignore_unknown:
+            raise UsageError("--ignore-unknown is for images of --data: the run knows its own")
+        if split == ALL:
+            raise UsageError(
+                f"--split {ALL} is for images of --data: of the run's own name {', '.join(SPLITS)}"
+            )
+        name = split or default
+        return own, name, own.split(name)
+
+    dataset, name, images = team.together(choose)
+    others = dataset if isinstance(dataset, OtherImages) else None
+    if others is not None and digests is None and run is not None and team.leads:
+        digests = _digest_own(recipe, described, run)
+    kept, seen = np.arange(len(images)), None
+    if others is not None or name not in LEARNT_FROM:
+        if team.size == 1:
+            images = images.resident(recipe.workers)  # read twice: for digests, then for answers
+        is_seen = _find_seen(images, digests, recipe.workers, team)
+        if is_seen is not None:
+            seen = int(is_seen.sum())
+            if seen and not with_seen:
+                kept = np.flatnonzero(~is_seen)
+                images = team.together(lambda: _take(images, kept, dataset))
+    return EvaluationSet(
+        dataset,
+        name,
+        images,
+        kept,
+        others is None,
+        seen,
+        with_seen,
+        others.ignored if others else {},
+        others.absent if others else (),
+    )
+
+
+def count_images(n: int) -> str:
+    return f"{n:,} image" if n == 1 else f"{n:,} images"
+
+
+def read_digests(run: RunDir) -> ImageDigests | None:
+    """The digests of the images that a run learnt from, where it kept them."""
+    splits = run.digests()
+    return None if splits is None else ImageDigests({k: v.numpy() for k, v in splits.items()})
+
+
+def open_own(
+    recipe: Recipe,
+    described: dict[str, Any],
+    data: str | Path | None = None,
+    digests: ImageDigests | None = None,
+) -> Dataset | None:
+    """The data that a run was trained on: where it says, or at `data` if it was moved there.
+
+    None where `data` holds other images: another folder is the run's own if it lists the same files
+    and some of the images that it was trained on, or where it kept no digests all, are the same.
+    """
+    if data is None:
+        return reopen_dataset(recipe, described)
+    try:
+        source = open_source(find_data(recipe, data))
+    except DataError:
+        return None
+    if source.kind != described["kind"] or source.classes != tuple(described["classes"]):
+        return None
+    dataset = Dataset(source, recipe, described)
+    if described.get("path", "") == source.path:
+        return dataset
+    if described.get("listing", dataset.listing) != dataset.listing:
+        return None
+    if source.digest and "listing" in described:  # of a packed set it is of the content
+        return dataset
+    train = dataset.split("train")
+    if digests is not None and len(digests.splits["train"]) == len(train):
+        kept = digests.splits["train"]
+        ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:SAMPLE]
+        same = bool((digest_slice(train, ids, recipe.workers) == kept[ids]).all())
+    else:
+        same = dataset.digest == described.get("digest")
+    return dataset if same else None
+
+
+def _digest_own(recipe: Recipe, described: dict[str, Any], run: RunDir) -> ImageDigests | None:
+    """Digests for a run that kept none, where its data is still at hand and not too large."""
+    try:
+        dataset = reopen_dataset(recipe, described)
+        splits = [dataset.split(name) for name in LEARNT_FROM]
+        pixels = recipe.size**2 * recipe.channels
+        if sum(map(len, splits)) * pixels > RESIDENT_BYTES:
+            return None
+        if dataset.digest != described["digest"]:
+            return None
+        digests = ImageDigests.unread(**{part.name: len(part) for part in splits})
+        for part in (dataset.train, dataset.val):
+            digests.read_all(part, recipe.workers)
+    except (DataError, UsageError, OSError):
+        return None
+    say("the run kept no digests of its images: made now, from where they were")
+    try:
+        run.write_digests({k: torch.from_numpy(v) for k, v in digests.splits.items()})
+    except CheckpointError as error:
+        say(f"warning: not kept: {error}")
+    return digests
+
+
+def _find_seen(
+    images: Slice, digests: ImageDigests | None, workers: int, team: Team
+) -> NDArray[np.bool_] | None:
+    """Which images the run learnt from, where the first process of a team knows; a process reads
+    its share of them."""
+    known = team.first(lambda: {"digests": digests is not None})["digests"]
+    if not known:
+        return None
+    rank, ranks, n = team.rank, team.ranks, len(images)
+    own = np.arange(n * rank // ranks, n * (rank + 1) // ranks)
+    found = np.zeros(n, np.int64)
+
+    def read() -> None:
+        title = f"looking for images of {images.name} that it was trained on"
+        with progress(title, len(own), "images") as bar:
+            for start in range(0, len(own), AT_ONCE):
+                ids = own[start : start + AT_ONCE]
+                found[ids] = digest_slice(images, ids, workers)
+                bar.advance(len(ids))
+
+    team.together(read)
+    whole = torch.stack(team.gather(torch.from_numpy(found))).sum(0).numpy()
+    is_seen = np.zeros(n, bool) if digests is None else digests.has(whole)
+    # Only the first may have had to make the digests: what it says holds for all.
+    counts = team.sum(
+        torch.from_numpy(is_seen.astype(np.int64) if team.leads else np.zeros(n, np.int64))
+    )
+    return np.asarray(counts.numpy() > 0)
+
+
+def _take(images: Slice, kept: NDArray[np.intp], dataset: Dataset) -> Slice:
+    if not len(kept):
+        raise DataError(
+            f"{dataset.source.path}: the run was trained or validated on all of its "
+            f"{len(images):,} images: name new ones with --data (--with-seen measures them all "
+            "the same)"
+        )
+    return images.take(kept)
