@@ -261,6 +261,7 @@ def _begin(
 def _means(sums: Tensor, classes: int) -> dict[str, Any]:
     n, loss, hits1, hits5 = sums.tolist()
     return {
+        "n": round(n),
         "loss_mean": loss / n,
         "top1": hits1 / n,
         "top5": hits5 / n if classes > 5 else None,
