@@ -80,11 +80,8 @@ def _pooled(train: Sequence[Event], since: int) -> tuple[int, float, float]:
 
 def _same_epoch(one: Event, other: Event) -> bool:
     """Whether the means of the later line hold those of the earlier one."""
-    return (
-        one["n"] < other["n"]
-        and one["step"] < other["step"]
-        and math.ceil(one.get("epoch", 0.0)) == math.ceil(other.get("epoch", 0.0))
-    )
+    grows = bool(one["n"] < other["n"] and one["step"] < other["step"])
+    return grows and math.ceil(one.get("epoch", 0.0)) == math.ceil(other.get("epoch", 0.0))
 
 
 def _entropy(shares: Sequence[float]) -> float:
@@ -134,7 +131,7 @@ def _stuck(train: list[Event], val: list[Event], shares: Sequence[float]) -> Ite
     if len(last) < LINES:
         return
     apart = max(abs(e["loss"] - ln_k) for e in last)
-    if apart < EXACT and not _rising(last):
+    if apart < EXACT:
         yield Verdict(
             "loss-is-ln-k",
             "will not learn",

@@ -221,14 +221,10 @@ def _still_training(verdict: Verdict) -> Verdict:
 
 
 def first_not_finite(model: nn.Module, x: Tensor | None) -> str:
-    """The first weight or running mean that is not finite, else the first layer whose output for x
-    is not."""
+    """The first weight that is not finite, else the first layer whose output for x is not."""
     for name, p in model.named_parameters():
         if not bool(p.isfinite().all()):
             return f"{name} (a weight)"
-    for name, b in model.named_buffers():
-        if not bool(b.isfinite().all()):
-            return f"{name} (a running mean)"
     if x is None:
         return "the loss"
     place: list[str] = []
