@@ -1,7 +1,7 @@
 """alexnet doctor: whether a recipe will learn on its data, and what a run's figures say."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from alexnet.data.loader import read_batch, steps_per_epoch
 from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.diagnose import diagnose
-from alexnet.diagnosis.history import judge_history
+from alexnet.diagnosis.history import judge_history, learning
 from alexnet.diagnosis.rules import dead
 from alexnet.diagnosis.signal import cross_entropy, measure_signals
 from alexnet.diagnosis.trial import taken_back
-from alexnet.diagnosis.verdict import Verdict, is_healthy, ranked
+from alexnet.diagnosis.verdict import CAUSES, Verdict, is_healthy, ranked
 from alexnet.engine.network import build_net, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer, set_rate
 from alexnet.errors import DataError, UsageError
@@ -50,8 +50,9 @@ def doctor(
     """Says whether a recipe will learn on its data, or what went wrong in a run.
 
     `target` is a recipe or a run directory; `fields` replace fields of the recipe; `out` is an HTML
-    page to write. Returns `healthy` and `verdicts` (name, severity, evidence, advice, cause,
-    measured, threshold, source, where), worst first; of a recipe also `layers` and `figures`.
+    page to write. Returns `healthy` (true, false, or None where it could not be told, and
+    `unmeasured` says why) and `verdicts` (name, severity, evidence, advice, cause, measured,
+    threshold, source, where), worst first; of a recipe also `layers` and `figures`.
     """
     page = Path(out) if out is not None else None
     if page is not None and page.suffix.lower() not in (".html", ".htm"):
@@ -155,11 +156,36 @@ def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
         layers += [asdict(layer) for layer in signals.layers]
         verdicts += dead(signals, "at the last checkpoint")
         found["checkpoint"] = str(predictor.checkpoint)
-    verdicts = ranked([*verdicts, *judge_history(events, shares)])
-    found |= {"healthy": is_healthy(verdicts), "verdicts": [v.to_dict() for v in verdicts]}
+    verdicts += judge_history(events, shares)
+    verdicts = ranked([*verdicts, *_stopped_on(events, shares, {v.name for v in verdicts})])
+    unmeasured = ""
+    if not any(e["event"] in ("train", "val") for e in events):
+        unmeasured = "it ended before its first line of figures, so there is nothing to judge"
+    found |= {"healthy": is_healthy(verdicts, unmeasured), "unmeasured": unmeasured}
+    found |= {"verdicts": [v.to_dict() for v in verdicts]}
     if out is not None:
         found["figures"] = _write_page(found, events, out)
     return found
+
+
+def _stopped_on(
+    events: Sequence[dict[str, Any]], shares: Sequence[float], named: Collection[str]
+) -> Iterator[Verdict]:
+    """What the guard stopped the run on by its looks, of which the figures show nothing; unless it
+    went on all the same and learnt."""
+    if learning(events, shares) == "learnt":
+        return
+    for e in events:
+        fatal = e["event"] == "doctor" and e["severity"] == "will not learn"
+        if fatal and e["name"] in CAUSES and e["name"] not in named:
+            yield Verdict(
+                e["name"],
+                "will not learn",
+                e["evidence"],
+                e.get("cause", ""),
+                e["advice"],
+                where=e.get("where", ""),
+            )
 
 
 def _write_page(found: dict[str, Any], events: list[dict[str, Any]], out: Path) -> list[str]:

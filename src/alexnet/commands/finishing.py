@@ -15,7 +15,7 @@ from alexnet.engine.parallel import Team
 from alexnet.engine.record import Doctor
 from alexnet.engine.state import State
 from alexnet.engine.train import fit
-from alexnet.errors import CheckpointError
+from alexnet.errors import CheckpointError, Diverged
 from alexnet.interchange.certificate import certify_run
 from alexnet.predict import load
 from alexnet.recipe import Recipe
@@ -59,11 +59,23 @@ def train_to_end(
         if board is not None:
             best_of = {"best/acc1": state.watch.best_top1, "best/loss": state.watch.best_loss}
             board.settings(recipe.to_dict(), best_of)
+    except Diverged as error:
+        page = _page(folder)["out"]
+        raise Diverged(f"{error}; its page: {page}" if page else str(error)) from error
     finally:
         if board is not None:
             board.close()
         folder.close()
     return team.first(lambda: _finish(recipe, folder, state))
+
+
+def _page(folder: RunDir) -> dict[str, Any]:
+    """The run's page: `out`, or None where there can be none, and `figures`."""
+    try:
+        return report(folder.path, brief=True)
+    except CheckpointError as error:  # what was trained is worth more than its page
+        say(f"warning: no report: {error}")
+    return {"out": None, "figures": []}
 
 
 def _finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
@@ -76,11 +88,7 @@ def _finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
         "loss": state.watch.best_loss,
     }  # with its line in the log
     best = next((e for e in validations if e["step"] == state.watch.best_step), lost)
-    page: dict[str, Any] = {"out": None, "figures": []}
-    try:
-        page = report(folder.path, brief=True)
-    except CheckpointError as error:  # what was trained is worth more than its page
-        say(f"warning: no report: {error}")
+    page = _page(folder)
     result = {k: best.get(k) for k in ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n")}
     return {
         **result,

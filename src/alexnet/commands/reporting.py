@@ -9,12 +9,14 @@ from alexnet import figures
 from alexnet.commands import inside, outcome
 from alexnet.commands.diagnosing import doctor
 from alexnet.commands.view import View
+from alexnet.diagnosis.history import judge_history
 from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
 from alexnet.pages import RunPart, report_page
 from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
+from alexnet.store.rundir import RunDir
 from alexnet.terminal import percent, say
 
 Pictures = list[tuple[str, Path, str]]
@@ -38,7 +40,7 @@ def report(
     paths = [runs] if isinstance(runs, str | Path) else list(runs)
     if not paths:
         raise UsageError("a report on nothing: name one run or more")
-    views = [View(path, data) for path in paths]
+    views = [View(path, data, _checkpoint(path)) for path in paths]
     where = (
         Path(out).expanduser()
         if out
@@ -70,6 +72,13 @@ def report(
     }  # fmt: skip
 
 
+def _checkpoint(run: str | Path) -> str:
+    """The best, or the last of a run that was stopped before its first validation."""
+    folder = RunDir.open(Path(run))
+    validated = any(event["event"] == "val" for event in folder.events())
+    return "best" if validated or not folder.checkpoints.is_dir() else "last"
+
+
 def _part(view: View, brief: bool) -> RunPart:
     folder = view.folder
     recipe, described = read_recipe(folder)
@@ -83,7 +92,7 @@ def _part(view: View, brief: bool) -> RunPart:
     if figures.draw_looks(events, looks, f"{view.name}: what the guard saw"):
         pictures.append(("What the guard saw", looks, "dead units and size of updates by epoch"))
     note = ""
-    verdicts = [e for e in events if e["event"] == "doctor"]
+    verdicts = _verdicts(events)
     _filters(view, pictures)
     if not brief:
         split = "test" if any(key[0] == "test" for key in tests) else "val"
@@ -114,6 +123,15 @@ def _part(view: View, brief: bool) -> RunPart:
         seconds=walls[-1] if walls else None,
         note=note,
     )
+
+
+def _verdicts(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the log itself holds: what the guard said, and of a loss or weights without a number
+    what it would have said."""
+    found = [e for e in events if e["event"] == "doctor"]
+    names = {e["name"] for e in found}
+    ended = judge_history([e for e in events if e["event"] == "diverged"], (1.0,))
+    return [v.to_dict() for v in ended if v.name not in names] + found
 
 
 def _filters(view: View, pictures: Pictures) -> None:

@@ -46,8 +46,9 @@ def diagnose(
     and random state are afterwards what they were. About `seconds` at most. With `warmup` the
     learning rate rises to the optimiser's over half the steps, for who trains so.
 
-    Returns `healthy`, `verdicts` (worst first: name, severity, evidence, cause, advice, measured,
-    threshold, source, where), `layers` and `figures`.
+    Returns `healthy` (true, false, or None where it could not be told, and `unmeasured` says why),
+    `verdicts` (worst first: name, severity, evidence, cause, advice, measured, threshold, source,
+    where), `layers` and `figures`.
     """
     began, val = time.monotonic(), None
     model = getattr(model, "module", model) if isinstance(model, WRAPPERS) else model
@@ -63,7 +64,9 @@ def diagnose(
         warmup = _planned(optimizer) or warmup
         found = Findings(train=train, val=val, rate=_rate(optimizer))
         batches = _batches(train, model)
-        if batches:
+        if not batches:
+            found.unmeasured = "of the images read no two of one size are finite numbers"
+        else:
             _measure(
                 found, model, optimizer, batches, loss, steps, warmup, began + OF_STEPS * seconds
             )
@@ -73,7 +76,8 @@ def diagnose(
     layers = [asdict(layer) for layer in found.signals.layers] if found.signals else []
     return plain(
         {
-            "healthy": is_healthy(verdicts),
+            "healthy": is_healthy(verdicts, found.unmeasured),
+            "unmeasured": found.unmeasured,
             "verdicts": [verdict.to_dict() for verdict in verdicts],
             "layers": layers,
             "figures": found.figures(),
@@ -101,14 +105,20 @@ def _measure(
             "cross-entropy to have it diagnosed"
         )
     labels = torch.cat([y for _, y in batches])
-    if int(labels.max()) >= found.classes or int(labels.min()) < 0:
-        return  # the loss cannot be computed; the labels are judged by themselves
+    low, high = int(labels.min()), int(labels.max())
+    if high >= found.classes or low < 0:  # the loss cannot be computed
+        found.unmeasured = (
+            f"the labels go from {low} to {high}, and the network has {found.classes} output(s), "
+            "where the cross-entropy takes one for each class: nothing of it was measured"
+        )
+        return
     # Batch norms as they are, not as measuring left them, each time.
     with taken_back(model, optimizer):
         found.signals = measure_signals(model, x, y, loss)
     with taken_back(model, optimizer), evaluating(model), torch.no_grad():
         z = model(x.clone()).float()
         own, theirs = float(loss(z, y)), float(cross_entropy(z, y))
+        found.known = theirs
         found.entropic = abs(own - theirs) < 1e-3 * max(1.0, abs(own))
         found.standard = model(_normalised(x, found.train)).float()
     with taken_back(model, optimizer), evaluating(model, norms=True), torch.no_grad():

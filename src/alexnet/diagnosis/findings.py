@@ -31,7 +31,8 @@ class Findings:
     deviation 1, `after` the shares of dead units by layer after the trial steps; `normalised` is
     the trial with such images, where inputs of an odd scale made the first one burst; `moves` is
     how far the logits move when the images are normalised, batch norms being at work, beside how
-    far they differ between images."""
+    far they differ between images; `known` is the cross-entropy of logits before any step;
+    `unmeasured` says why the network could not be measured, or is empty."""
 
     train: Seen
     val: Seen | None = None
@@ -48,6 +49,8 @@ class Findings:
     rates: RateRange | None = None
     overfit: Trial | None = None
     probe: Probe | None = None
+    known: float | None = None
+    unmeasured: str = ""
 
     def prior(self) -> float:
         """The entropy of the labels seen, in nats: the least loss of who ignores the images."""
@@ -142,6 +145,11 @@ class Findings:
         ]
         ends = [losses[-1] for losses in trials if len(losses) < 4]
         return min([*means, *ends], default=math.inf) < SEEN * self.prior()
+
+    def has_learnt(self) -> bool:
+        """Whether the network tells these images apart before any step: then they have next to
+        nothing to teach it, and no step is to be judged by how little they do."""
+        return self.known is not None and self.known < SEEN * self.prior()
 
     def figures(self) -> dict[str, Any]:
         """What people plot: losses and rates, data and probe."""

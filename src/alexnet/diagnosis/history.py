@@ -1,13 +1,14 @@
 """Verdicts on a run's figures: the lines of metrics.jsonl, by whoever wrote them.
 
 A line has `event` (train, val, resume or diverged), `step`, `loss`, and where known `loss_mean`,
-`top1`, `top5` with its tie rules, `lr`, `n`, `data_wait`.
+`top1`, `top5` with its tie rules, `lr`, `n`, `data_wait`. Of a line of training `n` is how many
+images `loss_mean` and `top1` are of, since the epoch began.
 """
 
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from alexnet.diagnosis.verdict import Verdict
 
@@ -20,9 +21,77 @@ TINY = 1e-3
 BELOW, ABOVE = 0.985, 1.06  # of the entropy of the labels; small batches hold it above 1
 FLAT = 0.01  # of it, from one half of the plateau to the other
 RISE = 1.1  # validation loss beside its lowest
+ENOUGH = 100  # training images, of fewer nobody can say that nothing was learnt
+SURE = 3.0  # standard errors beyond what a constant answer gets
 JUMP = 1.5  # learning rate after a resume beside the one before
 TIES = 0.01
 STARVED = 0.2
+
+
+Learning = Literal["learnt", "nothing", "unknown"]
+
+
+def learning(events: Sequence[Event], shares: Sequence[float], steps: int = SPAN) -> Learning:
+    """Whether the figures of the last so many `steps` show that anything is learnt.
+
+    "learnt" where top-1 in training, its loss, or top-1 on validation is better than any answer
+    that ignores the image: the commonest class, or the entropy of the labels. Label smoothing,
+    mixed images and an L2 term only add to the loss of such an answer. "nothing" where enough
+    images were seen for that to show; "unknown" where fewer were, or lines do not say how many.
+    """
+    train = [e for e in events if e["event"] == "train"]
+    if not train:
+        return "unknown"
+    since = train[-1]["step"] - steps
+    common = max(shares)
+    last = next((e for e in reversed(events) if e["event"] == "val"), None)
+    if last is not None and last["step"] > since and last.get("top1_ci95", (0, 1))[0] > common:
+        return "learnt"
+    n, hits, loss = _pooled(train, since)
+    if n == 0:
+        return "unknown"
+    if hits > n * common + SURE * math.sqrt(n * common * (1 - common)):
+        return "learnt"
+    prior = _entropy(shares)
+    spread = math.sqrt(max(sum(p * math.log(p) ** 2 for p in shares if p > 0) - prior**2, 0.0))
+    # A constant answer that is wrong by a little has its luck: at most SURE^2 / 2n nats of it.
+    if loss / n < prior - SURE * spread / math.sqrt(n) - SURE**2 / (2 * n):
+        return "learnt"
+    return "nothing" if n >= ENOUGH else "unknown"
+
+
+def _pooled(train: Sequence[Event], since: int) -> tuple[int, float, float]:
+    """Images, hits and summed loss of training after step `since`: the means of an epoch so far,
+    taken apart where two lines are of one epoch."""
+    n, hits, loss = 0, 0.0, 0.0
+    before: Event | None = None
+    for e in train:
+        known = e.get("n") and "top1" in e and "loss_mean" in e
+        if known and e["step"] > since:
+            more, right, lost = e["n"], e["n"] * e["top1"], e["n"] * e["loss_mean"]
+            if before is not None and _same_epoch(before, e):
+                more -= before["n"]
+                right -= before["n"] * before["top1"]
+                lost -= before["n"] * before["loss_mean"]
+            n, hits, loss = n + more, hits + right, loss + lost
+        before = e if known else None
+    return n, hits, loss
+
+
+def _same_epoch(one: Event, other: Event) -> bool:
+    """Whether the means of the later line hold those of the earlier one."""
+    grows = bool(one["n"] < other["n"] and one["step"] < other["step"])
+    return grows and math.ceil(one.get("epoch", 0.0)) == math.ceil(other.get("epoch", 0.0))
+
+
+def _entropy(shares: Sequence[float]) -> float:
+    """The least loss of who ignores the images, in nats."""
+    return -sum(p * math.log(p) for p in shares if p > 0)
+
+
+def _rising(lines: Sequence[Event]) -> bool:
+    """Whether the learning rate still rises: steps have not had their size yet."""
+    return (lines[-1].get("lr") or 0.0) > (lines[0].get("lr") or 0.0)
 
 
 def judge_history(events: Sequence[Event], shares: Sequence[float]) -> Iterator[Verdict]:
@@ -40,11 +109,16 @@ def judge_history(events: Sequence[Event], shares: Sequence[float]) -> Iterator[
 
 def _diverged(events: Sequence[Event]) -> Iterator[Verdict]:
     for e in events:
-        if e["event"] == "diverged" or not math.isfinite(float(e.get("loss", 0.0))):
+        finite = math.isfinite(float(e.get("loss", 0.0)))
+        if e["event"] == "diverged" or not finite:
+            where = e.get("where", "a weight")
             yield Verdict(
                 "not-finite-loss",
                 "will not learn",
-                f"the loss is {e.get('loss')} at step {e['step']:,}",
+                f"{where} is not finite at step {e['step']:,}, where the loss was still "
+                f"{float(e['loss']):.4g}"
+                if finite
+                else f"the loss is {e.get('loss')} at step {e['step']:,}",
                 "steps that overshoot, or an image that is not finite",
                 "lower the learning rate tenfold; run `alexnet doctor RECIPE` on the data",
                 None, None, "a loss is a number",
@@ -70,9 +144,11 @@ def _stuck(train: list[Event], val: list[Event], shares: Sequence[float]) -> Ite
         )  # fmt: skip
         return
     since = [e for e in train if e["step"] >= last[-1]["step"] - SPAN]
-    if last[-1]["step"] < 2 * SPAN or len(since) < LINES:
+    if last[-1]["step"] < 2 * SPAN or len(since) < LINES or _rising(since):
         return
-    prior = -sum(p * math.log(p) for p in shares if p > 0)
+    if learning([*since, *val[-1:]], shares) == "learnt":
+        return
+    prior = _entropy(shares)
     losses = [float(e["loss_mean"] if "loss_mean" in e else e["loss"]) for e in since]
     half = len(losses) // 2
     level, fall = statistics.fmean(losses), statistics.fmean(losses[:half])

@@ -71,7 +71,7 @@ def judge(f: Findings) -> Iterator[Verdict]:
                 "set a learning rate, and look at the gradients above",
                 update, 0, "an update has to move the weights",
             )  # fmt: skip
-        elif (f.shrinking() or 0.0) > SHRINKING:
+        elif (f.shrinking() or 0.0) > SHRINKING and not f.has_learnt():
             yield decay_alone(f.shrinking() or 0.0, "in trial steps")
         elif (
             not math.isfinite(last)

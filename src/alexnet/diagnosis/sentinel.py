@@ -1,22 +1,32 @@
-"""A guard beside a training: cheap looks at the network every so many steps, and at the figures."""
+"""A guard beside a training: cheap looks at the network every so many steps, and at the figures.
+
+It stops a training only on what no training shows that learns, or has learnt: severity "will not
+learn". A network that has learnt its images gets almost no gradient from them, so that weight decay
+is all that still moves it; a wide layer may be off for every image of a small batch; a plateau may
+end. Such things are held against the figures first, and where those are better than a constant
+answer's, or too few to tell, they are said at most.
+"""
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alexnet.diagnosis.history import judge_history
+from alexnet.diagnosis.history import Learning, judge_history, learning
 from alexnet.diagnosis.rate_rules import SHRINKING, decay_alone
 from alexnet.diagnosis.sizes import dead_share
 from alexnet.diagnosis.trial import Move, moved, weights_now
-from alexnet.diagnosis.verdict import Verdict, ranked
+from alexnet.diagnosis.verdict import SEVERITIES, Severity, Verdict, ranked
 
 LOOK = 100  # steps between two looks
 DEAD = 0.95  # share of a layer's units that are 0 for a whole batch
+ALONG = 0.999  # cosine between a gradient and its weight, from where on it is decay and no more
+PLATEAU = "loss-is-prior"
 LARGE = 0.3  # rms of an update beside that of the weight, the median over weights
 FEWEST = 16  # images; of fewer any sparse layer is off for all
 SMALL = 1e-8
@@ -25,7 +35,7 @@ KEPT = 200  # lines of the figures that are judged
 
 
 class Sentinel:
-    """Names what goes wrong while it does, each thing once.
+    """Names what goes wrong while it does, each thing once, and again where it has become worse.
 
     `shares` are those of the classes among training labels. `look` surrounds a training step; every
     `every` steps it measures there. `note` takes each line of the figures, those from before a
@@ -36,16 +46,24 @@ class Sentinel:
     def __init__(self, model: nn.Module, shares: Sequence[float], every: int = LOOK) -> None:
         self.model, self.shares, self.every = model, shares, every
         self.events: list[dict[str, Any]] = []
-        self.known: set[tuple[str, str]] = set()
+        self.known: dict[tuple[str, str], Severity] = {}
         self.found: list[Verdict] = []
         self.measured: dict[str, Any] = {}
-        self.last_dead: dict[str, float] = {}
+        self.last: Mapping[str, Any] = {}  # what the look before this one measured
         self.highest = 0.0
+
+    def learning(self) -> Learning:
+        """What the figures since the look before say of the training."""
+        return learning(self.events, self.shares, self.every)
+
+    def has_learnt(self) -> bool:
+        return self.learning() == "learnt"
 
     @contextmanager
     def look(self, step: int) -> Iterator[None]:
         """Measures the step inside, if it is one of those: `measured` are the share of dead units
-        by layer, and the size of the update beside the weight, the median over weights."""
+        by layer, the size of the update beside the weight, the median over weights, and the share
+        of weights whose gradient tells nothing of the images."""
         self.found, self.measured = [], {}
         if step % self.every:
             yield
@@ -71,25 +89,32 @@ class Sentinel:
         self.measured = {"dead": {name: round(share, 4) for name, share in shares.items()}}
         if moves:
             self.measured["update"] = statistics.median(move.ratio for move in moves)
-        self.found = self._new([*self._dying(shares, step), *self._updates(moves, step)])
-        self.last_dead = self.measured["dead"]
+            self.measured["untaught"] = self._untaught(before)
+        state = self.learning()
+        found = [*self._dying(shares, step, state), *self._updates(moves, step, state)]
+        self.found = self._new(found)
+        self.last = self.measured
 
     def note(self, event: dict[str, Any]) -> list[Verdict]:
         """What a line of the figures shows, with those before it."""
         if event["event"] == "doctor":  # said before a restart
-            self.known.add((event["name"], event["where"]))
+            self.known[event["name"], event["where"]] = event["severity"]
             return []
         if event["event"] == "look":
-            self.last_dead = event["dead"]
+            self.last = event
         if event["event"] not in ("train", "val", "resume"):
             return []
         self.highest = max(self.highest, event.get("lr") or 0.0)
         self.events = [*self.events[-KEPT:], event]
-        return self._new(ranked(judge_history(self.events, self.shares)))
+        return self._new(map(_still_training, ranked(judge_history(self.events, self.shares))))
 
-    def _new(self, verdicts: list[Verdict]) -> list[Verdict]:
-        fresh = [v for v in verdicts if (v.name, v.where) not in self.known]
-        self.known.update((v.name, v.where) for v in fresh)
+    def _new(self, verdicts: Iterable[Verdict]) -> list[Verdict]:
+        fresh = []
+        for v in verdicts:
+            worst = self.known.get((v.name, v.where), "")
+            if not worst or SEVERITIES.index(v.severity) < SEVERITIES.index(worst):
+                self.known[v.name, v.where] = v.severity
+                fresh.append(v)
         return fresh
 
     def _ending(self) -> bool:
@@ -114,25 +139,47 @@ class Sentinel:
         off = [name for name, share in shares.items() if share > DEAD]
         return {off[-1]: shares[off[-1]]} if off and len(off) < len(shares) else {}
 
-    def _dying(self, shares: dict[str, float], step: int) -> Iterator[Verdict]:
+    def _untaught(self, before: Mapping[str, Tensor]) -> float:
+        """The share of weights that get no gradient from the images: none at all, or one along the
+        weight itself, as of an L2 term in the loss."""
+        now = dict(self.model.named_parameters())
+        count = 0
+        for name, weight in before.items():
+            gradient = now[name].grad
+            if gradient is None or not bool(gradient.any()):
+                count += 1
+                continue
+            along = float((gradient * weight.conj()).sum().real)
+            sizes = torch.linalg.vector_norm(gradient) * torch.linalg.vector_norm(weight)
+            count += along > ALONG * float(sizes)
+        return count / len(before)
+
+    def _dying(self, shares: Mapping[str, float], step: int, state: Learning) -> Iterator[Verdict]:
         for name, share in shares.items():
-            if min(share, self.last_dead.get(name, 0.0)) > DEAD:  # at two looks in a row
+            both = min(share, self.last.get("dead", {}).get(name, 0.0))  # at two looks in a row
+            if both > DEAD:
+                # Of a layer that is off to the last unit nothing comes through; with a few units
+                # left, or where it is off only for images like these, a network learns.
+                severity = _severity(state, proof=both == 1)
                 yield Verdict(
                     "dead-units",
-                    "will not learn",
+                    severity,
                     f"{share:.0%} of the units of {name} are off for every image of a batch, at "
                     f"step {step:,} and at the look before",
                     "steps so large that they pushed units below zero for good",
-                    "lower the learning rate tenfold and start from a checkpoint before that",
+                    "nothing, as long as its figures are good: it has learnt with the others"
+                    if state == "learnt"
+                    else "lower the learning rate tenfold and start from a checkpoint before that",
                     share, DEAD, "a unit that is off for all images gets no gradient", name,
                 )  # fmt: skip
 
-    def _updates(self, moves: Sequence[Move], step: int) -> Iterator[Verdict]:
+    def _updates(self, moves: Sequence[Move], step: int, state: Learning) -> Iterator[Verdict]:
         if not moves:
             return
         shrinking = statistics.median(move.shrinking for move in moves)
         ratios = [move.ratio for move in moves]
         middle = statistics.median(ratios)
+        untaught = self.measured["untaught"] == 1
         if middle > LARGE or not math.isfinite(middle):
             yield Verdict(
                 "rate-too-high",
@@ -142,8 +189,12 @@ class Sentinel:
                 "lower the learning rate tenfold",
                 middle, LARGE, "healthy updates are under a tenth of the weights",
             )  # fmt: skip
-        elif shrinking > SHRINKING:
-            yield decay_alone(shrinking, f"at step {step:,}")
+        elif state == "learnt":
+            return  # who has learnt the images gets next to nothing from them
+        elif shrinking > SHRINKING and (untaught or state == "nothing"):
+            proof = untaught and self.last.get("untaught") == 1  # at two looks in a row
+            verdict = decay_alone(shrinking, f"at step {step:,}")
+            yield replace(verdict, severity=_severity(state, proof))
         elif max(ratios) < SMALL and not self._ending():
             yield Verdict(
                 "vanishing-gradient",
@@ -153,6 +204,20 @@ class Sentinel:
                 "stop here, or raise the learning rate",
                 middle, SMALL, "float32 cannot add less than 6e-8 of a number to it",
             )  # fmt: skip
+
+
+def _severity(state: Learning, proof: bool) -> Severity:
+    """How bad is what a look measured, by what the figures say beside it."""
+    if state == "nothing":
+        return "will not learn" if proof else "learns badly"
+    return "note"
+
+
+def _still_training(verdict: Verdict) -> Verdict:
+    """What the figures of a training show that goes on: a plateau may end."""
+    if verdict.name == PLATEAU and verdict.severity == "will not learn":
+        return replace(verdict, severity="learns badly")
+    return verdict
 
 
 def first_not_finite(model: nn.Module, x: Tensor | None) -> str:

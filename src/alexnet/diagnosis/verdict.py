@@ -123,5 +123,9 @@ def settled(verdicts: Iterable[Verdict]) -> list[Verdict]:
     return ranked(found)
 
 
-def is_healthy(verdicts: Iterable[Verdict]) -> bool:
-    return all(verdict.severity == "note" for verdict in verdicts)
+def is_healthy(verdicts: Iterable[Verdict], unmeasured: str = "") -> bool | None:
+    """False where something other than a note was found, else None where `unmeasured` says why it
+    could not be told, else true."""
+    if any(verdict.severity != "note" for verdict in verdicts):
+        return False
+    return None if unmeasured else True

@@ -38,7 +38,9 @@ class Record:
             self._status.note(event)
             if event["event"] == "doctor":
                 said = unsaid.pop(event["name"], None)
-                if event["severity"] == "will not learn" and self._doctor == "stop":
+                # An earlier version stopped some that had learnt: those go on.
+                fatal = event["severity"] == "will not learn" and not self._sentinel.has_learnt()
+                if fatal and self._doctor == "stop":
                     self.fatal = said or Verdict(
                         event["name"], event["severity"], event["evidence"], "", event["advice"]
                     )

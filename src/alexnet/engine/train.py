@@ -109,24 +109,32 @@ def fit(
             f"to go on all the same: {again} --doctor say"
         )
 
-    def diverged(loss: float, batch: Batch | None = None) -> Exception:
+    def diverged(loss: float, batch: Batch | None = None, where: str = "") -> Exception:
         if not team.leads:
             return Elsewhere()
         x = None
         if batch is not None and towers is None:
             x = augment(batch.images, batch.ids, batch.epoch, recipe, preprocess, batch.leaders)
         # Among several a batch norm would wait for the others.
-        where = first_not_finite(net if team.size == 1 else net.eval(), x)
+        where = where or first_not_finite(net if team.size == 1 else net.eval(), x)
         run.log({"event": "diverged", "step": state.step, "loss": str(loss), "where": where})
+        what = f"the loss is {loss} at step {state.step:,}, from {where} on"
+        if math.isfinite(loss):  # that of the weights before the step
+            what = f"{where} is not finite after step {state.step:,}, whose loss was {loss:.4g}"
         return Diverged(
-            f"the loss is {loss} at step {state.step:,}, from {where} on: try --lr "
-            f"{recipe.lr / 10:g}; the checkpoints before it are kept in {run.path}"
+            f"{what}: try --lr {recipe.lr / 10:g}; the checkpoints before it are kept in {run.path}"
         )
+
+    def refuse_not_finite() -> None:
+        """Raises Diverged where a step left what can be neither used nor gone on from."""
+        tensors = {**net.state_dict(), **optimizer_tensors(optimizer, net)}
+        bad = [name for name, t in tensors.items() if not bool(t.isfinite().all())]
+        if any(team.largest(bool(bad))):
+            raise diverged(team.sum(loss).item(), where=bad[0] if bad else "")
 
     def save(best: bool = False) -> None:
         """Copies what a checkpoint holds, and leaves it to be written."""
-        if any(team.largest(not all(p.isfinite().all() for p in net.parameters()))):
-            raise diverged(team.sum(loss).item())
+        refuse_not_finite()
         state.seconds = clock.seconds()
         keeper.save(team)
         held = [net.state_dict(), optimizer_tensors(optimizer, net)]
@@ -182,6 +190,7 @@ def fit(
                 figures = {"loss": mean.item(), **means, "lr": lr, **clock.read(state.step)}
                 record.add("train", state.step, figures)
             if validate:
+                refuse_not_finite()
                 with clock.paused():
                     tally = evaluate(
                         net,
@@ -215,10 +224,10 @@ def fit(
             if validate or signal or fatal or save_now:
                 with clock.paused():
                     save(validate and best)
+            if fatal:  # also at the last step: what cannot learn has not ended well
+                raise stopped(record.fatal)
             if state.finished:
                 break
-            if fatal:
-                raise stopped(record.fatal)
             if signal:
                 writer.wait()
                 say(f"saved at step {state.step:,} of {total:,}")
@@ -265,6 +274,7 @@ def _begin(
 def _means(sums: Tensor, classes: int) -> dict[str, Any]:
     n, loss, hits1, hits5 = sums.tolist()
     return {
+        "n": round(n),
         "loss_mean": loss / n,
         "top1": hits1 / n,
         "top5": hits5 / n if classes > 5 else None,

@@ -8,7 +8,7 @@ from alexnet.pages.claims import (
     figure,
     published_rows,
 )
-from alexnet.pages.doctor import LAYER_HEADS, doctor_page, layer_rows
+from alexnet.pages.doctor import LAYER_HEADS, conclusion, doctor_page, layer_rows
 from alexnet.pages.report import LIMIT, RunPart, report_page
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "RunPart",
     "claim_row",
     "claims_page",
+    "conclusion",
     "doctor_page",
     "figure",
     "layer_rows",

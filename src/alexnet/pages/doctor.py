@@ -14,14 +14,20 @@ def doctor_page(found: dict[str, Any], pictures: Sequence[tuple[str, Path]]) -> 
     """What `doctor` found, as a page; `pictures` are (title, PNG) and go into it."""
     about = str(found.get("run") or found["recipe"])
     verdicts = found["verdicts"]
-    worst = "nothing wrong was found" if found["healthy"] else verdicts[0]["severity"]
-    parts = [f"{MAIN}<h1>{html.escape(about)}: {html.escape(worst)}</h1>"]
+    parts = [f"{MAIN}<h1>{html.escape(about)}: {html.escape(conclusion(found))}</h1>"]
     parts += [verdict(v) for v in verdicts]
     for title, path in pictures:
         parts += [f"<h2>{html.escape(title)}</h2>", picture(path, title)]
     if found.get("layers"):
         parts += ["<h2>Layer by layer</h2>", table(LAYER_HEADS, layer_rows(found["layers"]))]
     return page(about, "\n".join(parts) + "</main>")
+
+
+def conclusion(found: dict[str, Any]) -> str:
+    """What `doctor` found, in a few words."""
+    if found["healthy"] is None:
+        return f"could not be told: {found['unmeasured']}"
+    return "nothing wrong was found" if found["healthy"] else found["verdicts"][0]["severity"]
 
 
 def layer_rows(layers: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alexnet.pages import LAYER_HEADS, layer_rows
+from alexnet.pages import LAYER_HEADS, conclusion, layer_rows
 from alexnet.terminal import bars, duration, escaped, percent, table
 
 
@@ -33,9 +33,7 @@ def doctor(r: dict[str, Any]) -> None:
         print(f"{v['severity']}: {v['name']}{where}")
         for what in ("evidence", "cause", "advice"):
             print(f"    {what:9} {v[what]}")
-    worst = r["verdicts"][0]["severity"] if not r["healthy"] else ""
-    about = r.get("run") or r["recipe"]
-    print(f"{about}: {'nothing wrong was found' if r['healthy'] else worst}")
+    print(f"{r.get('run') or r['recipe']}: {conclusion(r)}")
 
 
 def test(r: dict[str, Any]) -> None:

@@ -155,12 +155,16 @@ def find_checkpoint(root: Path, name: str = "best") -> Path:
     if wanted is None and name in ("best", "last") and paths:  # links are lost in some copies
         with contextlib.suppress(CheckpointError, KeyError, TypeError):
             watch = read_json(paths[0] / "state.json")["watch"]
-            wanted = _step_of(paths[0].name) if name == "last" else int(watch["best_step"])
+            best = int(watch["best_step"]) or None  # 0: no validation was made yet
+            wanted = _step_of(paths[0].name) if name == "last" else best
     for path in paths:
         if wanted is not None and _step_of(path.name) == wanted:
             return path
     there = ", ".join(f"step-{_step_of(path.name)}" for path in paths) or "none"
-    raise CheckpointError(f"{root} has no checkpoint {name!r}; there are: {there}")
+    why = ""
+    if name == "best" and paths and not _linked(root / name):
+        why = ": no validation was made before it ended; --checkpoint last is as far as it came"
+    raise CheckpointError(f"{root} has no checkpoint {name!r}{why}; there are: {there}")
 
 
 def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
