@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.images import IMAGE_SUFFIXES, is_image
+from alexnet.data.images import IMAGE_SUFFIXES, is_image, lies_turned
 from alexnet.data.loader import read_ahead
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.interchange.runtimes import EngineName, with_engine
@@ -43,6 +43,7 @@ def classify(
     predictor = with_engine(predictor, engine)
     top = min(top, len(predictor.classes))
     results, errors = [], []
+    lying: list[str] = []
     paths = list(_find_images(images))
 
     def decode(start: int) -> list[tuple[str, NDArray[np.uint8] | AlexNetError]]:
@@ -51,6 +52,8 @@ def classify(
             try:
                 raw = (stdin or sys.stdin.buffer).read() if path == "-" else Path(path)
                 found.append((path, predictor.decode(raw, name=path)))
+                if predictor.recipe.orient == "ignore" and lies_turned(raw):
+                    lying.append(path)
             except AlexNetError as error:
                 found.append((path, error))
         return found
@@ -69,6 +72,11 @@ def classify(
             for (path, _), row in zip(decoded, probabilities, strict=True):
                 results.append({"path": path, "top": predictor.rank(row, top)})
             bar.advance(len(block))
+    if lying:
+        say(
+            f"{len(lying):,} of {len(paths):,} images have an EXIF orientation, {lying[0]} first: "
+            "they are read as stored, as this run's recipe has it (orient ignore)"
+        )
     checkpoint_path = str(predictor.checkpoint)
     return {
         "results": results, "errors": errors, "run": str(run), "checkpoint": checkpoint_path,

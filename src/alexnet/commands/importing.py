@@ -42,8 +42,8 @@ def import_weights(
 
     `model` is the network they are of; `classes` a file of names, one a line; `data` labelled
     images, on whose test split accuracy is measured; `mean` Caffe's mean image; `bgr` whether the
-    first layer takes blue first. `fields` (size, crop, normalize) replace what the weights are
-    known to expect. Returns the run, what was matched and left in the file, what images are
+    first layer takes blue first. `fields` (size, crop, normalize, orient) replace what the weights
+    are known to expect. Returns the run, what was matched and left in the file, what images are
     expected, and whether the weights were trained at all (`judged`).
     """
     if str(file).startswith(HUB):
@@ -72,7 +72,7 @@ def import_weights(
         "kind": "imported", "path": "", "digest": digest[:16], "classes": names, "counts": {},
         "splits": "not known: the weights were imported", "covariance": [],
         "mean": list(statistics.mean), "std": list(statistics.std),
-        "mean_image": statistics.image_digest,
+        "mean_image": statistics.image_digest, "orient": recipe.orient,
     }  # fmt: skip
     result: dict[str, Any] = {
         "run": str(folder.path),
