@@ -136,10 +136,10 @@ def load(run: str | Path, checkpoint: str = "best") -> Predictor:
 def trained_orient(recipe: Recipe, data: dict[str, Any]) -> Orient:
     """What was done about the EXIF orientation of a run's training images: what its recipe says,
     and of a run of a packed set from before recipes said it, what the set says, if it is there."""
-    if data["kind"] != "packed" or "orient" in data:
+    if data.get("kind") != "packed" or "orient" in data:
         return recipe.orient
     try:
-        source = packed(Path(data["path"]))
+        source = packed(Path(data.get("path", "")))
     except DataError:
         return recipe.orient
     return source.orient or recipe.orient if source and source.turned else recipe.orient

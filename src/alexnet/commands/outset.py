@@ -161,7 +161,7 @@ def read_init(init: str | Path, fields: dict[str, Any]) -> Given:
     inherited = {name: getattr(recipe, name) for name in INHERITED if name not in fields}
     if "orient" in inherited:
         inherited["orient"] = trained_orient(recipe, described)
-        if described["kind"] == "imported" and inherited["orient"] == "ignore":
+        if described.get("kind") == "imported" and inherited["orient"] == "ignore":
             del inherited["orient"]  # what their makers left out need not hold for own photos
     # Statistics are of images as that run stored them; for any others they are measured anew.
     same = not set(fields) & {"channels", "size", "crop", "normalize", "orient"}
