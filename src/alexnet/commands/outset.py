@@ -91,7 +91,6 @@ def as_packed(dataset: Dataset, named: str | None) -> Dataset:
             f"orient is {named!r}, and {dataset.source.path} was packed with --orient {packed}: "
             f"pack it again with --orient {named}, or train with --orient {packed}"
         )
-    say(f"orient {packed}: so {dataset.source.path} was packed")
     return Dataset(dataset.source, dataset.recipe.replace(orient=packed))
 
 

@@ -137,6 +137,8 @@ def _start(
 
         def begin() -> dict[str, Any]:
             announce(chosen, dataset, team)
+            if chosen.orient != wanted["recipe"]["orient"]:
+                say(f"orient {chosen.orient}: so {dataset.source.path} was packed")
             described = dataset.describe(statistics)
             saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
             if weights is not None:
