@@ -37,8 +37,8 @@ FLAGS = """
     --final-lr --flip --flip-rule --freeze --help --init --json --keep --label-smoothing
     --log-every --lr --lr-batch --lr-factor --minutes --mixup --model --momentum --name
     --no-channels-last --no-compile --no-decay-biases --no-doctor --no-flip --no-whiten
-    --normalize --opt --part-lr --plateau-drops --plateau-patience --precision --resume --rotate
-    --run --save-every --scale --schedule --seed --shift --size --split-seed --steps
+    --normalize --opt --orient --part-lr --plateau-drops --plateau-patience --precision --resume
+    --rotate --run --save-every --scale --schedule --seed --shift --size --split-seed --steps
     --stop-signal --tensorboard --test-fraction --towers --trust --val-fraction --views
     --warmup-epochs --weight-decay --whiten --workers -b -h -j
 """

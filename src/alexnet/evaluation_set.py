@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.data import draws
-from alexnet.data.dataset import SPLITS, Dataset, find_data, reopen_dataset
+from alexnet.data.dataset import SPLITS, Dataset, check_orient, find_data, reopen_dataset
 from alexnet.data.digests import ImageDigests, digest_slice
 from alexnet.data.other_images import ALL, OtherImages, name_some
 from alexnet.data.slices import RESIDENT_BYTES, Slice
@@ -145,8 +145,10 @@ def open_evaluation_set(
             )
         if own is None:
             assert data is not None
+            source = open_source(find_data(recipe, data), to_train=False)
+            check_orient(source, recipe, described)
             others = OtherImages(
-                open_source(find_data(recipe, data), to_train=False),
+                source,
                 recipe,
                 described["classes"],
                 split,
@@ -220,6 +222,7 @@ def open_own(
         return None
     dataset = Dataset(source, recipe, described)
     if described.get("path", "") == source.path:
+        check_orient(source, recipe, described)
         return dataset
     if described.get("listing", dataset.listing) != dataset.listing:
         return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from PIL import Image as Pillow
 from torch import nn
 
 from alexnet.data.augment import Preprocess
-from alexnet.data.images import decode_image, fit_image
+from alexnet.data.images import Orient, decode_image, fit_image
+from alexnet.data.packed import packed
 from alexnet.data.statistics import Statistics
 from alexnet.engine.evaluate import predict_views
 from alexnet.engine.infer import Inference
@@ -25,6 +26,7 @@ from alexnet.runtime import choose_precision, pick_device
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.store.shape import odd_data
+from alexnet.terminal import say
 
 Image = str | Path | bytes | NDArray[np.uint8]
 
@@ -82,7 +84,8 @@ class Predictor:
             return fit_image(Pillow.fromarray(image.squeeze()), channels=channels, size=size)
         if not isinstance(image, Path | bytes):
             raise UsageError(f"an image is a path, bytes or uint8 (H, W, C), not {image!r:.60}")
-        return decode_image(image, channels=channels, size=size, name=name)
+        orient = self.recipe.orient
+        return decode_image(image, channels=channels, size=size, name=name, orient=orient)
 
     def predict(self, images: Sequence[Image], views: int = 1) -> NDArray[np.float32]:
         """Probabilities. Shapes: N images -> (N, K), the mean over the views."""
@@ -125,7 +128,30 @@ def load(run: str | Path, checkpoint: str = "best") -> Predictor:
     load_weights(model, load_checkpoint(path, optimizer=False), recipe)
     model.to(pick_device()).eval()
     preprocess = preprocessing(recipe, read_statistics(folder, data))
+    if trained_orient(recipe, data) != recipe.orient:
+        _warn_of_orient(str(run), data["path"])
     return Predictor(model, recipe, preprocess, classes, folder, path, data)
+
+
+def trained_orient(recipe: Recipe, data: dict[str, Any]) -> Orient:
+    """What was done about the EXIF orientation of a run's training images: what its recipe says,
+    and of a run of a packed set from before recipes said it, what the set says, if it is there."""
+    if data.get("kind") != "packed" or "orient" in data:
+        return recipe.orient
+    try:
+        source = packed(Path(data.get("path", "")))
+    except DataError:
+        return recipe.orient
+    return source.orient or recipe.orient if source and source.turned else recipe.orient
+
+
+@cache
+def _warn_of_orient(run: str, path: str) -> None:
+    say(
+        f"warning: {run} learnt from photos that {path} turned upright, and is from before recipes "
+        "said so: it reads photos as they are stored; `alexnet export` it as a folder and "
+        "`alexnet import FOLDER --orient apply`"
+    )
 
 
 def read_statistics(run: RunDir, data: dict[str, Any]) -> Statistics:

@@ -35,6 +35,12 @@ class Recipe:
 
     channels: int = _f(3, "image channels the network sees: 1 grey, 3 RGB")
     size: int = _f(32, "stored image: shorter side, then centre square, pixels")
+    orient: Literal["apply", "ignore"] = _f(
+        "ignore",
+        "EXIF orientation of image files: apply turns photos upright, as viewers do, in training "
+        "and wherever the weights are used; ignore leaves them as they are stored",
+        later=True,
+    )
     crop: int = _f(32, "network input, pixels; below size it is cut out at random in training")
     val_fraction: float = _f(0.1, "share of train held out for every decision")
     test_fraction: float = _f(0.2, "share kept for test where the data has no test part")

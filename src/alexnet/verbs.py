@@ -152,6 +152,8 @@ def _import(verbs: Any) -> None:
     for name, what in (("size", "stored image, pixels"), ("crop", "network input, pixels")):
         sub.add_argument(f"--{name}", type=int, metavar="INT", help=what)
     sub.add_argument("--normalize", help="what the weights expect, where it is not known")
+    sub.add_argument("--orient", choices=("apply", "ignore"),
+                     help="EXIF orientation (default: ignore, as most makers did)")  # fmt: skip
 
 
 def _serve(verbs: Any) -> None:

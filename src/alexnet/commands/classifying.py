@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data.digests import digest_images
-from alexnet.data.images import IMAGE_SUFFIXES, is_image
+from alexnet.data.images import IMAGE_SUFFIXES, is_image, lies_turned
 from alexnet.data.loader import read_ahead
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import read_digests
@@ -48,6 +48,7 @@ def classify(
     results: list[dict[str, Any]] = []
     errors = []
     digests = read_digests(predictor.run)
+    lying: list[str] = []
     paths = list(_find_images(images))
 
     def decode(start: int) -> list[tuple[str, NDArray[np.uint8] | AlexNetError]]:
@@ -56,6 +57,8 @@ def classify(
             try:
                 raw = (stdin or sys.stdin.buffer).read() if path == "-" else Path(path)
                 found.append((path, predictor.decode(raw, name=path)))
+                if predictor.recipe.orient == "ignore" and lies_turned(raw):
+                    lying.append(path)
             except AlexNetError as error:
                 found.append((path, error))
         return found
@@ -81,6 +84,11 @@ def classify(
         say(
             f"the run was trained or validated on {seen:,} of these {len(results):,} images: its "
             "answers about them say little about others"
+        )
+    if lying:
+        say(
+            f"{len(lying):,} of {len(paths):,} images have an EXIF orientation, {lying[0]} first: "
+            "they are read as stored, as this run's recipe has it (orient ignore)"
         )
     checkpoint_path = str(predictor.checkpoint)
     return {

@@ -9,11 +9,11 @@ import numpy as np
 
 from alexnet.data import check, fetch
 from alexnet.data.arrange import arrange
-from alexnet.data.examine import Orient
 from alexnet.data.identity import look_at_sizes
-from alexnet.data.images import MAX_PIXELS, MOST_PIXELS
+from alexnet.data.images import MAX_PIXELS, MOST_PIXELS, Orient
 from alexnet.data.labelled import Arranged
 from alexnet.data.pack import Encoding, Options, pack
+from alexnet.data.packed import count_turned
 from alexnet.data.payload import expected_bytes
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import nearest
@@ -104,6 +104,11 @@ def data_pack(
     side = _choose_size(arranged, size, channels, encoding)
     options = Options(side, encoding, orient, channels, max_pixels)
     manifest = pack(arranged, Path(out), options, expect=expect, workers=workers)
+    if orient == "ignore" and arranged.kind == "tree" and (turned := count_turned(manifest)):
+        say(
+            f"{turned:,} files have an EXIF orientation and are packed as they are stored: "
+            "--orient apply packs photos upright"
+        )
     return {
         "out": str(out),
         "classes": len(manifest["classes"]),

@@ -46,7 +46,7 @@ def import_weights(
     `model` is the network they are of; `classes` a file of names, one a line; `data` labelled
     images, on which accuracy is measured (`split` and `ignore_unknown` as for `test`); `mean`
     Caffe's mean image; `bgr` whether the first layer takes blue first. `fields` (size, crop,
-    normalize) replace what the weights are
+    normalize, orient) replace what the weights are
     known to expect. Returns the run, what was matched and left in the file, what images are
     expected, and whether the weights were trained at all (`judged`).
     """
@@ -80,7 +80,7 @@ def import_weights(
         "kind": "imported", "path": "", "digest": digest[:16], "classes": names, "counts": {},
         "splits": "not known: the weights were imported", "covariance": [],
         "mean": list(statistics.mean), "std": list(statistics.std),
-        "mean_image": statistics.image_digest,
+        "mean_image": statistics.image_digest, "orient": recipe.orient,
     }  # fmt: skip
     result: dict[str, Any] = {
         "run": str(folder.path),

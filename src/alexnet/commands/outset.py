@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from alexnet.commands.beginning import begin
 from alexnet.commands.diagnosing import examine
 from alexnet.data.dataset import Dataset
+from alexnet.data.images import lies_turned
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net
@@ -20,16 +22,18 @@ from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import sha256_of
 from alexnet.models.layers import BatchNorm
 from alexnet.models.zoo import find_model, model_spec
-from alexnet.predict import read_recipe, read_statistics
+from alexnet.predict import read_recipe, read_statistics, trained_orient
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
+from alexnet.recipebook.written import SUFFIX, fields_in
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.store.weights import read_weights
 from alexnet.terminal import say
 
+LOOKED_AT = 64  # training files whose EXIF orientation is counted
 BRIEF_S = 5.0  # for the doctor's look before the first step
-INHERITED = ("model", "channels", "size", "crop", "normalize")  # from --init RUN
+INHERITED = ("model", "channels", "size", "crop", "normalize", "orient")  # from --init RUN
 
 
 def choose(
@@ -61,8 +65,33 @@ def choose(
     chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
     if init is not None and fields.get("whiten"):
         raise UsageError("--whiten makes the first layer, and --init brings one: leave one out")
+    named = fields.get("orient") or _names_orient(recipe)
     chosen = chosen.adapted({**given.inherited, **fields}, init is not None)
-    return {"recipe": chosen.to_dict(), "reasons": list(reasons)}
+    return {"recipe": chosen.to_dict(), "reasons": list(reasons), "orient": named}
+
+
+def _names_orient(recipe: str | Recipe | None) -> str | None:
+    """The orientation that a recipe of the user's own asks for; what comes with the program has
+    one for want of a word."""
+    if isinstance(recipe, Recipe):
+        return recipe.orient if recipe.orient != Recipe().orient else None
+    if recipe is None or not recipe.endswith(SUFFIX):
+        return None
+    return fields_in(Path(recipe)).get("orient")
+
+
+def as_packed(dataset: Dataset, named: str | None) -> Dataset:
+    """The data with the orientation that its pack has, which nothing can change any more. `named`
+    is what the user asks for; UsageError where that is another."""
+    packed = dataset.source.orient
+    if packed is None or packed == dataset.recipe.orient:
+        return dataset
+    if named is not None:
+        raise UsageError(
+            f"orient is {named!r}, and {dataset.source.path} was packed with --orient {packed}: "
+            f"pack it again with --orient {named}, or train with --orient {packed}"
+        )
+    return Dataset(dataset.source, dataset.recipe.replace(orient=packed))
 
 
 def check(recipe: Recipe, dataset: Dataset, digest: str) -> None:
@@ -129,8 +158,12 @@ def read_init(init: str | Path, fields: dict[str, Any]) -> Given:
     checkpoint = load_checkpoint(find_checkpoint(run.checkpoints), optimizer=False)
     digest = sha256_of(checkpoint.path / "model.safetensors")
     inherited = {name: getattr(recipe, name) for name in INHERITED if name not in fields}
+    if "orient" in inherited:
+        inherited["orient"] = trained_orient(recipe, described)
+        if described.get("kind") == "imported" and inherited["orient"] == "ignore":
+            del inherited["orient"]  # what their makers left out need not hold for own photos
     # Statistics are of images as that run stored them; for any others they are measured anew.
-    same = not set(fields) & {"channels", "size", "crop", "normalize"}
+    same = not set(fields) & {"channels", "size", "crop", "normalize", "orient"}
     statistics = read_statistics(run, described) if same else None
     return Given(checkpoint.model, digest, inherited, statistics, tuple(described["classes"]))
 
@@ -143,6 +176,7 @@ def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:
         f"validate, {len(dataset.classes)} classes"
     )
     say(f"splits: {dataset.describe_splits()}; test is not read here")
+    _say_turned(dataset)
     if team.size > 1:
         towers = f", each a tower of {team.towers}" if team.towers > 1 else ""
         share = -(-recipe.batch_size // team.ranks)
@@ -154,6 +188,22 @@ def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:
             "--standalone (one host) or --rdzv-backend c10d, and set "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
         )
+
+
+def _say_turned(dataset: Dataset) -> None:
+    """How many of some training files have an EXIF orientation, and what is done about it."""
+    train = dataset.train
+    if isinstance(train.pixels, np.ndarray):
+        train = dataset.split("train")  # the files that were decoded
+    if not isinstance(train.pixels, tuple):
+        return
+    at = np.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).astype(int)
+    turned = sum(lies_turned(train.pixels[i]) for i in at)
+    if turned:
+        applied = "they are turned upright (--orient ignore leaves them)"
+        ignored = "they are left as stored (--orient apply turns them upright)"
+        done = applied if train.orient == "apply" else ignored
+        say(f"{turned} of {len(at)} training images looked at have an EXIF orientation: {done}")
 
 
 def look_before(

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.commands.finishing import RECIPE_FILE, How, train_to_end
-from alexnet.commands.outset import Given, announce, check, choose, look_before, read_init
+from alexnet.commands.outset import (
+    Given,
+    announce,
+    as_packed,
+    check,
+    choose,
+    look_before,
+    read_init,
+)
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.engine.network import preprocessing
 from alexnet.engine.parallel import Team, join, launched, restarted
@@ -96,7 +104,8 @@ def _start(
     # What depends on this machine's pace is for one process to say.
     wanted = team.first(lambda: choose(recipe, data, init, minutes, given, fields))
     chosen = Recipe.from_dict(wanted["recipe"])
-    dataset = team.together(lambda: open_dataset(chosen, data))
+    dataset = team.together(lambda: as_packed(open_dataset(chosen, data), wanted["orient"]))
+    chosen = dataset.recipe
 
     def claim() -> dict[str, Any]:
         made = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
@@ -128,6 +137,8 @@ def _start(
 
         def begin() -> dict[str, Any]:
             announce(chosen, dataset, team)
+            if chosen.orient != wanted["recipe"]["orient"]:
+                say(f"orient {chosen.orient}: so {dataset.source.path} was packed")
             described = dataset.describe(statistics)
             saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
             if weights is not None:

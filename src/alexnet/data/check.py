@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from alexnet.data.examine import Examined, Orient, examine
-from alexnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS, is_image
+from alexnet.data.examine import Examined, examine
+from alexnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS, Orient, is_image
 from alexnet.data.listing import Listing, list_files
 from alexnet.data.loader import read_ahead
 from alexnet.data.odd import known_as

@@ -108,7 +108,7 @@ class Dataset:
         if name == "train" and not found.all():
             missing = self.classes[int(np.argmin(found))]
             raise DataError(f"no training image of class {missing!r}: add some, or take it out")
-        return Slice(name, labels, pixels, r.size, r.channels, rows)
+        return Slice(name, labels, pixels, r.size, r.channels, rows, orient=r.orient)
 
     def names(self, name: str) -> list[str]:
         """What each image of a split is called, in its order: its file within the source, the file
@@ -250,6 +250,7 @@ class Dataset:
             "classes": list(self.classes),
             **({"titles": dict(self.source.titles)} if self.source.titles else {}),
             "counts": counts,
+            "orient": self.recipe.orient,
             "splits": self.describe_splits(),
             "mean": list(measured.mean),
             "std": list(measured.std),
@@ -294,5 +295,17 @@ def reopen_dataset(
             f"{found.source.path or found.source.kind} has other classes than were trained on "
             f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
         )
+    check_orient(found.source, recipe, described)
     same = data is None or found.source.path == described["path"] != ""
     return Dataset(found.source, recipe, described) if same else found
+
+
+def check_orient(source: Source, recipe: Recipe, described: Mapping[str, Any]) -> None:
+    """DataError for a packed set with photos that lie otherwise than the run has its images. Runs
+    from before `orient` did not say how theirs lay."""
+    if "orient" in described and source.turned and source.orient not in (None, recipe.orient):
+        raise DataError(
+            f"{source.path} was packed with --orient {source.orient}, and {source.turned:,} of its "
+            f"photos have an EXIF orientation, which this run has with --orient {recipe.orient}: "
+            f"pack them again with --orient {recipe.orient}, or name the photos themselves"
+        )

@@ -8,16 +8,22 @@ import io
 import zlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from alexnet.data.images import MAX_PIXELS, MOST_PIXELS, fit_image, open_image
+from alexnet.data.images import (
+    MAX_PIXELS,
+    MOST_PIXELS,
+    Orient,
+    fit_image,
+    open_image,
+    orientation_of,
+    turn_upright,
+)
 
-Orient = Literal["apply", "ignore"]
-
+TURNED = "EXIF orientation"  # begins the repair of an image that has one
 UNPACKED_LIMIT = 256 << 20  # bytes that a gzipped image may unpack to
 
 # How each format's files are usually named.
@@ -68,6 +74,7 @@ def examine(
     the EXIF orientation is applied or ignored (ILSVRC's images were used as they lie).
     """
     repairs: list[str] = []
+    pixels: NDArray[np.uint8] | None = None
     if not data:
         return Examined((), "empty")
     if data[:2] == b"\x1f\x8b":
@@ -92,8 +99,12 @@ def examine(
             image.load()
             if dark := _unused_bits(image):
                 repairs.append(dark)
-            turned = _turn(image, orient, repairs)
-            pixels = None if size is None else fit_image(turned, channels=channels, size=size)
+            if (orientation := orientation_of(image)) != 1:
+                done = "applied" if orient == "apply" else "ignored"
+                repairs.append(f"{TURNED} {orientation} {done}")
+            if size is not None:
+                upright = turn_upright(image) if orient == "apply" else image
+                pixels = fit_image(upright, channels=channels, size=size)
     except UnidentifiedImageError:
         return Examined((), "not an image")
     except Image.DecompressionBombError:  # of the header, before its size is known to us
@@ -154,14 +165,3 @@ def _end(kind: str, data: bytes) -> int:
         at += 2 + int.from_bytes(data[at + 2 : at + 4]) if data[at + 1] != 0xFF else 1
     at = data.find(b"\xff\xd9", at)
     return at + 2 if at >= 0 else 0
-
-
-def _turn(image: Image.Image, orient: Orient, repairs: list[str]) -> Image.Image:
-    orientation = image.getexif().get(0x0112, 1)
-    if orientation in range(2, 9):
-        repairs.append(
-            f"EXIF orientation {orientation} {'applied' if orient == 'apply' else 'ignored'}"
-        )
-        if orient == "apply":
-            return ImageOps.exif_transpose(image)
-    return image

@@ -6,6 +6,7 @@ import threading
 import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -30,11 +31,26 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Suffixes of image files, see `is_image`."""
 
+Orient = Literal["apply", "ignore"]
+"""What is done about the EXIF orientation of an image file, see `turn_upright`."""
+
 MAX_PIXELS = 64_000_000
 MOST_PIXELS = 178_956_970  # beyond which Pillow itself refuses
 
 # A format that is not needed is only one more parser for a hostile file to reach.
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+# By EXIF orientation, what shows an image upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Where Pillow keeps what may hold an orientation.
+_METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 # catch_warnings changes the state of the whole process: one thread at a time.
 _WARNINGS = threading.Lock()
 
@@ -46,13 +62,15 @@ def decode_image(
     size: int | None,
     name: str = "",
     max_pixels: int = MAX_PIXELS,
+    orient: Orient = "ignore",
 ) -> np.ndarray:
     """Decode an image (a file or its bytes) to (H, W, C) uint8, C = `channels`: 1 or 3.
 
     `size` resizes the shorter side to that many pixels (antialiased bilinear, as
     torchvision's Resize) and crops the centre, H = W = size; None keeps the size. Transparency
     is laid on white; 16-bit grey keeps its high byte; float grey is cut to 0..255; of an
-    animation the first frame counts. The EXIF orientation is not applied.
+    animation the first frame counts. `orient` "apply" turns it upright first by its EXIF
+    orientation, as viewers do.
 
     DataError, naming `name` or the path: not an image, damaged, or above `max_pixels`, which is
     checked before any pixel is decoded.
@@ -69,7 +87,8 @@ def decode_image(
                     "shrink the image or raise the limit"
                 )
             image.load()
-            return fit_image(image, channels=channels, size=size)
+            upright = turn_upright(image) if orient == "apply" else image
+            return fit_image(upright, channels=channels, size=size)
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -93,6 +112,39 @@ def fit_image(image: Image.Image, *, channels: int, size: int | None) -> np.ndar
     pixels = _flatten(image, "L" if channels == 1 else "RGB")
     array = np.array(pixels if size is None else _crop(pixels, size))
     return array.reshape(*array.shape[:2], channels)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """How an opened image is to be turned to be upright, as EXIF numbers it: 1 (not at all) to 8.
+
+    Damaged EXIF, and a value that has no meaning, is 1. A TIFF is 1 once it is loaded: there the
+    orientation is part of the format, and Pillow has applied it.
+    """
+    if not any(key in image.info for key in _METADATA):
+        return 1
+    try:
+        with _WARNINGS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = image.getexif().get(0x0112)
+    except Exception:  # Pillow's parsers raise almost anything on hostile bytes
+        return 1
+    return found if type(found) is int and found in _TURNS else 1
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """A loaded image as viewers show it: turned or mirrored by its EXIF orientation."""
+    turn = _TURNS.get(orientation_of(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def lies_turned(source: Path | bytes) -> bool:
+    """Whether an image file, or its bytes, is to be turned to be upright, from its header alone.
+    False for what is no image."""
+    try:
+        with open_image(source) as image:
+            return image.format != "TIFF" and orientation_of(image) != 1
+    except Exception:  # Pillow's parsers raise almost anything on hostile bytes
+        return False
 
 
 def is_image(name: str) -> bool:

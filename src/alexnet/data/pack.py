@@ -22,7 +22,7 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from alexnet.data.examine import Orient, examine
+from alexnet.data.examine import examine
 from alexnet.data.identity import (
     check_counts,
     check_space,
@@ -34,7 +34,7 @@ from alexnet.data.identity import (
     read_finished,
     stamps_of,
 )
-from alexnet.data.images import MAX_PIXELS
+from alexnet.data.images import MAX_PIXELS, Orient
 from alexnet.data.journal import Journal
 from alexnet.data.labelled import Arranged, Files
 from alexnet.data.loader import read_ahead

@@ -2,15 +2,17 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
 
+from alexnet.data.examine import TURNED
 from alexnet.data.raw import Part, Source, make_source, reading
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError
@@ -89,6 +91,12 @@ def packed(root: Path) -> Source | None:
         mean, std = tuple(manifest["mean"]), tuple(manifest["std"])
         with reading(root / "mean.npy"):
             image = torch.from_numpy(np.load(root / "mean.npy", allow_pickle=False))
+        # Of arrays nothing was turned, whatever the manifest says.
+        files = manifest.get("kind") not in ("idx", "cifar10")
+        orient = manifest.get("orient", "ignore") if files else None
+        if orient not in (None, "apply", "ignore"):
+            raise TypeError(f"orient {orient!r}")
+        turned = count_turned(manifest)
         titles = {str(name): str(title) for name, title in manifest.get("titles", {}).items()}
         source = make_source("packed", root, tuple(manifest["classes"]), readers)
     except (KeyError, TypeError, AttributeError, CheckpointError) as error:
@@ -101,10 +109,17 @@ def packed(root: Path) -> Source | None:
             **vars(source),
             "digest": manifest["key"] + manifest["source"]["sha256"],
             "titles": titles,
+            "orient": orient,
+            "turned": turned,
             # Of a set that is split when it is read, they would be of its test images too.
             "statistics": Statistics(mean, std, covariance, image) if "train" in readers else None,
         }
     )
+
+
+def count_turned(manifest: Mapping[str, Any]) -> int:
+    """How many files of a packed set had an EXIF orientation, whatever was done about it."""
+    return sum(any(TURNED in r for r in o["repairs"]) for o in manifest.get("repairs", ()))
 
 
 def _read(root: Path, split: str, count: int, shape: tuple[int, ...], encoding: str) -> Part:

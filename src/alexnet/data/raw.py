@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from alexnet.data.images import Orient
 from alexnet.errors import DataError
 
 _CHUNK_BYTES = 1 << 20
@@ -66,7 +67,9 @@ class Source:
     `kind` is digits, idx, cifar10, packed or folder; `path` is absolute, "" for digits; `parts` are
     among train, val and test, or just "all" where nobody has split the data. `load(part)` raises
     DataError for an unknown part, damage, or a label without a class. A packed source brings its
-    own digest, the `Statistics` of its training part, and `titles`, what people call classes.
+    own digest, the `Statistics` of its training part, and `titles`, what people call classes;
+    `orient` is what was done there about the EXIF orientation of its files, and `turned` how many
+    of them had one. Of files that are still to be decoded, and of arrays, there is none.
     """
 
     kind: str
@@ -77,6 +80,8 @@ class Source:
     digest: str = ""
     statistics: Any = None
     titles: Mapping[str, str] = field(default_factory=dict)
+    orient: Orient | None = None
+    turned: int = 0
 
 
 def make_source(

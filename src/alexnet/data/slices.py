@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from alexnet.data.images import decode_image
+from alexnet.data.images import Orient, decode_image
 from alexnet.data.raw import Rows, Stored
 from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
@@ -22,8 +22,9 @@ RESIDENT_BYTES = 2 << 30  # a slice smaller than this is decoded once and kept
 @dataclass(frozen=True)
 class Slice:
     """One split. labels (N,) int64; pixels uint8 (N, size, size, C), or what they are decoded from:
-    files, or images stored at this size; `rows` says which of them are this split's, if not all.
-    `on_read` is told (ids, pixels) of what was read."""
+    files, or images stored at this size; `rows` says which of them are this split's, if not all;
+    `orient` is what is done about the EXIF orientation of files. `on_read` is told (ids, pixels) of
+    what was read."""
 
     name: str
     labels: NDArray[np.int64]
@@ -32,6 +33,7 @@ class Slice:
     channels: int
     rows: NDArray[np.intp] | None = None
     on_read: Callable[[NDArray[np.integer], NDArray[np.uint8]], None] | None = None
+    orient: Orient = "ignore"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,7 +54,10 @@ class Slice:
         if not isinstance(self.pixels, tuple):
             return self.pixels.read(ids)
         files = [self.pixels[i] for i in ids]
-        return np.stack([decode_image(f, channels=self.channels, size=self.size) for f in files])
+        size, channels, orient = self.size, self.channels, self.orient
+        return np.stack(
+            [decode_image(f, channels=channels, size=size, orient=orient) for f in files]
+        )
 
     def take(self, ids: NDArray[np.integer]) -> "Slice":
         """Some images of the split."""

@@ -43,6 +43,7 @@ def describe(predictor: Predictor) -> dict[str, Any]:
             "size": predictor.preprocess.size,
             "crop": predictor.preprocess.crop,
             "channels": predictor.preprocess.channels,
+            "orient": predictor.recipe.orient,
             "normalize": predictor.preprocess.rule,
             "mean": data["mean"],
             "std": data["std"],

@@ -67,6 +67,10 @@ The program `alexnet` is MIT.
 the logits of four drawn images.
 """
 
+_TURNED = {
+    "apply": "turned upright by the EXIF orientation of its file",
+    "ignore": "as its file has it (EXIF orientation is ignored)",
+}
 _RULES = {
     "std": "less the channels' mean {mean}, divided by their deviation {std}",
     "mean": "less the channels' mean {mean}",
@@ -122,10 +126,9 @@ def card(certificate: Mapping[str, Any]) -> str:
         step=certificate["step"],
         recipe=f"{length} of batches of {recipe['batch_size']} with {recipe['opt']}, learning rate "
         f"{recipe['lr']:g}, schedule {recipe['schedule']}, seed {recipe['seed']}.",
-        preprocessing=f"{colours}, the shorter side to {said['size']} pixels, the centre "
-        f"{said['crop']} x {said['crop']} of the centre square, on 0 to 255 "
-        + _RULES[said["normalize"]].format(**rounded)
-        + ".",
+        preprocessing=f"{colours}, {_TURNED[recipe.get('orient', 'ignore')]}, the shorter side to "
+        f"{said['size']} pixels, the centre {said['crop']} x {said['crop']} of the centre square, "
+        "on 0 to 255 " + _RULES[said["normalize"]].format(**rounded) + ".",
         metrics=_metrics(certificate["metrics"]),
     )
 

@@ -35,8 +35,9 @@ class Expected:
     def __str__(self) -> str:
         r = self.recipe
         colours = "grey" if r.channels == 1 else "RGB"
+        turned = "turned upright by EXIF, " if r.orient == "apply" else "EXIF orientation ignored, "
         return (
-            f"{colours}, shorter side to {r.size} pixels, centre {r.crop}x{r.crop}, "
+            f"{colours}, {turned}shorter side to {r.size} pixels, centre {r.crop}x{r.crop}, "
             f"normalize {r.normalize} (from {self.source})"
         )
 

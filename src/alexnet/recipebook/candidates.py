@@ -76,8 +76,8 @@ def _photos(crop: int, size: int, channels: int, model: str) -> Recipe:
     """At a resolution, the recipe whose network is made for it."""
     base = {"fast-32": photos, "patch-128": imagenette, "alexnet-bn": modern}[model]()
     base = base.replace(
-        name=f"photos-{crop}", about=_about(crop), size=size, crop=crop, eval_batch=100,
-        log_every=10,
+        name=f"photos-{crop}", about=_about(crop), size=size, crop=crop, orient="apply",
+        eval_batch=100, log_every=10,
     )  # fmt: skip
     if model == "fast-32":
         base = base.replace(cutout=crop // 4)
@@ -105,6 +105,7 @@ def fine_tuning(look: Look, given: Mapping[str, Any], own: Mapping[str, Any]) ->
             channels=preset.channels,
             size=size,
             crop=crop,
+            orient="apply",
             shift=crop // 16 if small else 0,
             flip=look.channels == 3,
             opt="adamw",

@@ -133,6 +133,7 @@ def photos() -> Recipe:
         name="photos",
         about=first_line(photos),
         data="",
+        orient="apply",
         size=72,
         crop=64,
         shift=0,

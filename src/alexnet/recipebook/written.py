@@ -33,19 +33,24 @@ def read_recipe_file(path: Path) -> Recipe:
 
     UsageError for what is no such file, and for an unknown or ill-typed field.
     """
+    values = fields_in(path)
+    try:
+        return Recipe.from_dict({"name": path.stem, **values})
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def fields_in(path: Path) -> dict[str, Any]:
+    """What a recipe file names, as it stands there. UsageError for what is no such file."""
     try:
         if path.stat().st_size > LIMIT:
             raise UsageError(f"{path}: over {LIMIT:,} bytes, and a recipe has a few thousand")
-        values = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise UsageError(f"{path}: {why}; name a recipe file, or see `alexnet recipes`") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: no TOML ({error}); correct it there") from error
-    try:
-        return Recipe.from_dict({"name": path.stem, **values})
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
 
 
 def _toml(value: Any) -> str:

@@ -115,8 +115,9 @@ def build_app(
     def decode(name: str, data: bytes) -> NDArray[np.uint8]:
         given = predictor.preprocess
         return decode_image(
-            data, channels=given.channels, size=given.size, name=name, max_pixels=limits.pixels
-        )
+            data, channels=given.channels, size=given.size, name=name, max_pixels=limits.pixels,
+            orient=predictor.recipe.orient,
+        )  # fmt: skip
 
     async def decoded(images: Sequence[tuple[str, bytes]]) -> list[NDArray[np.uint8]]:
         nonlocal decoding
@@ -224,7 +225,9 @@ def _about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
     kept = ("model", "classes", "recipe_digest", "metrics", "step")
     return {
         **{key: said[key] for key in kept},
-        "preprocessing": {k: said["preprocessing"][k] for k in ("size", "crop", "channels")},
+        "preprocessing": {
+            k: said["preprocessing"][k] for k in ("size", "crop", "channels", "orient")
+        },
         "limits": {"body": limits.body, "images": limits.images, "pixels": limits.pixels},
         "draw": grey,
     }

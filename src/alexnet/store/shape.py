@@ -68,6 +68,8 @@ def odd_data(data: Any, channels: int) -> str:
         value = data.get(key, "")
         if not isinstance(value, str) and not (key == "mean_image" and value is None):
             return f"{key} is {value!r:.40}, expected text"
+    if (orient := data.get("orient", "ignore")) not in ("apply", "ignore"):
+        return f"orient is {orient!r:.40}, expected apply or ignore"
     classes = data["classes"]
     named = isinstance(classes, list | tuple) and all(
         isinstance(name, str) and 0 < len(name) <= LONGEST_NAME for name in classes
