@@ -4,7 +4,8 @@ the edges, mirrored or turned by a quarter.
 Two steps. A digest of 64 bits, the signs of an image's lowest frequencies, finds pairs that may be
 one picture: few of the bits of two copies differ, of two pictures half. Each pair is then laid one
 upon the other, and is one picture only where every part of the two agrees: two photos of a burst,
-or forms that are filled in otherwise, differ somewhere.
+or forms that are filled in otherwise, differ somewhere. Drawings on an empty ground, which have
+little to agree in, must be equal as they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +23,18 @@ from alexnet.terminal import progress
 SURE = 3  # differing bits up to which two digests alone are taken for copies
 POSSIBLE = 12  # up to which a pair is compared by its pixels
 MANY = 200_000  # images, above which only pairs that agree in 16 bits in a row are met
-NEAREST = 16  # pairs that are compared for one image, at most
+NEAREST = 8  # pairs that are compared for one image, at most
 SMALLEST = 32  # pixels; of a shorter side nothing is told apart
 
 FLAT = 2.5  # grey levels, the least deviation of an image's fine structure
-DISAGREEMENT = 0.3  # between the worst parts of two images, as a share of what is seen there
+DISAGREEMENT = 0.4  # between the worst parts of two images, as a share of what is seen there
 AGREEMENT = 0.9  # correlation of the whole
 SHAPE = 0.15  # difference of the logarithms of width / height
+EMPTY = 0.55  # share of an image without fine structure, above which it is plain
+DRAWN = 0.8  # share of its pixels that have one of two greys (of 16), above which it is plain too
+EQUAL = 8  # grey levels by which a part of two plain images may differ; of colours twice that
+
+AS_IT_IS = (1.0, 0.0, 1.0, 0.0)  # neither stretched nor shifted
 
 _SIDE = 32  # of what the digest is computed from
 _FINE = 128  # of what pairs are compared by
@@ -114,9 +120,9 @@ def _near_pairs(
     kind = {8: np.uint8, 16: np.uint16}[width]
     pieces = known.view(kind).reshape(len(known), -1)
     orders = np.argsort(pieces, axis=0, kind="stable")
-    for start in range(0, len(new), _ROWS):
-        rows = np.arange(start, min(start + _ROWS, len(new)))
-        rows = rows[new[rows] != 0]
+    present = np.flatnonzero(new)
+    for start in range(0, len(present), _ROWS):
+        rows = present[start : start + _ROWS]
         met = [np.zeros((0, 4), np.int64)]
         for turn in range(8):
             turned = turn_digests(new[rows], turn)
@@ -126,7 +132,7 @@ def _near_pairs(
                 first = np.searchsorted(column, own[:, at], "left")
                 counts = np.searchsorted(column, own[:, at], "right") - first
                 ends = np.cumsum(counts)
-                cuts = np.searchsorted(ends, np.arange(_PAIRS, ends[-1] if len(ends) else 0, _PAIRS))
+                cuts = np.searchsorted(ends, np.arange(_PAIRS, ends[-1], _PAIRS))
                 for some in np.split(np.arange(len(rows)), cuts):
                     i = np.repeat(some, counts[some])
                     within_row = np.arange(len(i)) - np.repeat(
@@ -156,11 +162,13 @@ class Look:
 
 @dataclass(frozen=True)
 class Detail:
-    """An image to be compared: grey uint8 (128, 128), colour uint8 (16, 16, 2), as `Look.shape`."""
+    """An image to be compared: grey uint8 (128, 128), colour uint8 (16, 16, 2), `shape` as that of
+    a `Look`; `plain` where it is a drawing, or mostly empty."""
 
     grey: NDArray[np.uint8]
     colour: NDArray[np.uint8]
     shape: float
+    plain: bool
 
 
 def glance(image: Image.Image, content: bytes) -> Look:
@@ -178,7 +186,11 @@ def look_closely(image: Image.Image) -> Detail:
     pixels = Image.fromarray(fit_image(image, channels=3, size=None))
     fine = pixels.resize((_FINE, _FINE), Image.Resampling.BILINEAR, reducing_gap=3.0)
     colours = fine.convert("YCbCr").resize((16, 16), Image.Resampling.BOX)
-    return Detail(np.asarray(fine.convert("L")), np.asarray(colours)[..., 1:], shape)
+    grey = np.asarray(fine.convert("L"))
+    parts = _reduce(_fine(_reduce(_inner(grey.astype(np.float32), 8), 2)) ** 2, 8)
+    greys = np.sort(np.bincount(grey.ravel() >> 4, minlength=16))
+    plain = bool((parts < FLAT**2).mean() > EMPTY or greys[-2:].sum() > DRAWN * grey.size)
+    return Detail(grey, np.asarray(colours)[..., 1:], shape, plain)
 
 
 def group_copies(
@@ -224,7 +236,7 @@ def _candidates(digests: NDArray[np.uint64], shapes: NDArray[np.float64]) -> NDA
     many = len(digests) > MANY
     found = [np.zeros((0, 4), np.int64)]
     for pairs in _near_pairs(digests, digests, POSSIBLE, width=16 if many else 8):
-        i, j, turn, bits = pairs.T
+        i, j, turn, _ = pairs.T
         shape = np.where(turn & 4, -shapes[i], shapes[i])
         pairs = pairs[(i < j) & (np.abs(shape - shapes[j]) <= SHAPE)]
         pairs = pairs[np.lexsort((pairs[:, 2], pairs[:, 1], pairs[:, 3], pairs[:, 0]))]
@@ -273,12 +285,18 @@ def disagreement(one: Detail, other: Detail, turn: int = 0) -> float:
         return np.inf
     left = turn_pixels(one.grey, turn).astype(np.float32)
     right = other.grey.astype(np.float32)
+    strict = one.plain or other.plain
     small = _reduce(left, 4), _reduce(right, 4)
-    place = _lay_upon(*small)
-    if place is None or _correlate(*(_fine(_inner(x, 2)) for x in (_move(small[0], place), small[1]))) < 0.7:
+    place = AS_IT_IS if strict else _lay_upon(*small)
+    if (
+        place is None
+        or _correlate(*(_fine(_inner(x, 2)) for x in (_move(small[0], place), small[1]))) < 0.7
+    ):
         return np.inf
     a, b = (_reduce(_inner(x, 8), 2) for x in (_move(left, place), right))  # 56 x 56
-    if _correlate(a, b) < AGREEMENT or not _same_colours(one, other, turn):
+    if _correlate(a, b) < AGREEMENT:
+        return np.inf
+    if not (_equal(one, other, turn) if strict else _same_colours(one, other, turn)):
         return np.inf
     a, b = _fine(a), _fine(b)
     a *= b.std() / max(float(a.std()), 1e-6)
@@ -288,6 +306,12 @@ def disagreement(one: Detail, other: Detail, turn: int = 0) -> float:
     return float((_reduce((a - b) ** 2, 8) / allowed).max())
 
 
+def _equal(one: Detail, other: Detail, turn: int) -> bool:
+    grey = turn_pixels(one.grey, turn).astype(np.float32) - other.grey
+    colour = turn_pixels(one.colour, turn).astype(np.float32) - other.colour
+    return bool(_reduce(np.abs(grey), 8).max() <= EQUAL and np.abs(colour).max() <= 2 * EQUAL)
+
+
 def _same_colours(one: Detail, other: Detail, turn: int) -> bool:
     a, b = (
         x.astype(np.float32) - x.mean(axis=(0, 1), dtype=np.float32)
@@ -295,7 +319,7 @@ def _same_colours(one: Detail, other: Detail, turn: int) -> bool:
     )
     if min(a.std(), b.std()) < 4:  # one of the two is grey
         return True
-    return bool((a * b).mean() > 0.5 * a.std() * b.std())
+    return bool((a * b).mean() > 0.6 * a.std() * b.std())
 
 
 def _lay_upon(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, ...] | None:
@@ -314,7 +338,7 @@ def _lay_upon(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, ..
         squares += np.diag(1e-6 * squares.diagonal() + 1e-9)
         solved = np.linalg.solve(squares, slopes.T @ b[inside].ravel())
         gain = solved[4]
-        if gain < 0.2:
+        if not 0.5 < gain < 2:
             return None
         step = np.clip(solved[:4] / gain, -0.1, 0.1)
         place += step
@@ -358,7 +382,9 @@ def _blur(a: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
         wide = np.pad(a, [(reach + 1, reach) if i == axis else (0, 0) for i in (0, 1)], "edge")
         sums = wide.cumsum(axis=axis, dtype=np.float64)
         n = 2 * reach + 1
-        a = ((sums[n:] - sums[:-n] if axis == 0 else sums[:, n:] - sums[:, :-n]) / n).astype(a.dtype)
+        a = ((sums[n:] - sums[:-n] if axis == 0 else sums[:, n:] - sums[:, :-n]) / n).astype(
+            a.dtype
+        )
     return a
 
 
