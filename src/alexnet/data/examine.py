@@ -6,9 +6,10 @@ Originals are never changed: a repair is a way of reading.
 import gzip
 import io
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +46,14 @@ _PNG_END = b"IEND\xaeB`\x82"
 class Examined:
     """One file: `repairs` in words (none where it is as it should be), or why it was `refused`.
 
-    pixels are uint8 (size, size, channels), or None where refused or not asked for.
+    pixels are uint8 (size, size, channels), or None where refused or not asked for; `seen` is what
+    `see` gave of the image.
     """
 
     repairs: tuple[str, ...]
     refused: str = ""
     pixels: NDArray[np.uint8] | None = None
+    seen: Any = None
 
 
 def examine(
@@ -61,10 +64,12 @@ def examine(
     channels: int = 3,
     orient: Orient = "ignore",
     max_pixels: int = MAX_PIXELS,
+    see: Callable[[Image.Image], Any] = lambda image: None,
 ) -> Examined:
     """Decodes a file's bytes to the last and says what was odd. Never raises on bad data.
 
-    With `size` the pixels come along: shorter side to `size`, centre square. `orient` says whether
+    With `size` the pixels come along: shorter side to `size`, centre square; with `see` what that
+    function makes of the image. `orient` says whether
     the EXIF orientation is applied or ignored (ILSVRC's images were used as they lie).
     """
     repairs: list[str] = []
@@ -94,6 +99,7 @@ def examine(
                 repairs.append(dark)
             turned = _turn(image, orient, repairs)
             pixels = None if size is None else fit_image(turned, channels=channels, size=size)
+            seen = see(turned)
     except UnidentifiedImageError:
         return Examined((), "not an image")
     except Image.DecompressionBombError:  # of the header, before its size is known to us
@@ -102,7 +108,7 @@ def examine(
     except Exception as error:
         why = " ".join((getattr(error, "strerror", None) or str(error) or repr(error)).split())
         return Examined((), f"cannot be decoded ({why})")
-    return Examined(tuple(repairs), "", pixels)
+    return Examined(tuple(repairs), "", pixels, seen)
 
 
 def _oddities(image: Image.Image, kind: str, name: str, data: bytes) -> list[str]:

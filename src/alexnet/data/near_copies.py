@@ -174,8 +174,9 @@ class Detail:
     plain: bool
 
 
-def glance(image: Image.Image, content: bytes) -> Look:
-    """An opened image; of a JPEG no more is decoded than is needed, unless it is loaded."""
+def glance(image: Image.Image, content: bytes = b"") -> Look:
+    """An opened image; of a JPEG no more is decoded than is needed, unless it is loaded. `content`
+    is a digest of its bytes."""
     shape = float(np.log(image.width / image.height))
     if min(image.size) < SMALLEST:
         return Look(0, content, shape)
@@ -184,6 +185,7 @@ def glance(image: Image.Image, content: bytes) -> Look:
 
 
 def look_closely(image: Image.Image) -> Detail:
+    """An opened image, as `glance`."""
     shape = float(np.log(image.width / image.height))
     image.draft("RGB", (_FINE, _FINE))
     pixels = Image.fromarray(fit_image(image, channels=3, size=None))
@@ -334,7 +336,7 @@ def _lay_upon(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, ..
     place = np.array(AS_IT_IS)
     for _ in range(8):
         moved = _move(a, tuple(place))
-        dy, dx = np.gradient(moved, 1 / side, axis=0), np.gradient(moved, 1 / side, axis=1)
+        dy, dx = (np.asarray(np.gradient(moved, 1 / side, axis=i), np.float32) for i in (0, 1))
         columns = (dx * line, dx, dy * line[:, None], dy, moved, np.ones_like(moved))
         slopes = np.stack([column[inside].ravel() for column in columns], axis=1).astype(float)
         squares = slopes.T @ slopes
@@ -354,8 +356,8 @@ def _lay_upon(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, ..
 
 def _move(a: NDArray[np.float32], place: tuple[float, ...]) -> NDArray[np.float32]:
     wide, right, high, down = place
-    moved: NDArray[np.float32] = _weights(len(a), high, down) @ a @ _weights(len(a), wide, right).T
-    return moved
+    moved = _weights(len(a), high, down) @ a @ _weights(len(a), wide, right).T
+    return np.asarray(moved, np.float32)
 
 
 def _weights(side: int, stretch: float, shift: float) -> NDArray[np.float32]:
@@ -385,7 +387,7 @@ def _blur(a: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
     wide = np.pad(a, ((reach + 1, reach), (reach + 1, reach)), "edge")
     sums = wide.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
     whole = sums[n:, n:] - sums[:-n, n:] - sums[n:, :-n] + sums[:-n, :-n]
-    return (whole / n**2).astype(np.float32)
+    return np.asarray(whole / n**2, np.float32)
 
 
 def _fine(a: NDArray[np.float32]) -> NDArray[np.float32]:
