@@ -45,7 +45,8 @@ def data_check(
 
     Returns `ok` (a count), `repairable` and `refused` (lists of path and reason), `duplicates`
     within a split and `across` splits (lists of paths with the same bytes; those whose classes
-    differ are also in `two_classes`), `classes` (empty, tiny,
+    differ are also in `two_classes`), `near_copies`, `near_across` and `near_two_classes` (the same
+    for files that show one picture though their bytes differ), `classes` (empty, tiny,
     in one split only), `counts` of readable images by split and class, `others` (files that are no
     images, by ending) and `note`, why it cannot be packed as it is.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.commands.finishing import RECIPE_FILE, How, train_to_end
+from alexnet.commands.keeping import keep_copies_together
 from alexnet.commands.outset import (
     Given,
     announce,
@@ -115,6 +116,7 @@ def _start(
     claimed = team.first(claim)
     folder = RunDir(Path(claimed["path"]), writes=team.leads)
     try:
+        keep_copies_together(dataset, team)
         seen = team.first(lambda: {"digest": dataset.digest})
         team.together(lambda: check(chosen, dataset, seen["digest"]))
         weights = given.for_classes(chosen, dataset.classes)

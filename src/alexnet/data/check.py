@@ -3,13 +3,14 @@
 import hashlib
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from alexnet.data.examine import Examined, examine
 from alexnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS, Orient, is_image
 from alexnet.data.listing import Listing, list_files
 from alexnet.data.loader import read_ahead
+from alexnet.data.near_copies import Detail, Look, glance, group_copies, look_closely
 from alexnet.data.odd import known_as
 from alexnet.data.raw import split_of
 from alexnet.errors import DataError
@@ -32,6 +33,9 @@ class Report:
     duplicates: list[list[str]] = field(default_factory=list)
     across: list[list[str]] = field(default_factory=list)
     two_classes: list[list[str]] = field(default_factory=list)
+    near_copies: list[list[str]] = field(default_factory=list)
+    near_across: list[list[str]] = field(default_factory=list)
+    near_two_classes: list[list[str]] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
 
@@ -57,6 +61,9 @@ def check(
             raise DataError(f"{path}: a packed set; check what it was packed from")
         raise DataError(f"{path}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     contents: dict[bytes, list[tuple[str, str, str]]] = defaultdict(list)
+    looks: list[Look] = []
+    places: list[tuple[Listing, int]] = []
+    entries: list[tuple[str, str, str]] = []
 
     def look(task: int) -> list[tuple[str, bytes, Examined]]:
         listing, ids = tasks[task]
@@ -73,7 +80,11 @@ def check(
                 if found.refused:
                     report.refused.append({"path": where, "reason": found.refused})
                     continue
-                contents[digest].append((where, split, label))
+                entry = (where, split, label)
+                contents[digest].append(entry)
+                entries.append(entry)
+                places.append((listing, i))
+                looks.append(replace(found.seen, content=digest))
                 if found.repairs:
                     known = known_as(PurePosixPath(where).stem)
                     reason = ", ".join(found.repairs) + (f"; known of {known}" if known else "")
@@ -85,11 +96,24 @@ def check(
                 bar.note(f"{len(report.refused):,} refused")
     for same in contents.values():
         if len(same) > 1:
-            paths = [path for path, _, _ in same]
-            several = len({split for _, split, _ in same}) > 1
-            (report.across if several else report.duplicates).append(paths)
-            if len({label for _, _, label in same if label}) > 1:
-                report.two_classes.append(paths)
+            _add(same, report.duplicates, report.across, report.two_classes)
+
+    def read(i: int) -> Detail | None:
+        listing, at = places[i]
+        try:
+            data = listing.read(at)
+        except DataError:  # it was read a moment ago, and has been told of
+            return None
+        seen: Detail | None = examine(
+            data, listing.names[at], orient=orient, max_pixels=max_pixels,
+            see=look_closely,
+        ).seen  # fmt: skip
+        return seen
+
+    for group in group_copies(looks, read, workers):
+        if len({looks[i].content for i in group}) > 1:  # else they are told of already
+            same = [entries[i] for i in group]
+            _add(same, report.near_copies, report.near_across, report.near_two_classes)
     for listing in listings:
         for folder in listing.empty:
             split, label = place_of(f"{folder}/", listing.top)
@@ -130,6 +154,19 @@ def place_of(name: str, top: int = 0) -> tuple[str, str]:
     return "all", folders[min(top, len(folders) - 1)] if folders else ""
 
 
+def _add(
+    same: list[tuple[str, str, str]],
+    within: list[list[str]],
+    across: list[list[str]],
+    two_classes: list[list[str]],
+) -> None:
+    """A group of (path, split, class) to where it belongs."""
+    paths = [path for path, _, _ in same]
+    (across if len({split for _, split, _ in same}) > 1 else within).append(paths)
+    if len({label for _, _, label in same if label}) > 1:
+        two_classes.append(paths)
+
+
 def _look(
     listing: Listing, index: int, orient: Orient, max_pixels: int
 ) -> tuple[str, bytes, Examined]:
@@ -139,7 +176,7 @@ def _look(
         data = listing.read(index)
     except DataError as error:
         return where, b"", Examined((), str(error).removeprefix(f"{where}: "))
-    found = examine(data, name, orient=orient, max_pixels=max_pixels)
+    found = examine(data, name, orient=orient, max_pixels=max_pixels, see=glance)
     return where, hashlib.sha256(data).digest(), found
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data import draws, fetch
-from alexnet.data.raw import Rows, Source, Stored
+from alexnet.data.cut import take_whole
+from alexnet.data.raw import Part, Rows, Source, Stored
 from alexnet.data.slices import Fitted, Slice
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics, measure
@@ -30,8 +31,9 @@ class Dataset:
 
     Where the source has no test part, `val` serves as test; where it has neither, test is cut from
     train. A validation slice always comes out of train unless the source has both val and test.
-    Every cut is stratified by class and a function of `split_seed` alone. `trained` is what a run
-    says of the same data: where that changed since, cuts of it are refused.
+    Every cut is stratified by class and a function of `split_seed` alone, and separates no group of
+    images that `keep_together` names. `trained` is what a run says of the same data: its groups are
+    kept together, and where that changed since, cuts of it are refused.
     """
 
     def __init__(
@@ -39,6 +41,13 @@ class Dataset:
     ) -> None:
         self.source, self.recipe, self._trained = source, recipe, trained
         self.classes = source.classes
+        self._groups: Sequence[Sequence[str | int]] = (trained or {}).get("groups", ())
+
+    def keep_together(self, groups: Sequence[Sequence[int]]) -> None:
+        """Copies of a picture, by place in the part that is cut: each group stays in one split."""
+        if groups and self._shared("train"):
+            called = _call(self.source.load(self._roles["train"]), self.source.path)
+            self._groups = [[called[i] for i in group] for group in groups]
 
     @property
     def _roles(self) -> dict[str, str]:
@@ -48,6 +57,21 @@ class Dataset:
             return {"train": main, "val": "val", "test": "test"}
         held = next((part for part in ("test", "val") if part in parts), main)
         return {"train": main, "val": main, "test": held}
+
+    @property
+    def groups(self) -> Sequence[Sequence[str | int]]:
+        """Images that no cut separates, by name or, of arrays, by number."""
+        return self._groups
+
+    def without_images(self) -> dict[str, list[str]]:
+        """By split that is cut out of train: the classes of which it has no image."""
+        labels = self.source.load(self._roles["train"]).labels
+        cuts = self._cut(labels) if self._shared("train") else {}
+        missing = {
+            split: [self.classes[c] for c in np.setdiff1d(labels, labels[ids]).tolist()]
+            for split, ids in cuts.items()
+        }
+        return {split: names for split, names in missing.items() if names}
 
     def describe_splits(self) -> str:
         """One line on where each split comes from."""
@@ -156,17 +180,33 @@ class Dataset:
                 h.update(os.fsencode(os.path.relpath(file, self.source.path)) + b"\0")
         return h.hexdigest()[:16]
 
+    def _units(self, labels: NDArray[np.int64]) -> NDArray[np.intp]:
+        """What is not separated: of each image that it is one of a group, by that group's first,
+        and -1 of one whose group is of two classes: that is for train alone. (N,)."""
+        units = np.arange(len(labels))
+        if self._groups:
+            called = _call(self.source.load(self._roles["train"]), self.source.path)
+            places = {name: i for i, name in enumerate(called)}
+            for group in self._groups:
+                ids = [places[name] for name in group if name in places]
+                units[ids] = min(ids, default=0) if len(set(labels[ids].tolist())) < 2 else -1
+        return units
+
     def _cut(self, labels: NDArray[np.int64]) -> dict[str, NDArray[np.intp]]:
-        roles, r = self._roles, self.recipe
+        roles, r, units = self._roles, self.recipe, self._units(labels)
+        later = sum(roles[name] == roles["train"] for name in SPLITS)
         order = draws.permutation(r.split_seed, 0, len(labels), draws.SPLIT)
         cuts: dict[str, list[NDArray[np.intp]]] = {name: [] for name in SPLITS}
         for label in np.unique(labels):
             ids = order[labels[order] == label]
+            left = later
             for name, share in (("test", r.test_fraction), ("val", r.val_fraction)):
                 if roles[name] == roles["train"]:
+                    left -= 1
                     count = min(max(round(share * len(ids)), 1), len(ids) - 1)
-                    cuts[name].append(ids[:count])
-                    ids = ids[count:]
+                    taken = take_whole(units[ids], count, left)
+                    cuts[name].append(ids[taken])
+                    ids = ids[~taken]
             cuts["train"].append(ids)
         return {name: np.sort(np.concatenate(c)) for name, c in cuts.items() if c}
 
@@ -252,11 +292,19 @@ class Dataset:
             "counts": counts,
             "orient": self.recipe.orient,
             "splits": self.describe_splits(),
+            "groups": [list(group) for group in self._groups],
             "mean": list(measured.mean),
             "std": list(measured.std),
             "covariance": [list(row) for row in measured.covariance],
             "mean_image": measured.image_digest,
         }
+
+
+def _call(part: Part, root: str) -> list[str] | range:
+    """What images are called in the record of a run: files by their names, others by number."""
+    if isinstance(part.images, tuple):
+        return [os.path.relpath(file, root) for file in part.images]
+    return range(len(part.labels))
 
 
 def open_dataset(recipe: Recipe, data: str | Path | None = None) -> Dataset:
@@ -297,6 +345,8 @@ def reopen_dataset(
         )
     check_orient(found.source, recipe, described)
     same = data is None or found.source.path == described["path"] != ""
+    if not same and described.get("groups"):  # the same folder elsewhere is cut alike
+        same = found.listing == described.get("listing")
     return Dataset(found.source, recipe, described) if same else found
 
 

@@ -18,6 +18,9 @@ def check(r: dict[str, Any]) -> None:
         ("duplicates", "the same bytes"),
         ("across", "the same bytes in two splits"),
         ("two_classes", "the same bytes under two classes"),
+        ("near_copies", "copies of a picture"),
+        ("near_across", "copies of a picture in two splits"),
+        ("near_two_classes", "copies of a picture under two classes"),
     ):
         for paths in r[kind]:
             print(f"{what}: {escaped(', '.join(paths))}")
@@ -34,6 +37,12 @@ def check(r: dict[str, Any]) -> None:
         print(f"no images by their names, not read: {_others(r['others'])}")
     if r["note"]:
         print(f"as it is it cannot be packed: {escaped(r['note'])}")
+    if groups := r["near_copies"] + r["near_across"]:
+        pictures = "1 picture is" if len(groups) == 1 else f"{len(groups):,} pictures are"
+        print(
+            f"{pictures} there more than once, in {sum(map(len, groups)):,} files: saved anew, "
+            f"resized, mirrored or turned; {len(r['near_across']):,} in two splits"
+        )
     print(
         f"{r['ok']:,} fine, {len(r['repairable']):,} repairable, {len(r['refused']):,} refused, "
         f"{len(r['duplicates']) + len(r['across']):,} groups of duplicates; "

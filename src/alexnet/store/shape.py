@@ -86,6 +86,12 @@ def odd_data(data: Any, channels: int) -> str:
         _are_numbers(row, (len(rows),)) for row in rows
     ):
         return f"covariance is {rows!r:.40}, expected a square of numbers"
+    groups = data.get("groups", [])
+    if not isinstance(groups, list) or not all(
+        isinstance(group, list) and all(type(name) in (str, int) for name in group)
+        for group in groups
+    ):
+        return f"groups are {groups!r:.40}, expected lists of names"
     for key, kind in (("counts", int), ("titles", str)):
         table = data.get(key) or {}
         if not isinstance(table, dict) or not all(type(x) is kind for x in table.values()):
