@@ -18,8 +18,8 @@ from shell import Cli, cli, one_object
 __all__ = ["cli"]
 EXPECTED = json.loads((RUNS / "expected.json").read_text())
 NAMES = sorted(DATA)
-# Other processors round otherwise: with SSE instructions alone, losses were 3e-8 apart, and those of
-# the 24 updates that are gone on with 2e-7.
+# Other processors round otherwise: with SSE instructions alone losses were 3e-8 apart, and those of
+# the 24 updates that go on 2e-7.
 CLOSE = {"test": 1e-4, "val": 1e-4, "classify": 1e-4, "confusion": 1e-4, "resume": 1e-3}
 
 
