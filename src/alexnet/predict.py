@@ -21,7 +21,7 @@ from alexnet.engine.network import build_net, load_weights, preprocessing
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
-from alexnet.runtime import choose_precision, pick_device
+from alexnet.runtime import chance_kept, choose_precision, pick_device
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.store.shape import odd_data
@@ -111,6 +111,7 @@ class Predictor:
         return np.asarray(log_p.exp().cpu().numpy(), np.float32)
 
 
+@chance_kept()
 def load(run: str | Path, checkpoint: str = "best") -> Predictor:
     """The network of a run directory, ready to predict.
 
