@@ -51,7 +51,7 @@ def examine(place: Path, what: str) -> None:
 
 
 def refused(call: Callable[[], Any]) -> None:
-    with pytest.raises(Exception, match="hides the whole|no such"):
+    with pytest.raises(Exception, match=r"hides the whole|no such"):
         call()
 
 
