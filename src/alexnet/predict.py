@@ -79,7 +79,9 @@ class Predictor:
                 raise DataError(
                     f"an image array is {image.dtype} {image.shape}, not uint8 (H, W, 1 or 3)"
                 )
-            return fit_image(Pillow.fromarray(image.squeeze()), channels=channels, size=size)
+            grey = image.shape[2] == 1
+            pixels = Pillow.fromarray(image[:, :, 0] if grey else image)
+            return fit_image(pixels, channels=channels, size=size)
         if not isinstance(image, Path | bytes):
             raise UsageError(f"an image is a path, bytes or uint8 (H, W, C), not {image!r:.60}")
         return decode_image(image, channels=channels, size=size, name=name)
