@@ -22,7 +22,7 @@ from alexnet.engine.network import build_net, load_weights, preprocessing
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
-from alexnet.runtime import choose_precision, pick_device
+from alexnet.runtime import chance_kept, choose_precision, pick_device
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.store.shape import odd_data
@@ -81,7 +81,9 @@ class Predictor:
                 raise DataError(
                     f"an image array is {image.dtype} {image.shape}, not uint8 (H, W, 1 or 3)"
                 )
-            return fit_image(Pillow.fromarray(image.squeeze()), channels=channels, size=size)
+            grey = image.shape[2] == 1
+            pixels = Pillow.fromarray(image[:, :, 0] if grey else image)
+            return fit_image(pixels, channels=channels, size=size)
         if not isinstance(image, Path | bytes):
             raise UsageError(f"an image is a path, bytes or uint8 (H, W, C), not {image!r:.60}")
         orient = self.recipe.orient
@@ -114,6 +116,7 @@ class Predictor:
         return np.asarray(log_p.exp().cpu().numpy(), np.float32)
 
 
+@chance_kept()
 def load(run: str | Path, checkpoint: str = "best") -> Predictor:
     """The network of a run directory, ready to predict.
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import random
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 HOPELESS = 10  # times as long as in fp32: bf16 that only takes time
@@ -74,6 +76,19 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def chance_kept() -> Iterator[None]:
+    """The global generators of Python, NumPy and torch are afterwards as they were: a caller's own
+    draws do not depend on what a network was built or trained for meanwhile."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

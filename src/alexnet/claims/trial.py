@@ -22,7 +22,7 @@ from alexnet.data.statistics import Statistics, measure
 from alexnet.engine.evaluate import evaluate
 from alexnet.engine.network import build_net, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer
-from alexnet.engine.schedule import Watch, learning_rate
+from alexnet.engine.schedule import Watch, learning_rate, total_steps, validation_steps
 from alexnet.engine.step import train_step
 from alexnet.models.net import Net, Spec, named_parts
 from alexnet.models.zoo import model_spec
@@ -175,8 +175,8 @@ def train(
     preprocess = preprocessing(recipe, material.statistics)
     trained = Trained(net, preprocess, recipe, material, [], [])
     per_epoch = steps_per_epoch(len(material.train), recipe.batch_size)
-    total = recipe.steps or math.ceil(recipe.epochs * per_epoch)
-    eval_steps = max(1, round(recipe.eval_every * per_epoch))
+    total = total_steps(recipe, per_epoch)
+    eval_steps = validation_steps(recipe, per_epoch)
     sums, watch = torch.zeros(4, dtype=torch.float64, device=device), Watch()
     batches = training_batches(material.train, recipe, range(total), recipe.workers, device)
     for step, batch in enumerate(batches, 1):

@@ -10,9 +10,10 @@ from alexnet.benches.train import bench_train
 from alexnet.errors import UsageError
 from alexnet.interchange.runtimes import rivals
 from alexnet.models.zoo import find_model
-from alexnet.runtime import environment, pick_device
+from alexnet.runtime import chance_kept, environment, pick_device
 
 
+@chance_kept()
 def bench(
     what: str = "input",
     *,

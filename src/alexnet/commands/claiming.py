@@ -11,7 +11,7 @@ from alexnet.claims.catalogue import CLAIMS, find_claim
 from alexnet.claims.lab import Claim, Lab, OutOfTime
 from alexnet.errors import DataError, Interrupted, UsageError
 from alexnet.files import read_json, write_json
-from alexnet.runtime import environment
+from alexnet.runtime import chance_kept, environment
 from alexnet.terminal import duration, say
 
 RECORD = "claim.json"
@@ -19,6 +19,7 @@ _BUDGET = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
+@chance_kept()
 def claim(
     name: str | None = None,
     *,

@@ -31,7 +31,7 @@ from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
-from alexnet.runtime import pick_device
+from alexnet.runtime import chance_kept, pick_device
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import say
 
@@ -39,6 +39,7 @@ MEMORY = 256 << 20  # bytes of images that are looked at
 SAMPLE = 500  # images that mean and deviation are taken from, where no packed set brings them
 
 
+@chance_kept()
 def doctor(
     target: str | Path | Recipe | None = None,
     *,

@@ -16,9 +16,11 @@ from alexnet.interchange.formats import FORMATS, Subject
 from alexnet.interchange.heldout import some_of
 from alexnet.interchange.quantise import before_and_after, calibration_of, quantise
 from alexnet.predict import Predictor, load
+from alexnet.runtime import chance_kept
 from alexnet.terminal import say
 
 
+@chance_kept()
 def export(
     run: str | Path,
     *,

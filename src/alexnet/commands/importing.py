@@ -18,7 +18,7 @@ from alexnet.interchange.hub import pull
 from alexnet.interchange.incoming import expected, read_net
 from alexnet.interchange.judge import judge
 from alexnet.predict import load
-from alexnet.runtime import environment
+from alexnet.runtime import chance_kept, environment
 from alexnet.store.checkpoint import save_checkpoint
 from alexnet.store.rundir import RunDir, fresh_run_path
 from alexnet.terminal import percent, say
@@ -27,6 +27,7 @@ HUB = "hf:"
 LIST_LIMIT = 2**22  # bytes of a list of classes
 
 
+@chance_kept()
 def import_weights(
     file: str | Path,
     *,

@@ -9,6 +9,7 @@ from alexnet.commands import featuring, inside, outcome
 from alexnet.commands.view import View
 from alexnet.errors import UsageError
 from alexnet.recipe import nearest
+from alexnet.runtime import chance_kept
 
 WHATS: dict[str, Callable[..., dict[str, Any]]] = {
     "filters": inside.filters,
@@ -28,6 +29,7 @@ WHATS: dict[str, Callable[..., dict[str, Any]]] = {
 """Each is a function of a view, of images or other runs, and of the options it takes."""
 
 
+@chance_kept()
 def inspect(
     run: str | Path,
     what: str,

@@ -18,6 +18,7 @@ from alexnet.data.loader import steps_per_epoch
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net
 from alexnet.engine.parallel import Team, launched
+from alexnet.engine.schedule import describe_unreached, refuse_endless_warmup
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import sha256_of
 from alexnet.models.layers import BatchNorm
@@ -108,7 +109,7 @@ def check(recipe: Recipe, dataset: Dataset, digest: str) -> None:
     if recipe.freeze or recipe.part_lr:
         with torch.device("meta"):  # refuses parts that are not there, draws no weights
             build_net(recipe, len(dataset.classes))
-    steps_per_epoch(len(dataset.train), recipe.batch_size)
+    refuse_endless_warmup(recipe, steps_per_epoch(len(dataset.train), recipe.batch_size))
     check_same(dataset, dataset.digest, digest)
 
 
@@ -177,6 +178,8 @@ def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:
     )
     say(f"splits: {dataset.describe_splits()}; test is not read here")
     _say_turned(dataset)
+    for line in describe_unreached(recipe, steps_per_epoch(n_train, recipe.batch_size)):
+        say(line)
     if team.size > 1:
         towers = f", each a tower of {team.towers}" if team.towers > 1 else ""
         share = -(-recipe.batch_size // team.ranks)

@@ -19,6 +19,7 @@ from alexnet.interchange.certificate import certify_run
 from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.metrics import Tally
 from alexnet.predict import Predictor, load
+from alexnet.runtime import chance_kept
 from alexnet.store.checkpoint import find_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import say
@@ -26,6 +27,7 @@ from alexnet.terminal import say
 SHOWN = 24  # mistakes in the picture
 
 
+@chance_kept()
 def test(
     run: str | Path,
     *,

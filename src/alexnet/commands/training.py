@@ -29,7 +29,7 @@ from alexnet.predict import read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.recipebook.written import SUFFIX, write_recipe
-from alexnet.runtime import changed_since, environment, threads
+from alexnet.runtime import chance_kept, changed_since, environment, threads
 from alexnet.store.checkpoint import Checkpoint, load_checkpoint, load_latest
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.terminal import say
@@ -37,6 +37,7 @@ from alexnet.terminal import say
 RUNS = Path("runs")
 
 
+@chance_kept()
 def train(
     recipe: str | Recipe | None = None,
     *,

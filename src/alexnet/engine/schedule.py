@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from alexnet.errors import UsageError
 from alexnet.recipe import Recipe
 
 
@@ -41,6 +42,58 @@ class Watch:
         if recipe.early_stop and self.stale >= recipe.early_stop:
             return False, f"no improvement in {self.stale} validations"
         return False, ""
+
+
+def total_steps(recipe: Recipe, per_epoch: int) -> int:
+    """Updates of a whole run on data of so many an epoch."""
+    return recipe.steps or math.ceil(recipe.epochs * per_epoch)
+
+
+def refuse_endless_warmup(recipe: Recipe, per_epoch: int) -> None:
+    """UsageError where a run ends before its learning rate has risen to what it should be.
+
+    Known only with the data, where the run's length is in steps: a warm-up is in epochs.
+    """
+    warmup, total = recipe.warmup_epochs * per_epoch, total_steps(recipe, per_epoch)
+    if warmup < total:
+        return
+    length = f"--steps {recipe.steps}" if recipe.steps else f"{total:,} steps"
+    share = min(recipe.warmup_epochs / recipe.epochs, 0.1) * total / per_epoch
+    raise UsageError(
+        f"warmup_epochs {recipe.warmup_epochs:g} is {warmup:,.0f} steps of this data, and {length} "
+        f"end within it, at {total / warmup:.1%} of the learning rate: use --warmup-epochs "
+        f"{share:.1g}, or more steps"
+    )
+
+
+def describe_unreached(recipe: Recipe, per_epoch: int) -> list[str]:
+    """Lines on what of a recipe's schedule lies beyond the end of a run, or takes most of it."""
+    total = total_steps(recipe, per_epoch)
+    last = (total - 1) // per_epoch  # epoch, counted from 0, of the last update
+    validations = math.ceil(total / validation_steps(recipe, per_epoch))
+    beyond = [f"{epoch:g}" for epoch in recipe.drops if epoch * per_epoch >= total]
+    found = [f"the drop{'s' * (len(beyond) > 1)} at {', '.join(beyond)}"] if beyond else []
+    found += [f"{entry} of part_lr" for entry, (_, _, epoch)
+              in zip(recipe.part_lr, recipe.part_rates, strict=True) if epoch > last]  # fmt: skip
+    if recipe.colour and recipe.colour_until > last:
+        found.append(f"the end of colour noise at {recipe.colour_until:g}")
+    waits = f"of {validations} validation{'s' * (validations > 1)} without improvement"
+    if recipe.schedule == "plateau" and validations <= recipe.plateau_patience:
+        found.append(f"a lower rate after {recipe.plateau_patience} {waits}")
+    if recipe.early_stop and validations <= recipe.early_stop:
+        found.append(f"an early stop after {recipe.early_stop} {waits}")
+    lines = []
+    if found:
+        lines.append(f"a run of {total / per_epoch:.3g} epochs does not reach: {'; '.join(found)}")
+    warmup = recipe.warmup_epochs * per_epoch
+    if warmup > total / 2:
+        lines.append(f"warm-up takes {warmup / total:.0%} of this run's {total:,} steps")
+    return lines
+
+
+def validation_steps(recipe: Recipe, per_epoch: int) -> int:
+    """Updates from one validation to the next."""
+    return max(1, round(recipe.eval_every * per_epoch))
 
 
 def learning_rate(recipe: Recipe, step: int, per_epoch: int, total: int, drops: int = 0) -> float:

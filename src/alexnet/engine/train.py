@@ -31,7 +31,7 @@ from alexnet.engine.network import (
 from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors
 from alexnet.engine.parallel import ALONE, Team, launched
 from alexnet.engine.record import Doctor, Record
-from alexnet.engine.schedule import learning_rate
+from alexnet.engine.schedule import learning_rate, total_steps, validation_steps
 from alexnet.engine.spread import spread
 from alexnet.engine.state import Clock, State
 from alexnet.engine.step import train_step
@@ -74,8 +74,8 @@ def fit(
     keeper = DigestKeeper(run, dataset.train, dataset.val, resumed=start is not None)
     train, val = keeper.train, keeper.val
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
-    total = recipe.steps or math.ceil(recipe.epochs * per_epoch)
-    eval_steps = max(1, round(recipe.eval_every * per_epoch))
+    total = total_steps(recipe, per_epoch)
+    eval_steps = validation_steps(recipe, per_epoch)
     preprocess = preprocessing(recipe, statistics)
     share = Share(team.rank, team.ranks, recipe.accumulate)
     share.places(recipe.batch_size)  # refuses what leaves a process without images
