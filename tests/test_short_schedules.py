@@ -124,3 +124,16 @@ def test_a_run_that_began_so_goes_on(tmp_path: Path, data: Path, cli: Cli) -> No
     status, _, err = cli("train", "--resume", "--run", run, "--data", data)
     assert status == 0, err
     assert rates(run)[-1] == pytest.approx(0.03 * 84 / 88)
+
+
+def test_a_recipes_own_warm_up_is_shortened_and_said(data: Path, cli: Cli) -> None:
+    """`bn --steps 5` has ended within it. No flag of a warm-up was given."""
+    words = ["train", "bn", *TRAIN[2:], "--channels", "1", "--data", data, "--log-every", "1"]
+    status, _, err = cli(*words, "--steps", "5", "--lr", "0.1")
+    assert status == 0, err
+    assert any("warm-up" in line and "shortened" in line for line in err)
+    assert max(rates(Path("run"))) == pytest.approx(0.1, rel=0.3)
+    kept = json.loads(Path("run/recipe.json").read_text())["recipe"]["warmup_epochs"]
+    assert 0 < kept * 7 <= 1
+    status, _, err = cli("train", "--resume", "--run", "run")
+    assert status == 0, err

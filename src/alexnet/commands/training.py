@@ -21,6 +21,7 @@ from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.engine.network import preprocessing
 from alexnet.engine.parallel import Team, join, launched, restarted
 from alexnet.engine.record import Doctor
+from alexnet.engine.schedule import shorten_warmup
 from alexnet.engine.settings import chosen_threads, measure_steps, settle
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import read_json, sha256_of, write_atomic, write_json
@@ -118,6 +119,11 @@ def _start(
     folder = RunDir(Path(claimed["path"]), writes=team.leads)
     try:
         keep_copies_together(dataset, team)
+        if "warmup_epochs" not in fields:
+            n_train = team.together(lambda: len(dataset.split("train")))
+            chosen, shorter = shorten_warmup(chosen, max(n_train // chosen.batch_size, 1))
+            if shorter and team.leads:
+                say(shorter)
         seen = team.first(lambda: {"digest": dataset.digest})
         team.together(lambda: check(chosen, dataset, seen["digest"]))
         weights = given.for_classes(chosen, dataset.classes)

@@ -58,12 +58,32 @@ def refuse_endless_warmup(recipe: Recipe, per_epoch: int) -> None:
     if warmup < total:
         return
     length = f"--steps {recipe.steps}" if recipe.steps else f"{total:,} steps"
-    share = min(recipe.warmup_epochs / recipe.epochs, 0.1) * total / per_epoch
     raise UsageError(
         f"warmup_epochs {recipe.warmup_epochs:g} is {warmup:,.0f} steps of this data, and {length} "
         f"end within it, at {total / warmup:.1%} of the learning rate: use --warmup-epochs "
-        f"{share:.1g}, or more steps"
+        f"{_short_warmup(recipe, per_epoch):g}, or more steps"
     )
+
+
+def shorten_warmup(recipe: Recipe, per_epoch: int) -> tuple[Recipe, str]:
+    """A recipe whose `steps` end within its warm-up, with one that takes the share of the run that
+    it has of the recipe's own epochs; and a line that says so. Any other recipe as it is."""
+    warmup, total = recipe.warmup_epochs * per_epoch, total_steps(recipe, per_epoch)
+    if warmup < total or not recipe.steps:
+        return recipe, ""
+    short = _short_warmup(recipe, per_epoch)
+    line = (
+        f"the recipe's warm-up of {recipe.warmup_epochs:g} epochs is {warmup:,.0f} steps here, and "
+        f"--steps {recipe.steps} end within it: shortened to {short:g} epochs "
+        f"({short * per_epoch / total:.0%} of the run; --warmup-epochs says otherwise)"
+    )
+    return recipe.replace(warmup_epochs=short), line
+
+
+def _short_warmup(recipe: Recipe, per_epoch: int) -> float:
+    """A tenth of the run at most, in epochs."""
+    share = min(recipe.warmup_epochs / recipe.epochs, 0.1)
+    return float(f"{share * total_steps(recipe, per_epoch) / per_epoch:.1g}")
 
 
 def describe_unreached(recipe: Recipe, per_epoch: int) -> list[str]:
