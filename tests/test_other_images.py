@@ -228,6 +228,42 @@ def test_a_copy_is_known_by_its_picture(cli: Cli, home: Path, tmp_path: Path) ->
     assert measure(cli, home, "--data", tmp_path / "packed")["seen"] == seen
 
 
+def test_copies_saved_anew_are_said(cli: Cli, tmp_path: Path) -> None:
+    """Their pixels are others, so they count; but a figure that flatters says so."""
+    random = np.random.default_rng(0)
+    for i in range(40):
+        place = tmp_path / f"photos/class-{i % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(random.integers(0, 256, (9, 9, 3), np.uint8))
+        small.resize((96, 96), Image.Resampling.BICUBIC).save(place / f"{i}.png")
+    fields = {**FIELDS, "size": 64, "crop": 64, "model": "fast-32"}
+    alexnet.train("photos", data=tmp_path / "photos", run=tmp_path / "run", **fields)
+    for file in sorted((tmp_path / "photos").rglob("*.png")):
+        place = tmp_path / "anew" / file.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        with Image.open(file) as image:
+            image.resize((120, 120)).save(place / f"{file.stem}.jpg", quality=70)
+    status, out, said = cli("test", tmp_path / "run", "--data", tmp_path / "anew", "--json")
+    result = one_object(out)
+    trained = json.loads((tmp_path / "run/recipe.json").read_text())["data"]["counts"]
+    assert (status, result["n"], result["seen"]) == (0, 40, 0)
+    assert 0.9 * sum(trained.values()) <= result["near_seen"] <= sum(trained.values())
+    assert any(f"{result['near_seen']} images more look like copies" in line for line in said)
+
+
+def test_photos_that_lie_on_their_side_are_said(cli: Cli, home: Path, tmp_path: Path) -> None:
+    """Where a run leaves them so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for file in sorted((home / "new").rglob("*.png")):
+        place = tmp_path / "turned" / file.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        with Image.open(file) as image:
+            image.save(place / file.name, exif=exif)
+    _, _, said = cli("test", home / "run", "--data", tmp_path / "turned")
+    assert any("30 images or more have an EXIF orientation" in line for line in said)
+
+
 def test_only_seen_images_are_no_test(cli: Cli, home: Path, tmp_path: Path) -> None:
     own = measure(cli, home, "--split", "train")
     assert own["n"] == json.loads((home / "run/recipe.json").read_text())["data"]["counts"]["train"]

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from alexnet.data import draws
 from alexnet.data.dataset import SPLITS, Dataset, check_orient, find_data, reopen_dataset
-from alexnet.data.digests import ImageDigests, digest_slice
+from alexnet.data.digests import ImageDigests, SliceDigests
+from alexnet.data.images import lies_turned
 from alexnet.data.other_images import ALL, OtherImages, name_some
 from alexnet.data.slices import RESIDENT_BYTES, Slice
 from alexnet.data.sources import open_source
@@ -32,6 +33,7 @@ from alexnet.terminal import progress, say
 
 AT_ONCE = 1024  # images between two reports of progress
 SAMPLE = 64  # images by which a moved folder is known again
+LOOKED_AT = 500  # files, for an EXIF orientation that is ignored
 LEARNT_FROM = ("train", "val")
 
 
@@ -42,8 +44,11 @@ class EvaluationSet:
     `images` are those to measure on, in the order of `dataset.split(split)`, of which they are the
     rows `kept`. `own` tells the run's own data from others. `seen` counts the images that the run
     was trained or validated on, which are left out unless `with_seen`; None where that is not
-    known, or where the split is one that it learnt from. `ignored` counts the images of classes
-    that the network does not know; `absent` are those of its classes that have no image here.
+    known, or where the split is one that it learnt from. `near` counts others that look like copies
+    of such images, saved anew, resized or mirrored, which are measured all the same. `ignored`
+    counts the images of classes that the network does not know; `absent` are those of its classes
+    that have no image here. `lying` counts files whose EXIF orientation the run ignores, of as many
+    as were looked at.
     """
 
     dataset: Dataset
@@ -52,9 +57,11 @@ class EvaluationSet:
     kept: NDArray[np.intp]
     own: bool
     seen: int | None
+    near: int | None
     with_seen: bool
     ignored: Mapping[str, int]
     absent: tuple[str, ...]
+    lying: int = 0
 
     @property
     def path(self) -> str:
@@ -73,6 +80,7 @@ class EvaluationSet:
             "split": self.split,
             "own": self.own,
             "seen": self.seen,
+            "near_seen": self.near,
             "with_seen": bool(self.seen and self.with_seen),
             "ignored": dict(self.ignored),
             "absent": list(self.absent),
@@ -91,6 +99,16 @@ class EvaluationSet:
             )
             of = count_images(self._all)
             notes.append(f"the run was trained or validated on {self.seen:,} of {of}: {what}")
+        if self.near:
+            notes.append(
+                f"warning: {count_images(self.near)} more look like copies of what it was trained "
+                "on (saved anew, resized or mirrored): the figure counts them, and flatters"
+            )
+        if self.lying:
+            notes.append(
+                f"warning: {count_images(self.lying)} or more have an EXIF orientation, and are read "
+                "as they are stored: so the run has its images (orient ignore)"
+            )
         if self.seen is None and not self.own:
             notes.append(
                 "whether it was trained on any of them is not known: there are no digests of what "
@@ -168,13 +186,15 @@ def open_evaluation_set(
     others = dataset if isinstance(dataset, OtherImages) else None
     if others is not None and digests is None and run is not None and team.leads:
         digests = _digest_own(recipe, described, run)
-    kept, seen = np.arange(len(images)), None
+    lying = _count_lying(images) if others is not None else 0
+    kept, seen, near = np.arange(len(images)), None, None
     if others is not None or name not in LEARNT_FROM:
         if team.size == 1:
             images = images.resident(recipe.workers)  # read twice: for digests, then for answers
-        is_seen = _find_seen(images, digests, recipe.workers, team)
-        if is_seen is not None:
-            seen = int(is_seen.sum())
+        found = _find_seen(images, digests, recipe.workers, team)
+        if found is not None:
+            is_seen, is_near = found
+            seen, near = int(is_seen.sum()), int(is_near.sum())
             if seen and not with_seen:
                 kept = np.flatnonzero(~is_seen)
                 images = team.together(lambda: _take(images, kept, dataset))
@@ -185,10 +205,20 @@ def open_evaluation_set(
         kept,
         others is None,
         seen,
+        near,
         with_seen,
         others.ignored if others else {},
         others.absent if others else (),
+        lying,
     )
+
+
+def _count_lying(images: Slice) -> int:
+    """Of up to LOOKED_AT files, those whose EXIF orientation is ignored."""
+    if images.orient != "ignore" or not isinstance(images.pixels, tuple):
+        return 0
+    ids = np.unique(np.linspace(0, len(images.pixels) - 1, LOOKED_AT).astype(int))
+    return sum(lies_turned(images.pixels[i]) for i in ids)
 
 
 def count_images(n: int) -> str:
@@ -198,7 +228,14 @@ def count_images(n: int) -> str:
 def read_digests(run: RunDir) -> ImageDigests | None:
     """The digests of the images that a run learnt from, where it kept them."""
     splits = run.digests()
-    return None if splits is None else ImageDigests({k: v.numpy() for k, v in splits.items()})
+    if splits is None:
+        return None
+    try:
+        return ImageDigests.of_arrays({name: x.numpy() for name, x in splits.items()})
+    except ValueError as error:
+        raise CheckpointError(
+            f"{run.path}: its digests of images are damaged ({error}): restore a copy"
+        ) from None
 
 
 def open_own(
@@ -229,10 +266,11 @@ def open_own(
     if source.digest and "listing" in described:  # of a packed set it is of the content
         return dataset
     train = dataset.split("train")
-    if digests is not None and len(digests.splits["train"]) == len(train):
-        kept = digests.splits["train"]
+    if digests is not None and len(digests.splits["train"].exact) == len(train):
         ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:SAMPLE]
-        same = bool((digest_slice(train, ids, recipe.workers) == kept[ids]).all())
+        here = SliceDigests.unread(len(train))
+        here.read(train, ids, recipe.workers)
+        same = bool((here.exact[ids] == digests.splits["train"].exact[ids]).all())
     else:
         same = dataset.digest == described.get("digest")
     return dataset if same else None
@@ -255,7 +293,7 @@ def _digest_own(recipe: Recipe, described: dict[str, Any], run: RunDir) -> Image
         return None
     say("the run kept no digests of its images: made now, from where they were")
     try:
-        run.write_digests({k: torch.from_numpy(v) for k, v in digests.splits.items()})
+        run.write_digests({k: torch.from_numpy(v) for k, v in digests.to_arrays().items()})
     except CheckpointError as error:
         say(f"warning: not kept: {error}")
     return digests
@@ -263,32 +301,36 @@ def _digest_own(recipe: Recipe, described: dict[str, Any], run: RunDir) -> Image
 
 def _find_seen(
     images: Slice, digests: ImageDigests | None, workers: int, team: Team
-) -> NDArray[np.bool_] | None:
-    """Which images the run learnt from, where the first process of a team knows; a process reads
-    its share of them."""
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+    """Which images the run learnt from, and which others look like copies of such; None where that
+    is not known. The processes of a team read a share each, and the first one judges."""
     known = team.first(lambda: {"digests": digests is not None})["digests"]
     if not known:
         return None
     rank, ranks, n = team.rank, team.ranks, len(images)
     own = np.arange(n * rank // ranks, n * (rank + 1) // ranks)
-    found = np.zeros(n, np.int64)
+    here = SliceDigests.unread(n)
 
     def read() -> None:
         title = f"looking for images of {images.name} that it was trained on"
         with progress(title, len(own), "images") as bar:
             for start in range(0, len(own), AT_ONCE):
                 ids = own[start : start + AT_ONCE]
-                found[ids] = digest_slice(images, ids, workers)
+                here.read(images, ids, workers)
                 bar.advance(len(ids))
 
     team.together(read)
-    whole = torch.stack(team.gather(torch.from_numpy(found))).sum(0).numpy()
-    is_seen = np.zeros(n, bool) if digests is None else digests.has(whole)
-    # Only the first may have had to make the digests: what it says holds for all.
-    counts = team.sum(
-        torch.from_numpy(is_seen.astype(np.int64) if team.leads else np.zeros(n, np.int64))
+    exact, look = (
+        torch.stack(team.gather(torch.from_numpy(share))).sum(0)
+        for share in (here.exact, here.look)
     )
-    return np.asarray(counts.numpy() > 0)
+    judged = torch.zeros(2, n, dtype=torch.int64)
+    if team.leads and digests is not None:
+        is_seen = digests.has(exact.numpy())
+        judged[0] = torch.from_numpy(is_seen)
+        judged[1] = torch.from_numpy(digests.has_near(look.numpy()) & ~is_seen)
+    seen, near = team.sum(judged).numpy() > 0
+    return seen, near
 
 
 def _take(images: Slice, kept: NDArray[np.intp], dataset: Dataset) -> Slice:

@@ -17,7 +17,9 @@ def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]
     p, z2 = successes / n, z * z
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return (max(centre - half, 0.0), min(centre + half, 1.0))
+    # Rounding would leave the end of "all right" a little below 1, and of "none" above 0.
+    low = 0.0 if successes == 0 else max(centre - half, 0.0)
+    return low, 1.0 if successes == n else min(centre + half, 1.0)
 
 
 def topk_hits(scores: Tensor, labels: Tensor, k: int) -> Tensor:

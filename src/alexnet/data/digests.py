@@ -1,20 +1,24 @@
-"""Which images a run was trained and validated on: a 64-bit digest of each one's pixels.
+"""Which images a run was trained and validated on: two 64-bit digests of each one's pixels.
 
 Digests are of images as a recipe stores them (its size, channels and orientation), so a copy is
-known by its picture, whatever its file, name, folder or format: a class folder, a packed set of raw
-pixels and a lossless copy of an image have the same digest. A copy that was compressed anew has
-another one; see `near_copies` for those.
+known by its picture, whatever its file, name, folder or format.
+
+    exact    the same pixels: a class folder, a packed set of raw pixels and a lossless copy of an
+             image have one digest
+    look     the same picture, nearly: a copy that was compressed anew, resized or mirrored has a
+             digest that differs in a few bits (`near_copies`)
 """
 
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.data.near_copies import near_any, perceptual_digest
 from alexnet.data.slices import Slice
 
 UNREAD = 0  # the digest of an image that was not read yet
@@ -36,63 +40,99 @@ def digest_images(pixels: NDArray[np.uint8]) -> Digests:
     return digests
 
 
-def digest_slice(part: Slice, ids: NDArray[np.integer], workers: int) -> Digests:
-    """The digests of some images of a slice, read by threads. Shapes: (M,) -> (M,)."""
-    chunks = [ids[i : i + AT_ONCE] for i in range(0, len(ids), AT_ONCE)]
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        try:
-            digests = list(pool.map(lambda chunk: digest_images(part.read(chunk)), chunks))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return np.concatenate(digests) if digests else np.empty(0, np.int64)
+def digest_looks(pixels: NDArray[np.uint8]) -> Digests:
+    """The perceptual digest of each image, 0 of one with too little in it. Shapes: uint8
+    (N, H, W, C) -> int64 (N,)."""
+    return np.array([perceptual_digest(image) for image in pixels], np.uint64).view(np.int64)
+
+
+@dataclass(frozen=True)
+class SliceDigests:
+    """Of N images, `exact` and `look` (N,) int64; `UNREAD` where an image was not read yet."""
+
+    exact: Digests
+    look: Digests
+
+    @classmethod
+    def unread(cls, n: int) -> "SliceDigests":
+        return cls(np.full(n, UNREAD, np.int64), np.full(n, UNREAD, np.int64))
+
+    def note(self, ids: NDArray[np.integer], pixels: NDArray[np.uint8]) -> None:
+        """Digests those of some images that were not read before. Shapes: (M,), (M, H, W, C)."""
+        new = self.exact[ids] == UNREAD
+        if new.any():
+            self.look[ids[new]] = digest_looks(pixels[new])
+            self.exact[ids[new]] = digest_images(pixels[new])
+
+    def read(self, part: Slice, ids: NDArray[np.integer], workers: int) -> None:
+        """Reads some images of a slice, by threads, and notes them. Shapes: (M,)."""
+        chunks = [ids[i : i + AT_ONCE] for i in range(0, len(ids), AT_ONCE)]
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            try:
+                list(pool.map(lambda chunk: self.note(chunk, part.read(chunk)), chunks))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 class ImageDigests:
-    """The digests of the images that a run trains and validates on, by their place in each split.
+    """The digests of the images that a run trains and validates on, by split and place in it."""
 
-    `splits` has (N,) int64 for train and for val; `UNREAD` where an image was not read yet.
-    """
-
-    def __init__(self, splits: Mapping[str, Digests]) -> None:
+    def __init__(self, splits: Mapping[str, SliceDigests]) -> None:
         self.splits = dict(splits)
 
     @classmethod
     def unread(cls, **lengths: int) -> "ImageDigests":
         """Of splits with so many images, none of which was read."""
-        return cls({name: np.full(n, UNREAD, np.int64) for name, n in lengths.items()})
+        return cls({name: SliceDigests.unread(n) for name, n in lengths.items()})
 
     @property
     def missing(self) -> int:
         """How many images were not read yet."""
-        return sum(int((digests == UNREAD).sum()) for digests in self.splits.values())
+        return sum(int((split.exact == UNREAD).sum()) for split in self.splits.values())
 
     def watch(self, part: Slice) -> Slice:
-        """The same slice, which notes the digest of each image that is read for the first time."""
-        digests = self.splits[part.name]
-
-        def note(ids: NDArray[np.integer], pixels: NDArray[np.uint8]) -> None:
-            new = digests[ids] == UNREAD
-            if new.any():
-                digests[ids[new]] = digest_images(pixels[new])
-
-        return replace(part, on_read=note)
+        """The same slice, which notes each image that is read for the first time."""
+        return replace(part, on_read=self.splits[part.name].note)
 
     def read_all(self, part: Slice, workers: int) -> None:
         """Reads and notes what of a slice was not read yet."""
         digests = self.splits[part.name]
-        ids = np.flatnonzero(digests == UNREAD)
-        digests[ids] = digest_slice(part, ids, workers)
+        digests.read(part, np.flatnonzero(digests.exact == UNREAD), workers)
+
+    def to_arrays(self) -> dict[str, Digests]:
+        """For a file: `train` and `val`, and `train.look` and `val.look`."""
+        exact = {name: split.exact for name, split in self.splits.items()}
+        return exact | {f"{name}.look": split.look for name, split in self.splits.items()}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, Digests]) -> "ImageDigests":
+        """The inverse of `to_arrays`. ValueError for what is none."""
+        names = [name for name in arrays if "." not in name]
+        splits = {}
+        for name in names:
+            exact, look = arrays[name], arrays.get(f"{name}.look")
+            if look is None or look.shape != exact.shape:
+                raise ValueError(f"no look of each image of {name}")
+            splits[name] = SliceDigests(exact, look)
+        if not splits:
+            raise ValueError("no splits")
+        return cls(splits)
 
     @cached_property
     def _known(self) -> Digests:
-        every: Digests = np.unique(np.concatenate([*self.splits.values()]))
+        every: Digests = np.unique(np.concatenate([s.exact for s in self.splits.values()]))
         return np.asarray(every[every != UNREAD])
 
     def has(self, digests: Digests) -> NDArray[np.bool_]:
-        """Which of some images are among those that were read before the first such question.
+        """Which exact digests are among those that were read before the first such question.
         Shapes: (M,) -> bool (M,)."""
         if not len(self._known):
             return np.zeros(len(digests), bool)
         places = np.searchsorted(self._known, digests).clip(max=len(self._known) - 1)
         return np.asarray(self._known[places] == digests)
+
+    def has_near(self, looks: Digests) -> NDArray[np.bool_]:
+        """Which looks are nearly those of one of these images. Shapes: (M,) -> bool (M,)."""
+        known = np.concatenate([split.look for split in self.splits.values()])
+        return near_any(looks.view(np.uint64), known[known != UNREAD].view(np.uint64))

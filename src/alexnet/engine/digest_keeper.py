@@ -22,7 +22,7 @@ class DigestKeeper:
         self._run = run
         kept = run.digests() or {}
         self._digests = ImageDigests.unread(train=len(train), val=len(val))
-        for name, digests in self._digests.splits.items():
+        for name, digests in self._digests.to_arrays().items():
             if name in kept and len(kept[name]) == len(digests):
                 digests[:] = kept[name].numpy()
         self._whole_only = resumed and not kept
@@ -45,7 +45,7 @@ class DigestKeeper:
         if self._saved:
             return
         tensors: dict[str, Tensor] = {}
-        for name, digests in self._digests.splits.items():
+        for name, digests in self._digests.to_arrays().items():
             shares = torch.stack(team.gather(torch.from_numpy(digests)))
             # Whoever read an image has the same digest, and the others have UNREAD, which is 0.
             first = (shares != UNREAD).int().argmax(0)
