@@ -195,11 +195,12 @@ def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:
 
 def _say_turned(dataset: Dataset) -> None:
     """How many of some training files have an EXIF orientation, and what is done about it."""
+    if dataset.source.kind != "folder":
+        return
     train = dataset.train
     if isinstance(train.pixels, np.ndarray):
         train = dataset.split("train")  # the files that were decoded
-    if not isinstance(train.pixels, tuple):
-        return
+    assert isinstance(train.pixels, tuple)
     at = np.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).astype(int)
     turned = sum(lies_turned(train.pixels[i]) for i in at)
     if turned:
