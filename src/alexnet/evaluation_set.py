@@ -106,8 +106,8 @@ class EvaluationSet:
             )
         if self.lying:
             notes.append(
-                f"warning: {count_images(self.lying)} or more have an EXIF orientation, and are read "
-                "as they are stored: so the run has its images (orient ignore)"
+                f"warning: {count_images(self.lying)} or more have an EXIF orientation, and are "
+                "read as they are stored: so the run has its images (orient ignore)"
             )
         if self.seen is None and not self.own:
             notes.append(
