@@ -24,6 +24,7 @@ def bench(script: str, *words: str | Path) -> list[str]:
         ("pack.py", ["MISSING"]),
         ("scaling.py", ["check", "MISSING"]),
         ("serving.py", ["MISSING", "MISSING"]),
+        ("small_folders.py", ["--data", "MISSING"]),
         ("views.py", ["MISSING"]),
     ],
 )

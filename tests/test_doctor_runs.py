@@ -15,7 +15,7 @@ import alexnet
 import alexnet.engine.train as engine
 from alexnet import diagnose
 from alexnet.cli import main
-from alexnet.diagnosis.history import judge_history
+from alexnet.diagnosis.history import judge_history, learning
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.verdict import ranked
 from conftest import read_events
@@ -162,6 +162,112 @@ def test_weights_that_only_shrink(case: Case) -> None:
     plain = torch.optim.SGD(case.model.parameters(), 0.1)
     found = diagnose(case.model, case.batches(), plain, loss=with_penalty)
     assert "decay-alone" in said(found)
+
+
+def figures_of(top1: float, loss: float, upto: int, n: int = 64) -> list[dict[str, Any]]:
+    """A line of training every twenty steps, an epoch each."""
+    line = {"event": "train", "loss": loss, "loss_mean": loss, "top1": top1, "lr": 0.1, "n": n}
+    return [{**line, "step": s, "epoch": s / 20} for s in range(20, upto + 1, 20)]
+
+
+@pytest.mark.parametrize(
+    ("top1", "loss", "severities"),
+    [
+        (0.1, LN10, ["note", "will not learn"]),  # said at once, stopped at the second look
+        (1.0, 1e-4, ["note"]),
+        (0.1, 0.5, ["note"]),
+        (0.6, LN10, ["note"]),
+    ],
+)
+def test_decay_alone_is_held_against_the_figures(
+    top1: float, loss: float, severities: list[str], case: Case
+) -> None:
+    """Before the first figures it is said; it stops only where they show that nothing is learnt."""
+    net = nn.Sequential(copy.deepcopy(case.model), nn.Threshold(1e9, 0.0))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, weight_decay=5e-3)
+    guard, told = Sentinel(net, EVEN), []
+    for step in (0, 100, 200):
+        for line in figures_of(top1, loss, step)[-5:]:
+            guard.note(line)
+        with guard.look(step):
+            optimizer.zero_grad()
+            F.cross_entropy(net(case.x[:32]), case.y[:32]).backward()
+            optimizer.step()
+        told += [v.severity for v in guard.found if v.name == "decay-alone"]
+    assert told == severities
+
+
+def test_steps_that_mostly_shrink_do_not_stop(case: Case) -> None:
+    """Strong decay beside gradients that do come from the images may still learn."""
+    net = copy.deepcopy(case.model)
+    optimizer = torch.optim.SGD(net.parameters(), 1e-2, weight_decay=50.0)
+    guard, told = Sentinel(net, EVEN), []
+    for step in (0, 100, 200):
+        for line in figures_of(0.1, LN10 + 0.1, step)[-5:]:
+            guard.note(line)
+        with guard.look(step):
+            optimizer.zero_grad()
+            F.cross_entropy(net(case.x[:32]), case.y[:32]).backward()
+            optimizer.step()
+        told += [(v.name, v.severity) for v in guard.found]
+    assert {severity for _, severity in told} <= {"learns badly", "note"}
+    assert told
+
+
+@pytest.mark.parametrize(
+    ("share", "top1", "severity"),
+    [(1.0, 0.1, "will not learn"), (0.97, 0.1, "learns badly"), (1.0, 0.9, "note")],
+)
+def test_units_that_are_off_stop_who_learns_nothing(
+    share: float, top1: float, severity: str, case: Case
+) -> None:
+    """A layer that is off to its last unit, and figures at chance: one of both may be healthy."""
+    net = copy.deepcopy(case.model)
+    bias = net.get_submodule("fc4").bias
+    assert isinstance(bias, Tensor)
+    off = math.ceil(share * len(bias))
+    guard = Sentinel(net, EVEN)
+    with torch.no_grad():
+        bias[:off] = -1e4
+        bias[off:] = 1e2
+    for step in (0, 100):
+        for line in figures_of(top1, 2.4, step):
+            guard.note(line)
+        with guard.look(step):
+            net(case.x[:16])
+    assert [(v.where, v.severity) for v in guard.found] == [("relu4", severity)]
+
+
+def test_a_plateau_is_said_and_may_end() -> None:
+    guard = Sentinel(small_net(), EVEN)
+    told = [v for line in figures_of(0.1, 2.303, 800) for v in guard.note(line)]
+    assert [(v.name, v.severity) for v in told] == [("loss-is-prior", "learns badly")]
+    found = list(judge_history(figures_of(0.1, 2.303, 800), EVEN))  # of a run that has ended
+    assert [(v.name, v.severity) for v in found] == [("loss-is-prior", "will not learn")]
+
+
+def test_a_loss_at_the_entropy_of_the_labels_may_have_learnt() -> None:
+    """Mixed images and smoothed labels hold the loss up; validation of six proves nothing."""
+    lines = figures_of(0.95, 0.69, 800)
+    assert not list(judge_history([*lines, *val_lines([0.7], top1=0.5, n=6)], [0.5, 0.5]))
+    lines = figures_of(0.5, 0.69, 800, n=4)
+    right = val_lines([0.1], every=800, top1=1.0, n=6, top1_ci95=[0.61, 1.0])
+    assert not list(judge_history([*lines, *right], [0.5, 0.5]))
+
+
+def test_a_rate_that_rises_has_not_had_its_steps() -> None:
+    lines = [{**e, "lr": e["step"] / 1e4} for e in figures_of(0.1, 2.303, 800)]
+    assert not list(judge_history(lines, EVEN))
+
+
+def test_the_means_of_an_epoch_are_taken_apart() -> None:
+    """What was learnt early in an epoch does not hide that it is lost."""
+    good = {"event": "train", "step": 100, "epoch": 0.1, "n": 3200, "top1": 0.9, "loss_mean": 0.3}
+    bad = {"event": "train", "step": 200, "epoch": 0.2, "n": 6400, "top1": 0.5, "loss_mean": 1.31}
+    assert learning([{**good, "loss": 0.3}], EVEN) == "learnt"
+    assert learning([{**good, "loss": 0.3}, {**bad, "loss": 2.3}], EVEN, steps=100) == "nothing"
+    assert learning([], EVEN) == "unknown"
+    assert learning(lines(GOOD), EVEN) == "unknown"  # of how many images, nobody says
 
 
 def test_a_look_is_a_line_of_the_figures(trained: Path) -> None:

@@ -80,6 +80,7 @@ def train_under_guard(case: Case, fault: During) -> dict[str, Any]:
                 "step": step + 1,
                 "epoch": (step + 1 - lost) * BATCH / len(case.y),
                 "loss": losses[-1],
+                "n": BATCH,
                 "loss_mean": statistics.fmean(losses[-LINE:]),
                 "top1": float((logits.argmax(1) == y).float().mean()),
                 "lr": optimizer.param_groups[0]["lr"],

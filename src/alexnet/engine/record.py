@@ -19,13 +19,19 @@ class Record:
     """Takes each line of figures, and lets the sentinel read along.
 
     `fatal` is what it found that keeps the run from learning, where the doctor is to stop it. Lines
-    of training go under `bar` where that is live.
+    of training go under `bar` where that is live. `batch` is how many images a step takes.
     """
 
     def __init__(
-        self, run: RunDir, board: Any, per_epoch: int, sentinel: Sentinel, doctor: Doctor
+        self,
+        run: RunDir,
+        board: Any,
+        per_epoch: int,
+        batch: int,
+        sentinel: Sentinel,
+        doctor: Doctor,
     ) -> None:
-        self._run, self._board, self._per_epoch = run, board, per_epoch
+        self._run, self._board, self._per_epoch, self._batch = run, board, per_epoch, batch
         self._sentinel, self._doctor = sentinel, doctor
         self._status = Status()
         self.bar: Progress | None = None
@@ -36,6 +42,8 @@ class Record:
         unsaid: dict[str, Verdict] = {}
         for event in self._run.events():
             self._status.note(event)
+            if event["event"] == "train" and "n" not in event:  # as 0.1.0 wrote it
+                event["n"] = ((event["step"] - 1) % self._per_epoch + 1) * self._batch
             if event["event"] == "doctor":
                 said = unsaid.pop(event["name"], None)
                 # An earlier version stopped some that had learnt: those go on.

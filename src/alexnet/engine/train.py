@@ -95,7 +95,8 @@ def fit(
     weight = class_weights(recipe, counts, state.sums.device)
     shares = counts if weight is None else np.ones_like(counts)  # as the loss sees them
     sentinel = Sentinel(net, (shares / shares.sum()).tolist())
-    record = Record(run, board, per_epoch, sentinel, doctor if team.leads else "off")
+    heeded = doctor if team.leads else "off"
+    record = Record(run, board, per_epoch, recipe.batch_size, sentinel, heeded)
     if start is not None:
         record.read_back(state.step)
     again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
