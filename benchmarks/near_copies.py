@@ -201,7 +201,10 @@ def main() -> None:
             "seconds": round(wall, 1), "images_per_s": round(FILES / wall, 1),
             "met": "yes" if wall < SECONDS else "no",
         },
-        "environment": environment(),
+        "environment": {
+            **environment(),
+            "command": ["near_copies.py", args.photos.name, *(name for name, _ in sets)],
+        },
     }  # fmt: skip
     print(json.dumps(record["speed"]))
     if args.out:
