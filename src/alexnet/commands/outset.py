@@ -1,7 +1,7 @@
 """What a training is to be: recipe, data and weights put together, and refused in time."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from alexnet.terminal import say
 
 BRIEF_S = 5.0  # for the doctor's look before the first step
 INHERITED = ("model", "channels", "size", "crop", "normalize")  # from --init RUN
+MEASURED = INHERITED[1:]  # what statistics are of: of images that go through another they say nothing
 
 
 def choose(
@@ -101,6 +102,14 @@ class Given:
     inherited: Mapping[str, Any] = field(default_factory=dict)
     statistics: Statistics | None = None
     classes: tuple[str, ...] = ()
+    recipe: Recipe | None = None
+
+    def statistics_for(self, recipe: Recipe) -> Statistics | None:
+        """The statistics, where that run's images went through what the recipe's go through."""
+        if self.recipe is None:
+            return None
+        same = all(getattr(recipe, name) == getattr(self.recipe, name) for name in MEASURED)
+        return self.statistics if same else None
 
     def for_classes(self, recipe: Recipe, classes: Sequence[str]) -> Mapping[str, Tensor] | None:
         """The weights, without the last layer where it tells as many other classes apart."""
@@ -117,7 +126,8 @@ class Given:
         return {k: v for k, v in self.weights.items() if not k.startswith(head)}
 
 
-def read_init(init: str | Path, fields: dict[str, Any]) -> Given:
+def read_init(init: str | Path, said: Collection[str]) -> Given:
+    """What a run or a file of weights brings; fields that are `said` are not inherited."""
     path = Path(init)
     if not path.exists():
         raise CheckpointError(f"--init {init}: no such folder or file; name a run or weights")
@@ -128,11 +138,9 @@ def read_init(init: str | Path, fields: dict[str, Any]) -> Given:
     recipe, described = read_recipe(run)
     checkpoint = load_checkpoint(find_checkpoint(run.checkpoints), optimizer=False)
     digest = sha256_of(checkpoint.path / "model.safetensors")
-    inherited = {name: getattr(recipe, name) for name in INHERITED if name not in fields}
-    # Statistics are of images as that run stored them; for any others they are measured anew.
-    same = not set(fields) & {"channels", "size", "crop", "normalize"}
-    statistics = read_statistics(run, described) if same else None
-    return Given(checkpoint.model, digest, inherited, statistics, tuple(described["classes"]))
+    inherited = {name: getattr(recipe, name) for name in INHERITED if name not in said}
+    statistics, classes = read_statistics(run, described), tuple(described["classes"])
+    return Given(checkpoint.model, digest, inherited, statistics, classes, recipe)
 
 
 def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:

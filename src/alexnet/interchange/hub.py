@@ -159,14 +159,19 @@ def push(folder: Path, repository: str) -> str:
         raise _failed("push to", repository, error) from None
 
 
-def pull(repository: str, folder: Path) -> Path:
-    """Downloads OWNER/NAME into a folder: weights, JSON and cards alone."""
+def pull(repository: str, folder: Path) -> tuple[Path, str]:
+    """Downloads OWNER/NAME into a folder: weights, JSON and cards alone. The folder, and the commit
+    that it was at, or "" where the library does not say."""
     hub = library()
     try:
         kept = ["*.safetensors", "*.json", "README.md"]
-        return Path(hub.snapshot_download(repository, local_dir=folder, allow_patterns=kept))
+        place = Path(hub.snapshot_download(repository, local_dir=folder, allow_patterns=kept))
     except Exception as error:
         raise _failed("pull", repository, error) from None
+    # Where the library notes the commit of each file that it put into a folder.
+    note = place / ".cache/huggingface/download/model.safetensors.metadata"
+    commit = note.read_text().split("\n")[0] if note.is_file() else ""
+    return place, commit if re.fullmatch(r"[0-9a-f]{40}", commit) else ""
 
 
 def library() -> Any:

@@ -91,6 +91,24 @@ def odd_data(data: Any, channels: int) -> str:
     return ""
 
 
+_CALL = {"processes": int, "hosts": int, "towers": int, "doctor": str, "threads": int}
+_INIT = {"path": str, "sha256": str}
+
+
+def odd_start(saved: Mapping[str, Any]) -> str:
+    """Of what recipe.json says of how a run was started: the call, and the weights given to it."""
+    for key, kinds in (("call", _CALL), ("init", _INIT)):
+        table = saved.get(key, dict.fromkeys(kinds))
+        if not isinstance(table, dict) or not kinds.keys() <= table.keys():
+            return f"{key} is {table!r:.40}, expected an object of {', '.join(kinds)}"
+        for name, kind in kinds.items():
+            value = table[name]
+            fits = type(value) is kind and (kind is str or 0 <= value < LARGEST)
+            if key in saved and not fits:
+                return f"{name} of {key} is {value!r:.40}, expected {kind.__name__}"
+    return ""
+
+
 def _is_number(value: Any) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < LARGEST)
 
