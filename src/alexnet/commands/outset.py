@@ -30,7 +30,9 @@ from alexnet.terminal import say
 
 BRIEF_S = 5.0  # for the doctor's look before the first step
 INHERITED = ("model", "channels", "size", "crop", "normalize")  # from --init RUN
-MEASURED = INHERITED[1:]  # what statistics are of: of images that go through another they say nothing
+MEASURED = INHERITED[
+    1:
+]  # what statistics are of: of images that go through another they say nothing
 
 
 def choose(

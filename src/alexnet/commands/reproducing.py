@@ -13,7 +13,7 @@ from alexnet.flags import flags_of
 from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
-from alexnet.recipebook.again import Call, conditions, recorded_call, train_command
+from alexnet.recipebook.again import conditions, recorded_call, train_command
 from alexnet.store.checkpoint import find_checkpoint
 from alexnet.store.rundir import RunDir, fresh_run_path
 from alexnet.verbs import make_parser
@@ -81,9 +81,14 @@ def _weights(folder: RunDir) -> str:
 
 def _start(init: Mapping[str, str]) -> str:
     """Whether the weights that it began with are there still."""
-    path, said = Path(init["path"]), f"It begins with the weights {init['path']}, sha256 {init['sha256']}"
+    path, said = (
+        Path(init["path"]),
+        f"It begins with the weights {init['path']}, sha256 {init['sha256']}",
+    )
     try:
-        file = find_checkpoint(path / "checkpoints") / "model.safetensors" if path.is_dir() else path
+        file = (
+            find_checkpoint(path / "checkpoints") / "model.safetensors" if path.is_dir() else path
+        )
         now = sha256_of(file)
     except CheckpointError:
         return f"{said}, which were not there when this was written: put them back first."
@@ -97,7 +102,7 @@ def _tests(
 ) -> list[str]:
     """The tests of its own data that it had, or the one that it should have."""
     own = described["path"] or described["kind"]
-    lines = {}
+    lines: dict[str, None] = {}  # each once, in order
     for event in events:
         if event["event"] == "test" and event.get("data") == own:
             words = ["--split", event["split"]] if event["split"] != "test" else []

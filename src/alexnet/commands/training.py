@@ -51,10 +51,10 @@ def train(
     data it is `digits`; with data alone one is chosen that fits into about `minutes` (default 20)
     on this machine, with `init` one that fine-tunes, and said why. `init` is a run or a file of
     weights to start from: of a run the network and what its images go through come along, unless
-    `fields` or a file say otherwise; the head is made anew where the classes differ. `doctor` is what is done
-    when something is found that keeps it from learning: stop, say, or off, which does not look.
-    Processes that torchrun starts share the work; with `towers` 2 each holds a tower of the paper's
-    network. SIGINT, SIGTERM, SIGUSR1 and `stop_signal` save and stop.
+    `fields` or a file say otherwise; the head is made anew where the classes differ. `doctor` is
+    what is done when something is found that keeps it from learning: stop, say, or off, which does
+    not look. Processes that torchrun starts share the work; with `towers` 2 each holds a tower of
+    the paper's network. SIGINT, SIGTERM, SIGUSR1 and `stop_signal` save and stop.
     Returns the figures of the best validation, run and checkpoint; `choice`, the reasons where a
     recipe was chosen, and `recipe_file`, the recipe as a file to edit.
     """

@@ -4,6 +4,7 @@ and as the words of a command."""
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 HOST = "HOST:29500"  # where several hosts meet: the name of the first is not in a record
@@ -37,7 +38,7 @@ def recorded_call(
 def _call_of_words(environment: Mapping[str, Any]) -> Call:
     try:
         words = [part for word in environment.get("command", ()) for part in word.split("=", 1)]
-        after = dict(zip(words, words[1:], strict=False))
+        after = dict(pairwise(words))
         settings = environment.get("settings") or {"chosen": environment}
         return Call(
             processes=int(environment.get("processes", 1)),
@@ -86,7 +87,9 @@ def conditions(
     team = f"{call.processes} processes of " if call.processes > 1 else ""
     if call.towers > 1:
         team = f"{call.processes} processes ({call.towers} towers) of "
-    threads = f"{call.threads} thread(s)" if call.threads else "as many threads, which it does not record"
+    threads = (
+        f"{call.threads} thread(s)" if call.threads else "as many threads, which it does not record"
+    )
     said = [f"The recipe's digest is then {digest}; the data's must be {data}."]
     if gpu:
         said.append(

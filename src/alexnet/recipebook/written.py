@@ -1,5 +1,5 @@
-"""A recipe as a file: TOML that people edit, a line a field, with what each is for beside it; or the
-JSON of a run or a certificate, which is taken as it is."""
+"""A recipe as a file: TOML that people edit, a line a field with what each is for beside it, or the
+record of a run or an export (JSON), which is taken as it is."""
 
 import json
 import tomllib

@@ -91,21 +91,24 @@ def odd_data(data: Any, channels: int) -> str:
     return ""
 
 
-_CALL = {"processes": int, "hosts": int, "towers": int, "doctor": str, "threads": int}
-_INIT = {"path": str, "sha256": str}
+_COUNTS = ("processes", "hosts", "towers", "threads")
 
 
 def odd_start(saved: Mapping[str, Any]) -> str:
-    """Of what recipe.json says of how a run was started: the call, and the weights given to it."""
-    for key, kinds in (("call", _CALL), ("init", _INIT)):
-        table = saved.get(key, dict.fromkeys(kinds))
-        if not isinstance(table, dict) or not kinds.keys() <= table.keys():
-            return f"{key} is {table!r:.40}, expected an object of {', '.join(kinds)}"
-        for name, kind in kinds.items():
-            value = table[name]
-            fits = type(value) is kind and (kind is str or 0 <= value < LARGEST)
-            if key in saved and not fits:
-                return f"{name} of {key} is {value!r:.40}, expected {kind.__name__}"
+    """Of what recipe.json says of how a run was begun: the call, and the weights given to it."""
+    for part, texts, counts in (("call", ("doctor",), _COUNTS), ("init", ("path", "sha256"), ())):
+        table = saved.get(part)
+        if table is None:
+            continue
+        if not isinstance(table, dict):
+            return f"{part} is {table!r:.40}, expected an object"
+        for key in texts:
+            if not isinstance(table.get(key), str):
+                return f"{key} of {part} is {table.get(key)!r:.40}, expected text"
+        for key in counts:
+            least = key != "threads"
+            if not (type(n := table.get(key)) is int and least <= n < LARGEST):
+                return f"{key} of {part} is {n!r:.40}, expected a count"
     return ""
 
 
