@@ -131,9 +131,11 @@ def test_an_edited_recipe(cli: Cli, photos: Path, tmp_path: Path) -> None:
 def test_a_chosen_recipe_whose_file_was_edited_since(
     cli: Cli, photos: Path, tmp_path: Path
 ) -> None:
-    """The file is there to be edited; what it says then is another training."""
+    """The file is there to be edited; what it says then is another training. And flags would drop
+    the first layer made of the images, since the network is not that of the recipe `photos`."""
     run = tmp_path / "run"
-    assert cli("train", "--data", photos, "--run", run, *PLAIN)[0] == 0
+    words = ("train", "--data", photos, "--model", "patch-128", "--run", run, *PLAIN)
+    assert cli(*words)[0] == 0
     assert json.loads((run / "recipe.json").read_text())["recipe"]["whiten"] is True
     file = run / "recipe.toml"
     file.write_text(file.read_text().replace("\nseed = 0", "\nseed = 5"))
