@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import json
 import os
 import re
@@ -157,6 +158,27 @@ def test_what_is_pushed_can_be_pulled(hub: Hub, trained: Path, tmp_path: Path) -
     assert one.keys() == other.keys()
     assert all((one[name] == other[name]).all() for name in one)
     assert not list((tmp_path / "again").rglob("*.py"))
+    assert str(tmp_path) not in done.stderr
+    digest = hashlib.sha256(files["model.safetensors"]).hexdigest()
+    saved = json.loads((tmp_path / "again/recipe.json").read_text())
+    assert saved["init"] == {"path": "hf:someone/digits", "revision": COMMIT, "sha256": digest}
+    events = (tmp_path / "again/metrics.jsonl").read_text().splitlines()
+    assert json.loads(events[0])["file"] == "hf:someone/digits"
+    done = alexnet(hub, tmp_path / "home", "report", tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    page = html.unescape((tmp_path / "again/report.html").read_text())
+    line = f"alexnet import hf:someone/digits --run {tmp_path / 'again-again-1'}"
+    assert f"<pre><code>{line}</code></pre>" in page
+    done = alexnet(hub, tmp_path / "home", *line.split()[1:])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again-again-1/certificate.json").is_file()
+
+    del files["certificate.json"]
+    words = ("import", "hf:someone/digits", "--run", tmp_path / "none")
+    done = alexnet(hub, tmp_path / "home", *words)
+    assert done.returncode == 2
+    assert "hf:someone/digits has no certificate" in done.stderr
+    assert "/tmp" not in done.stderr.replace(str(tmp_path), "")
 
 
 def test_refusals_of_the_hub_are_one_line(hub: Hub, trained: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
 from alexnet.errors import UsageError
@@ -77,6 +78,40 @@ def add_fields(parser: Parser) -> None:
             item = typing.get_args(kind)[0]
             options |= {"type": item, "nargs": "*", "metavar": "EPOCH" if item is float else "PART"}
         else:
-            plain = [k for k in typing.get_args(kind) or (kind,) if k is not types.NoneType]
-            options |= {"type": plain[0], "metavar": plain[0].__name__.upper()}
+            kinds = typing.get_args(kind) or (kind,)
+            plain = next(k for k in kinds if k is not types.NoneType)
+            options |= {"type": plain, "metavar": plain.__name__.upper()}
+            if types.NoneType in kinds:
+                options |= {"type": _or_none(plain), "metavar": f"{plain.__name__.upper()}|none"}
         group.add_argument(*flags, **options)
+
+
+def _or_none(kind: type) -> Callable[[str], Any]:
+    def read(word: str) -> Any:
+        return None if word == "none" else kind(word)
+
+    read.__name__ = f"{kind.__name__} or none"  # as argparse calls it
+    return read
+
+
+def flags_of(recipe: Recipe, base: Recipe) -> list[str]:
+    """The words of a command line that make `recipe` of `base`, field by field.
+
+    What has no flag is left out, as is what changes no result. With another network `whiten` and
+    `freeze` are said even where they are the same: `Recipe.adapted` would drop them.
+    """
+    words: list[str] = []
+    for field in dataclasses.fields(Recipe):
+        value, free = getattr(recipe, field.name), field.metadata.get("free")
+        same = value == getattr(base, field.name)
+        adapted = recipe.model != base.model and field.name in ("whiten", "freeze")
+        if field.metadata.get("flags") == () or free or (same and not adapted):
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, tuple):
+            words += [flag, *map(str, value)]
+        else:
+            words += [flag, "none" if value is None else str(value)]
+    return words

@@ -25,7 +25,7 @@ from alexnet.recipe import Recipe
 from alexnet.runtime import chance_kept, choose_precision, pick_device
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
-from alexnet.store.shape import odd_data
+from alexnet.store.shape import odd_data, odd_start
 from alexnet.terminal import say
 
 Image = str | Path | bytes | NDArray[np.uint8]
@@ -178,7 +178,7 @@ def read_recipe(run: RunDir) -> tuple[Recipe, dict[str, Any]]:
         raise CheckpointError(
             f"{run.path / 'recipe.json'} lacks {error}: it is not from this program, or was edited"
         ) from None
-    if odd := odd_data(data, recipe.channels):
+    if odd := odd_data(data, recipe.channels) or odd_start(saved):
         raise CheckpointError(
             f"{run.path / 'recipe.json'}: {odd}; it is not from this program, or was edited: "
             "restore a copy"

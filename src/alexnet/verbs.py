@@ -58,8 +58,9 @@ def _add(to: Any, name: str, verb: Verb, help: str) -> Parser:
 
 def _train(verbs: Any) -> None:
     sub = _add(verbs, "train", Verb("train", show.train), "Train a recipe, or continue a run.")
-    sub.add_argument("recipe", nargs="?", help="a name (see `alexnet recipes`) or FILE.toml; "
-                     "default: digits, or with --data one that is chosen")  # fmt: skip
+    sub.add_argument("recipe", nargs="?", help="a name (see `alexnet recipes`), FILE.toml, or "
+                     "recipe.json of a run to do it again; default: digits, or with --data one "
+                     "that is chosen")  # fmt: skip
     sub.add_argument("--data", metavar="DIR", help="folder of images, IDX, CIFAR, or a set's name")
     sub.add_argument("--run", metavar="DIR", help="where to write (default: runs/RECIPE-N)")
     sub.add_argument("--minutes", type=float, metavar="MIN",

@@ -9,7 +9,7 @@ from alexnet.models.net import Preset, summarize, with_dropout
 from alexnet.models.zoo import MODELS, find_model, model_spec
 from alexnet.recipe import Recipe, nearest
 from alexnet.recipebook import RECIPES, TRAINING, find_recipe, source_of
-from alexnet.recipebook.written import SUFFIX
+from alexnet.recipebook.written import RECORD, SUFFIX
 
 _APART = ("name", "about", "model")  # what a recipe is called, and what is compared by itself
 _BIASES = {"bias_lr": "biases' learning rate", "decay_biases": "decay on biases"}
@@ -58,8 +58,8 @@ def recipes(
 
 
 def _find(name: str) -> tuple[Recipe | None, str]:
-    """A recipe (of a file, .toml) and its network, or a network alone."""
-    if name in RECIPES or name.endswith(SUFFIX):
+    """A recipe (of a file, .toml or .json) and its network, or a network alone."""
+    if name in RECIPES or name.endswith((RECORD, SUFFIX)):
         recipe = find_recipe(name)
         return recipe, recipe.model
     if name in MODELS:

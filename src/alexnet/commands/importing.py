@@ -9,7 +9,7 @@ from alexnet.commands.training import RUNS
 from alexnet.data.dataset import find_data
 from alexnet.data.sources import open_source
 from alexnet.engine.state import State
-from alexnet.errors import UsageError
+from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_bytes, sha256_of, write_json
 from alexnet.interchange.certificate import certify_run, run_logits
@@ -51,23 +51,39 @@ def import_weights(
     known to expect. Returns the run, what was matched and left in the file, what images are
     expected, and whether the weights were trained at all (`judged`).
     """
-    if str(file).startswith(HUB):
-        with tempfile.TemporaryDirectory(prefix="alexnet-") as aside:
-            place = pull(str(file).removeprefix(HUB), Path(aside))
-            return import_weights(
-                place,
-                model=model,
-                run=run,
-                classes=classes,
-                data=data,
-                mean=mean,
-                bgr=bgr,
-                split=split,
-                ignore_unknown=ignore_unknown,
-                **fields,
-            )
-    path = Path(file)
     given = {key: value for key, value in fields.items() if value is not None}
+    asked = {"split": split, "ignore_unknown": ignore_unknown}
+    if not str(file).startswith(HUB):
+        origin = {"path": str(Path(file).absolute())}
+        return _import(
+            Path(file), str(file), origin, model, run, classes, data, asked, mean, bgr, given
+        )
+    with tempfile.TemporaryDirectory(prefix="alexnet-") as aside:
+        place, revision = pull(str(file).removeprefix(HUB), Path(aside))
+        origin = {"path": str(file), **({"revision": revision} if revision else {})}
+        try:
+            return _import(
+                place, str(file), origin, model, run, classes, data, asked, mean, bgr, given
+            )
+        except AlexNetError as error:  # the folder that it names will be gone
+            raise type(error)(str(error).replace(str(place), str(file))) from error
+
+
+def _import(
+    path: Path,
+    name: str,
+    origin: dict[str, str],
+    model: str | None,
+    run: str | Path | None,
+    classes: str | Path | None,
+    data: str | Path | None,
+    asked: dict[str, Any],
+    mean: str | Path | None,
+    bgr: bool | None,
+    given: dict[str, Any],
+) -> dict[str, Any]:
+    """Makes a run of what lies at `path`, which people call `name`; `origin` is recorded of it;
+    `asked` is what of `data` is measured on."""
     wanted = expected(path, model, Path(mean) if mean else None, given)
     recipe, statistics = wanted.recipe, wanted.statistics
     net, left = read_net(path, recipe, bgr)
@@ -85,7 +101,7 @@ def import_weights(
     }  # fmt: skip
     result: dict[str, Any] = {
         "run": str(folder.path),
-        "file": str(file),
+        "file": name,
         "sha256": digest,
         "model": recipe.model,
         "classes": len(names),
@@ -99,7 +115,9 @@ def import_weights(
             folder.write_mean_image(statistics.image)
         write_json(folder.path / "environment.json", environment())
         saved = {"recipe": recipe.to_dict(), "digest": recipe.digest, "data": described}
-        folder.write_recipe(saved | {"init": {"path": str(file), "sha256": digest}})
+        saved["init"] = origin | {"sha256": digest}
+        saved["import"] = _flags(model, classes, mean, bgr, given)
+        folder.write_recipe(saved)
         save_checkpoint(
             folder.checkpoints,
             0,
@@ -113,9 +131,7 @@ def import_weights(
         )
         predictor = load(folder.path)
         if data is not None:
-            tested = open_evaluation_set(
-                recipe, described, data, split, ignore_unknown=ignore_unknown
-            )
+            tested = open_evaluation_set(recipe, described, data, **asked)
             for note in tested.notes():
                 say(note)
             tally = measure(lambda x: run_logits(predictor, x), tested.images, len(names))
@@ -128,8 +144,23 @@ def import_weights(
     finally:
         folder.close()
     if judged["verdict"] != "trained":
-        say(f"warning: {file}: {judged['verdict']} weights: {judged['why']}")
+        say(f"warning: {name}: {judged['verdict']} weights: {judged['why']}")
     return result
+
+
+def _flags(
+    model: str | None,
+    classes: str | Path | None,
+    mean: str | Path | None,
+    bgr: bool | None,
+    given: dict[str, Any],
+) -> list[str]:
+    """The flags of the command line that import the same again."""
+    words = ["--as", model] if model else []
+    for flag, file in (("--classes", classes), ("--mean", mean)):
+        words += [flag, str(Path(file).absolute())] if file else []
+    words += [] if bgr is None else ["--bgr" if bgr else "--no-bgr"]
+    return words + [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
 
 def _held_against_chance(result: dict[str, Any], classes: int) -> None:

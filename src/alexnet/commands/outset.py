@@ -1,7 +1,7 @@
 """What a training is to be: recipe, data and weights put together, and refused in time."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from alexnet.models.zoo import find_model, model_spec
 from alexnet.predict import read_recipe, read_statistics, trained_orient
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
-from alexnet.recipebook.written import SUFFIX, fields_in
+from alexnet.recipebook.written import RECORD, SUFFIX, fields_in
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.store.weights import read_weights
@@ -35,6 +35,7 @@ from alexnet.terminal import say
 LOOKED_AT = 64  # training files whose EXIF orientation is counted
 BRIEF_S = 5.0  # for the doctor's look before the first step
 INHERITED = ("model", "channels", "size", "crop", "normalize", "orient")  # from --init RUN
+MEASURED = INHERITED[1:]  # what statistics are of: images that go through another say nothing
 
 
 def choose(
@@ -76,9 +77,9 @@ def _names_orient(recipe: str | Recipe | None) -> str | None:
     one for want of a word."""
     if isinstance(recipe, Recipe):
         return recipe.orient if recipe.orient != Recipe().orient else None
-    if recipe is None or not recipe.endswith(SUFFIX):
-        return None
-    return fields_in(Path(recipe)).get("orient")
+    if recipe is not None and recipe.endswith(RECORD):
+        return find_recipe(recipe).orient
+    return fields_in(Path(recipe)).get("orient") if recipe and recipe.endswith(SUFFIX) else None
 
 
 def as_packed(dataset: Dataset, named: str | None) -> Dataset:
@@ -95,8 +96,9 @@ def as_packed(dataset: Dataset, named: str | None) -> Dataset:
     return Dataset(dataset.source, dataset.recipe.replace(orient=packed))
 
 
-def check(recipe: Recipe, dataset: Dataset, digest: str) -> None:
-    """Refuses what cannot be trained before anything is written."""
+def check(recipe: Recipe, dataset: Dataset, digest: str, recorded: bool = False) -> None:
+    """Refuses what cannot be trained before anything is written. A `recorded` recipe was trained
+    once, and is trained again as it was."""
     spec = model_spec(
         recipe.model, len(dataset.classes), (recipe.channels, recipe.crop, recipe.crop)
     )
@@ -109,7 +111,9 @@ def check(recipe: Recipe, dataset: Dataset, digest: str) -> None:
     if recipe.freeze or recipe.part_lr:
         with torch.device("meta"):  # refuses parts that are not there, draws no weights
             build_net(recipe, len(dataset.classes))
-    refuse_endless_warmup(recipe, steps_per_epoch(len(dataset.train), recipe.batch_size))
+    per_epoch = steps_per_epoch(len(dataset.train), recipe.batch_size)
+    if not recorded:
+        refuse_endless_warmup(recipe, per_epoch)
     check_same(dataset, dataset.digest, digest)
 
 
@@ -131,6 +135,17 @@ class Given:
     inherited: Mapping[str, Any] = field(default_factory=dict)
     statistics: Statistics | None = None
     classes: tuple[str, ...] = ()
+    recipe: Recipe | None = None
+    imported: bool = False
+
+    def statistics_for(self, recipe: Recipe) -> Statistics | None:
+        """The statistics, where that run's images went through what the recipe's go through."""
+        if self.recipe is None:
+            return None
+        # What makers of weights subtract holds for them, however photos are turned here.
+        names = [name for name in MEASURED if not (self.imported and name == "orient")]
+        same = all(getattr(recipe, name) == getattr(self.recipe, name) for name in names)
+        return self.statistics if same else None
 
     def for_classes(self, recipe: Recipe, classes: Sequence[str]) -> Mapping[str, Tensor] | None:
         """The weights, without the last layer where it tells as many other classes apart."""
@@ -147,7 +162,8 @@ class Given:
         return {k: v for k, v in self.weights.items() if not k.startswith(head)}
 
 
-def read_init(init: str | Path, fields: dict[str, Any]) -> Given:
+def read_init(init: str | Path, said: Collection[str]) -> Given:
+    """What a run or a file of weights brings; fields that are `said` are not inherited."""
     path = Path(init)
     if not path.exists():
         raise CheckpointError(f"--init {init}: no such folder or file; name a run or weights")
@@ -158,15 +174,14 @@ def read_init(init: str | Path, fields: dict[str, Any]) -> Given:
     recipe, described = read_recipe(run)
     checkpoint = load_checkpoint(find_checkpoint(run.checkpoints), optimizer=False)
     digest = sha256_of(checkpoint.path / "model.safetensors")
-    inherited = {name: getattr(recipe, name) for name in INHERITED if name not in fields}
+    inherited = {name: getattr(recipe, name) for name in INHERITED if name not in said}
+    imported = described.get("kind") == "imported"
     if "orient" in inherited:
         inherited["orient"] = trained_orient(recipe, described)
-        if described.get("kind") == "imported" and inherited["orient"] == "ignore":
+        if imported and inherited["orient"] == "ignore":
             del inherited["orient"]  # what their makers left out need not hold for own photos
-    # Statistics are of images as that run stored them; for any others they are measured anew.
-    same = not set(fields) & {"channels", "size", "crop", "normalize", "orient"}
-    statistics = read_statistics(run, described) if same else None
-    return Given(checkpoint.model, digest, inherited, statistics, tuple(described["classes"]))
+    statistics, classes = read_statistics(run, described), tuple(described["classes"])
+    return Given(checkpoint.model, digest, inherited, statistics, classes, recipe, imported)
 
 
 def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:

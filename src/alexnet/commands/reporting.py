@@ -8,14 +8,13 @@ from typing import Any
 from alexnet import figures
 from alexnet.commands import inside, outcome
 from alexnet.commands.diagnosing import doctor
+from alexnet.commands.reproducing import reproduce
 from alexnet.commands.view import View
 from alexnet.diagnosis.history import judge_history
 from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
 from alexnet.pages import RunPart, report_page
 from alexnet.predict import read_recipe
-from alexnet.recipe import Recipe
-from alexnet.recipebook import RECIPES, find_recipe
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import percent, say
 
@@ -108,6 +107,7 @@ def _part(view: View, brief: bool) -> RunPart:
                 "confusion, calibration, mistakes and neighbours.")  # fmt: skip
     walls = [e["wall_s"] for e in events if e["event"] == "train" and "wall_s" in e]
     environment = folder.path / "environment.json"
+    again, said = reproduce(folder)
     return RunPart(
         name=view.name,
         recipe=recipe.to_dict(),
@@ -119,7 +119,8 @@ def _part(view: View, brief: bool) -> RunPart:
         tests=list(tests.values()),
         verdicts=verdicts,
         pictures=pictures,
-        again=_again(recipe, described, str(view.run)),
+        again=again,
+        conditions=said,
         seconds=walls[-1] if walls else None,
         note=note,
     )
@@ -176,21 +177,3 @@ def _of_images(view: View, split: str, pictures: Pictures) -> None:
         for way, a in found["agreement"].items()
     )
     pictures.append(("Nearest training images", view.drawn[-1], f"of {found['n']} images {shares}"))
-
-
-def _again(recipe: Recipe, described: dict[str, Any], run: str) -> list[str]:
-    """The commands that train and test it anew."""
-    known = find_recipe(recipe.name if recipe.name in RECIPES else "photos")
-    words, base = ["alexnet", "train", known.name], known.to_dict()
-    for key, value in recipe.to_dict().items():
-        if value == base[key] or key in ("data", "about", "keep", "workers"):
-            continue
-        flag = f"--{key.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        elif value is not None:
-            values = value if isinstance(value, list) else [value]
-            words += [flag, *map(str, values)]
-    if described["path"]:
-        words += ["--data", described["path"]]
-    return [shlex.join(words), f"alexnet test {shlex.quote(run)}"]

@@ -1,8 +1,9 @@
 """alexnet train: a recipe from its beginning, or a run from where it stopped."""
 
+import os
 import shutil
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from alexnet.interrupt import PREEMPT, obeying, signal_named
 from alexnet.predict import read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
-from alexnet.recipebook.written import SUFFIX, write_recipe
-from alexnet.runtime import chance_kept, changed_since, environment, threads
+from alexnet.recipebook.again import Call, train_command
+from alexnet.recipebook.written import RECORD, SUFFIX, fields_written, write_recipe
+from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
 from alexnet.store.checkpoint import Checkpoint, load_checkpoint, load_latest
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.terminal import say
@@ -55,14 +57,15 @@ def train(
 ) -> dict[str, Any]:
     """Trains a recipe, or continues a run.
 
-    `recipe` is a name, a file (.toml) or a value; `fields` replace fields of it. Without recipe and
+    `recipe` is a name, a file (.toml), a record of one (recipe.json of a run, certificate.json of
+    an export) or a value; `fields` replace fields of it. Without recipe and
     data it is `digits`; with data alone one is chosen that fits into about `minutes` (default 20)
     on this machine, with `init` one that fine-tunes, and said why. `init` is a run or a file of
     weights to start from: of a run the network and what its images go through come along, unless
-    `fields` say otherwise; the head is made anew where the classes differ. `doctor` is what is done
-    when something is found that keeps it from learning: stop, say, or off, which does not look.
-    Processes that torchrun starts share the work; with `towers` 2 each holds a tower of the paper's
-    network. SIGINT, SIGTERM, SIGUSR1 and `stop_signal` save and stop.
+    `fields` or a file say otherwise; the head is made anew where the classes differ. `doctor` is
+    what is done when something is found that keeps it from learning: stop, say, or off, which does
+    not look. Processes that torchrun starts share the work; with `towers` 2 each holds a tower of
+    the paper's network. SIGINT, SIGTERM, SIGUSR1 and `stop_signal` save and stop.
     Returns the figures of the best validation, run and checkpoint; `choice`, the reasons where a
     recipe was chosen, and `recipe_file`, the recipe as a file to edit.
     """
@@ -103,7 +106,13 @@ def _start(
     team: Team,
     stack: ExitStack,
 ) -> dict[str, Any]:
-    given = team.together(lambda: read_init(init, fields) if init is not None else Given())
+    def read_given() -> Given:
+        if init is None:
+            return Given()
+        written = fields_written(recipe) if isinstance(recipe, str) else frozenset[str]()
+        return read_init(init, {*fields, *written})
+
+    given = team.together(read_given)
     # What depends on this machine's pace is for one process to say.
     wanted = team.first(lambda: choose(recipe, data, init, minutes, given, fields))
     chosen = Recipe.from_dict(wanted["recipe"])
@@ -119,15 +128,16 @@ def _start(
     folder = RunDir(Path(claimed["path"]), writes=team.leads)
     try:
         keep_copies_together(dataset, team)
-        if "warmup_epochs" not in fields:
+        recorded = isinstance(recipe, str) and recipe.endswith(RECORD)
+        if "warmup_epochs" not in fields and not recorded:
             n_train = team.together(lambda: len(dataset.split("train")))
             chosen, shorter = shorten_warmup(chosen, max(n_train // chosen.batch_size, 1))
             if shorter and team.leads:
                 say(shorter)
         seen = team.first(lambda: {"digest": dataset.digest})
-        team.together(lambda: check(chosen, dataset, seen["digest"]))
+        team.together(lambda: check(chosen, dataset, seen["digest"], recorded))
         weights = given.for_classes(chosen, dataset.classes)
-        statistics = given.statistics or dataset.statistics
+        statistics = given.statistics_for(chosen) or dataset.statistics
         if chosen.colour and not statistics.covariance:  # that run had no colour noise
             statistics = replace(statistics, covariance=dataset.statistics.covariance)
 
@@ -150,15 +160,22 @@ def _start(
                 say(f"orient {chosen.orient}: so {dataset.source.path} was packed")
             described = dataset.describe(statistics)
             saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
-            if weights is not None:
-                saved["init"] = {"path": str(init), "sha256": given.digest}
+            call = _call(team, how, settings["chosen"]["threads"])
+            saved["call"] = asdict(call)
+            begun = "" if init is None else str(Path(init).absolute())
+            if begun:
+                saved["init"] = {"path": begun, "sha256": given.digest}
             if statistics.image is not None:
                 folder.write_mean_image(statistics.image)
             with threads(settings["chosen"]["threads"]):
                 known = {**environment(), "settings": settings}
             write_json(folder.path / "environment.json", known)
             folder.write_recipe(saved)
-            edited = write_recipe(chosen, dataset.source.path, wanted["reasons"])
+            again = train_command(
+                ["THIS_FILE"], replace(call, doctor="stop", threads=0), init=begun,
+                run="DIR" if call.processes > 1 else "",
+            )  # fmt: skip
+            edited = write_recipe(chosen, dataset.source.path, wanted["reasons"], again)
             write_atomic(folder.path / RECIPE_FILE, edited)
             if how.doctor != "off":
                 look_before(chosen, dataset, statistics, weights)
@@ -175,6 +192,14 @@ def _start(
         raise
 
 
+def _call(team: Team, how: How, threads: int) -> Call:
+    """What of this call a reproduction has to repeat."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", team.size)) if team.size > 1 else 1
+    hosts = max(team.size // here, 1)
+    computed = 0 if pick_device().type == "cuda" else threads
+    return Call(team.size, hosts, team.towers, how.doctor, computed)
+
+
 def _resume(
     recipe: str | Recipe | None,
     data: str | Path | None,
@@ -184,7 +209,7 @@ def _resume(
     team: Team,
     stack: ExitStack,
 ) -> dict[str, Any]:
-    if isinstance(recipe, str) and recipe.endswith(SUFFIX):
+    if isinstance(recipe, str) and recipe.endswith((SUFFIX, RECORD)):
         recipe = find_recipe(recipe)
     named = recipe.name if isinstance(recipe, Recipe) else recipe
     path = Path(run) if run else _latest(named)
@@ -241,7 +266,9 @@ def _resume(
         if moved := changed_since(began):
             say(f"warning: not the machine it began on, so bits may differ: {moved}")
     if not start.state.get("finished"):
-        folder.log({"event": "resume", "step": start.step})
+        overruled = {"doctor": how.doctor} if how.doctor != "stop" else {}
+        elsewhere = {"changed": moved} if moved else {}
+        folder.log({"event": "resume", "step": start.step, **overruled, **elsewhere})
         say(f"continuing {path} from step {start.step:,}")
     statistics = read_statistics(folder, described)
     with threads(count):

@@ -8,6 +8,7 @@ anybody has them.
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.data import draws
+from alexnet.data import draws, fetch
 from alexnet.data.augment import Preprocess
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import preprocessing
@@ -24,6 +25,7 @@ from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.chain import Chain
 from alexnet.predict import Predictor
 from alexnet.recipe import Recipe
+from alexnet.recipebook.again import recorded_call
 
 FORMAT = 1
 NAME = "certificate.json"
@@ -54,6 +56,31 @@ def describe(predictor: Predictor) -> dict[str, Any]:
         "data": {key: data.get(key) for key in ("kind", "digest", "counts", "splits")},
         "metrics": _metrics(predictor),
         "step": int(predictor.checkpoint.name.removesuffix(".old").removeprefix("step-")),
+        "training": _training(predictor),
+    }
+
+
+def _training(predictor: Predictor) -> dict[str, Any]:
+    """What beside recipe and data made the weights: the call, the machine, and the weights that it
+    began with. No path of this machine: of files the name alone. Of imported weights their origin.
+    """
+    run, data = predictor.run, predictor.data
+    saved, place = run.recipe, run.path / "environment.json"
+    environment = read_json(place) if place.is_file() else {}
+    init = saved.get("init")
+    made: dict[str, Any] = {"weights": sha256_of(predictor.checkpoint / "model.safetensors")}
+    if init is not None:
+        name = init["path"] if init["path"].startswith("hf:") else Path(init["path"]).name
+        made["init"] = init | {"path": name}
+    if data["kind"] == "imported":
+        return made
+    events = run.events()
+    cached = {str((fetch.cache_dir() / name).absolute()): name for name in fetch.NAMES}
+    return made | {
+        "call": asdict(recorded_call(saved, environment, events)),
+        "machine": {key: environment.get(key) for key in ("cpu", "gpu", "packages")},
+        "changed": [e for e in events if e["event"] == "resume" and e.get("changed")],
+        "data": cached.get(data["path"], "") if data["path"] else data["kind"],
     }
 
 

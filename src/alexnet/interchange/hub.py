@@ -12,6 +12,7 @@ from alexnet.errors import Unavailable, UsageError
 from alexnet.files import write_atomic, write_json
 from alexnet.interchange.certificate import NAME
 from alexnet.interchange.chain import missing
+from alexnet.recipebook.again import Call, conditions, train_command
 from alexnet.store.checkpoint import pack_tensors
 from alexnet.terminal import escaped, percent
 
@@ -25,7 +26,7 @@ tags:
 
 # {model}, {classes} classes
 
-Trained by `alexnet train {name}`{made}. To use it:
+{made} To use it, with this folder as `FOLDER`:
 
 ```
 alexnet import FOLDER --run runs/{name}
@@ -42,7 +43,7 @@ alexnet classify runs/{name} photo.jpg
 
 ## How it was trained
 
-Recipe `{name}`, digest `{digest}`, step {step:,}; every field is in `config.json`. {recipe}
+{training}
 
 Preprocessing, which belongs to the weights: {preprocessing}
 
@@ -108,28 +109,69 @@ def write_folder(
 def card(certificate: Mapping[str, Any]) -> str:
     """A model card, made of what a certificate says and nothing else."""
     said, recipe, data = (certificate[key] for key in ("preprocessing", "recipe", "data"))
+    imported = data["kind"] == "imported"
     names = list(certificate["classes"])
     colours = "grey" if said["channels"] == 1 else "RGB"
     rounded = {key: ", ".join(f"{x:.2f}" for x in said[key]) for key in ("mean", "std")}
     counts = ", ".join(f"{split} {n:,}" for split, n in (data["counts"] or {}).items())
-    length = f"{recipe['steps']:,} steps" if recipe["steps"] else f"{recipe['epochs']:g} epochs"
     return _CARD.format(
         model=certificate["model"],
         name=recipe["name"],
-        made="" if data["kind"] != "imported" else ", from weights that were imported",
+        made="Imported, not trained here." if imported else "Trained by `alexnet train`.",
         classes=len(names),
         class_list=", ".join(map(plain, names[:50]))
         + (f" and {len(names) - 50:,} more, in `config.json`" if len(names) > 50 else ""),
         data=f"{data['kind']}: {counts or 'not known'}; digest `{data['digest']}`. "
         f"{plain(data['splits'])}",
-        digest=certificate["recipe_digest"],
-        step=certificate["step"],
-        recipe=f"{length} of batches of {recipe['batch_size']} with {recipe['opt']}, learning rate "
-        f"{recipe['lr']:g}, schedule {recipe['schedule']}, seed {recipe['seed']}.",
+        training=_origin(certificate) if imported else _training(certificate),
         preprocessing=f"{colours}, {_TURNED[recipe.get('orient', 'ignore')]}, the shorter side to "
         f"{said['size']} pixels, the centre {said['crop']} x {said['crop']} of the centre square, "
         "on 0 to 255 " + _RULES[said["normalize"]].format(**rounded) + ".",
         metrics=_metrics(certificate["metrics"]),
+    )
+
+
+def _origin(certificate: Mapping[str, Any]) -> str:
+    init = certificate["training"].get("init", {"path": "a file", "sha256": "not known"})
+    at = f" at revision `{init['revision']}`" if "revision" in init else ""
+    return (
+        f"That is for the maker of these weights to say: they were imported from "
+        f"{plain(init['path'])}{at}, sha256 `{init['sha256']}`."
+    )
+
+
+def _training(certificate: Mapping[str, Any]) -> str:
+    """Recipe, the command that trains it again, and what that gives."""
+    recipe, made, data = (certificate[key] for key in ("recipe", "training", "data"))
+    length = f"{recipe['steps']:,} steps" if recipe["steps"] else f"{recipe['epochs']:g} epochs"
+    call, init = Call(**made["call"]), made.get("init")
+    line = train_command(
+        ["FOLDER/certificate.json"], call, data=made["data"] or "IMAGES",
+        init="WEIGHTS" if init else "", run=f"runs/{recipe['name']}-again",
+    )  # fmt: skip
+    weights = (
+        f"The sha256 of `checkpoints/step-{certificate['step']}/model.safetensors` is "
+        f"`{made['weights']}`."
+    )
+    said = conditions(
+        f"`{certificate['recipe_digest']}`", weights, call, made["machine"], f"`{data['digest']}`",
+        made["changed"],
+    )  # fmt: skip
+    where = [] if made["data"] else ["`IMAGES` is the folder of the images."]
+    if init:
+        where.append(
+            f"`WEIGHTS` is what it began with: {plain(init['path'])}, a run or a file, whose "
+            f"weights have the sha256 `{init['sha256']}`."
+        )
+    return "\n\n".join(
+        (
+            f"Recipe `{recipe['name']}`, digest `{certificate['recipe_digest']}`, step "
+            f"{certificate['step']:,}; every field is in `certificate.json`. {length} of batches "
+            f"of {recipe['batch_size']} with {recipe['opt']}, learning rate {recipe['lr']:g}, "
+            f"schedule {recipe['schedule']}, seed {recipe['seed']}. To train it again:",
+            f"```\n{line}\n```",
+            " ".join([*where, *said]),
+        )
     )
 
 
@@ -162,14 +204,19 @@ def push(folder: Path, repository: str) -> str:
         raise _failed("push to", repository, error) from None
 
 
-def pull(repository: str, folder: Path) -> Path:
-    """Downloads OWNER/NAME into a folder: weights, JSON and cards alone."""
+def pull(repository: str, folder: Path) -> tuple[Path, str]:
+    """Downloads OWNER/NAME into a folder: weights, JSON and cards alone. The folder, and the commit
+    that it was at, or "" where the library does not say."""
     hub = library()
     try:
         kept = ["*.safetensors", "*.json", "README.md"]
-        return Path(hub.snapshot_download(repository, local_dir=folder, allow_patterns=kept))
+        place = Path(hub.snapshot_download(repository, local_dir=folder, allow_patterns=kept))
     except Exception as error:
         raise _failed("pull", repository, error) from None
+    # Where the library notes the commit of each file that it put into a folder.
+    note = place / ".cache/huggingface/download/model.safetensors.metadata"
+    commit = note.read_text().split("\n")[0] if note.is_file() else ""
+    return place, commit if re.fullmatch(r"[0-9a-f]{40}", commit) else ""
 
 
 def library() -> Any:

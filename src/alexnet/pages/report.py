@@ -16,8 +16,8 @@ LIMIT = 4_900_000
 @dataclass(frozen=True)
 class RunPart:
     """What is said of one run. `best` is its best validation, `tests` its test events, `pictures`
-    (title, PNG, what it says in words), `again` the commands that make it anew; `note` says what
-    is not there and why."""
+    (title, PNG, what it says in words), `again` the commands that make it anew and `conditions`
+    sentences on what they give; `note` says what is not there and why."""
 
     name: str
     recipe: Mapping[str, Any]
@@ -30,6 +30,7 @@ class RunPart:
     verdicts: Sequence[dict[str, Any]]
     pictures: Sequence[tuple[str, Path, str]]
     again: Sequence[str]
+    conditions: Sequence[str]
     seconds: float | None
     note: str = ""
 
@@ -161,10 +162,8 @@ def _environment(run: RunPart) -> str:
 
 def _again(run: RunPart) -> str:
     lines = html.escape("\n".join(run.again))
-    return (
-        f"<pre><code>{lines}</code></pre><p>The recipe's digest is then {html.escape(run.digest)}; "
-        "the same bits come out on the same processor with as many threads and these versions.</p>"
-    )
+    commands = f"<pre><code>{lines}</code></pre>" if run.again else ""
+    return commands + "".join(f"<p>{html.escape(one)}</p>" for one in run.conditions)
 
 
 def _value(value: Any) -> str:

@@ -29,7 +29,12 @@ from alexnet.recipebook.small import (
     seed_003,
     seed_004,
 )
-from alexnet.recipebook.written import SUFFIX, read_recipe_file
+from alexnet.recipebook.written import (
+    RECORD,
+    SUFFIX,
+    read_recipe_file,
+    read_recorded_recipe,
+)
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits": digits,
@@ -111,9 +116,12 @@ def source_of(recipe: str, field: str) -> str:
 
 
 def find_recipe(name: str) -> Recipe:
-    """A recipe by name, or from a file that ends in .toml; a misspelt one gets the nearest."""
+    """A recipe by name, from a file that ends in .toml, or from a run's record that ends in .json;
+    a misspelt one gets the nearest."""
     if name.endswith(SUFFIX):
         return read_recipe_file(Path(name))
+    if name.endswith(RECORD):
+        return read_recorded_recipe(Path(name))
     if name not in RECIPES:
         raise UsageError(f"unknown recipe {name!r}{nearest(name, RECIPES, 'alexnet recipes')}")
     return RECIPES[name]()

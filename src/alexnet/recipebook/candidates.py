@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alexnet.errors import UsageError
 from alexnet.models.layers import BatchNorm, Linear
 from alexnet.models.net import named_parts
 from alexnet.models.zoo import find_model, model_spec
@@ -82,6 +83,40 @@ def _photos(crop: int, size: int, channels: int, model: str) -> Recipe:
     if model == "fast-32":
         base = base.replace(cutout=crop // 4)
     return base if channels == 3 else base.replace(**GREY)
+
+
+def at_own_size(look: Look, own: Mapping[str, Any]) -> Recipe:
+    """For the network that a user asked for, where no resolution of the images fits it: at the one
+    that it is made for, to which they are enlarged. UsageError where a packed set has its size."""
+    model, side = own["model"], look.sides[1]
+    made_for = find_model(model).size
+    if look.kind == "packed":
+        least = least_crop(model, len(look.classes), look.channels)
+        if side < least:
+            raise UsageError(
+                f"--model {model} takes images of {least} pixels a side and more, and {look.where} "
+                f"is packed at {side}: pack it again with --size {max(least, made_for)}, or "
+                "choose another model"
+            )
+        crop, size = int(own.get("crop", side)), side
+    else:
+        crop = int(own.get("crop", min(made_for, own.get("size", made_for))))
+        size = int(own.get("size", crop if crop <= SMALL else round(crop * 8 / 7)))
+    near = next((rung for rung in reversed(RUNGS) if rung[0] <= crop), RUNGS[0])
+    return _photos(crop, size, look.channels, near[2])
+
+
+def least_crop(model: str, classes: int, channels: int) -> int:
+    """The fewest pixels a side that a network takes."""
+    return next(n for n in range(1, 4097) if _takes(model, classes, (channels, n, n)))
+
+
+def _takes(model: str, classes: int, given: tuple[int, int, int]) -> bool:
+    try:
+        model_spec(model, classes, given)
+    except UsageError:
+        return False
+    return True
 
 
 def fine_tuning(look: Look, given: Mapping[str, Any], own: Mapping[str, Any]) -> list[Recipe]:

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexnet.errors import DataError, UsageError
+from alexnet.models.zoo import model_spec
 from alexnet.recipe import Recipe
-from alexnet.recipebook.candidates import MANY, Look, candidates, fine_tuning
+from alexnet.recipebook.candidates import (
+    MANY,
+    SMALL,
+    Look,
+    at_own_size,
+    candidates,
+    fine_tuning,
+    least_crop,
+)
 from alexnet.terminal import duration
 
 MINUTES = 20.0
@@ -45,15 +54,22 @@ def choose(
         raise UsageError(f"--minutes {minutes:g}: give a time above 0, as --minutes 20")
     given, own = dict(inherited or {}), dict(fields or {})
     _refuse_few(look)
+
+    def fitted(candidate: Recipe) -> Recipe:
+        found = _sized(candidate, look).adapted({**given, **own}, bool(given))
+        model_spec(found.model, len(look.classes), (found.channels, found.crop, found.crop))
+        # Of what is not mirrored a mirror image would be another thing.
+        return found if found.flip or "views" in own else found.replace(views=1)
+
     possible, faults = [], []
     for candidate in fine_tuning(look, given, own) if given else candidates(look):
         try:
-            candidate = _sized(candidate, look).adapted({**given, **own}, bool(given))
-            if not (candidate.flip or "views" in own):  # a mirror image would be another thing
-                candidate = candidate.replace(views=1)
-            possible.append(candidate)
+            possible.append(fitted(candidate))
         except UsageError as fault:  # such as a crop that this resolution does not hold
             faults.append(fault)
+    whole = all(type(own.get(name, 1)) is int for name in ("size", "crop"))
+    if not possible and "model" in own and not given and whole:
+        possible = [fitted(at_own_size(look, own))]
     if not possible:
         raise faults[0]
     kept, heard = possible[0], []
@@ -175,6 +191,10 @@ def _say_network(
             f"{said}; {beyond.crop} pixels would be {slower:,.0f} images/s, {fits:.0f} epochs in "
             f"{minutes:g} min, and {_wanted(look, beyond):.0f} are needed"
         )
+    if kept.crop > max(look.sides[1], SMALL):
+        least = least_crop(kept.model, len(look.classes), kept.channels)
+        why = f": it takes {least} and more" if least > look.sides[1] else ""
+        return f"{said}, to which images of {look.sides[1]} are enlarged{why}"
     if more:
         return f"{said}; more pixels would not fit into {minutes:g} min"
     if look.images < MANY and kept.crop == 128 and look.sides[1] >= 224:

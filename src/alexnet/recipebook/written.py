@@ -1,4 +1,5 @@
-"""A recipe as a file that people edit: TOML, a line a field, with what each is for beside it."""
+"""A recipe as a file: TOML that people edit, a line a field with what each is for beside it, or the
+record of a run or an export (JSON), which is taken as it is."""
 
 import json
 import tomllib
@@ -8,17 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.errors import UsageError
+from alexnet.files import read_json
 from alexnet.recipe import Recipe
 
 SUFFIX = ".toml"
+RECORD = ".json"  # recipe.json of a run, certificate.json of an export
 LIMIT = 1 << 20  # bytes; a recipe has three thousand
 
 
-def write_recipe(recipe: Recipe, data: str = "", notes: Sequence[str] = ()) -> str:
-    """The text of a recipe file. `data` is where the images are, `notes` stand at its head."""
+def write_recipe(
+    recipe: Recipe,
+    data: str = "",
+    notes: Sequence[str] = (),
+    command: str = "alexnet train THIS_FILE",
+) -> str:
+    """The text of a recipe file. `data` is where the images are, `notes` stand at its head,
+    `command` is what trains it once it is edited."""
     values = {**recipe.to_dict(), **({"data": data} if data else {})}
     lines = [f"# {' '.join(note.split())}" for note in notes]
-    lines += ["# Edit, then: alexnet train THIS_FILE", ""]
+    lines += [f"# Edit, then: {' '.join(command.split())}", ""]
     for field in fields(Recipe):
         value, about = values[field.name], field.metadata["help"]
         if value is None:  # TOML has no word for it
@@ -40,6 +49,13 @@ def read_recipe_file(path: Path) -> Recipe:
         raise UsageError(f"{path}: {error}") from error
 
 
+def fields_written(name: str) -> frozenset[str]:
+    """The fields that a recipe's file writes down; of a named recipe none."""
+    if name.endswith(RECORD):
+        return frozenset(field.name for field in fields(Recipe))
+    return frozenset(fields_in(Path(name))) if name.endswith(SUFFIX) else frozenset()
+
+
 def fields_in(path: Path) -> dict[str, Any]:
     """What a recipe file names, as it stands there. UsageError for what is no such file."""
     try:
@@ -51,6 +67,31 @@ def fields_in(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {why}; name a recipe file, or see `alexnet recipes`") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: no TOML ({error}); correct it there") from error
+
+
+def read_recorded_recipe(path: Path) -> Recipe:
+    """The recipe that a run's recipe.json or a certificate.json records, to the last field.
+
+    UsageError for any other JSON, and where the fields do not give the digest beside them;
+    CheckpointError for what is missing or damaged.
+    """
+    record = read_json(path)
+    fields, digest = record.get("recipe"), record.get("digest", record.get("recipe_digest"))
+    if not isinstance(fields, dict) or digest is None:
+        raise UsageError(
+            f"{path} records no recipe: name recipe.json of a run, certificate.json of an export, "
+            f"or a recipe file ({SUFFIX})"
+        )
+    try:
+        recipe = Recipe.from_dict(fields)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    if digest != recipe.digest:
+        raise UsageError(
+            f"{path} was edited: its digest is {digest} and its fields give {recipe.digest}; put "
+            "the original back, or edit recipe.toml, which is there for it"
+        )
+    return recipe
 
 
 def _toml(value: Any) -> str:

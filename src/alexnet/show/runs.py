@@ -1,5 +1,6 @@
 """What train, doctor, test and classify print."""
 
+import shlex
 from typing import Any
 
 from alexnet.pages import LAYER_HEADS, conclusion, layer_rows
@@ -16,7 +17,7 @@ def train(r: dict[str, Any]) -> None:
         f"run          {r['run']}\n"
         f"report       {r['report']}\n"
         f"recipe       {r['recipe_file']}\n"
-        f"test it      alexnet test {r['run']}{views}"
+        f"test it      alexnet test {shlex.quote(r['run'])}{views}"
     )
 
 

@@ -99,6 +99,27 @@ def odd_data(data: Any, channels: int) -> str:
     return ""
 
 
+_COUNTS = ("processes", "hosts", "towers", "threads")
+
+
+def odd_start(saved: Mapping[str, Any]) -> str:
+    """Of what recipe.json says of how a run was begun: the call, and the weights given to it."""
+    for part, texts, counts in (("call", ("doctor",), _COUNTS), ("init", ("path", "sha256"), ())):
+        table = saved.get(part)
+        if table is None:
+            continue
+        if not isinstance(table, dict):
+            return f"{part} is {table!r:.40}, expected an object"
+        for key in texts:
+            if not isinstance(table.get(key), str):
+                return f"{key} of {part} is {table.get(key)!r:.40}, expected text"
+        for key in counts:
+            least = key != "threads"
+            if not (type(n := table.get(key)) is int and least <= n < LARGEST):
+                return f"{key} of {part} is {n!r:.40}, expected a count"
+    return ""
+
+
 def _is_number(value: Any) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < LARGEST)
 

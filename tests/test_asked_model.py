@@ -1,0 +1,104 @@
+"""`train --model NAME --data FOLDER` without a recipe: it trains at a resolution that the network
+takes, or says in one line why it does not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alexnet.errors import UsageError
+from alexnet.models.zoo import MODELS, build_model
+from alexnet.recipebook.candidates import Look
+from alexnet.recipebook.choice import choose
+from conftest import without_report, write_tree
+from shell import Cli
+from shell import clean_folder as clean_folder  # around every test here
+from shell import cli as cli
+
+QUICK = ("--steps", 1, "-b", 4, "-j", 0, "--no-doctor", "--precision", "fp32")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The same patterns as photos of so many pixels a side."""
+    top = tmp_path_factory.mktemp("data")
+    return {side: write_tree(top / str(side), classes=2, each=6, side=side) for side in (32, 300)}
+
+
+@pytest.mark.parametrize(
+    ("model", "side"), [("patch-128", 32), ("patch-128", 300), ("alexnet-28", 32)]
+)
+def test_a_light_network_trains(
+    model: str, side: int, folders: dict[int, Path], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_report(monkeypatch)
+    status, _, err = cli("train", "--data", folders[side], "--model", model, "--run", "r", *QUICK)
+    assert status == 0, err
+    recipe = json.loads(Path("r/recipe.json").read_text())["recipe"]
+    assert recipe["model"] == model
+    assert (recipe["whiten"], recipe["freeze"]) == (
+        (True, ["conv1"]) if model == "patch-128" else (False, [])
+    )
+    if model == "patch-128":
+        assert recipe["crop"] == 128
+        enlarged = [line for line in err if "enlarged" in line]
+        assert len(enlarged) == (side < 128)
+
+
+@pytest.mark.parametrize("kind", ["folder", "digits", "packed"])
+@pytest.mark.parametrize("side", [20, 32, 100, 128, 300])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_network_gets_a_resolution_that_it_takes(model: str, side: int, kind: str) -> None:
+    """At whatever pace; only a packed set, which has one size, may be too small for it."""
+    look = Look("here", kind, ("a", "b"), (90, 90), (side,) * 3, 3)
+    for rate in (0.1, 1e6):
+        try:
+            recipe = choose(look, lambda _, r=rate: r, fields={"model": model}).recipe
+        except UsageError as error:
+            said = str(error)
+        else:
+            assert recipe.model == model
+            assert kind != "packed" or recipe.size == side
+            with torch.device("meta"):  # refuses a size that does not fit, draws no weights
+                build_model(model, 2, channels=3, size=recipe.crop)
+            continue
+        assert kind == "packed"
+        assert f"--model {model}" in said
+        assert f"packed at {side}" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--crop", 64), "patch-128 takes images of 96 pixels a side and more, not of 64"),
+        (("--crop", 200, "--size", 100), "crop 200 is larger than size 100"),
+        (("--size", 50), "patch-128 takes images of 96 pixels a side and more, not of 50"),
+    ],
+)
+def test_what_was_asked_for_is_named(
+    words: Any, why: str, folders: dict[int, Path], cli: Cli
+) -> None:
+    status, _, err = cli("train", "--data", folders[32], "--model", "patch-128", *words)
+    assert status == 2
+    assert why in err[-1]
+    assert "not of 32" not in " ".join(err)
+
+
+def test_a_resolution_that_was_asked_for_is_kept(
+    folders: dict[int, Path], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_report(monkeypatch)
+    words = ("--data", folders[32], "--model", "patch-128", "--crop", 96, "--run", "r")
+    assert cli("train", *words, *QUICK)[0] == 0
+    recipe = json.loads(Path("r/recipe.json").read_text())["recipe"]
+    assert (recipe["crop"], recipe["size"]) == (96, 110)
+
+
+def test_a_packed_set_that_is_too_small(folders: dict[int, Path], cli: Cli) -> None:
+    assert cli("data", "pack", folders[32], "--out", "packed", "--size", 32)[0] == 0
+    status, _, err = cli("train", "--data", "packed", "--model", "alexnet-bn")
+    assert status == 2
+    assert "--model alexnet-bn takes images of 63 pixels a side and more" in err[-1]
+    assert "packed at 32: pack it again with --size 224" in err[-1]
