@@ -21,6 +21,7 @@ def bench(script: str, *words: str | Path) -> list[str]:
         ("accuracy.py", ["digits", "--epochs", "1", "--set", "lr"]),
         ("curves.py", ["MISSING", "--out", "picture.png"]),
         ("looking.py", ["MISSING"]),
+        ("near_copies.py", ["--photos", "MISSING"]),
         ("pack.py", ["MISSING"]),
         ("scaling.py", ["check", "MISSING"]),
         ("serving.py", ["MISSING", "MISSING"]),
