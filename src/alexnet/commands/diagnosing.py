@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alexnet import figures, pages
-from alexnet.commands.beginning import begin
+from alexnet.commands.beginning import begin, explain
 from alexnet.data.augment import augment
 from alexnet.data.dataset import open_dataset, reopen_dataset
 from alexnet.data.loader import read_batch, steps_per_epoch
@@ -60,11 +60,15 @@ def doctor(
         if fields or data is not None:
             raise UsageError("a run has its recipe and data already: give no others")
         return _of_run(RunDir.open(Path(target)), page)
+    choice = None
     if target is None and data is not None:
-        target = begin(data, fields=fields).recipe
+        choice = begin(data, fields=fields)
+        target = choice.recipe
     chosen = target if isinstance(target, Recipe) else find_recipe(str(target or "digits"))
     recipe = chosen.adapted(fields)
     dataset = open_dataset(recipe, data)
+    if choice is not None:
+        explain(choice, dataset)
     train, val = dataset.split("train"), dataset.split("val")  # not decoded whole, as to train
     statistics = dataset.measure(train, SAMPLE)
     found = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +24,13 @@ from alexnet.models.zoo import find_model, model_spec
 from alexnet.predict import read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
+from alexnet.recipebook.choice import Choice
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.store.weights import read_weights
-from alexnet.terminal import say
+from alexnet.terminal import say, shorten
 
+NAMED = 12  # classes that are named before the first step
 BRIEF_S = 5.0  # for the doctor's look before the first step
 INHERITED = ("model", "channels", "size", "crop", "normalize")  # from --init RUN
 
@@ -39,9 +42,9 @@ def choose(
     minutes: float | None,
     given: "Given",
     fields: dict[str, Any],
-) -> dict[str, Any]:
-    """`recipe` as plain data, and the `reasons` for it where it was chosen."""
-    reasons: tuple[str, ...] = ()
+) -> tuple[Recipe, Choice | None]:
+    """The recipe of a training, and the choice where it was chosen."""
+    choice = None
     if given.inherited:
         kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
         say(f"from {init}: {kept}")
@@ -52,7 +55,7 @@ def choose(
             if find_model(fields["model"]).keys:  # torchvision's own names
                 brought["normalize"] = "torchvision"
         choice = begin(data, minutes, brought, fields)
-        recipe, reasons = choice.recipe, choice.reasons
+        recipe = choice.recipe
     elif minutes is not None:
         raise UsageError(
             f"--minutes {minutes:g} is for a recipe that is chosen from --data; with one that is "
@@ -61,8 +64,7 @@ def choose(
     chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
     if init is not None and fields.get("whiten"):
         raise UsageError("--whiten makes the first layer, and --init brings one: leave one out")
-    chosen = chosen.adapted({**given.inherited, **fields}, init is not None)
-    return {"recipe": chosen.to_dict(), "reasons": list(reasons)}
+    return chosen.adapted({**given.inherited, **fields}, init is not None), choice
 
 
 def check(recipe: Recipe, dataset: Dataset, digest: str) -> None:
@@ -143,6 +145,7 @@ def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:
         f"validate, {len(dataset.classes)} classes"
     )
     say(f"splits: {dataset.describe_splits()}; test is not read here")
+    say(_name_classes(dataset))
     if team.size > 1:
         towers = f", each a tower of {team.towers}" if team.towers > 1 else ""
         share = -(-recipe.batch_size // team.ranks)
@@ -154,6 +157,23 @@ def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:
             "--standalone (one host) or --rdzv-backend c10d, and set "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
         )
+
+
+def _name_classes(dataset: Dataset) -> str:
+    """The first classes by name, in their order, with the training images of each."""
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes)).tolist()
+    titles = dataset.source.titles
+    even = min(counts) == max(counts)
+    named = [
+        shorten(f"{name} ({titles[name]})" if name in titles else name, 40)
+        + ("" if even else f" {count:,}")
+        for name, count in zip(dataset.classes, counts, strict=True)
+    ]
+    more = f" and {len(named) - NAMED:,} more" if len(named) > NAMED else ""
+    each = f"; {counts[0]:,} images of each to train on" if even else "; images to train on"
+    if more and not even:
+        each = f"; {min(counts):,} to {max(counts):,} images to train on"
+    return f"classes: {', '.join(named[:NAMED])}{more}{each}"
 
 
 def look_before(

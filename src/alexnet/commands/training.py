@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from alexnet.commands.beginning import explain
 from alexnet.commands.finishing import RECIPE_FILE, How, train_to_end
 from alexnet.commands.outset import Given, announce, check, choose, look_before, read_init
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
@@ -19,6 +20,7 @@ from alexnet.interrupt import PREEMPT, obeying, signal_named
 from alexnet.predict import read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
+from alexnet.recipebook.choice import Choice
 from alexnet.recipebook.written import SUFFIX, write_recipe
 from alexnet.runtime import changed_since, environment, threads
 from alexnet.store.checkpoint import Checkpoint, load_checkpoint, load_latest
@@ -93,10 +95,21 @@ def _start(
     stack: ExitStack,
 ) -> dict[str, Any]:
     given = team.together(lambda: read_init(init, fields) if init is not None else Given())
-    # What depends on this machine's pace is for one process to say.
-    wanted = team.first(lambda: choose(recipe, data, init, minutes, given, fields))
-    chosen = Recipe.from_dict(wanted["recipe"])
+    choice: Choice | None = None  # of the first process
+
+    def want() -> dict[str, Any]:
+        """What depends on this machine's pace is for one process to say."""
+        nonlocal choice
+        wanted, choice = choose(recipe, data, init, minutes, given, fields)
+        return wanted.to_dict()
+
+    chosen = Recipe.from_dict(team.first(want))
     dataset = team.together(lambda: open_dataset(chosen, data))
+
+    def reason() -> dict[str, Any]:
+        return {"reasons": explain(choice, dataset) if choice is not None else []}
+
+    reasons = team.first(reason)["reasons"]
 
     def claim() -> dict[str, Any]:
         made = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
@@ -138,7 +151,7 @@ def _start(
                 known = {**environment(), "settings": settings}
             write_json(folder.path / "environment.json", known)
             folder.write_recipe(saved)
-            edited = write_recipe(chosen, dataset.source.path, wanted["reasons"])
+            edited = write_recipe(chosen, dataset.source.path, reasons)
             write_atomic(folder.path / RECIPE_FILE, edited)
             if how.doctor != "off":
                 look_before(chosen, dataset, statistics, weights)
@@ -147,7 +160,7 @@ def _start(
         team.first(begin)
         with threads(settings["chosen"]["threads"]):
             found = train_to_end(chosen, dataset, statistics, folder, None, how, team, weights)
-        return {**found, "choice": wanted["reasons"]}
+        return {**found, "choice": reasons}
     except BaseException:
         # There is nothing to continue, and it was empty before.
         if team.leads and not (folder.checkpoints / "last").is_symlink():
