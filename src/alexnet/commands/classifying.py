@@ -27,6 +27,7 @@ def classify(
     views: int = 1,
     checkpoint: str = "best",
     engine: EngineName = "torch",
+    precision: str = "auto",
     stdin: BinaryIO | None = None,
 ) -> dict[str, Any]:
     """The likeliest classes of images: files, folders (searched whole), "-" for standard input.
@@ -34,13 +35,13 @@ def classify(
     Returns `results` [{path, top: [{class, index, probability}]}], with a `title` where people
     call a class otherwise (WNIDs), and `errors` [{path, reason}]
     for the files that could not be read; the others are classified all the same. `engine` is what
-    computes: torch, int8, onnx or openvino.
+    computes: torch, int8, onnx or openvino; `precision` auto, fp32 or bf16.
     """
     if top < 1:
         raise UsageError(f"top is {top}; it must be at least 1")
     predictor = load(run, checkpoint)
     predictor.preprocess.check_views(views)
-    predictor = with_engine(predictor, engine)
+    predictor = with_engine(predictor, engine, precision=precision)
     top = min(top, len(predictor.classes))
     results, errors = [], []
     paths = list(_find_images(images))
@@ -72,7 +73,7 @@ def classify(
     checkpoint_path = str(predictor.checkpoint)
     return {
         "results": results, "errors": errors, "run": str(run), "checkpoint": checkpoint_path,
-        "engine": engine,
+        "engine": engine, "precision": predictor.precision,
     }  # fmt: skip
 
 

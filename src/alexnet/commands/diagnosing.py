@@ -27,6 +27,7 @@ from alexnet.engine.network import build_net, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer, set_rate
 from alexnet.errors import DataError, UsageError
 from alexnet.files import write_atomic
+from alexnet.metrics import shows_top5, why_no_top5
 from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
@@ -76,7 +77,7 @@ def doctor(
         **examine(recipe, len(dataset.classes), train, val, statistics, seconds),
     }
     if page is not None:
-        _write_page(found, [], page)
+        _write_page(found, [], page, len(dataset.classes))
     return found
 
 
@@ -162,16 +163,23 @@ def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
     verdicts = ranked([*verdicts, *judge_history(events, shares)])
     found |= {"healthy": is_healthy(verdicts), "verdicts": [v.to_dict() for v in verdicts]}
     if out is not None:
-        found["figures"] = _write_page(found, events, out)
+        found["figures"] = _write_page(found, events, out, len(shares))
     return found
 
 
-def _write_page(found: dict[str, Any], events: list[dict[str, Any]], out: Path) -> list[str]:
+def _write_page(
+    found: dict[str, Any], events: list[dict[str, Any]], out: Path, classes: int
+) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="alexnet-doctor-") as folder:
         pictures = []
         if events:
             pictures.append(("What happened", Path(folder) / "curves.png"))
-            figures.draw_curves({found["recipe"]: events}, pictures[-1][1], "Learning curves")
+            figures.draw_curves(
+                {found["recipe"]: events},
+                pictures[-1][1],
+                "Learning curves",
+                "" if shows_top5(classes) else why_no_top5(classes),
+            )
         looks = Path(folder) / "looks.png"
         if figures.draw_looks(events, looks, found["recipe"]):
             pictures.append(("What the guard saw", looks))

@@ -68,7 +68,7 @@ def probe(
     picked = np.sort(view.some(train, count))
     train = train.take(picked)
     how: dict[str, Any] = {
-        "most": MOST, "workers": p.recipe.workers, "precision": p.recipe.precision,
+        "most": MOST, "workers": p.recipe.workers, "precision": p.precision,
     }  # fmt: skip
     fitted = feats.gather_features(p.model, train, p.preprocess, parts, **how)
     tried = feats.gather_features(p.model, of, p.preprocess, parts, **how)
@@ -98,7 +98,7 @@ def similarity(
             f"similarity is of two runs and {1 + len(others)} were named: "
             "`alexnet inspect RUN similarity OTHER`"
         )
-    second = View(others[0], view.data, view.checkpoint)
+    second = View(others[0], view.data, view.checkpoint, precision=view.predictor.precision)
     if second.dataset.classes != view.dataset.classes:
         raise DataError(f"{view.run} and {second.run} have other classes: nothing to compare")
     first_of, second_of = view.dataset.split(split), second.dataset.split(split)
@@ -114,7 +114,7 @@ def similarity(
         kept.append(
             feats.gather_features(
                 p.model, of.take(picked), p.preprocess, parts, most=MOST,
-                workers=p.recipe.workers, precision=p.recipe.precision,
+                workers=p.recipe.workers, precision=p.precision,
             )
         )  # fmt: skip
     first, other = kept

@@ -28,6 +28,10 @@ WHATS: dict[str, Callable[..., dict[str, Any]]] = {
 """Each is a function of a view, of images or other runs, and of the options it takes."""
 
 
+SILENT = ("filters", "curves", "data")  # that show no answer of the network
+EXACT = ("saliency", "features")  # that are computed in fp32 whatever the run was trained in
+
+
 def inspect(
     run: str | Path,
     what: str,
@@ -36,6 +40,7 @@ def inspect(
     out: str | Path | None = None,
     data: str | Path | None = None,
     checkpoint: str = "best",
+    precision: str = "auto",
     **options: Any,
 ) -> dict[str, Any]:
     """Draws what a run has learnt, or writes its features.
@@ -44,7 +49,8 @@ def inspect(
     calibration, curves, data, features, probe and similarity; `items` are images, or for curves
     and similarity other runs. `options` are those of the what: split (train, val or test; default
     val, so that test is read only where it is asked for), part, count, metric, method, label, top,
-    channels. Returns `figures`, the pictures made, and the figures they show.
+    channels. `precision` is of the network's answers: auto, fp32 or bf16. Returns `figures`, the
+    pictures made, and the figures they show.
     """
     if what not in WHATS:
         raise UsageError(f"cannot inspect {what!r}{nearest(what, WHATS)}")
@@ -70,6 +76,10 @@ def inspect(
         raise UsageError(f"--out {out}: a picture ends in .png or .svg")
     if path is not None and not path.absolute().parent.is_dir():
         raise UsageError(f"--out {out}: {path.parent} is no folder: make it first")
-    view = View(run, data, checkpoint, path)
+    if precision == "bf16" and what in SILENT + EXACT:
+        why = "is computed in fp32" if what in EXACT else "asks the network nothing"
+        raise UsageError(f"--precision bf16: {what} {why}; leave it out")
+    view = View(run, data, checkpoint, path, "fp32" if what in EXACT else precision)
     found = show(view, **given)
-    return {"what": what, **found, **view.said()}
+    used = {} if what in SILENT else {"precision": view.predictor.precision}
+    return {"what": what, **found, **used, **view.said()}

@@ -17,6 +17,8 @@ from alexnet.analysis.confidence import (
 from alexnet.analysis.confidence import confused_pairs, doubtful_labels, surest_mistakes
 from alexnet.commands.view import View
 from alexnet.data.augment import Preprocess, augment, mix
+from alexnet.metrics import shows_top5, why_no_top5
+from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import percent, shorten
@@ -150,13 +152,14 @@ def draw_calibration(view: View, answers: Answers) -> dict[str, Any]:
 
 def curves(view: View, others: Sequence[str] = ()) -> dict[str, Any]:
     """Loss, top-1, top-5, learning rate and speed over epochs, of several runs on one plot."""
-    runs = {}
+    runs, most = {}, 0
     for path in (view.run, *others):
         folder = RunDir.open(Path(path))
+        most = max(most, len(read_recipe(folder)[1]["classes"]))
         name = folder.path.resolve().name
         runs[str(path) if name in runs else name] = folder.events()
     out = view.figure("curves", more="" if len(runs) == 1 else f"of-{len(runs)}")
-    figures.draw_curves(runs, out, "Learning curves")
+    figures.draw_curves(runs, out, "Learning curves", "" if shows_top5(most) else why_no_top5(most))
     return {"runs": list(runs)}
 
 

@@ -130,7 +130,8 @@ def _figures(
     found = measure(scores, part, len(classes)).figures()
     low, high = claim["top1_ci95"]
     evidence = (
-        f"{percent(found['top1'])} of {found['n']:,}, claimed {percent(claim['top1'])} "
-        f"({percent(low)} to {percent(high)}, n {claim['n']:,})"
+        f"{percent(found['top1'])} of {found['n']:,} in fp32, claimed {percent(claim['top1'])} "
+        f"({percent(low)} to {percent(high)}, n {claim['n']:,}"
+        f"{f', in {kind}' if (kind := claim.get('precision')) else ''})"
     )
     return [{"name": f"top-1 on {split}", "ok": low <= found["top1"] <= high, "evidence": evidence}]

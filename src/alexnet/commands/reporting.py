@@ -11,6 +11,8 @@ from alexnet.commands.diagnosing import doctor
 from alexnet.commands.view import View
 from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
+from alexnet.interchange.certificate import precision_of
+from alexnet.metrics import shows_top5
 from alexnet.pages import RunPart, report_page
 from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
@@ -53,7 +55,9 @@ def report(
     curves = views[0].drawn[-1]
     parts = [_part(view, brief) for view in views]
     recipes = [read_recipe(view.folder)[0] for view in views]
-    says = "Loss, top-1, top-5, learning rate and images per second over epochs. " + "; ".join(
+    top5 = any(shows_top5(len(part.data["classes"])) for part in parts)
+    drawn_of = "Loss, top-1, top-5," if top5 else "Loss, top-1,"
+    says = f"{drawn_of} learning rate and images per second over epochs. " + "; ".join(
         f"{part.name}: best validation top-1 {percent(part.best['top1'])}"
         for part in parts
         if part.best
@@ -76,8 +80,10 @@ def _part(view: View, brief: bool) -> RunPart:
     events = folder.events()
     validations = [e for e in events if e["event"] == "val" and e.get("top1") is not None]
     best = max(validations, key=lambda e: (e["top1"], -e["loss"]), default=None)
-    asked = ("split", "views", "engine", "checkpoint", "data")
-    tests = {tuple(e.get(k) for k in asked): e for e in events if e["event"] == "test"}
+    asked = ("split", "views", "engine", "precision", "checkpoint", "data")
+    tested = (e for e in events if e["event"] == "test")
+    noted = [e | {"precision": precision_of(e, recipe.precision)} for e in tested]
+    tests = {tuple(e.get(k) for k in asked): e for e in noted}
     pictures: Pictures = []
     looks = folder.figures / "looks.png"
     if figures.draw_looks(events, looks, f"{view.name}: what the guard saw"):

@@ -35,25 +35,32 @@ def test(
     checkpoint: str = "best",
     certificate: bool = False,
     engine: EngineName = "torch",
+    precision: str = "auto",
 ) -> dict[str, Any]:
     """Every image of a split through a run's network, never a sample.
 
     Returns loss, top-1 and top-5 with 95 % intervals and under three tie rules, right and total
     per class, and the pictures made: the confusion matrix and the surest mistakes. With
     `certificate` a run or an exported file is held against its certificate instead, see `prove`.
-    `engine` is what computes: torch, int8, onnx or openvino. Processes that torchrun starts share
-    the images, and each returns what one process would find; the first one writes.
+    `engine` is what computes: torch, int8, onnx or openvino; `precision` is auto, fp32 or bf16, and
+    in the result what it was. Processes that torchrun starts share the images, and each returns
+    what one process would find; the first one writes.
     """
     with join(remedy="run it again") as team:
         if certificate:
-            other = {"split": split != "test", "views": views != 1, "engine": engine != "torch",
-                     "checkpoint": checkpoint != "best"}  # fmt: skip
+            other = {
+                "split": split != "test",
+                "views": views != 1,
+                "engine": engine != "torch",
+                "precision": precision != "auto",
+                "checkpoint": checkpoint != "best",
+            }
             if given := [name for name, differs in other.items() if differs]:
                 raise UsageError(
                     f"--certificate proves what was claimed as it was: leave --{given[0]} out"
                 )
             return team.together(lambda: _prove_alone(run, data, team))
-        return _test(Path(run), data, split, views, checkpoint, engine, team)
+        return _test(Path(run), data, split, views, checkpoint, engine, precision, team)
 
 
 def _prove_alone(run: str | Path, data: str | Path | None, team: Team) -> dict[str, Any]:
@@ -69,6 +76,7 @@ def _test(
     views: int,
     checkpoint: str,
     engine: EngineName,
+    precision: str,
     team: Team,
 ) -> dict[str, Any]:
     def newest() -> dict[str, Any]:
@@ -81,7 +89,7 @@ def _test(
     def opened() -> Predictor:
         predictor = load(run, first["name"])
         predictor.preprocess.check_views(views)  # before int8 is measured
-        return with_engine(predictor, engine, data)
+        return with_engine(predictor, engine, data, precision)
 
     if engine == "int8" and team.size > 1:  # one measures, all read what it kept
 
@@ -120,6 +128,7 @@ def _test(
         "split": split,
         "views": views,
         "engine": engine,
+        "precision": predictor.precision,
         "processes": team.ranks,
         "images_per_s": round(len(part) / wall, 1),
         "wall_s": round(wall, 2),
@@ -144,9 +153,11 @@ def _keep(
         say(f"warning: {warning}")
     own = result["data"] == predictor.trained_on
     views, engine = result["views"], result["engine"]
+    chosen = engine in ("torch", "openvino") and predictor.precision != predictor.unasked
     of = {
         f"{views}-views": views > 1,
         engine: engine != "torch",
+        **({predictor.precision: True} if chosen else {}),
         predictor.checkpoint.name: checkpoint != "best",
         "other-data": not own,
     }

@@ -31,11 +31,12 @@ class View:
     data: str | Path | None = None
     checkpoint: str = "best"
     out: Path | None = None
+    precision: str = "auto"
     drawn: list[Path] = field(default_factory=list)
 
     @cached_property
     def predictor(self) -> Predictor:
-        return load(self.run, self.checkpoint)
+        return load(self.run, self.checkpoint, self.precision)
 
     @cached_property
     def folder(self) -> RunDir:

@@ -37,6 +37,7 @@ from alexnet.engine.step import train_step
 from alexnet.engine.towers import Towers, build_towers
 from alexnet.errors import Diverged, Elsewhere, Interrupted
 from alexnet.interrupt import PREEMPT, Signals
+from alexnet.metrics import shows_top5
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.runtime import pick_device
@@ -92,7 +93,14 @@ def fit(
     weight = class_weights(recipe, counts, state.sums.device)
     shares = counts if weight is None else np.ones_like(counts)  # as the loss sees them
     sentinel = Sentinel(net, (shares / shares.sum()).tolist())
-    record = Record(run, board, per_epoch, sentinel, doctor if team.leads else "off")
+    record = Record(
+        run,
+        board,
+        per_epoch,
+        sentinel,
+        doctor if team.leads else "off",
+        shows_top5(len(dataset.classes)),
+    )
     if start is not None:
         record.read_back(state.step)
     again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
@@ -150,8 +158,9 @@ def fit(
     with writer, signals, progress("training", total, "steps", state.step, plain=False) as bar:
         record.bar = bar
         if start is None:
-            save()  # so that a kill before the first validation loses no more than that
-            team.together(writer.wait)  # figures without a checkpoint could not be gone on from
+            with clock.paused():
+                save()  # so that a kill before the first validation loses no more than that
+                team.together(writer.wait)  # figures without a checkpoint cannot be gone on from
         batches = training_batches(train, recipe, steps, recipe.workers, device, share)
         for batch in clock.waiting(batches):
             lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)

@@ -12,6 +12,7 @@ from alexnet.errors import Unavailable, UsageError
 from alexnet.files import write_atomic, write_json
 from alexnet.interchange.certificate import NAME
 from alexnet.interchange.chain import missing
+from alexnet.metrics import shows_top5
 from alexnet.store.checkpoint import pack_tensors
 from alexnet.terminal import escaped, percent
 
@@ -67,6 +68,10 @@ The program `alexnet` is MIT.
 the logits of four drawn images.
 """
 
+_PRECISION = (
+    "The weights are float32. Answers computed in bf16 are rounded: probabilities, and a few "
+    "names, differ from those in fp32. `alexnet test RUN --precision fp32` measures in fp32."
+)
 _RULES = {
     "std": "less the channels' mean {mean}, divided by their deviation {std}",
     "mean": "less the channels' mean {mean}",
@@ -126,7 +131,7 @@ def card(certificate: Mapping[str, Any]) -> str:
         f"{said['crop']} x {said['crop']} of the centre square, on 0 to 255 "
         + _RULES[said["normalize"]].format(**rounded)
         + ".",
-        metrics=_metrics(certificate["metrics"]),
+        metrics=_metrics(certificate["metrics"], len(names)),
     )
 
 
@@ -136,17 +141,20 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
 
 
-def _metrics(metrics: Mapping[str, Any]) -> str:
-    rows = ["| split | images | top-1 (95 %) | top-5 (95 %) |", "|---|---|---|---|"]
+def _metrics(metrics: Mapping[str, Any], classes: int) -> str:
+    shown = {"top1": "top-1"} | ({"top5": "top-5"} if shows_top5(classes) else {})
+    heads = ["split", "images", "computed in", *(f"{name} (95 %)" for name in shown.values())]
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for split, m in metrics.items():
         cells = [
             f"{percent(m[key])} ({percent(m[f'{key}_ci95'][0])} to {percent(m[f'{key}_ci95'][1])})"
             if m.get(f"{key}_ci95")
             else "-"
-            for key in ("top1", "top5")
+            for key in shown
         ]
-        rows.append(f"| {split} | {m['n']:,} | {cells[0]} | {cells[1]} |")
-    return "\n".join(rows) if metrics else "Nothing was measured."
+        kind = m.get("precision") or "fp32 or bf16, not noted"
+        rows.append(f"| {' | '.join([split, format(m['n'], ','), kind, *cells])} |")
+    return "\n".join(rows) + f"\n\n{_PRECISION}" if metrics else "Nothing was measured."
 
 
 def push(folder: Path, repository: str) -> str:
