@@ -8,17 +8,6 @@ import torch
 from torch import Tensor
 
 RULES = ("optimistic", "pessimistic", "expected")
-TOP5_FROM = 20  # classes: of so many, five guesses hit one label in four by chance
-
-
-def shows_top5(classes: int) -> bool:
-    """Whether top-5 is shown to people: of few classes chance alone makes it high."""
-    return classes >= TOP5_FROM
-
-
-def why_no_top5(classes: int) -> str:
-    """What is said in its place."""
-    return f"five guesses of {classes} classes are right by chance for {min(5 / classes, 1):.0%}"
 
 
 def wilson(successes: float, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -52,7 +41,7 @@ class Tally:
     """Sums over a split, from which every figure is made; holds K x K counts and no image.
 
     top5 is None where there are five classes or fewer: it would be 100 % whatever the network does.
-    Whether it is shown to people is for `shows_top5` to say.
+    Whether people are shown it is for `terminal.shows_top5` to say.
     """
 
     classes: int

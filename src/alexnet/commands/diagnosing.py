@@ -27,14 +27,13 @@ from alexnet.engine.network import build_net, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer, set_rate
 from alexnet.errors import DataError, UsageError
 from alexnet.files import write_atomic
-from alexnet.metrics import shows_top5, why_no_top5
 from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.runtime import pick_device
 from alexnet.store.rundir import RunDir
-from alexnet.terminal import say
+from alexnet.terminal import say, shows_top5, why_no_top5
 
 MEMORY = 256 << 20  # bytes of images that are looked at
 SAMPLE = 500  # images that mean and deviation are taken from, where no packed set brings them

@@ -14,14 +14,18 @@ from alexnet.analysis.answers import Answers
 from alexnet.analysis.confidence import (
     calibration as calibrate,
 )
-from alexnet.analysis.confidence import confused_pairs, doubtful_labels, surest_mistakes
+from alexnet.analysis.confidence import (
+    confused_pairs,
+    doubtful_labels,
+    surest_mistakes,
+    too_weak_for_labels,
+)
 from alexnet.commands.view import View
 from alexnet.data.augment import Preprocess, augment, mix
-from alexnet.metrics import shows_top5, why_no_top5
 from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
 from alexnet.store.rundir import RunDir
-from alexnet.terminal import percent, shorten
+from alexnet.terminal import percent, shorten, shows_top5, why_no_top5
 
 PAIRS = 12
 UNCHANGED: dict[str, Any] = {
@@ -62,14 +66,19 @@ def predictions(
 
 
 def mistakes(view: View, *, split: str = "val", count: int = 24) -> dict[str, Any]:
-    """The surest mistakes, the most confused pairs, and the labels that look wrong."""
+    """The surest mistakes, the most confused pairs, and the labels that deserve a look, where the
+    network is good enough to say which."""
     return judge_mistakes(view, view.ask(split), count)
 
 
 def judge_mistakes(view: View, answers: Answers, count: int = 24) -> dict[str, Any]:
     """The same of answers that are there already."""
     of, classes, p = answers.split, view.predictor.classes, answers.probabilities
-    wrong, doubtful = surest_mistakes(p, of.labels), doubtful_labels(p, of.labels)
+    wrong = surest_mistakes(p, of.labels)
+    unasked = too_weak_for_labels(len(of) - len(wrong), len(of))
+    if of.name == "train":
+        unasked = "the network was trained on these images, and has learned their labels"
+    doubtful = np.zeros(0, np.intp) if unasked else doubtful_labels(p, of.labels)
     pairs = confused_pairs(answers.confusion, PAIRS)
     names, said = view.dataset.names(of.name), answers.said
     about = f"{view.name}, {of.name}"
@@ -98,8 +107,8 @@ def judge_mistakes(view: View, answers: Answers, count: int = 24) -> dict[str, A
     if len(doubtful):
         draw(
             doubtful[:count], view.figure(f"mistakes-{of.name}", more="labels"),
-            f"{about}: the most doubtful of {len(doubtful):,} labels that the network contradicts",
-            "label → what it looks like (its probability)", empty,
+            f"{about}: the first of {len(doubtful):,} labels that deserve a look",
+            "label → what the network says (its probability); either may be wrong", empty,
         )  # fmt: skip
 
     def told(ids: NDArray[np.intp]) -> list[dict[str, Any]]:
@@ -115,7 +124,8 @@ def judge_mistakes(view: View, answers: Answers, count: int = 24) -> dict[str, A
         "wrong": len(wrong),
         "mistakes": told(wrong),
         "pairs": [{"class": classes[a], "said": classes[b], "n": n} for a, b, n in pairs],
-        "doubtful": len(doubtful),
+        "doubtful": None if unasked else len(doubtful),
+        "labels_not_looked_for": unasked,
         "labels": told(doubtful),
     }
 
@@ -145,8 +155,14 @@ def draw_calibration(view: View, answers: Answers) -> dict[str, Any]:
     of = answers.split
     found = calibrate(answers.probabilities, of.labels)
     out = view.figure(f"calibration-{of.name}")
-    title = f"{view.name}, {of.name}: ECE {percent(found.ece)} (n {found.n:,})"
-    figures.draw_calibration([astuple(b) for b in found.bins], out, title)
+    low, high = found.ece_ci95
+    title = (
+        f"{view.name}, {of.name}: ECE {percent(found.ece, 1)} ({percent(low, 1)} to "
+        f"{percent(high, 1)}, n {found.n:,}); by chance up to "
+        f"{percent(found.ece_by_chance_ci95[1], 1)}"
+    )
+    said = answers.probabilities.max(1)
+    figures.draw_calibration([astuple(b) for b in found.bins], said, out, title)
     return {"split": of.name, **asdict(found)}
 
 

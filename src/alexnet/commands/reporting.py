@@ -12,12 +12,12 @@ from alexnet.commands.view import View
 from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
 from alexnet.interchange.certificate import precision_of
-from alexnet.metrics import shows_top5
 from alexnet.pages import RunPart, report_page
 from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
-from alexnet.terminal import percent, say
+from alexnet.show.inside import say_calibration
+from alexnet.terminal import percent, say, shows_top5
 
 Pictures = list[tuple[str, Path, str]]
 
@@ -135,19 +135,23 @@ def _of_images(view: View, split: str, pictures: Pictures) -> None:
     answers = view.ask(split)
     top1 = answers.tally.figures()["top1"]
     outcome.draw_confusion(view, answers)
-    says = f"confusion matrix of {split}: {percent(top1)} of {answers.tally.n:,} images are right"
+    says = (
+        f"confusion matrix of {split}, answers in {view.predictor.precision}: {percent(top1)} of "
+        f"{answers.tally.n:,} images are right"
+    )
     pictures.append((f"Confusion, {split}", view.drawn[-1], says))
-    found = outcome.draw_calibration(view, answers)
-    says = f"reliability diagram of {split}: expected calibration error {percent(found['ece'])}"
+    found = outcome.draw_calibration(view, answers) | {"precision": view.predictor.precision}
+    says = f"reliability diagram of {split}: {'; '.join(say_calibration(found))}"
     pictures.append((f"Calibration, {split}", view.drawn[-1], says))
     first = len(view.drawn)
     found = outcome.judge_mistakes(view, answers)
-    titles = ("The surest mistakes", "The most confused pairs", "Labels that look wrong")
+    titles = ("The surest mistakes", "The most confused pairs", "Labels that deserve a look")
     pairs = ", ".join(f"{p['class']} taken for {p['said']} {p['n']} times" for p in found["pairs"])
     words = (
-        f"the surest of {found['wrong']} mistakes",
+        f"the surest of {found['wrong']} mistakes"
+        + (f"; labels: not looked for: {why}" if (why := found["labels_not_looked_for"]) else ""),
         f"the most confused pairs: {pairs}",
-        f"the most doubtful of {found['doubtful']} labels",
+        f"the first of {found['doubtful']} labels that the network contradicts; it may be wrong",
     )
     by_end = {"pairs": 1, "labels": 2}
     for path in view.drawn[first:]:

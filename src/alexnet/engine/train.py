@@ -37,14 +37,13 @@ from alexnet.engine.step import train_step
 from alexnet.engine.towers import Towers, build_towers
 from alexnet.errors import Diverged, Elsewhere, Interrupted
 from alexnet.interrupt import PREEMPT, Signals
-from alexnet.metrics import shows_top5
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.runtime import pick_device
 from alexnet.store.checkpoint import Checkpoint, save_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.store.writer import Writer, snapshot
-from alexnet.terminal import progress, say
+from alexnet.terminal import progress, say, shows_top5
 
 
 def fit(

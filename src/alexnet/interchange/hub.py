@@ -12,9 +12,8 @@ from alexnet.errors import Unavailable, UsageError
 from alexnet.files import write_atomic, write_json
 from alexnet.interchange.certificate import NAME
 from alexnet.interchange.chain import missing
-from alexnet.metrics import shows_top5
 from alexnet.store.checkpoint import pack_tensors
-from alexnet.terminal import escaped, percent
+from alexnet.terminal import escaped, percent, shows_top5
 
 _CARD = """---
 library_name: alexnet

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet.metrics import shows_top5
 from alexnet.pages.parts import MAIN, page, picture, table, verdict
-from alexnet.terminal import duration, percent
+from alexnet.terminal import duration, percent, shows_top5
 
 LIMIT = 4_900_000
 """Bytes of a page; pictures that would make it larger are left out, by name."""

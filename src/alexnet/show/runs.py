@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from alexnet.metrics import shows_top5, why_no_top5
 from alexnet.pages import LAYER_HEADS, layer_rows
-from alexnet.terminal import bars, duration, escaped, percent, table
+from alexnet.terminal import bars, duration, escaped, percent, shows_top5, table, why_no_top5
 
 
 def train(r: dict[str, Any]) -> None:
@@ -78,7 +77,8 @@ def classify(r: dict[str, Any]) -> None:
         print(escaped(image["path"]))
         names = (f"{t['class']} {t['title']}" if "title" in t else t["class"] for t in image["top"])
         print(bars(list(zip(names, (t["probability"] for t in image["top"]), strict=True))))
-    print(f"probabilities in {r['precision']}")
+    if r["results"]:
+        print(f"probabilities in {r['precision']}")
 
 
 def with_interval(r: dict[str, Any], name: str) -> str:
