@@ -79,7 +79,8 @@ def shows_top5(classes: int) -> bool:
 
 def why_no_top5(classes: int) -> str:
     """What is said in its place."""
-    return f"five guesses of {classes} classes are right by chance for {min(5 / classes, 1):.0%}"
+    chance = percent(min(5 / classes, 1), 0)
+    return f"five guesses of {classes} classes are right by chance for {chance}"
 
 
 def shorten(text: str, cells: int, ellipsis: str = "…") -> str:

@@ -33,7 +33,7 @@ class Calibration:
 
     `ece` is their mean distance, each bin with its number of images, and `ece_ci95` its interval,
     too wide rather than too narrow. Also a network that is right exactly as often as it says shows
-    some: `ece_by_chance` on average over as many images, `ece_by_chance_ci95` in 95 of 100 cases.
+    some: `ece_by_chance` in the middle case of as many images, `ece_by_chance_ci95` in 95 of 100.
     `surplus` is `mean_said` minus `accuracy`, above 0 where the network is too sure.
     """
 
@@ -86,7 +86,7 @@ def calibration(
         bins=found,
         ece=ece,
         ece_ci95=ends,
-        ece_by_chance=float(by_chance.mean()),
+        ece_by_chance=float(np.median(by_chance)),
         ece_by_chance_ci95=(low, high),
         mean_said=mean_said,
         accuracy=accuracy,
@@ -137,7 +137,8 @@ def too_weak_for_labels(right: float, n: int) -> str:
         return ""
     return (
         f"the network is right for {percent(right / max(n, 1))} of {n:,} images ({percent(low)} to "
-        f"{percent(high)}), and below {percent(TRUSTED, 0)} most of what it contradicts is its own mistake"
+        f"{percent(high)}), and below {percent(TRUSTED, 0)} most of what it contradicts is its own "
+        "mistake"
     )
 
 
