@@ -80,7 +80,7 @@ def precision_of(test: Mapping[str, Any], trained: str) -> str | None:
     if test.get("precision"):
         return str(test["precision"])
     known = {"int8": "int8", "onnx": "fp32"}.get(str(test.get("engine", "torch")))
-    return known or ("fp32" if trained == "fp32" else None)
+    return known or (None if trained == "bf16" else "fp32")
 
 
 def certify(

@@ -91,7 +91,7 @@ def with_engine(
     if name not in get_args(EngineName):
         raise UsageError(f"engine {name!r}: there are {', '.join(get_args(EngineName))}")
     if name == "torch":
-        return predictor.at(precision)
+        return predictor if precision == "auto" else predictor.at(precision)
     refuse_precision(name, precision)
     if torch.cuda.is_available():
         raise UsageError(f"engine {name} is of the CPU, and this machine has a GPU: use torch")

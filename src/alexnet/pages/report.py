@@ -97,7 +97,7 @@ def _results(runs: Sequence[RunPart]) -> str:
                 run.network,
                 _figure(best, "top1"),
                 *([_top5(best, run)] if top5 else ()),
-                str(run.recipe["precision"]),
+                str(run.recipe["precision"]) if best else "",
                 f"{best['loss']:.4f}" if best else "",
                 f"{best['n']:,}" if best else "",
                 f"{best['epoch']:.4g}" if best else "",

@@ -61,7 +61,9 @@ def _mistakes(r: dict[str, Any]) -> str:
         ]
         return table(("image", "class", "said", "probability"), cells)
 
-    lines = [f"{r['split']}: {r['wrong']:,} of {r['n']:,} images are named wrongly"]
+    lines = [
+        f"{r['split']}: {r['wrong']:,} of {r['n']:,} images are named wrongly, in {r['precision']}"
+    ]
     if r["mistakes"]:
         lines += ["", listed(r["mistakes"][:10]), ""]
         pairs = [(x["class"], x["said"], f"{x['n']:,}") for x in r["pairs"]]
