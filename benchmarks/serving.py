@@ -34,9 +34,10 @@ from script import obeyed
 from alexnet.data.images import is_image
 from alexnet.errors import UsageError
 from alexnet.files import write_atomic
+from alexnet.interchange.runtimes import with_engine
 from alexnet.predict import Predictor, load
 from alexnet.runtime import environment
-from alexnet.serving.engines import Engine, build_engine
+from alexnet.serving.engines import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.server import open_socket, serve_on
 from alexnet.terminal import say
@@ -343,7 +344,8 @@ def main() -> None:
 
         def prepare() -> tuple[Predictor, Engine, Explainer]:
             predictor = load(args.run)
-            return predictor, build_engine(predictor, args.engine), Explainer(predictor)
+            answering = with_engine(predictor, args.engine)
+            return answering, answering.answer, Explainer(predictor)
 
         with open_socket("127.0.0.1", 0) as listening:
             serve_on(prepare, listening, None, Limits(batch=args.serve))

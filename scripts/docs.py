@@ -64,7 +64,7 @@ ARROWS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
     ("foreign", "run", {"import_weights": ("read_net", "save_checkpoint", "RunDir")}),
     ("run", "run", {"test": ("load", "reopen_dataset"), "doctor": ("open_dataset", "RunDir")}),
     ("run", "page", {"report": ("report_page",), "inspect": ("View",)}),
-    ("run", "answers", {"classify": ("load",), "serve": ("View", "build_engine")}),
+    ("run", "answers", {"classify": ("load",), "serve": ("View", "with_engine")}),
     ("run", "file", {"export": ("load", "FORMATS")}),
     (
         "",

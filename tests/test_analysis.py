@@ -158,11 +158,56 @@ def test_the_last_hidden_part(name: str, part: str) -> None:
 
 def test_calibration_by_hand() -> None:
     p = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.55, 0.45]])
-    found = calibration(p, np.array([0, 1, 1, 0]), bins=5)
-    # 0.55 lies in (0.4, 0.6], 0.7 and 0.8 in (0.6, 0.8], 0.9 in (0.8, 1].
-    assert [(b.n, b.right) for b in found.bins] == [(1, 1.0), (2, 0.5), (1, 1.0)]
-    assert found.ece == pytest.approx((0.45 + 2 * 0.25 + 0.1) / 4)
+    found = calibration(p, np.array([0, 1, 1, 0]), bins=2, least=1)
+    # 0.55 and 0.7 are in the lower half of the images, 0.8 and 0.9 in the upper.
+    assert [(b.n, b.low, b.high, b.right) for b in found.bins] == [
+        (2, 0.55, 0.7, 1.0), (2, 0.8, 0.9, 0.5),
+    ]  # fmt: skip
+    assert found.ece == pytest.approx((2 * 0.375 + 2 * 0.35) / 4)
     assert (found.accuracy, found.mean_said) == pytest.approx((0.75, 0.7375))
+
+
+def drawn_answers(n: int, seed: int, off: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (n, 2), labels (n,): what is said is right as often as that, less `off`."""
+    random = np.random.default_rng(seed)
+    sure = random.uniform(0.6, 1.0, n)
+    right = random.random(n) < sure - off
+    return np.stack([sure, 1 - sure], 1), np.where(right, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("n", "bins"), [(36, 1), (59, 1), (60, 2), (100, 3), (450, 15), (9000, 15)]
+)
+def test_bins_of_calibration_have_thirty_images(n: int, bins: int) -> None:
+    found = calibration(*drawn_answers(n, 0))
+    assert len(found.bins) == bins
+    assert min(b.n for b in found.bins) >= 30
+    assert sum(b.n for b in found.bins) == n
+
+
+def test_equal_probabilities_are_one_bin() -> None:
+    """A dead network says the same of every image: bins of them would differ by chance alone."""
+    p = np.full((900, 2), [0.7, 0.3])
+    assert len(calibration(p, np.arange(900) % 2).bins) == 1
+
+
+@pytest.mark.parametrize(("n", "off"), [(36, 0.0), (300, 0.0), (300, 0.15), (2000, 0.05)])
+def test_intervals_of_calibration_hold(n: int, off: float) -> None:
+    """Of networks that are off by so much, the interval has it in most of a hundred draws; a
+    network that is not off is seldom called more than chance."""
+    held, beyond = 0, 0
+    for seed in range(100):
+        found = calibration(*drawn_answers(n, seed, off))
+        low, high = found.ece_ci95
+        held += low <= off <= high
+        beyond += low > 0
+        assert found.ece_by_chance_ci95[0] <= found.ece_by_chance <= found.ece_by_chance_ci95[1]
+        assert found == calibration(*drawn_answers(n, seed, off))
+    assert held >= 88
+    if not off:
+        assert beyond <= 8
+    elif n * off > 40:
+        assert beyond >= 70
 
 
 def test_confusions_mistakes_and_labels_that_look_wrong() -> None:

@@ -123,7 +123,7 @@ def test_small_sets_end_early_and_say_how_sure_they_are() -> None:
     found = choice(seen((100, 100)))
     assert found.recipe.early_stop >= 5
     assert found.recipe.epochs > chosen(seen((4000, 4000))).epochs
-    assert "on 32 images a figure is sure to 17%" in found.reasons[4]
+    assert "on 32 images a figure is sure to 17 points" in found.reasons[4]
 
 
 def test_uneven_classes_are_named() -> None:

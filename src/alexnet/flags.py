@@ -22,6 +22,7 @@ def add_reading_of_runs(parser: Parser) -> None:
     parser.add_argument("--views", type=int, default=1,
                         help="1, 2 (mirrored), 5 or 10 crops an image (default: 1)")  # fmt: skip
     add_engine(parser)
+    add_precision(parser)
     add_checkpoint(parser)
 
 
@@ -35,6 +36,12 @@ def add_judging(parser: Parser) -> None:
 def add_ignore_unknown(parser: Parser) -> None:
     parser.add_argument("--ignore-unknown", action="store_true",
                         help="leave out images of classes it does not know")  # fmt: skip
+
+
+def add_precision(parser: Parser) -> None:
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+                        help="of the answers; auto: bf16 where the run was trained so and this "
+                        "machine is fast at it (default: auto)")  # fmt: skip
 
 
 def add_engine(parser: Parser) -> None:

@@ -43,6 +43,7 @@ class Tally:
     """Sums over a split, from which every figure is made; holds K x K counts and no image.
 
     top5 is None where there are five classes or fewer: it would be 100 % whatever the network does.
+    Whether people are shown it is for `terminal.shows_top5` to say.
     """
 
     classes: int

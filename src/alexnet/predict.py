@@ -1,7 +1,7 @@
 """A trained run as a function from images to probabilities."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from alexnet.store.shape import odd_data, odd_start
 from alexnet.terminal import say
 
 Image = str | Path | bytes | NDArray[np.uint8]
+PRECISIONS = ("auto", "fp32", "bf16")  # that answers may be asked for in
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Predictor:
     """Weights with everything they need: classes, preprocessing, and where they came from.
 
     `model` has every part by name; `inference` is the same network made for answers alone, or in
-    `network`, another runtime's.
+    `network`, another runtime's. `precision` is that of the answers: fp32, bf16 or int8.
     """
 
     model: Net
@@ -47,14 +48,29 @@ class Predictor:
     checkpoint: Path
     data: dict[str, Any]
     network: nn.Module | None = None
+    precision: str = "fp32"
 
     @cached_property
     def inference(self) -> nn.Module:
+        return Inference(self.model, self.precision) if self.network is None else self.network
+
+    @property
+    def unasked(self) -> str:
+        """The precision of the run's answers here where none is asked for."""
+        return pick_precision("auto", self.recipe, self._device)
+
+    @cached_property
+    def _others(self) -> "dict[str, Predictor]":
+        return {}
+
+    def at(self, precision: str) -> "Predictor":
+        """The same network with answers in fp32 or bf16; auto is what `pick_precision` picks."""
+        picked = pick_precision(precision, self.recipe, self._device)
+        if picked == self.precision:
+            return self
         if self.network is not None:
-            return self.network
-        # bf16 where it was trained so and this machine is fast at it: fp32 is never less exact.
-        quick = choose_precision("auto", self._device) == self.recipe.precision == "bf16"
-        return Inference(self.model, "bf16" if quick else "fp32")
+            raise UsageError(f"precision {precision!r}: this engine answers in {self.precision}")
+        return self._others.setdefault(picked, replace(self, precision=picked))
 
     @property
     def titles(self) -> dict[str, str]:
@@ -89,8 +105,13 @@ class Predictor:
         orient = self.recipe.orient
         return decode_image(image, channels=channels, size=size, name=name, orient=orient)
 
-    def predict(self, images: Sequence[Image], views: int = 1) -> NDArray[np.float32]:
-        """Probabilities. Shapes: N images -> (N, K), the mean over the views."""
+    def predict(
+        self, images: Sequence[Image], views: int = 1, precision: str | None = None
+    ) -> NDArray[np.float32]:
+        """Probabilities. Shapes: N images -> (N, K), the mean over the views. `precision` is auto,
+        fp32 or bf16; without it that of `load`."""
+        if precision is not None:
+            return self.at(precision).predict(images, views)
         if isinstance(images, str | bytes | Path):
             raise UsageError("predict takes a list of images: put the one in brackets")
         if not len(images):
@@ -116,12 +137,22 @@ class Predictor:
         return np.asarray(log_p.exp().cpu().numpy(), np.float32)
 
 
+def pick_precision(asked: str, recipe: Recipe, device: torch.device) -> str:
+    """fp32 or bf16, as asked; for auto bf16 where the run was trained so and the hardware is fast
+    at it, else fp32, which is never less exact."""
+    if asked not in PRECISIONS:
+        raise UsageError(f"precision {asked!r}: there are {', '.join(PRECISIONS)}")
+    if asked != "auto":
+        return asked
+    return "bf16" if choose_precision("auto", device) == recipe.precision == "bf16" else "fp32"
+
+
 @chance_kept()
-def load(run: str | Path, checkpoint: str = "best") -> Predictor:
+def load(run: str | Path, checkpoint: str = "best", precision: str = "auto") -> Predictor:
     """The network of a run directory, ready to predict.
 
-    `checkpoint` is best, last or step-<n>. Raises CheckpointError for what is missing, damaged or
-    from another run.
+    `checkpoint` is best, last or step-<n>; for `precision` see `pick_precision`. Raises
+    CheckpointError for what is missing, damaged or from another run.
     """
     folder = RunDir.open(Path(run))
     recipe, data = read_recipe(folder)
@@ -129,11 +160,12 @@ def load(run: str | Path, checkpoint: str = "best") -> Predictor:
     classes = tuple(data["classes"])
     model = build_net(recipe, len(classes))
     load_weights(model, load_checkpoint(path, optimizer=False), recipe)
-    model.to(pick_device()).eval()
+    model.to(device := pick_device()).eval()
     preprocess = preprocessing(recipe, read_statistics(folder, data))
     if trained_orient(recipe, data) != recipe.orient:
         _warn_of_orient(str(run), data["path"])
-    return Predictor(model, recipe, preprocess, classes, folder, path, data)
+    picked = pick_precision(precision, recipe, device)
+    return Predictor(model, recipe, preprocess, classes, folder, path, data, precision=picked)
 
 
 def trained_orient(recipe: Recipe, data: dict[str, Any]) -> Orient:

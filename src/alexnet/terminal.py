@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 2.0  # seconds of work that need no progress report
 INTERVAL = 10.0  # seconds between plain lines off a terminal
+TOP5_FROM = 20  # classes: of so many, five guesses hit one label in four by chance
 NAME_CELLS = 32  # widest class name beside a bar
 
 _NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?( ?%| .*)?|-|nan|")
@@ -69,6 +70,17 @@ def duration(seconds: float) -> str:
 def percent(fraction: float, digits: int = 2) -> str:
     """Return 0.986 as "98.60 %"."""
     return f"{100 * fraction:.{digits}f} %"
+
+
+def shows_top5(classes: int) -> bool:
+    """Whether top-5 is shown to people: of few classes chance alone makes it high."""
+    return classes >= TOP5_FROM
+
+
+def why_no_top5(classes: int) -> str:
+    """What is said in its place."""
+    chance = percent(min(5 / classes, 1), 0)
+    return f"five guesses of {classes} classes are right by chance for {chance}"
 
 
 def shorten(text: str, cells: int, ellipsis: str = "…") -> str:

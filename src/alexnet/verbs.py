@@ -15,6 +15,7 @@ from alexnet.flags import (
     add_fields,
     add_ignore_unknown,
     add_judging,
+    add_precision,
     add_reading,
     add_reading_of_runs,
 )
@@ -165,6 +166,7 @@ def _serve(verbs: Any) -> None:
     sub.add_argument("--port", type=int, default=8000, metavar="INT",
                      help="0 takes a free one (default: 8000)")  # fmt: skip
     add_engine(sub)
+    add_precision(sub)
     sub.add_argument("--index", action="store_true",
                      help="show the nearest training images (built once)")  # fmt: skip
     sub.add_argument(
@@ -288,6 +290,7 @@ def _inspect(verbs: Any) -> None:
     sub.add_argument("--label", metavar="CLASS", help="of saliency: the class to look for")
     sub.add_argument("--data", metavar="DIR", help="where the data is now, or other images")
     add_judging(sub)
+    add_precision(sub)
     add_checkpoint(sub)
     sub.add_argument("--out", metavar="FILE", help="FILE.png or .svg (default: in RUN/figures); "
                      "of features FILE.npy or .parquet")  # fmt: skip

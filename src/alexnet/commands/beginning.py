@@ -1,4 +1,5 @@
-"""What a training without a recipe begins with: a look at the data, a few timed steps, a choice."""
+"""What a training without a recipe begins with: a look at the data, a few timed steps, a choice,
+and the reasons for it."""
 
 import statistics
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet.data.dataset import Dataset
 from alexnet.data.images import decode_image, open_image
 from alexnet.data.raw import Source
 from alexnet.data.sources import open_source
@@ -29,18 +31,23 @@ def begin(
     inherited: Mapping[str, Any] | None = None,
     fields: Mapping[str, Any] | None = None,
 ) -> Choice:
-    """Looks at data and chooses a recipe for this machine; says the reasons in five lines."""
+    """Looks at data and chooses a recipe for this machine."""
     look = look_at(open_source(data))
 
     @cache
     def pace(recipe: Any) -> float:
         return measure_pace(recipe, len(look.classes))
 
-    chosen = choose(look, pace, minutes=MINUTES if minutes is None else minutes,
-                    inherited=inherited, fields=fields)  # fmt: skip
-    for reason in chosen.reasons:
+    return choose(look, pace, minutes=MINUTES if minutes is None else minutes,
+                  inherited=inherited, fields=fields)  # fmt: skip
+
+
+def explain(choice: Choice, dataset: Dataset) -> list[str]:
+    """Says in five lines why it is this recipe, with the counts of the data set as it was cut."""
+    reasons = choice.explain(dataset.count_splits())
+    for reason in reasons:
         say(reason)
-    return chosen
+    return list(reasons)
 
 
 def look_at(source: Source) -> Look:

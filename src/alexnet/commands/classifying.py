@@ -29,6 +29,7 @@ def classify(
     views: int = 1,
     checkpoint: str = "best",
     engine: EngineName = "torch",
+    precision: str = "auto",
     stdin: BinaryIO | None = None,
 ) -> dict[str, Any]:
     """The likeliest classes of images: files, folders (searched whole), "-" for standard input.
@@ -37,13 +38,14 @@ def classify(
     call a class otherwise (WNIDs), and `errors` [{path, reason}]
     for the files that could not be read; the others are classified all the same. `seen` counts the
     images that the run was trained or validated on, each marked in its result; null where that is
-    not known. `engine` is what computes: torch, int8, onnx or openvino.
+    not known. `engine` is what computes: torch, int8, onnx or openvino; `precision` auto, fp32 or
+    bf16.
     """
     if top < 1:
         raise UsageError(f"top is {top}; it must be at least 1")
     predictor = load(run, checkpoint)
     predictor.preprocess.check_views(views)
-    predictor = with_engine(predictor, engine)
+    predictor = with_engine(predictor, engine, precision=precision)
     top = min(top, len(predictor.classes))
     results: list[dict[str, Any]] = []
     errors = []
@@ -93,7 +95,7 @@ def classify(
     checkpoint_path = str(predictor.checkpoint)
     return {
         "results": results, "seen": seen, "errors": errors, "run": str(run),
-        "checkpoint": checkpoint_path, "engine": engine,
+        "checkpoint": checkpoint_path, "engine": engine, "precision": predictor.precision,
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alexnet import figures, pages
-from alexnet.commands.beginning import begin
+from alexnet.commands.beginning import begin, explain
 from alexnet.data.augment import augment
 from alexnet.data.dataset import open_dataset, reopen_dataset
 from alexnet.data.loader import read_batch, steps_per_epoch
@@ -33,7 +33,7 @@ from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.runtime import chance_kept, pick_device
 from alexnet.store.rundir import RunDir
-from alexnet.terminal import say
+from alexnet.terminal import say, shows_top5, why_no_top5
 
 MEMORY = 256 << 20  # bytes of images that are looked at
 SAMPLE = 500  # images that mean and deviation are taken from, where no packed set brings them
@@ -62,11 +62,15 @@ def doctor(
         if fields or data is not None:
             raise UsageError("a run has its recipe and data already: give no others")
         return _of_run(RunDir.open(Path(target)), page)
+    choice = None
     if target is None and data is not None:
-        target = begin(data, fields=fields).recipe
+        choice = begin(data, fields=fields)
+        target = choice.recipe
     chosen = target if isinstance(target, Recipe) else find_recipe(str(target or "digits"))
     recipe = chosen.adapted(fields)
     dataset = open_dataset(recipe, data)
+    if choice is not None:
+        explain(choice, dataset)
     train, val = dataset.split("train"), dataset.split("val")  # not decoded whole, as to train
     statistics = dataset.measure(train, SAMPLE)
     found = {
@@ -74,7 +78,7 @@ def doctor(
         **examine(recipe, len(dataset.classes), train, val, statistics, seconds),
     }
     if page is not None:
-        _write_page(found, [], page)
+        _write_page(found, [], page, len(dataset.classes))
     return found
 
 
@@ -165,7 +169,7 @@ def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
     found |= {"healthy": is_healthy(verdicts, unmeasured), "unmeasured": unmeasured}
     found |= {"verdicts": [v.to_dict() for v in verdicts]}
     if out is not None:
-        found["figures"] = _write_page(found, events, out)
+        found["figures"] = _write_page(found, events, out, len(shares))
     return found
 
 
@@ -189,12 +193,19 @@ def _stopped_on(
             )
 
 
-def _write_page(found: dict[str, Any], events: list[dict[str, Any]], out: Path) -> list[str]:
+def _write_page(
+    found: dict[str, Any], events: list[dict[str, Any]], out: Path, classes: int
+) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="alexnet-doctor-") as folder:
         pictures = []
         if events:
             pictures.append(("What happened", Path(folder) / "curves.png"))
-            figures.draw_curves({found["recipe"]: events}, pictures[-1][1], "Learning curves")
+            figures.draw_curves(
+                {found["recipe"]: events},
+                pictures[-1][1],
+                "Learning curves",
+                "" if shows_top5(classes) else why_no_top5(classes),
+            )
         looks = Path(folder) / "looks.png"
         if figures.draw_looks(events, looks, found["recipe"]):
             pictures.append(("What the guard saw", looks))

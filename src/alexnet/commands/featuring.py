@@ -69,7 +69,7 @@ def probe(
     picked = np.sort(view.some(train, count))
     train = train.take(picked)
     how: dict[str, Any] = {
-        "most": MOST, "workers": p.recipe.workers, "precision": p.recipe.precision,
+        "most": MOST, "workers": p.recipe.workers, "precision": p.precision,
     }  # fmt: skip
     fitted = feats.gather_features(p.model, train, p.preprocess, parts, **how)
     tried = feats.gather_features(p.model, of, p.preprocess, parts, **how)
@@ -99,7 +99,14 @@ def similarity(
             f"similarity is of two runs and {1 + len(others)} were named: "
             "`alexnet inspect RUN similarity OTHER`"
         )
-    second = View(others[0], view.data, view.checkpoint, None, view.ignore_unknown, view.with_seen)
+    second = View(
+        others[0],
+        view.data,
+        view.checkpoint,
+        ignore_unknown=view.ignore_unknown,
+        with_seen=view.with_seen,
+        precision=view.predictor.precision,
+    )
     if second.predictor.classes != view.predictor.classes:
         raise DataError(f"{view.run} and {second.run} have other classes: nothing to compare")
     first_set, second_set = view.open(split), second.open(split)
@@ -117,7 +124,7 @@ def similarity(
         kept.append(
             feats.gather_features(
                 p.model, of.take(picked), p.preprocess, parts, most=MOST,
-                workers=p.recipe.workers, precision=p.recipe.precision,
+                workers=p.recipe.workers, precision=p.precision,
             )
         )  # fmt: skip
     first, other = kept

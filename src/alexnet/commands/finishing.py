@@ -78,6 +78,22 @@ def _page(folder: RunDir) -> dict[str, Any]:
     return {"out": None, "figures": []}
 
 
+def training_pace(events: Sequence[Mapping[str, Any]], batch: int) -> float | None:
+    """Images a second of training steps alone, over every stretch of steps that the log has:
+    without validation, saving and reports. None where it has none.
+
+    The rate of each line is of the steps since the line before, or since the run was continued.
+    """
+    images, seconds, before = 0.0, 0.0, 0
+    for event in events:
+        if event["event"] == "train" and (rate := event.get("images_per_s")):
+            images += (event["step"] - before) * batch
+            seconds += (event["step"] - before) * batch / rate
+        if event["event"] in ("train", "resume"):
+            before = event["step"]
+    return round(images / seconds, 1) if seconds > 0 else None
+
+
 def _finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
     """Certificate, page and the figures of a trained run."""
     certify_run(load(folder.path))
@@ -100,7 +116,7 @@ def _finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
         "best_step": state.watch.best_step,
         "views": recipe.views,
         "finished": state.finished,
-        "images_per_s": round(state.step * recipe.batch_size / max(state.seconds, 1e-9), 1),
+        "images_per_s": training_pace(events, recipe.batch_size),
         "wall_s": round(state.seconds, 2),
         "report": page["out"],
         "figures": page["figures"],

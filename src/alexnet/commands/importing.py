@@ -136,6 +136,7 @@ def _import(
                 say(note)
             tally = measure(lambda x: run_logits(predictor, x), tested.images, len(names))
             result |= {**tally.figures(), **tested.figures(), "data": tested.path}
+            result["precision"] = "fp32"
             _held_against_chance(result, len(names))
         certify_run(predictor)
     except BaseException:

@@ -91,7 +91,7 @@ def activations(
         p.preprocess,
         part,
         9,
-        precision=p.recipe.precision,
+        precision=p.precision,
         workers=p.recipe.workers,
     )
     total = len(found.values)
@@ -120,9 +120,10 @@ def activations(
 
 def _maps(view: View, images: Sequence[str], part: str, most: int = 36) -> dict[str, Any]:
     p = view.predictor
+    device = next(p.model.parameters()).device
     shown = []
     for path, stored in zip(images, view.decode(images), strict=True):
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(device, p.precision):
             _, kept = p.model.activations(view.inputs(stored[None]), [part])
         x = kept[part][0].float().cpu()
         order = strongest(x)
@@ -170,7 +171,7 @@ def neighbors(
         names = [p.classes[i] for i in labels[:count]]
     with tempfile.TemporaryDirectory(prefix="alexnet-") as place:
         file = Path(place) / "train.npy"
-        how = {"workers": p.recipe.workers, "precision": p.recipe.precision}
+        how = {"workers": p.recipe.workers, "precision": p.precision}
         feats.write_features(file, p.model, train, p.preprocess, part, **how)
         keys = np.load(file, mmap_mode="r", allow_pickle=False)
         queries = _outputs(view, asked, part)
@@ -229,7 +230,7 @@ def neighbors(
 def _outputs(view: View, images: NDArray[np.uint8], part: str) -> NDArray[np.float32]:
     found = []
     device = next(view.predictor.model.parameters()).device
-    with torch.inference_mode(), autocast(device, view.predictor.recipe.precision):
+    with torch.inference_mode(), autocast(device, view.predictor.precision):
         for start in range(0, len(images), feats.BATCH):
             x = view.inputs(images[start : start + feats.BATCH])
             found.append(view.predictor.model.activations(x, [part])[1][part].float().cpu())

@@ -29,6 +29,10 @@ WHATS: dict[str, Callable[..., dict[str, Any]]] = {
 """Each is a function of a view, of images or other runs, and of the options it takes."""
 
 
+SILENT = ("filters", "curves", "data")  # that show no answer of the network
+EXACT = ("saliency", "features")  # that are computed in fp32 whatever the run was trained in
+
+
 @chance_kept()
 def inspect(
     run: str | Path,
@@ -40,6 +44,7 @@ def inspect(
     checkpoint: str = "best",
     ignore_unknown: bool = False,
     with_seen: bool = False,
+    precision: str = "auto",
     **options: Any,
 ) -> dict[str, Any]:
     """Draws what a run has learnt, or writes its features.
@@ -50,7 +55,8 @@ def inspect(
     those are never cut, `ignore_unknown` and `with_seen` are as for `test`. `options` are those of
     the what: split (of the run's data train, val or test, default val, so that test is read only
     where it is asked for; of others a part, or all), part, count, metric, method, label, top,
-    channels. Returns `figures`, the pictures made, and the figures they show.
+    channels. `precision` is of the network's answers: auto, fp32 or bf16. Returns `figures`, the
+    pictures made, and the figures they show.
     """
     if what not in WHATS:
         raise UsageError(f"cannot inspect {what!r}{nearest(what, WHATS)}")
@@ -76,6 +82,13 @@ def inspect(
         raise UsageError(f"--out {out}: a picture ends in .png or .svg")
     if path is not None and not path.absolute().parent.is_dir():
         raise UsageError(f"--out {out}: {path.parent} is no folder: make it first")
-    view = View(run, data, checkpoint, path, ignore_unknown, with_seen)
+    if precision == "bf16" and what in SILENT + EXACT:
+        why = "is computed in fp32" if what in EXACT else "asks the network nothing"
+        raise UsageError(f"--precision bf16: {what} {why}; leave it out")
+    view = View(
+        run, data, checkpoint, path, ignore_unknown=ignore_unknown, with_seen=with_seen,
+        precision="fp32" if what in EXACT else precision,
+    )  # fmt: skip
     found = show(view, **given)
-    return {"what": what, **found, **view.said()}
+    computed = {} if what in SILENT else {"precision": view.predictor.precision}
+    return {"what": what, **found, **computed, **view.said()}

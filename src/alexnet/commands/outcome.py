@@ -14,12 +14,18 @@ from alexnet.analysis.answers import Answers
 from alexnet.analysis.confidence import (
     calibration as calibrate,
 )
-from alexnet.analysis.confidence import confused_pairs, doubtful_labels, surest_mistakes
+from alexnet.analysis.confidence import (
+    confused_pairs,
+    doubtful_labels,
+    surest_mistakes,
+    too_weak_for_labels,
+)
 from alexnet.commands.view import View
 from alexnet.data.augment import Preprocess, augment, mix
+from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
 from alexnet.store.rundir import RunDir
-from alexnet.terminal import percent, shorten
+from alexnet.terminal import percent, shorten, shows_top5, why_no_top5
 
 PAIRS = 12
 UNCHANGED: dict[str, Any] = {
@@ -65,7 +71,8 @@ def predictions(
 
 
 def mistakes(view: View, *, split: str | None = None, count: int = 24) -> dict[str, Any]:
-    """The surest mistakes, the most confused pairs, and the labels that look wrong."""
+    """The surest mistakes, the most confused pairs, and the labels that deserve a look, where the
+    network is good enough to say which."""
     return judge_mistakes(view, view.ask(split), view.open(split).names, count)
 
 
@@ -74,7 +81,11 @@ def judge_mistakes(
 ) -> dict[str, Any]:
     """The same of answers that are there already."""
     of, classes, p = answers.split, view.predictor.classes, answers.probabilities
-    wrong, doubtful = surest_mistakes(p, of.labels), doubtful_labels(p, of.labels)
+    wrong = surest_mistakes(p, of.labels)
+    unasked = too_weak_for_labels(len(of) - len(wrong), len(of))
+    if of.name == "train":
+        unasked = "the network was trained on these images, and has learned their labels"
+    doubtful = np.zeros(0, np.intp) if unasked else doubtful_labels(p, of.labels)
     pairs = confused_pairs(answers.confusion, PAIRS)
     said = answers.said
     about = f"{view.name}, {of.name}"
@@ -103,8 +114,8 @@ def judge_mistakes(
     if len(doubtful):
         draw(
             doubtful[:count], view.figure(f"mistakes-{of.name}", more="labels"),
-            f"{about}: the most doubtful of {len(doubtful):,} labels that the network contradicts",
-            "label → what it looks like (its probability)", empty,
+            f"{about}: the first of {len(doubtful):,} labels that deserve a look",
+            "label → what the network says (its probability); either may be wrong", empty,
         )  # fmt: skip
 
     def told(ids: NDArray[np.intp]) -> list[dict[str, Any]]:
@@ -120,7 +131,8 @@ def judge_mistakes(
         "wrong": len(wrong),
         "mistakes": told(wrong),
         "pairs": [{"class": classes[a], "said": classes[b], "n": n} for a, b, n in pairs],
-        "doubtful": len(doubtful),
+        "doubtful": None if unasked else len(doubtful),
+        "labels_not_looked_for": unasked,
         "labels": told(doubtful),
     }
 
@@ -150,20 +162,27 @@ def draw_calibration(view: View, answers: Answers) -> dict[str, Any]:
     of = answers.split
     found = calibrate(answers.probabilities, of.labels)
     out = view.figure(f"calibration-{of.name}")
-    title = f"{view.name}, {of.name}: ECE {percent(found.ece)} (n {found.n:,})"
-    figures.draw_calibration([astuple(b) for b in found.bins], out, title)
+    low, high = found.ece_ci95
+    title = (
+        f"{view.name}, {of.name}: ECE {percent(found.ece, 1)} ({percent(low, 1)} to "
+        f"{percent(high, 1)}, n {found.n:,}); by chance up to "
+        f"{percent(found.ece_by_chance_ci95[1], 1)}"
+    )
+    said = answers.probabilities.max(1)
+    figures.draw_calibration([astuple(b) for b in found.bins], said, out, title)
     return {"split": of.name, **asdict(found)}
 
 
 def curves(view: View, others: Sequence[str] = ()) -> dict[str, Any]:
     """Loss, top-1, top-5, learning rate and speed over epochs, of several runs on one plot."""
-    runs = {}
+    runs, most = {}, 0
     for path in (view.run, *others):
         folder = RunDir.open(Path(path))
+        most = max(most, len(read_recipe(folder)[1]["classes"]))
         name = folder.path.resolve().name
         runs[str(path) if name in runs else name] = folder.events()
     out = view.figure("curves", more="" if len(runs) == 1 else f"of-{len(runs)}")
-    figures.draw_curves(runs, out, "Learning curves")
+    figures.draw_curves(runs, out, "Learning curves", "" if shows_top5(most) else why_no_top5(most))
     return {"runs": list(runs)}
 
 

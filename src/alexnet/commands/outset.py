@@ -26,13 +26,15 @@ from alexnet.models.zoo import find_model, model_spec
 from alexnet.predict import read_recipe, read_statistics, trained_orient
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
+from alexnet.recipebook.choice import Choice
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_in
 from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.store.weights import read_weights
-from alexnet.terminal import say
+from alexnet.terminal import say, shorten
 
 LOOKED_AT = 64  # training files whose EXIF orientation is counted
+NAMED = 12  # classes that are named before the first step
 BRIEF_S = 5.0  # for the doctor's look before the first step
 INHERITED = ("model", "channels", "size", "crop", "normalize", "orient")  # from --init RUN
 MEASURED = INHERITED[1:]  # what statistics are of: images that go through another say nothing
@@ -45,9 +47,10 @@ def choose(
     minutes: float | None,
     given: "Given",
     fields: dict[str, Any],
-) -> dict[str, Any]:
-    """`recipe` as plain data, and the `reasons` for it where it was chosen."""
-    reasons: tuple[str, ...] = ()
+) -> tuple[Recipe, Choice | None, str | None]:
+    """The recipe of a training, the choice where it was chosen, and the EXIF orientation where the
+    user asks for one."""
+    choice = None
     if given.inherited:
         kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
         say(f"from {init}: {kept}")
@@ -58,7 +61,7 @@ def choose(
             if find_model(fields["model"]).keys:  # torchvision's own names
                 brought["normalize"] = "torchvision"
         choice = begin(data, minutes, brought, fields)
-        recipe, reasons = choice.recipe, choice.reasons
+        recipe = choice.recipe
     elif minutes is not None:
         raise UsageError(
             f"--minutes {minutes:g} is for a recipe that is chosen from --data; with one that is "
@@ -68,8 +71,7 @@ def choose(
     if init is not None and fields.get("whiten"):
         raise UsageError("--whiten makes the first layer, and --init brings one: leave one out")
     named = fields.get("orient") or _names_orient(recipe)
-    chosen = chosen.adapted({**given.inherited, **fields}, init is not None)
-    return {"recipe": chosen.to_dict(), "reasons": list(reasons), "orient": named}
+    return chosen.adapted({**given.inherited, **fields}, init is not None), choice, named
 
 
 def _names_orient(recipe: str | Recipe | None) -> str | None:
@@ -192,6 +194,7 @@ def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:
         f"validate, {len(dataset.classes)} classes"
     )
     say(f"splits: {dataset.describe_splits()}; test is not read here")
+    say(_name_classes(dataset))
     _say_turned(dataset)
     for line in describe_unreached(recipe, steps_per_epoch(n_train, recipe.batch_size)):
         say(line)
@@ -223,6 +226,23 @@ def _say_turned(dataset: Dataset) -> None:
         ignored = "they are left as stored (--orient apply turns them upright)"
         done = applied if train.orient == "apply" else ignored
         say(f"{turned} of {len(at)} training images looked at have an EXIF orientation: {done}")
+
+
+def _name_classes(dataset: Dataset) -> str:
+    """The first classes by name, in their order, with the training images of each."""
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes)).tolist()
+    titles = dataset.source.titles
+    even = min(counts) == max(counts)
+    named = [
+        shorten(f"{name} ({titles[name]})" if name in titles else name, 40)
+        + ("" if even else f" {count:,}")
+        for name, count in zip(dataset.classes, counts, strict=True)
+    ]
+    more = f" and {len(named) - NAMED:,} more" if len(named) > NAMED else ""
+    each = f"; {counts[0]:,} images of each to train on" if even else "; images to train on"
+    if more and not even:
+        each = f"; {min(counts):,} to {max(counts):,} images to train on"
+    return f"classes: {', '.join(named[:NAMED])}{more}{each}"
 
 
 def look_before(

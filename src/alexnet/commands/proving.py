@@ -137,8 +137,9 @@ def _figures(
     found = measure(scores, tested.images, len(classes)).figures()
     low, high = claim["top1_ci95"]
     evidence = (
-        f"{percent(found['top1'])} of {found['n']:,}, claimed {percent(claim['top1'])} "
-        f"({percent(low)} to {percent(high)}, n {claim['n']:,})"
+        f"{percent(found['top1'])} of {found['n']:,} in fp32, claimed {percent(claim['top1'])} "
+        f"({percent(low)} to {percent(high)}, n {claim['n']:,}"
+        f"{f', in {kind}' if (kind := claim.get('precision')) else ''})"
     )
     if not tested.own:  # a figure of other images is held against the claim, and says so
         evidence += f"; on other images than were claimed: {'; '.join(tested.notes())}"

@@ -13,10 +13,12 @@ from alexnet.commands.view import View
 from alexnet.diagnosis.history import judge_history
 from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
+from alexnet.interchange.certificate import precision_of
 from alexnet.pages import RunPart, report_page
 from alexnet.predict import read_recipe
+from alexnet.show.inside import say_calibration
 from alexnet.store.rundir import RunDir
-from alexnet.terminal import percent, say
+from alexnet.terminal import percent, say, shows_top5
 
 Pictures = list[tuple[str, Path, str]]
 
@@ -54,7 +56,9 @@ def report(
     curves = views[0].drawn[-1]
     parts = [_part(view, brief) for view in views]
     recipes = [read_recipe(view.folder)[0] for view in views]
-    says = "Loss, top-1, top-5, learning rate and images per second over epochs. " + "; ".join(
+    top5 = any(shows_top5(len(part.data["classes"])) for part in parts)
+    drawn_of = "Loss, top-1, top-5," if top5 else "Loss, top-1,"
+    says = f"{drawn_of} learning rate and images per second over epochs. " + "; ".join(
         f"{part.name}: best validation top-1 {percent(part.best['top1'])}"
         for part in parts
         if part.best
@@ -84,8 +88,10 @@ def _part(view: View, brief: bool) -> RunPart:
     events = folder.events()
     validations = [e for e in events if e["event"] == "val" and e.get("top1") is not None]
     best = max(validations, key=lambda e: (e["top1"], -e["loss"]), default=None)
-    asked = ("split", "views", "engine", "checkpoint", "data")
-    tests = {tuple(e.get(k) for k in asked): e for e in events if e["event"] == "test"}
+    asked = ("split", "views", "engine", "precision", "checkpoint", "data")
+    tested = (e for e in events if e["event"] == "test")
+    noted = [e | {"precision": precision_of(e, recipe.precision)} for e in tested]
+    tests = {tuple(e.get(k) for k in asked): e for e in noted}
     pictures: Pictures = []
     looks = folder.figures / "looks.png"
     if figures.draw_looks(events, looks, f"{view.name}: what the guard saw"):
@@ -153,19 +159,23 @@ def _of_images(view: View, split: str, pictures: Pictures) -> None:
     answers = view.ask(split)
     top1 = answers.tally.figures()["top1"]
     outcome.draw_confusion(view, answers)
-    says = f"confusion matrix of {split}: {percent(top1)} of {answers.tally.n:,} images are right"
+    says = (
+        f"confusion matrix of {split}, answers in {view.predictor.precision}: {percent(top1)} of "
+        f"{answers.tally.n:,} images are right"
+    )
     pictures.append((f"Confusion, {split}", view.drawn[-1], says))
-    found = outcome.draw_calibration(view, answers)
-    says = f"reliability diagram of {split}: expected calibration error {percent(found['ece'])}"
+    found = outcome.draw_calibration(view, answers) | {"precision": view.predictor.precision}
+    says = f"reliability diagram of {split}: {'; '.join(say_calibration(found))}"
     pictures.append((f"Calibration, {split}", view.drawn[-1], says))
     first = len(view.drawn)
     found = outcome.judge_mistakes(view, answers, view.open(split).names)
-    titles = ("The surest mistakes", "The most confused pairs", "Labels that look wrong")
+    titles = ("The surest mistakes", "The most confused pairs", "Labels that deserve a look")
     pairs = ", ".join(f"{p['class']} taken for {p['said']} {p['n']} times" for p in found["pairs"])
     words = (
-        f"the surest of {found['wrong']} mistakes",
+        f"the surest of {found['wrong']} mistakes"
+        + (f"; labels: not looked for: {why}" if (why := found["labels_not_looked_for"]) else ""),
         f"the most confused pairs: {pairs}",
-        f"the most doubtful of {found['doubtful']} labels",
+        f"the first of {found['doubtful']} labels that the network contradicts; it may be wrong",
     )
     by_end = {"pairs": 1, "labels": 2}
     for path in view.drawn[first:]:

@@ -5,8 +5,9 @@ from typing import Any
 
 from alexnet.commands.view import View
 from alexnet.errors import UsageError
+from alexnet.interchange.runtimes import EngineName, refuse_precision, with_engine
 from alexnet.predict import Predictor
-from alexnet.serving.engines import Engine, EngineName, build_engine
+from alexnet.serving.engines import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.index import open_index
 from alexnet.serving.server import check_address, check_packages, open_socket, serve_on
@@ -18,6 +19,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     engine: EngineName = "torch",
+    precision: str = "auto",
     token: str | None = None,
     index: bool = False,
     data: str | Path | None = None,
@@ -29,9 +31,10 @@ def serve(
     With `index` answers to /explain show the nearest training images, which are read from the
     run's data (or from `data`, on which `engine` int8 is measured too): whoever may ask sees them.
     The index is built once and kept in the run. An address other than loopback needs a `token`.
-    Returns the address once it has stopped.
+    `precision` of the answers is auto, fp32 or bf16. Returns the address once it has stopped.
     """
     check_packages()
+    refuse_precision(engine, precision)
     check_address(host, token)
     if data is not None and not index and engine != "int8":
         raise UsageError(
@@ -39,10 +42,11 @@ def serve(
         )
 
     def prepare() -> tuple[Predictor, Engine, Explainer]:
-        view = View(run, data, checkpoint)
+        view = View(run, data, checkpoint, precision=precision)
         predictor = view.predictor
         near = open_index(predictor, view.dataset) if index else None
-        return predictor, build_engine(predictor, engine, data), Explainer(predictor, near)
+        answering = with_engine(predictor, engine, data, precision)
+        return answering, answering.answer, Explainer(predictor, near)
 
     with open_socket(host, port) as listening:
         address = listening.getsockname()

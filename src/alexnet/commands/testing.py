@@ -39,6 +39,7 @@ def test(
     engine: EngineName = "torch",
     ignore_unknown: bool = False,
     with_seen: bool = False,
+    precision: str = "auto",
 ) -> dict[str, Any]:
     """Every image of a split through a run's network, never a sample.
 
@@ -50,8 +51,9 @@ def test(
     Returns loss, top-1 and top-5 with 95 % intervals and under three tie rules, right and total
     per class, and the pictures made: the confusion matrix and the surest mistakes. With
     `certificate` a run or an exported file is held against its certificate instead, see `prove`.
-    `engine` is what computes: torch, int8, onnx or openvino. Processes that torchrun starts share
-    the images, and each returns what one process would find; the first one writes.
+    `engine` is what computes: torch, int8, onnx or openvino; `precision` is auto, fp32 or bf16, and
+    in the result what it was. Processes that torchrun starts share the images, and each returns
+    what one process would find; the first one writes.
     """
     with join(remedy="run it again") as team:
         if certificate:
@@ -59,6 +61,7 @@ def test(
                 "split": split is not None,
                 "views": views != 1,
                 "engine": engine != "torch",
+                "precision": precision != "auto",
                 "checkpoint": checkpoint != "best",
                 "ignore-unknown": ignore_unknown,
                 "with-seen": with_seen,
@@ -69,7 +72,7 @@ def test(
                 )
             return team.together(lambda: _prove_alone(run, data, team))
         asked = {"split": split, "ignore_unknown": ignore_unknown, "with_seen": with_seen}
-        return _test(Path(run), data, asked, views, checkpoint, engine, team)
+        return _test(Path(run), data, asked, views, checkpoint, engine, precision, team)
 
 
 def _prove_alone(run: str | Path, data: str | Path | None, team: Team) -> dict[str, Any]:
@@ -85,6 +88,7 @@ def _test(
     views: int,
     checkpoint: str,
     engine: EngineName,
+    precision: str,
     team: Team,
 ) -> dict[str, Any]:
     def newest() -> dict[str, Any]:
@@ -97,7 +101,7 @@ def _test(
     def opened() -> Predictor:
         predictor = load(run, first["name"])
         predictor.preprocess.check_views(views)  # before int8 is measured
-        return with_engine(predictor, engine, data)
+        return with_engine(predictor, engine, data, precision)
 
     if engine == "int8" and team.size > 1:  # one measures, all read what it kept
 
@@ -142,6 +146,7 @@ def _test(
         **tested.figures(),
         "views": views,
         "engine": engine,
+        "precision": predictor.precision,
         "processes": team.ranks,
         "images_per_s": round(len(part) / wall, 1),
         "wall_s": round(wall, 2),
@@ -166,9 +171,11 @@ def _keep(
         say(f"warning: {warning}")
     part, own = tested.images, result["data"] == predictor.trained_on
     views, engine = result["views"], result["engine"]
+    chosen = engine in ("torch", "openvino") and predictor.precision != predictor.unasked
     of = {
         f"{views}-views": views > 1,
         engine: engine != "torch",
+        **({predictor.precision: True} if chosen else {}),
         predictor.checkpoint.name: checkpoint != "best",
         "other-data": not own,
         "with-seen": result["with_seen"],

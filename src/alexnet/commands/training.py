@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from alexnet.commands.beginning import explain
 from alexnet.commands.finishing import RECIPE_FILE, How, train_to_end
 from alexnet.commands.keeping import keep_copies_together
 from alexnet.commands.outset import (
@@ -31,6 +32,7 @@ from alexnet.predict import read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.recipebook.again import Call, train_command
+from alexnet.recipebook.choice import Choice
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_written, write_recipe
 from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
 from alexnet.store.checkpoint import Checkpoint, load_checkpoint, load_latest
@@ -113,8 +115,15 @@ def _start(
         return read_init(init, {*fields, *written})
 
     given = team.together(read_given)
-    # What depends on this machine's pace is for one process to say.
-    wanted = team.first(lambda: choose(recipe, data, init, minutes, given, fields))
+    choice: Choice | None = None  # of the first process
+
+    def want() -> dict[str, Any]:
+        """What depends on this machine's pace is for one process to say."""
+        nonlocal choice
+        wanted, choice, orient = choose(recipe, data, init, minutes, given, fields)
+        return {"recipe": wanted.to_dict(), "orient": orient}
+
+    wanted = team.first(want)
     chosen = Recipe.from_dict(wanted["recipe"])
     dataset = team.together(lambda: as_packed(open_dataset(chosen, data), wanted["orient"]))
     chosen = dataset.recipe
@@ -128,6 +137,11 @@ def _start(
     folder = RunDir(Path(claimed["path"]), writes=team.leads)
     try:
         keep_copies_together(dataset, team)
+
+        def reason() -> dict[str, Any]:
+            return {"reasons": explain(choice, dataset) if choice is not None else []}
+
+        reasons = team.first(reason)["reasons"]
         recorded = isinstance(recipe, str) and recipe.endswith(RECORD)
         if "warmup_epochs" not in fields and not recorded:
             n_train = team.together(lambda: len(dataset.split("train")))
@@ -175,7 +189,7 @@ def _start(
                 ["THIS_FILE"], replace(call, doctor="stop", threads=0), init=begun,
                 run="DIR" if call.processes > 1 else "",
             )  # fmt: skip
-            edited = write_recipe(chosen, dataset.source.path, wanted["reasons"], again)
+            edited = write_recipe(chosen, dataset.source.path, reasons, again)
             write_atomic(folder.path / RECIPE_FILE, edited)
             if how.doctor != "off":
                 look_before(chosen, dataset, statistics, weights)
@@ -184,7 +198,7 @@ def _start(
         team.first(begin)
         with threads(settings["chosen"]["threads"]):
             found = train_to_end(chosen, dataset, statistics, folder, None, how, team, weights)
-        return {**found, "choice": wanted["reasons"]}
+        return {**found, "choice": reasons}
     except BaseException:
         # There is nothing to continue, and it was empty before.
         if team.leads and not (folder.checkpoints / "last").is_symlink():

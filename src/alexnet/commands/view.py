@@ -40,12 +40,13 @@ class View:
     out: Path | None = None
     ignore_unknown: bool = False
     with_seen: bool = False
+    precision: str = "auto"
     drawn: list[Path] = field(default_factory=list)
     _opened: dict[str | None, EvaluationSet] = field(default_factory=dict)
 
     @cached_property
     def predictor(self) -> Predictor:
-        return load(self.run, self.checkpoint)
+        return load(self.run, self.checkpoint, self.precision)
 
     @cached_property
     def folder(self) -> RunDir:

@@ -77,11 +77,21 @@ class Dataset:
         """One line on where each split comes from."""
         roles, r = self._roles, self.recipe
         says = {role: f"the {roles[role]} part" for role in SPLITS}
+        whole = "the images" if roles["train"] == "all" else says["train"]
         if roles["val"] == roles["train"]:
-            says["val"] = f"{r.val_fraction:.0%} held out of train"
+            says["train"] = f"what is left of {whole}"
+            says["val"] = f"{r.val_fraction:.0%} of {whole}"
         if roles["test"] == roles["train"]:
-            says["test"] = f"{r.test_fraction:.0%} held out of train"
+            says["test"] = f"{r.test_fraction:.0%} of {whole}"
+            says["val"] = f"{r.val_fraction:.0%} of what test leaves"
         return ", ".join(f"{role}: {says[role]}" for role in SPLITS)
+
+    def count_splits(self) -> dict[str, int]:
+        """Images of train and val, and of test where it is cut from train; none is read."""
+        roles = self._roles
+        names = ("train", "val", "test") if roles["test"] == roles["train"] else ("train", "val")
+        labels = {name: self.source.load(roles[name]).labels for name in names}
+        return {name: len(self._rows(name, labels[name])) for name in names}
 
     def split(self, name: str) -> Slice:
         """One of train, val, test."""

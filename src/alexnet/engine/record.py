@@ -19,7 +19,8 @@ class Record:
     """Takes each line of figures, and lets the sentinel read along.
 
     `fatal` is what it found that keeps the run from learning, where the doctor is to stop it. Lines
-    of training go under `bar` where that is live. `batch` is how many images a step takes.
+    of training go under `bar` where that is live, with `top5` where that says something. `batch` is
+    how many images a step takes.
     """
 
     def __init__(
@@ -30,9 +31,10 @@ class Record:
         batch: int,
         sentinel: Sentinel,
         doctor: Doctor,
+        top5: bool = True,
     ) -> None:
         self._run, self._board, self._per_epoch, self._batch = run, board, per_epoch, batch
-        self._sentinel, self._doctor = sentinel, doctor
+        self._sentinel, self._doctor, self._top5 = sentinel, doctor, top5
         self._status = Status()
         self.bar: Progress | None = None
         self.fatal: Verdict | None = None
@@ -60,7 +62,7 @@ class Record:
         line = self._write(event, step, figures)
         self._status.note(line)
         if self.bar is None or not self.bar.live or event != "train":
-            say(describe_event(line))
+            say(describe_event(line, self._top5))
         if self.bar is not None:
             self.bar.below(self._status.text())
         if event != "doctor" and self._doctor != "off":
@@ -96,13 +98,14 @@ class Record:
                 self.fatal = self.fatal or v
 
 
-def describe_event(line: dict[str, Any]) -> str:
+def describe_event(line: dict[str, Any], with_top5: bool) -> str:
     """One line of the log for people."""
     if line["event"] == "doctor":
         where = f" ({line['where']})" if line["where"] else ""
         return f"doctor: {line['name']}{where}: {line['evidence']}; {line['advice']}"
     at = f"step {line['step']:>6,}  epoch {line['epoch']:6.2f}"
-    top5 = "" if line["top5"] is None else f"  top-5 {percent(line['top5'])}"
+    shown = with_top5 and line["top5"] is not None
+    top5 = f"  top-5 {percent(line['top5'])}" if shown else ""
     if line["event"] == "val":
         low, high = line["top1_ci95"]
         views = f", {line['views']} views" if line.get("views", 1) > 1 else ""

@@ -44,7 +44,7 @@ from alexnet.runtime import pick_device
 from alexnet.store.checkpoint import Checkpoint, save_checkpoint
 from alexnet.store.rundir import RunDir
 from alexnet.store.writer import Writer, snapshot
-from alexnet.terminal import progress, say
+from alexnet.terminal import progress, say, shows_top5
 
 
 def fit(
@@ -95,8 +95,15 @@ def fit(
     weight = class_weights(recipe, counts, state.sums.device)
     shares = counts if weight is None else np.ones_like(counts)  # as the loss sees them
     sentinel = Sentinel(net, (shares / shares.sum()).tolist())
-    heeded = doctor if team.leads else "off"
-    record = Record(run, board, per_epoch, recipe.batch_size, sentinel, heeded)
+    record = Record(
+        run,
+        board,
+        per_epoch,
+        recipe.batch_size,
+        sentinel,
+        doctor if team.leads else "off",
+        shows_top5(len(dataset.classes)),
+    )
     if start is not None:
         record.read_back(state.step)
     again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
@@ -163,8 +170,9 @@ def fit(
     with writer, signals, progress("training", total, "steps", state.step, plain=False) as bar:
         record.bar = bar
         if start is None:
-            save()  # so that a kill before the first validation loses no more than that
-            team.together(writer.wait)  # figures without a checkpoint could not be gone on from
+            with clock.paused():
+                save()  # so that a kill before the first validation loses no more than that
+                team.together(writer.wait)  # figures without a checkpoint cannot be gone on from
         batches = training_batches(train, recipe, steps, recipe.workers, device, share)
         for batch in clock.waiting(batches):
             lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)

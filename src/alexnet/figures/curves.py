@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,9 +61,10 @@ def draw_looks(events: list[Event], out: Path, title: str) -> bool:
     return True
 
 
-def draw_curves(runs: Mapping[str, list[Event]], out: Path, title: str) -> None:
+def draw_curves(runs: Mapping[str, list[Event]], out: Path, title: str, no_top5: str = "") -> None:
     """Draw loss, top-1, top-5, learning rate and speed over epochs from the events of
-    metrics.jsonl, a colour a run: training thin, validation thick with its 95 % interval."""
+    metrics.jsonl, a colour a run: training thin, validation thick with its 95 % interval.
+    `no_top5` says why top-5 is left out, where it is."""
     figure = new_figure(13, 7.4, title)
     grid = figure.subplots(2, 3).ravel()
     panels = (
@@ -73,6 +75,12 @@ def draw_curves(runs: Mapping[str, list[Event]], out: Path, title: str) -> None:
         ("Speed of training", "images/s", "images_per_s", None, 1.0),
     )
     for axes, (name, unit, during, after, scale) in zip(grid, panels, strict=False):
+        if no_top5 and during == "top5":
+            axes.set(title=name, xticks=[], yticks=[])
+            text = f"left out:\n{fill(no_top5, 30)}"
+            axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center")
+            axes.spines[:].set_visible(False)
+            continue
         shown, places = [np.zeros(0)], set[float]()
         for color, events in zip(cycle(_RUNS), runs.values(), strict=False):
             x, y = _series(_of_kind(events, "train"), during)

@@ -22,33 +22,38 @@ NAMED = 60  # classes that still have room for their names
 Row = tuple[float, float, int, float, float, tuple[float, float]]
 
 
-def draw_calibration(bins: Sequence[Row], out: Path, title: str) -> None:
+def draw_calibration(
+    bins: Sequence[Row], said: NDArray[np.floating], out: Path, title: str
+) -> None:
     """Draw what was said against what was right, and how many images said it.
 
-    `bins` are (low, high, images, said, right, 95 % interval of right).
+    `bins` are (low, high, images, said, right, 95 % interval of right), `said` the probability of
+    each image (N,).
     """
     figure = new_figure(6.6, 7, title)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot((0, 100), (0, 100), color="#666666", lw=1, ls=":", label="said what was right")
-    for i, (low, high, _, _, right, _) in enumerate(bins):
-        middle, width = 50 * (low + high), 100 * (high - low)
-        above.bar(middle, 100 * right, width * 0.92, color=BLUE, alpha=0.35, lw=0,
-                  label=None if i else "right")  # fmt: skip
     points = np.array([(100 * said, 100 * right) for *_, said, right, _ in bins])
     errors = 100 * np.array([(right - ci[0], ci[1] - right) for *_, right, ci in bins]).T
-    above.errorbar(*points.T, np.maximum(errors, 0), fmt="o", color=BLUE, ms=5, lw=1.2,
-                   capsize=2, label="95 % interval")  # fmt: skip
+    reach = 100 * np.array([(said - low, high - said) for low, high, _, said, *_ in bins]).T
+    above.errorbar(*points.T, xerr=np.maximum(reach, 0), fmt="none", ecolor=BLUE, lw=3, alpha=0.25,
+                   label="what the bin reaches over")  # fmt: skip
+    above.errorbar(*points.T, np.maximum(errors, 0), fmt="o", color=BLUE, ms=5, lw=1.2, capsize=2,
+                   label=f"right, 95 % interval ({_images(bins)} a bin)")  # fmt: skip
     above.set(ylabel="images right (%)", xlim=(0, 102), ylim=(0, 103))
     above.legend(frameon=False, fontsize=9, loc="upper left")
-    for low, high, n, *_ in bins:
-        below.bar(50 * (low + high), n, 92 * (high - low), color=GREEN, lw=0)
+    below.hist(100 * said, bins=np.linspace(0, 100, 41), color=GREEN, lw=0)
     below.set(xlabel="probability that was said (%)", ylabel="images")
     whole_numbers(below.yaxis)
-    if max(n for _, _, n, *_ in bins) > 20 * min(n for _, _, n, *_ in bins):
-        below.set_yscale("log")
     for axes in (above, below):
         plain(axes)
     write_figure(figure, out)
+
+
+def _images(bins: Sequence[Row]) -> str:
+    """How many images bins have."""
+    least, most = min(n for _, _, n, *_ in bins), max(n for _, _, n, *_ in bins)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def draw_bars(

@@ -18,7 +18,8 @@ from alexnet.figures.canvas import (
 )
 from alexnet.figures.images import draw_captioned, draw_nothing, pair_caption
 
-COUNTS_UP_TO, LABELS_UP_TO = 12, 60  # classes whose cells hold counts, whose ticks hold names
+# Classes whose cells hold counts, also those that are 0, and whose ticks hold names.
+COUNTS_UP_TO, ZEROS_UP_TO, LABELS_UP_TO = 30, 12, 60
 
 
 def draw_layers(layers: Sequence[dict[str, Any]], out: Path, title: str) -> None:
@@ -77,33 +78,34 @@ def draw_mistakes(
 def draw_confusion(
     matrix: NDArray[np.integer], classes: Sequence[str], out: Path, title: str
 ) -> None:
-    """Draw the confusion matrix (rows are the true classes) as a share of each row."""
-    from matplotlib.colors import LogNorm
-
+    """Draw the confusion matrix, rows the true classes: the colour of a cell is its share of its
+    row, from 0 to 1 in even steps; its count stands in it where there is room."""
     size = len(classes)
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    # The scale starts below the rarest mistake: one lone error still differs from none.
-    floor = float(share[share > 0].min(initial=1.0)) / 3
+    totals = matrix.sum(axis=1)
+    share = matrix / np.maximum(totals[:, None], 1)
     names = [fitting(name, 28) for name in classes] if size <= LABELS_UP_TO else []
-    side = 4.2 + 0.15 * size if names else 8.6
+    side = 4.2 + (0.2 if size <= COUNTS_UP_TO else 0.15) * size if names else 8.6
     reach = 0.085 * max(map(len, names), default=0)
-    figure = new_figure(side + reach + 1.4, side + reach, title)
+    figure = new_figure(side + reach + 1.8, side + reach, title)
     axes = figure.subplots()
-    shown = axes.imshow(
-        np.maximum(share, floor), cmap="cividis", norm=LogNorm(floor, 1), interpolation="nearest"
-    )
-    bar = figure.colorbar(shown, label="share of the true class", shrink=0.9, aspect=30)
+    shown = axes.imshow(share, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    label = "share of the images of the true class (its row)"
+    bar = figure.colorbar(shown, label=label, shrink=0.9, aspect=30)
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-    bar.ax.minorticks_off()
     note = "" if names else f" ({size:,} classes, in order)"
-    axes.set(xlabel=f"predicted class{note}", ylabel=f"true class{note}")
-    small = 9 if size <= 30 else 7
+    of = "true class (its images)" if names else "true class"
+    axes.set(xlabel=f"predicted class{note}", ylabel=f"{of}{note}")
+    small = 9 if size <= COUNTS_UP_TO else 7
     turn = 0 if sum(map(len, names)) <= 40 else 90
+    rows = [f"{name} ({total:,})" for name, total in zip(names, totals, strict=False)]
     axes.set_xticks(range(len(names)), names, rotation=turn, fontsize=small)
-    axes.set_yticks(range(len(names)), names, fontsize=small)
+    axes.set_yticks(range(len(names)), rows, fontsize=small)
     if size <= COUNTS_UP_TO:
-        middle = floor**0.5  # of the logarithmic scale from `floor` to 1
+        letters = 8 if size <= ZEROS_UP_TO else 6
         for (row, column), count in np.ndenumerate(matrix):
-            ink = "black" if share[row, column] > middle else "white"
-            axes.text(column, row, f"{count:,}", color=ink, ha="center", va="center", fontsize=8)
+            if not count and size > ZEROS_UP_TO:
+                continue
+            ink = "black" if share[row, column] > 0.5 else "white"
+            text = f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
+            axes.text(column, row, text, color=ink, ha="center", va="center", fontsize=letters)
     write_figure(figure, out)

@@ -33,6 +33,7 @@ PROBES = 4
 TOLERANCE = 1e-3  # of the largest logit, or of 1: what processors and precisions differ by
 QUANTISED = 0.1  # the same for int8, which processors round differently
 FIGURES = ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n", "split", "views")
+"""Of each split, beside the `precision` that they were computed in, null where nobody noted it."""
 
 
 def describe(predictor: Predictor) -> dict[str, Any]:
@@ -91,12 +92,23 @@ def _metrics(predictor: Predictor) -> dict[str, Any]:
     for event in predictor.run.events():
         if event.get("event") == "val" and f"step-{event.get('step')}" == step:
             found["val"] = {key: event.get(key) for key in FIGURES[:6]}
+            found["val"]["precision"] = predictor.recipe.precision
         # Of other data than the run's own, or of another runtime, a figure claims something else.
         own = event.get("data") == predictor.trained_on
         own = own and event.get("engine", "torch") == "torch" and not event.get("with_seen")
         if event.get("event") == "test" and own and Path(event["checkpoint"]).name == step:
             found[event["split"]] = {key: event.get(key) for key in FIGURES}
+            found[event["split"]]["precision"] = precision_of(event, predictor.recipe.precision)
     return found
+
+
+def precision_of(test: Mapping[str, Any], trained: str) -> str | None:
+    """What a test's figures were computed in. Runs from before say it in no line: where they were
+    trained in bf16 it depended on the machine, and is not known."""
+    if test.get("precision"):
+        return str(test["precision"])
+    known = {"int8": "int8", "onnx": "fp32"}.get(str(test.get("engine", "torch")))
+    return known or (None if trained == "bf16" else "fp32")
 
 
 def certify(

@@ -14,7 +14,7 @@ from alexnet.interchange.certificate import NAME
 from alexnet.interchange.chain import missing
 from alexnet.recipebook.again import Call, conditions, train_command
 from alexnet.store.checkpoint import pack_tensors
-from alexnet.terminal import escaped, percent
+from alexnet.terminal import escaped, percent, shows_top5
 
 _CARD = """---
 library_name: alexnet
@@ -72,6 +72,10 @@ _TURNED = {
     "apply": "turned upright by the EXIF orientation of its file",
     "ignore": "as its file has it (EXIF orientation is ignored)",
 }
+_PRECISION = (
+    "The weights are float32. Answers computed in bf16 are rounded: probabilities, and a few "
+    "names, differ from those in fp32. `alexnet test RUN --precision fp32` measures in fp32."
+)
 _RULES = {
     "std": "less the channels' mean {mean}, divided by their deviation {std}",
     "mean": "less the channels' mean {mean}",
@@ -127,7 +131,7 @@ def card(certificate: Mapping[str, Any]) -> str:
         preprocessing=f"{colours}, {_TURNED[recipe.get('orient', 'ignore')]}, the shorter side to "
         f"{said['size']} pixels, the centre {said['crop']} x {said['crop']} of the centre square, "
         "on 0 to 255 " + _RULES[said["normalize"]].format(**rounded) + ".",
-        metrics=_metrics(certificate["metrics"]),
+        metrics=_metrics(certificate["metrics"], len(names)),
     )
 
 
@@ -181,17 +185,20 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
 
 
-def _metrics(metrics: Mapping[str, Any]) -> str:
-    rows = ["| split | images | top-1 (95 %) | top-5 (95 %) |", "|---|---|---|---|"]
+def _metrics(metrics: Mapping[str, Any], classes: int) -> str:
+    shown = {"top1": "top-1"} | ({"top5": "top-5"} if shows_top5(classes) else {})
+    heads = ["split", "images", "computed in", *(f"{name} (95 %)" for name in shown.values())]
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for split, m in metrics.items():
         cells = [
             f"{percent(m[key])} ({percent(m[f'{key}_ci95'][0])} to {percent(m[f'{key}_ci95'][1])})"
             if m.get(f"{key}_ci95")
             else "-"
-            for key in ("top1", "top5")
+            for key in shown
         ]
-        rows.append(f"| {split} | {m['n']:,} | {cells[0]} | {cells[1]} |")
-    return "\n".join(rows) if metrics else "Nothing was measured."
+        kind = m.get("precision") or "fp32 or bf16, not noted"
+        rows.append(f"| {' | '.join([split, format(m['n'], ','), kind, *cells])} |")
+    return "\n".join(rows) + f"\n\n{_PRECISION}" if metrics else "Nothing was measured."
 
 
 def push(folder: Path, repository: str) -> str:

@@ -88,8 +88,9 @@ def before_and_after(
     keys = ("top1", "top1_ci95", "top5", "n")
     medians = [statistics.median(taken) for taken in times]
     return {
-        "fp32": {key: found[0].get(key) for key in keys} | {"bytes": len(before)},
-        "int8": {key: found[1].get(key) for key in keys} | {"bytes": len(after)},
+        kind: {key: one.get(key) for key in keys} | {"precision": kind, "bytes": len(content)}
+        for kind, one, content in zip(("fp32", "int8"), found, (before, after), strict=True)
+    } | {
         "calibration_images": len(skip),
         "speed_ratio": round(medians[0] / medians[1], 2),
         "ms": [round(1e3 * m, 3) for m in medians],

@@ -21,7 +21,7 @@ from alexnet.interchange.formats import Subject, make_onnx
 from alexnet.interchange.int8 import int8_of
 from alexnet.interchange.quantise import quantise
 from alexnet.models.net import Net
-from alexnet.predict import Predictor
+from alexnet.predict import Predictor, pick_precision
 from alexnet.runtime import choose_precision
 
 EngineName = Literal["torch", "int8", "onnx", "openvino"]
@@ -77,34 +77,53 @@ class OpenVino:
             return torch.from_numpy(np.array(found[0], np.float32))
 
 
-def with_engine(predictor: Predictor, name: str, data: str | Path | None = None) -> Predictor:
-    """The same predictor, answered otherwise: torch as it is, int8 by torch's integers (`data` has
-    the held-out images that it is measured on, if the run's own are elsewhere), onnx in fp32,
-    openvino in bf16 where the run was trained so and the processor is fast at it, else in fp32.
+def with_engine(
+    predictor: Predictor, name: str, data: str | Path | None = None, precision: str = "auto"
+) -> Predictor:
+    """The same predictor, answered otherwise: torch in `precision`, int8 by torch's integers
+    (`data` has the held-out images that it is measured on, if the run's own are elsewhere), onnx in
+    fp32, openvino in `precision`.
 
-    Unavailable without the runtime's packages; Differs where its logits of the probe images are
-    further from the network's than BOUND.
+    UsageError where an engine does not answer in the precision asked for; Unavailable without the
+    runtime's packages; Differs where its logits of the probe images are further from the network's
+    than BOUND.
     """
     if name not in get_args(EngineName):
         raise UsageError(f"engine {name!r}: there are {', '.join(get_args(EngineName))}")
     if name == "torch":
-        return predictor
+        return predictor if precision == "auto" else predictor.at(precision)
+    refuse_precision(name, precision)
     if torch.cuda.is_available():
         raise UsageError(f"engine {name} is of the CPU, and this machine has a GPU: use torch")
     if name == "int8":
-        return replace(predictor, network=int8_of(predictor, data))
-    return replace(predictor, network=build_runtime(predictor, name))
+        return replace(predictor, network=int8_of(predictor, data), precision="int8")
+    kind = "fp32"
+    if name == "openvino":
+        kind = pick_precision(precision, predictor.recipe, torch.device("cpu"))
+    return replace(predictor, network=build_runtime(predictor, name, kind), precision=kind)
 
 
-def build_runtime(predictor: Predictor, name: str) -> Runtime:
+def refuse_precision(engine: str, precision: str) -> None:
+    """UsageError where an engine does not answer in the precision asked for."""
+    cpu = torch.device("cpu")
+    if engine == "int8" and precision != "auto":
+        why = "answers in int8"
+    elif engine == "onnx" and precision == "bf16":
+        why = "answers in fp32"
+    elif engine == "openvino" and precision == "bf16" != choose_precision("auto", cpu):
+        why = "answers in fp32 on this processor, which has no bf16"
+    else:
+        return
+    raise UsageError(f"--precision {precision}: engine {engine} {why}; leave one of the two out")
+
+
+def build_runtime(predictor: Predictor, name: str, precision: str) -> Runtime:
     """The predictor's network in ONNX runtime or OpenVINO, held against itself."""
     probes, net = probe(predictor.preprocess, "images"), copy.deepcopy(predictor.model)
     subject = Subject.of(net, predictor.preprocess, probes, describe(predictor), inside=False)
-    content, precision = make_onnx(subject), "fp32"
+    content = make_onnx(subject)
     answer: Callable[[Tensor], Tensor]
     if name == "openvino":
-        quick = choose_precision("auto", torch.device("cpu"))
-        precision = "bf16" if quick == predictor.recipe.precision == "bf16" else "fp32"
         answer = OpenVino(content, precision)
     else:
         answer = OnnxNet(content, "the ONNX engine")

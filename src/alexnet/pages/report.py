@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.pages.parts import MAIN, page, picture, table, verdict
-from alexnet.terminal import duration, percent
+from alexnet.terminal import duration, percent, shows_top5
 
 LIMIT = 4_900_000
 """Bytes of a page; pictures that would make it larger are left out, by name."""
@@ -88,6 +88,7 @@ def report_page(
 
 def _results(runs: Sequence[RunPart]) -> str:
     rows, test_rows = [], []
+    top5 = any(shows_top5(len(run.data["classes"])) for run in runs)
     for run in runs:
         best = run.best or {}
         rows.append(
@@ -96,7 +97,8 @@ def _results(runs: Sequence[RunPart]) -> str:
                 str(run.recipe["name"]),
                 run.network,
                 _figure(best, "top1"),
-                _figure(best, "top5"),
+                *([_top5(best, run)] if top5 else ()),
+                str(run.recipe["precision"]) if best else "",
                 f"{best['loss']:.4f}" if best else "",
                 f"{best['n']:,}" if best else "",
                 f"{best['epoch']:.4g}" if best else "",
@@ -104,21 +106,31 @@ def _results(runs: Sequence[RunPart]) -> str:
             )
         )
         own = run.data.get("path") or run.data.get("kind")
-        test_rows += [_test_row(run.name, test, own) for test in run.tests]
-    heads = ("run", "recipe", "network", "top-1", "top-5", "loss", "images", "epoch", "trained")
+        test_rows += [_test_row(run, test, own, top5) for test in run.tests]
+    heads = (
+        "run", "recipe", "network", "top-1", *(("top-5",) if top5 else ()), "computed in", "loss",
+        "images", "epoch", "trained",
+    )  # fmt: skip
     found = table(heads, rows, "the best validation")
     if not test_rows:
         return found + "<p>Not tested yet: <code>alexnet test RUN</code>.</p>"
     asked = (
-        "run", "checkpoint", "data", "split", "views", "engine", "images", "loss",
-        "top-1 (95 % interval)", "of ties", "top-5 (95 % interval)", "of ties",
+        "run", "checkpoint", "data", "split", "views", "engine", "computed in", "images", "loss",
+        "top-1 (95 % interval)", "of ties",
+        *(("top-5 (95 % interval)", "of ties") if top5 else ()),
     )  # fmt: skip
     return found + table(
         asked, test_rows, "every image of a split; of ties: all as misses, all as hits"
     )
 
 
-def _test_row(name: str, test: Mapping[str, Any], own: str | None) -> tuple[str, ...]:
+def _top5(event: Mapping[str, Any], run: RunPart) -> str:
+    return _figure(event, "top5") if shows_top5(len(run.data["classes"])) else ""
+
+
+def _test_row(
+    run: RunPart, test: Mapping[str, Any], own: str | None, top5: bool
+) -> tuple[str, ...]:
     def ties(key: str) -> str:
         if test.get(f"{key}_optimistic") is None:
             return ""
@@ -126,11 +138,12 @@ def _test_row(name: str, test: Mapping[str, Any], own: str | None) -> tuple[str,
         return " to ".join(f"{100 * end:.2f}" for end in ends)
 
     return (
-        name, Path(test["checkpoint"]).name,
+        run.name, Path(test["checkpoint"]).name,
         "its own" if test["data"] == own else Path(test["data"]).name,
         str(test["split"]), str(test["views"]), str(test.get("engine", "torch")),
-        f"{test['n']:,}", f"{test['loss']:.4f}",
-        _figure(test, "top1"), ties("top1"), _figure(test, "top5"), ties("top5"),
+        str(test["precision"] or "not noted"),
+        f"{test['n']:,}", f"{test['loss']:.4f}", _figure(test, "top1"), ties("top1"),
+        *((_top5(test, run), ties("top5") if _top5(test, run) else "") if top5 else ()),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 recipe and the reasons for it. Nothing is read or measured here."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +27,42 @@ UNEVEN = 3  # times the smallest class, from which on the largest is worth a wor
 Pace = Callable[[Recipe], float]
 
 
+Reasons = tuple[str, str, str, str, str]
+
+
 @dataclass(frozen=True)
 class Choice:
-    """A recipe, and five lines that say why it is this one."""
+    """A recipe, and what was known when it was chosen.
+
+    `timed` has (recipe, images/s, epochs that fit) of each that was timed, the cheapest first; the
+    recipe is `kept` of them, with its epochs. `inherited` came with weights; `fields` are the
+    user's own. `larger` says whether a recipe of more pixels was possible.
+    """
 
     recipe: Recipe
-    reasons: tuple[str, str, str, str, str]
+    look: Look
+    minutes: float
+    timed: Sequence[tuple[Recipe, float, float]]
+    kept: Recipe
+    larger: bool
+    inherited: Mapping[str, Any]
+    fields: Mapping[str, Any]
+
+    def explain(self, counts: Mapping[str, int]) -> Reasons:
+        """Five lines that say why it is this recipe. `counts` are the images of each split that is
+        cut from the part to train on, as the data set has cut them, and of validation."""
+        return (
+            _say_data(self.look),
+            _say_network(self),
+            _say_augmentation(self.recipe),
+            _say_length(self, counts["train"]),
+            _say_splits(self, counts),
+        )
+
+    @property
+    def reasons(self) -> Reasons:
+        """The lines with the counts that are planned: right but for copies that move together."""
+        return self.explain(plan_splits(self.look, self.recipe))
 
 
 def choose(
@@ -82,18 +112,9 @@ def choose(
         kept = candidate
         if fits < 1.5 * _wanted(look, candidate):
             break
-    rate, fits = next((r, f) for c, r, f in heard if c is kept)
+    fits = next(f for c, _, f in heard if c is kept)
     recipe = _timed(kept, look, fits, own)
-    return Choice(
-        recipe,
-        (
-            _say_data(look, recipe),
-            _say_network(heard, kept, look, minutes, given, kept is not possible[-1]),
-            _say_augmentation(recipe),
-            _say_length(recipe, look, rate, fits, minutes, own),
-            _say_splits(look, recipe),
-        ),
-    )
+    return Choice(recipe, look, minutes, heard, kept, kept is not possible[-1], given, own)
 
 
 def _refuse_few(look: Look) -> None:
@@ -119,14 +140,23 @@ def _sized(recipe: Recipe, look: Look) -> Recipe:
     return recipe.replace(batch_size=batch)
 
 
+def plan_splits(look: Look, recipe: Recipe) -> dict[str, int]:
+    """Images of each split that is cut from the part to train on, class by class, as a data set
+    cuts them: but for near copies, which stay together whatever the share."""
+    held, left = set(look.held), list(look.counts)
+    planned = {}
+    shares = [] if held else [("test", recipe.test_fraction)]
+    if not {"val", "test"} <= held:
+        shares.append(("val", recipe.val_fraction))
+    for name, share in shares:
+        out = [min(max(round(share * n), 1), n - 1) for n in left]
+        planned[name] = sum(out)
+        left = [n - taken for n, taken in zip(left, out, strict=True)]
+    return {"train": sum(left), **planned}
+
+
 def _train_images(look: Look, recipe: Recipe) -> int:
-    """How many are left to train on, as `Dataset` cuts them (up to rounding in each class)."""
-    left = float(look.images)
-    if not look.held:
-        left *= 1 - recipe.test_fraction
-    if not {"val", "test"} <= set(look.held):
-        left *= 1 - recipe.val_fraction
-    return max(round(left), len(look.counts))
+    return plan_splits(look, recipe)["train"]
 
 
 def _wanted(look: Look, recipe: Recipe) -> float:
@@ -152,14 +182,15 @@ def _timed(recipe: Recipe, look: Look, fits: float, own: Mapping[str, Any]) -> R
     return recipe.replace(**{k: v for k, v in changes.items() if k not in own})
 
 
-def _say_data(look: Look, recipe: Recipe) -> str:
+def _say_data(look: Look) -> str:
     low, high = min(look.counts), max(look.counts)
     each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     small, middle, large = look.sides
     pixels = f"{middle}" if small == large else f"{small} to {large} (median {middle})"
     colour = "grey" if look.channels == 1 else "grey and colour" if look.mixed else "colour"
+    part = " in the part to train on" if look.held else ""
     return (
-        f"data: {look.where or look.kind}: {look.images:,} images to learn from, "
+        f"data: {look.where or look.kind}: {look.images:,} images{part}, "
         f"{len(look.counts):,} classes of {each}, shorter side {pixels} pixels, {colour}"
     )
 
@@ -173,19 +204,13 @@ def _say_learning(kept: Recipe) -> str:
     return ", ".join([said, *factors])
 
 
-def _say_network(
-    heard: list[tuple[Recipe, float, float]],
-    kept: Recipe,
-    look: Look,
-    minutes: float,
-    given: Mapping[str, Any],
-    more: bool,
-) -> str:
-    rate = next(rate for recipe, rate, _ in heard if recipe is kept)
+def _say_network(choice: Choice) -> str:
+    look, kept, minutes = choice.look, choice.kept, choice.minutes
+    rate = next(rate for recipe, rate, _ in choice.timed if recipe is kept)
     said = f"network: {kept.model} at {kept.crop} pixels, {rate:,.0f} images/s here"
-    if given:
+    if choice.inherited:
         return f"{said}, as the given weights have it; {_say_learning(kept)}"
-    beyond, slower, fits = heard[-1]
+    beyond, slower, fits = choice.timed[-1]
     if beyond is not kept:
         return (
             f"{said}; {beyond.crop} pixels would be {slower:,.0f} images/s, {fits:.0f} epochs in "
@@ -195,7 +220,7 @@ def _say_network(
         least = least_crop(kept.model, len(look.classes), kept.channels)
         why = f": it takes {least} and more" if least > look.sides[1] else ""
         return f"{said}, to which images of {look.sides[1]} are enlarged{why}"
-    if more:
+    if choice.larger:
         return f"{said}; more pixels would not fit into {minutes:g} min"
     if look.images < MANY and kept.crop == 128 and look.sides[1] >= 224:
         return f"{said}; 224 pixels are for {MANY:,} images or more"
@@ -220,17 +245,16 @@ def _say_augmentation(recipe: Recipe) -> str:
     return f"augmentation: {said}; {why}"
 
 
-def _say_length(
-    recipe: Recipe, look: Look, rate: float, fits: float, minutes: float, own: Mapping[str, Any]
-) -> str:
-    n = _train_images(look, recipe)
+def _say_length(choice: Choice, n: int) -> str:
+    recipe, look, minutes = choice.recipe, choice.look, choice.minutes
+    rate, fits = next((r, f) for c, r, f in choice.timed if c is choice.kept)
     per_epoch = max(n // recipe.batch_size, 1)
     steps = recipe.steps or math.ceil(recipe.epochs * per_epoch)
     said = (
         f"length: {steps / per_epoch:.3g} epochs, {steps:,} steps of {recipe.batch_size}, about "
         f"{duration(steps * recipe.batch_size / rate / TRAINING + n * look.read_s)}"
     )
-    if {"epochs", "steps"} & own.keys():
+    if {"epochs", "steps"} & choice.fields.keys():
         return f"{said}, as asked"
     if recipe.epochs < 0.5 * (wanted := _wanted(look, recipe)):
         needed = minutes * wanted / max(fits, 0.01)
@@ -239,23 +263,25 @@ def _say_length(
     return f"{said} of the {minutes:g} min" + (early if recipe.early_stop else "")
 
 
-def _say_splits(look: Look, recipe: Recipe) -> str:
-    held = set(look.held)
-    shares = [] if held else [f"{recipe.test_fraction:.0%} for test"]
-    if not {"val", "test"} <= held:
-        shares.append(f"{recipe.val_fraction:.0%} to validate")
-    cut = f"{' and '.join(shares)} held out class by class" if shares else "as the data has them"
+def _say_splits(choice: Choice, counts: Mapping[str, int]) -> str:
+    recipe, look = choice.recipe, choice.look
+    cut = plan_splits(look, recipe).keys() - {"train"}
+    said = f"splits: {counts['train']:,} images to train on"
+    if "val" in counts:
+        said += f", {counts['val']:,} to validate"
+    if "test" in counts:
+        said += f", {counts['test']:,} to test"
+    said += ", held out class by class" if cut else ", as the data has them"
     low, high = min(look.counts), max(look.counts)
     if recipe.class_weights == "balanced":
-        return f"splits: {cut}; an image of a small class counts more, so that each class is even"
-    if high >= UNEVEN * low:
-        return (
-            f"splits: {cut}; the largest class has {high / low:.0f} times the smallest: "
+        said += "; an image of a small class counts more, so that each class is even"
+    elif high >= UNEVEN * low:
+        said += (
+            f"; the largest class has {high / low:.0f} times the smallest: "
             "--class-weights balanced counts each class the same"
         )
-    learning = look.images * (1 if held else 1 - recipe.test_fraction)
-    validate = round(learning * recipe.val_fraction)
-    if not shares or validate >= 1000:
-        return f"splits: {cut}"
-    error = 0.98 / math.sqrt(max(validate, 1))  # 95 % of a proportion, at its widest
-    return f"splits: {cut}; on {validate:,} images a figure is sure to {min(error, 1):.0%} or less"
+    validate = counts.get("val", 0)
+    if not 0 < validate < 1000:
+        return said
+    points = min(98 / math.sqrt(validate), 100)  # 95 % of a proportion, at its widest
+    return f"{said}; on {validate:,} images a figure is sure to {points:.0f} points or less"

@@ -58,7 +58,7 @@ def build_app(
     token: str | None = None,
 ) -> FastAPI:
     """The application; `engine` is called on the one thread of `network` and `explainer` on one of
-    its own, never twice at once."""
+    its own, never twice at once. `predictor.precision` is that of the engine."""
     metrics = Metrics()
     about = _about(predictor, limits)
     decoding = pending = explaining = 0
@@ -166,6 +166,7 @@ def build_app(
                     for (name, _), row in zip(images, answer.probabilities, strict=True)
                 ],
                 "batch": answer.batch,
+                "precision": predictor.precision,
                 "ms": _spent(began, arrived, ready_at, answer),
             }
         )
@@ -225,6 +226,7 @@ def _about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
     kept = ("model", "classes", "recipe_digest", "metrics", "step")
     return {
         **{key: said[key] for key in kept},
+        "precision": predictor.precision,
         "preprocessing": {
             k: said["preprocessing"][k] for k in ("size", "crop", "channels", "orient")
         },

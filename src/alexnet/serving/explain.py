@@ -43,7 +43,7 @@ class Explainer:
         device = next(p.model.parameters()).device
         x = p.preprocess.views(torch.from_numpy(pixels[None]).to(device), 1)[0]
         parts = [self._evidence, self._first] + ([index.part] if index else [])
-        with autocast(device, index.precision if index else p.recipe.precision):
+        with autocast(device, index.precision if index else p.precision):
             logits, kept = p.model.activations(x, parts)
         label = int(logits[0].argmax()) if label is None else label
         evidence = class_map(logits[0, label], kept[self._evidence], p.preprocess.crop)

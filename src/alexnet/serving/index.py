@@ -51,7 +51,7 @@ def open_index(predictor: Predictor, dataset: Dataset) -> Index:
     if len(train) > LARGEST:
         ids = np.sort(draws.permutation(0, 0, len(train), draws.SPLIT)[:LARGEST])
         train, names = train.take(ids), [names[i] for i in ids]
-    part, precision = last_hidden(predictor.model), predictor.recipe.precision
+    part, precision = last_hidden(predictor.model), predictor.precision
     said: dict[str, Any] = {
         "part": part,
         "precision": precision,

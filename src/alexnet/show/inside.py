@@ -61,12 +61,18 @@ def _mistakes(r: dict[str, Any]) -> str:
         ]
         return table(("image", "class", "said", "probability"), cells)
 
-    lines = [f"{r['split']}: {r['wrong']:,} of {r['n']:,} images are named wrongly"]
+    lines = [
+        f"{r['split']}: {r['wrong']:,} of {r['n']:,} images are named wrongly, in {r['precision']}"
+    ]
     if r["mistakes"]:
         lines += ["", listed(r["mistakes"][:10]), ""]
         pairs = [(x["class"], x["said"], f"{x['n']:,}") for x in r["pairs"]]
         lines.append(table(("class", "taken for", "images"), pairs))
-    lines += ["", f"{r['doubtful']:,} labels look wrong"]
+    if r["doubtful"] is None:
+        said = f"not looked for: {r['labels_not_looked_for']}"
+    else:
+        said = f"{r['doubtful']:,} of {r['n']:,}; the network contradicts them, and may be wrong"
+    lines += ["", f"labels that deserve a look: {said}"]
     if r["labels"]:
         lines += [listed(r["labels"][:10]), ""]
     return _joined(lines)
@@ -88,24 +94,48 @@ def _confusion(r: dict[str, Any]) -> str:
     low, high = r["top1_ci95"]
     return (
         f"{r['split']}: top-1 {percent(r['top1'])} (95 % interval {percent(low)} to "
-        f"{percent(high)}, n {r['n']:,})\n"
+        f"{percent(high)}, n {r['n']:,}), in {r['precision']}\n"
     )
 
 
 def _calibration(r: dict[str, Any]) -> str:
     rows = [
-        (f"{percent(b['low'], 0)} to {percent(b['high'], 0)}", f"{b['n']:,}", percent(b["said"]),
-         percent(b["right"]))
+        (f"{percent(b['low'], 1)} to {percent(b['high'], 1)}", f"{b['n']:,}", percent(b["said"]),
+         percent(b["right"]), " to ".join(percent(end) for end in b["right_ci95"]))
         for b in r["bins"]
     ]  # fmt: skip
-    sure = "too sure" if r["mean_said"] > r["accuracy"] else "not sure enough"
-    return _joined(
-        [
-            table(("said", "images", "said on average", "right"), rows),
-            f"expected calibration error {percent(r['ece'])} over {r['n']:,} images of "
-            f"{r['split']}; {sure} by {percent(abs(r['mean_said'] - r['accuracy']))}",
-        ]
-    )
+    heads = ("said", "images", "said on average", "right", "95 % interval")
+    return _joined([table(heads, rows), *say_calibration(r)])
+
+
+def say_calibration(r: dict[str, Any]) -> list[str]:
+    """What a reliability diagram says in words: how far off, what of it is chance, which way."""
+    low, high = r["ece_ci95"]
+    chance = f"{percent(r['ece_by_chance'])}, and up to {percent(r['ece_by_chance_ci95'][1])}"
+    lines = [
+        f"expected calibration error {percent(r['ece'])} (95 % interval {percent(low)} to "
+        f"{percent(high)}) over {r['n']:,} images of {r['split']}, {len(r['bins'])} bin(s), in "
+        f"{r['precision']}",
+        f"a network that is right as often as it says would show {chance}: this is "
+        f"{'more' if low > 0 else 'no more'} than chance",
+    ]
+    if len(r["bins"]) < 2:
+        lines.append(
+            f"{r['n']:,} images are too few for two bins of 30: only averages are held against "
+            "each other, and errors that cancel are not seen"
+        )
+    surplus, ends = 100 * r["surplus"], [100 * end for end in r["surplus_ci95"]]
+    if ends[0] <= 0 <= ends[1]:
+        between = " to ".join(f"{end:+.1f}" for end in ends)
+        lines.append(
+            f"said less right is {surplus:+.1f} points on average ({between}): neither too sure "
+            "nor not sure enough, as far as so many images say"
+        )
+    else:
+        between = " to ".join(f"{end:.1f}" for end in sorted(map(abs, ends)))
+        how = "too sure" if surplus > 0 else "not sure enough"
+        lines.append(f"{how} by {abs(surplus):.1f} points ({between})")
+    return lines
 
 
 def _features(r: dict[str, Any]) -> str:

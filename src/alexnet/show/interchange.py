@@ -34,7 +34,7 @@ def imported(r: dict[str, Any]) -> None:
     print(f"expects   {r['expects']}")
     print(f"weights   {r['judged']['verdict']}: {r['judged']['why']}")
     if "top1" in r:
-        print(f"top-1     {with_interval(r, 'top1')}")
+        print(f"top-1     {with_interval(r, 'top1')}, in {r['precision']}")
     print(f"run       {r['run']}")
 
 

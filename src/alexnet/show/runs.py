@@ -4,16 +4,18 @@ import shlex
 from typing import Any
 
 from alexnet.pages import LAYER_HEADS, conclusion, layer_rows
-from alexnet.terminal import bars, duration, escaped, percent, table
+from alexnet.terminal import bars, duration, escaped, percent, shows_top5, table, why_no_top5
 
 
 def train(r: dict[str, Any]) -> None:
     views, at = "", ""
     if r.get("views", 1) > 1:
         views, at = f" --views {r['views']}", f" of {r['views']} views"
+    pace = r["images_per_s"]
+    steps = f" in all, {pace:,.0f} images/s in training steps" if pace else ""
     print(
         f"{r['finished']}: best validation top-1 {with_interval(r, 'top1')}{at} at step "
-        f"{r['best_step']:,}; {duration(r['wall_s'])}, {r['images_per_s']:,.0f} images/s\n"
+        f"{r['best_step']:,}; {duration(r['wall_s'])}{steps}\n"
         f"run          {r['run']}\n"
         f"report       {r['report']}\n"
         f"recipe       {r['recipe_file']}\n"
@@ -47,16 +49,19 @@ def test(r: dict[str, Any]) -> None:
         if row["n"]
     ]
     print(table(("class", "right", "of", "top-1"), rows))
-    by = "" if r["engine"] == "torch" else f", answers of {r['engine']}"
+    by = "" if r["engine"] == "torch" else f" of {r['engine']}"
     of = r["split"] if r["own"] else f"{r['split']} of {escaped(r['data'])}"
     if r["with_seen"]:
         of += f" (with {r['seen']:,} that it was trained or validated on)"
-    print(f"\n{of}: {r['n']:,} images, {r['views']} view(s), loss {r['loss']:.4f}{by}")
+    print(
+        f"\n{of}: {r['n']:,} images, {r['views']} view(s), loss {r['loss']:.4f}, "
+        f"answers{by} in {r['precision']}"
+    )
     print(f"top-1  {with_interval(r, 'top1')}")
-    if r["top5"] is None:
-        print("top-5  means nothing with five classes or fewer")
-    else:
+    if shows_top5(len(r["per_class"])):
         print(f"top-5  {with_interval(r, 'top5')}")
+    else:
+        print(f"top-5  left out: {why_no_top5(len(r['per_class']))}")
     for path in r["figures"]:
         print(f"wrote  {path}")
 
@@ -74,6 +79,8 @@ def classify(r: dict[str, Any]) -> None:
         print(escaped(image["path"]))
         names = (f"{t['class']} {t['title']}" if "title" in t else t["class"] for t in image["top"])
         print(bars(list(zip(names, (t["probability"] for t in image["top"]), strict=True))))
+    if r["results"]:
+        print(f"probabilities in {r['precision']}")
 
 
 def with_interval(r: dict[str, Any], name: str) -> str:

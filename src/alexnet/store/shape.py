@@ -17,7 +17,17 @@ _NUMBERS = {
     "top5", "top5_optimistic", "top5_pessimistic", "top5_expected",
 }  # fmt: skip
 _INTERVALS = {"top1_ci95", "top5_ci95"}
-_TEXTS = {"split", "name", "severity", "evidence", "cause", "advice", "source", "where"}
+_TEXTS = {
+    "split",
+    "name",
+    "severity",
+    "evidence",
+    "cause",
+    "advice",
+    "source",
+    "where",
+    "precision",
+}
 # What readers of a log take as given. Of other events nothing but their step is read.
 _NEEDED = {
     "train": ("step", "epoch", "loss"),
