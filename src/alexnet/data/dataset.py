@@ -246,6 +246,7 @@ class Dataset:
         return {
             "kind": self.source.kind,
             "path": self.source.path,
+            **({} if self.source.folders is None else {"folders": dict(self.source.folders)}),
             "digest": self.digest,
             "listing": self.listing,
             "classes": list(self.classes),
@@ -259,8 +260,8 @@ class Dataset:
         }
 
 
-def open_dataset(recipe: Recipe, data: str | Path | None = None) -> Dataset:
-    """The data of a recipe, or the folder or named set given instead."""
+def open_dataset(recipe: Recipe, data: str | Path | None = None, *, older: bool = False) -> Dataset:
+    """The data of a recipe, or the folder or named set given instead; see `open_source`."""
     name = str(recipe.data if data is None else data)
     if not name:
         raise UsageError(f"recipe {recipe.name} has no data of its own: name a folder with --data")
@@ -272,7 +273,7 @@ def open_dataset(recipe: Recipe, data: str | Path | None = None) -> Dataset:
                 f"{name} is not on this machine: `alexnet data get {name}` fetches it, "
                 "or --data DIR names a folder that holds it"
             )
-    return Dataset(open_source(path), recipe)
+    return Dataset(open_source(path, older=older), recipe)
 
 
 def reopen_dataset(
@@ -283,7 +284,9 @@ def reopen_dataset(
     if data is None and described["kind"] == "imported":
         raise DataError("the weights were imported, and no images with them: name some with --data")
     own = described["path"] or described["kind"]
-    found = open_dataset(recipe, own if data is None else data)
+    # A run from before `folders` was kept took only some names for parts, and others for classes.
+    older = "folders" not in described and described["kind"] == "folder"
+    found = open_dataset(recipe, own if data is None else data, older=older)
     if found.classes != (classes := tuple(described["classes"])):
         odd = sorted(set(found.classes) ^ set(classes))
         raise DataError(

@@ -25,22 +25,6 @@ from alexnet.errors import DataError
 
 _CHUNK_BYTES = 1 << 20
 
-# What people call the folders of a split, in any case.
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-
-
-def split_of(folder: str) -> str | None:
-    """train, val or test, where a folder is called that or as people call it."""
-    return _SPLITS.get(folder.casefold())
-
 
 @dataclass(frozen=True)
 class Part:
@@ -66,7 +50,8 @@ class Source:
     `kind` is digits, idx, cifar10, packed or folder; `path` is absolute, "" for digits; `parts` are
     among train, val and test, or just "all" where nobody has split the data. `load(part)` raises
     DataError for an unknown part, damage, or a label without a class. A packed source brings its
-    own digest, the `Statistics` of its training part, and `titles`, what people call classes.
+    own digest, the `Statistics` of its training part, and `titles`, what people call classes; a
+    folder says which of its `folders` each part is, where it has parts.
     """
 
     kind: str
@@ -75,6 +60,7 @@ class Source:
     parts: tuple[str, ...]
     load: Callable[[str], Part]
     digest: str = ""
+    folders: Mapping[str, str] | None = None
     statistics: Any = None
     titles: Mapping[str, str] = field(default_factory=dict)
 
