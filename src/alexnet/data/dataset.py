@@ -276,6 +276,12 @@ def open_dataset(recipe: Recipe, data: str | Path | None = None, *, older: bool 
     return Dataset(open_source(path, older=older), recipe)
 
 
+def is_older(described: Mapping[str, Any]) -> bool:
+    """Whether a run's folder is read as 0.1.0 did, by fewer names for parts: it kept nothing of
+    which `folders` they were."""
+    return described["kind"] == "folder" and "folders" not in described
+
+
 def reopen_dataset(
     recipe: Recipe, described: dict[str, Any], data: str | Path | None = None
 ) -> Dataset:
@@ -284,9 +290,7 @@ def reopen_dataset(
     if data is None and described["kind"] == "imported":
         raise DataError("the weights were imported, and no images with them: name some with --data")
     own = described["path"] or described["kind"]
-    # A run from before `folders` was kept took only some names for parts, and others for classes.
-    older = "folders" not in described and described["kind"] == "folder"
-    found = open_dataset(recipe, own if data is None else data, older=older)
+    found = open_dataset(recipe, own if data is None else data, older=is_older(described))
     if found.classes != (classes := tuple(described["classes"])):
         odd = sorted(set(found.classes) ^ set(classes))
         raise DataError(
