@@ -65,7 +65,7 @@ def test_folders_that_cannot_be_classified(tmp_path: Path) -> None:
         open_source(write_tree(tmp_path / "y", "only/1.png"))
     with pytest.raises(DataError, match="has val, test but no train"):
         open_source(write_tree(tmp_path / "z", "val/a/1.png", "test/a/1.png"))
-    with pytest.raises(DataError, match="has val and valid; keep one"):
+    with pytest.raises(DataError, match="has val and valid, both for val; keep one"):
         open_source(write_tree(tmp_path / "z", "train/a/1.png", "valid/a/1.png"))
     with pytest.raises(DataError, match="flat/test: holds no class folders"):
         open_source(

@@ -135,6 +135,7 @@ def team(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name, value in {"RANK": 1, "LOCAL_RANK": 1, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "29500")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda i: done.append(f"GPU {i}"))
     monkeypatch.setattr(parallel, "_meeting_place", lambda: None)

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from alexnet.errors import AlexNetError, Elsewhere, Interrupted, UsageError
+from alexnet.launch import processes, rank, refuse_half_launched
 from alexnet.memory import keep_pages, short_of_memory
 from alexnet.recipe import nearest
-from alexnet.terminal import escaped, rank, say
+from alexnet.terminal import escaped, say
 from alexnet.verbs import Verb, make_parser
 
 
@@ -87,11 +88,19 @@ def _parse(argv: list[str]) -> tuple[Verb, dict[str, Any]]:
     """`_read`, where several processes were given the same words: one speaks of what is wrong."""
     try:
         verb, options = _read(argv)
-        if verb.call not in ("train", "test") and os.environ.get("WORLD_SIZE", "1") != "1":
-            raise UsageError(f"{argv[0]} runs in one process, and torchrun started more: leave it")
     except UsageError as error:
-        raise (Elsewhere(exit_status=2) if rank() else error) from None
+        raise _of_the_first(error) from None
+    refuse_half_launched()  # of each that is
+    if verb.call not in ("train", "test") and processes() > 1:
+        raise _of_the_first(
+            UsageError(f"{argv[0]} runs in one process, and torchrun started more: leave it")
+        )
     return verb, options
+
+
+def _of_the_first(error: UsageError) -> AlexNetError:
+    """What is wrong for all of several processes is said by one."""
+    return Elsewhere(exit_status=2) if rank() else error
 
 
 def _read(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.data import draws
-from alexnet.data.dataset import SPLITS, Dataset, check_orient, find_data, reopen_dataset
+from alexnet.data.dataset import SPLITS, Dataset, check_orient, find_data, is_older, reopen_dataset
 from alexnet.data.digests import ImageDigests, SliceDigests
 from alexnet.data.images import lies_turned
 from alexnet.data.other_images import ALL, OtherImages, name_some
@@ -163,7 +163,9 @@ def open_evaluation_set(
             )
         if own is None:
             assert data is not None
-            source = open_source(find_data(recipe, data), to_train=False)
+            source = open_source(
+                find_data(recipe, data), to_train=False, known=described["classes"]
+            )
             check_orient(source, recipe, described)
             others = OtherImages(
                 source,
@@ -252,7 +254,7 @@ def open_own(
     if data is None:
         return reopen_dataset(recipe, described)
     try:
-        source = open_source(find_data(recipe, data))
+        source = open_source(find_data(recipe, data), older=is_older(described), aloud=False)
     except DataError:
         return None
     if source.kind != described["kind"] or source.classes != tuple(described["classes"]):

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from alexnet.launch import processes
+
 HOPELESS = 10  # times as long as in fp32: bf16 that only takes time
 PACKAGES = ("alexnet", "torch", "numpy", "pillow", "safetensors")
 
@@ -124,7 +126,7 @@ def _machine() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": processes(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

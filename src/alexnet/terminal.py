@@ -13,6 +13,8 @@ from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
+from alexnet.launch import rank
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -40,12 +42,6 @@ def escaped(text: str, keep: str = "") -> str:
         return found[0] if found[0] in keep else found[0].encode("unicode_escape").decode()
 
     return odd.sub(written_out, text)
-
-
-def rank() -> int:
-    """Which of the processes that torchrun started this one is; 0 also where it is alone."""
-    word = os.environ.get("RANK", "")
-    return int(word) if word.isdigit() else 0
 
 
 def say(line: str, *, everywhere: bool = False) -> None:

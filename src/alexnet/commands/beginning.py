@@ -32,7 +32,7 @@ def begin(
     fields: Mapping[str, Any] | None = None,
 ) -> Choice:
     """Looks at data and chooses a recipe for this machine."""
-    look = look_at(open_source(data))
+    look = look_at(open_source(data, aloud=False))
 
     @cache
     def pace(recipe: Any) -> float:

@@ -192,7 +192,7 @@ def _names(
     if known:
         return list(known)
     if data is not None:
-        folders = list(open_source(data, to_train=False).classes)
+        folders = list(open_source(data, to_train=False, aloud=False).classes)
         if {*folders} <= {*map(str, range(count))}:  # numbers say the order of the outputs
             return [str(i) for i in range(count)]
         if len(folders) == count:

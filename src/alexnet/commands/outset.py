@@ -17,10 +17,11 @@ from alexnet.data.images import lies_turned
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import build_net
-from alexnet.engine.parallel import Team, launched
+from alexnet.engine.parallel import Team
 from alexnet.engine.schedule import describe_unreached, refuse_endless_warmup
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import sha256_of
+from alexnet.launch import launched
 from alexnet.models.layers import BatchNorm
 from alexnet.models.zoo import find_model, model_spec
 from alexnet.predict import read_recipe, read_statistics, trained_orient

@@ -21,13 +21,14 @@ from alexnet.commands.outset import (
 )
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.engine.network import preprocessing
-from alexnet.engine.parallel import Team, join, launched, restarted
+from alexnet.engine.parallel import Team, join, restarted
 from alexnet.engine.record import Doctor
 from alexnet.engine.schedule import shorten_warmup
 from alexnet.engine.settings import chosen_threads, measure_steps, settle
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import read_json, sha256_of, write_atomic, write_json
 from alexnet.interrupt import PREEMPT, obeying, signal_named
+from alexnet.launch import launched
 from alexnet.predict import read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe

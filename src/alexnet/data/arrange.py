@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data import ilsvrc
-from alexnet.data.check import endings, place_of
+from alexnet.data.check import endings
 from alexnet.data.images import IMAGE_SUFFIXES, is_image
 from alexnet.data.labelled import Arranged, make_files
 from alexnet.data.listing import Listing, list_files
 from alexnet.data.raw import Rows, class_names
 from alexnet.data.sources import find_arrays
 from alexnet.errors import DataError
+from alexnet.terminal import say
 
 
 def arrange(root: Path) -> Arranged:
@@ -66,12 +67,20 @@ def _tree(root: Path, listing: Listing) -> Arranged:
     by_split: dict[str, list[tuple[int, str]]] = {}
     for i, name in enumerate(listing.names):
         if is_image(name):
-            split, label = place_of(name, listing.top)
+            split, label = listing.place(name)
             by_split.setdefault(split, []).append((i, label))
     if not by_split:
         if (root / "manifest.json").is_file():
             raise DataError(f"{root}: a packed set already: train on it as it is")
         raise DataError(f"{root}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    layout = listing.layout
+    if layout.contradiction:
+        raise DataError(f"{root}: {layout.contradiction}")
+    if taken := layout.taken():
+        say(f"{root}: {taken}")
+    if unlabelled := by_split.pop("unlabelled", ()):
+        first = listing.names[unlabelled[0][0]]
+        say(f"{root}: {len(unlabelled):,} images to predict, first {first}: not packed")
     if "all" in by_split and len(by_split) > 1:
         first = listing.names[by_split["all"][0][0]]
         raise DataError(
@@ -87,6 +96,8 @@ def _tree(root: Path, listing: Listing) -> Arranged:
                 f"{root}: {len(stray):,} images of {split} lie in no class folder, first "
                 f"{listing.names[stray[0]]}: move them into one"
             )
+    if layout.lacks:
+        raise DataError(f"{root}: {layout.lacks}")
     classes = tuple(sorted({label for _, label in main if label}))
     if len(classes) < 2:
         raise DataError(

@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from alexnet.data.examine import Examined, examine
 from alexnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS, Orient, is_image
+from alexnet.data.layout import split_of
 from alexnet.data.listing import Listing, list_files
 from alexnet.data.loader import read_ahead
 from alexnet.data.near_copies import Detail, Look, glance, group_copies, look_closely
 from alexnet.data.odd import known_as
-from alexnet.data.raw import split_of
 from alexnet.errors import DataError
 from alexnet.terminal import progress
 
@@ -116,7 +116,7 @@ def check(
             _add(same, report.near_copies, report.near_across, report.near_two_classes)
     for listing in listings:
         for folder in listing.empty:
-            split, label = place_of(f"{folder}/", listing.top)
+            split, label = listing.place(f"{folder}/")
             report.counts.setdefault(split, {}).setdefault(label, 0)
     report.classes = _odd_classes(report.counts)
     return report
@@ -139,19 +139,6 @@ def find_listings(path: Path) -> list[Listing]:
             loose = [beside] if any(map(is_image, beside.names)) else []
             return [*(list_files(archive) for archive in archives), *loose]
     return [list_files(path)]
-
-
-def place_of(name: str, top: int = 0) -> tuple[str, str]:
-    """(split, class) that a path inside a data set says: train/cat/1.jpg, cat/1.jpg, val/1.jpg.
-
-    Without a split the class is the first folder below the `top` ones that all images share;
-    folders inside a class are no classes.
-    """
-    folders = name.split("/")[:-1]
-    for at, folder in enumerate(folders):
-        if split := split_of(folder):
-            return split, folders[at + 1] if at + 1 < len(folders) else ""
-    return "all", folders[min(top, len(folders) - 1)] if folders else ""
 
 
 def _add(
@@ -182,7 +169,7 @@ def _look(
 
 def _place(listing: Listing, index: int) -> tuple[str, str]:
     """Split and class of a file; an archive called ..._train.tar is of that split."""
-    split, label = place_of(listing.names[index], listing.top)
+    split, label = listing.place(listing.names[index])
     if split == "all" and listing.root.is_file():
         words = re.split(r"[^a-z]+", listing.root.stem.lower())
         split = next((found for word in words if (found := split_of(word))), split)

@@ -295,6 +295,7 @@ class Dataset:
         return {
             "kind": self.source.kind,
             "path": self.source.path,
+            **({} if self.source.folders is None else {"folders": dict(self.source.folders)}),
             "digest": self.digest,
             "listing": self.listing,
             "classes": list(self.classes),
@@ -317,9 +318,9 @@ def _call(part: Part, root: str) -> list[str] | range:
     return range(len(part.labels))
 
 
-def open_dataset(recipe: Recipe, data: str | Path | None = None) -> Dataset:
-    """The data of a recipe, or the folder or named set given instead."""
-    return Dataset(open_source(find_data(recipe, data)), recipe)
+def open_dataset(recipe: Recipe, data: str | Path | None = None, *, older: bool = False) -> Dataset:
+    """The data of a recipe, or the folder or named set given instead; see `open_source`."""
+    return Dataset(open_source(find_data(recipe, data), older=older), recipe)
 
 
 def find_data(recipe: Recipe, data: str | Path | None = None) -> str | Path:
@@ -338,6 +339,12 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> str | Path:
     return name
 
 
+def is_older(described: Mapping[str, Any]) -> bool:
+    """Whether a run's folder is read as 0.1.0 did, by fewer names for parts: it kept nothing of
+    which `folders` they were."""
+    return described["kind"] == "folder" and "folders" not in described
+
+
 def reopen_dataset(
     recipe: Recipe, described: dict[str, Any], data: str | Path | None = None
 ) -> Dataset:
@@ -346,7 +353,7 @@ def reopen_dataset(
     if data is None and described["kind"] == "imported":
         raise DataError("the weights were imported, and no images with them: name some with --data")
     own = described["path"] or described["kind"]
-    found = open_dataset(recipe, own if data is None else data)
+    found = open_dataset(recipe, own if data is None else data, older=is_older(described))
     if found.classes != (classes := tuple(described["classes"])):
         odd = sorted(set(found.classes) ^ set(classes))
         raise DataError(

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from alexnet.data.check import place_of
 from alexnet.data.devkit import KITS, Kit, parse_ids, read_kit
 from alexnet.data.labelled import UNLABELLED, Arranged, Files, make_files
+from alexnet.data.layout import split_of
 from alexnet.data.listing import Listing, list_files
 from alexnet.data.raw import reading
 from alexnet.errors import DataError
@@ -164,7 +164,7 @@ def _patches(path: Path) -> dict[tuple[str, str], tuple[Listing, int]]:
     listing = list_files(path)
     found = {}
     for i, name in enumerate(listing.names):
-        split = place_of(name)[0]
+        split = _place(name)[0]
         found["train" if split == "all" else split, PurePosixPath(name).name] = (listing, i)
     return found
 
@@ -182,7 +182,7 @@ def kaggle(root: Path, listing: Listing) -> Arranged:
         answers[image] = answer.split(" ", 1)[0]
     rows: dict[str, list[tuple[int, int, int]]] = {}
     images = [
-        (i, *place_of(name), PurePosixPath(name))
+        (i, *_place(name), PurePosixPath(name))
         for i, name in enumerate(listing.names)
         if PurePosixPath(name).suffix.lower() == ".jpeg"
     ]
@@ -202,6 +202,15 @@ def kaggle(root: Path, listing: Listing) -> Arranged:
         {k: make_files((listing,), v) for k, v in rows.items()},
         titles,
     )
+
+
+def _place(name: str) -> tuple[str, str]:
+    """(split, class) that a path says: .../train/n01/n01_1.JPEG, .../val/1.JPEG."""
+    folders = name.split("/")[:-1]
+    for at, folder in enumerate(folders):
+        if split := split_of(folder, older=True):
+            return split, folders[at + 1] if at + 1 < len(folders) else ""
+    return "all", folders[0] if folders else ""
 
 
 def _table(listing: Listing, name: str) -> str:

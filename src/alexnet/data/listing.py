@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data.images import is_image
+from alexnet.data.layout import FoldersOfNames, Layout, find_layout, is_shown
 from alexnet.data.raw import reading
 from alexnet.errors import DataError
 
@@ -58,6 +59,15 @@ class Listing:
         places = [name.split("/")[:-1] for name in self.names if is_image(name)] or [[]]
         pairs = zip(min(places), max(places), strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the parts and classes lie."""
+        return find_layout(FoldersOfNames(self.names, self.empty))
+
+    def place(self, name: str) -> tuple[str, str]:
+        """(part, class) that the path of a file says, see `Layout.place`."""
+        return self.layout.place(name, self.top)
 
     def read(self, index: int) -> bytes:
         """One file's bytes. DataError where it cannot be read or is larger than FILE_LIMIT."""
@@ -230,12 +240,12 @@ def _listing(root: Path, found: Iterable[tuple[str, int, int]]) -> Listing:
         name = name.removeprefix("./")
         _check_name(root, name)
         *above, last = name.rstrip("/").split("/")
-        seen = list(takewhile(_is_shown, above))
+        seen = list(takewhile(is_shown, above))
         for at in range(len(seen), 0, -1):
             if (folder := "/".join(seen[:at])) in full:
                 break
             full.add(folder)
-        if len(seen) == len(above) and last and _is_shown(last):
+        if len(seen) == len(above) and last and is_shown(last):
             if name.endswith("/"):
                 folders.add(name.rstrip("/"))
             else:
@@ -259,10 +269,6 @@ def _listing(root: Path, found: Iterable[tuple[str, int, int]]) -> Listing:
     sizes = np.array([size for _, _, size in rows], np.int64)
     empty = sorted(folders - full)
     return Listing(root, names, offsets, sizes, root.stat().st_mtime_ns, empty)
-
-
-def _is_shown(name: str) -> bool:
-    return name[:1] != "." and name != "__MACOSX"  # which holds what a Mac knows of the files
 
 
 def _check_name(root: Path, name: str) -> None:

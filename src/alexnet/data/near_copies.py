@@ -120,6 +120,8 @@ def _near_pairs(
     Only pairs that have one of the 64 / `width` pieces of their bits in common are met: all that
     differ in fewer bits than there are pieces, and most of the others. Yielded in order of `new`.
     """
+    if not len(known):
+        return
     kind = {8: np.uint8, 16: np.uint16}[width]
     pieces = known.view(kind).reshape(len(known), -1)
     orders = np.argsort(pieces, axis=0, kind="stable")

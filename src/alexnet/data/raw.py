@@ -26,22 +26,6 @@ from alexnet.errors import DataError
 
 _CHUNK_BYTES = 1 << 20
 
-# What people call the folders of a split, in any case.
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-
-
-def split_of(folder: str) -> str | None:
-    """train, val or test, where a folder is called that or as people call it."""
-    return _SPLITS.get(folder.casefold())
-
 
 @dataclass(frozen=True)
 class Part:
@@ -69,7 +53,8 @@ class Source:
     DataError for an unknown part, damage, or a label without a class. A packed source brings its
     own digest, the `Statistics` of its training part, and `titles`, what people call classes;
     `orient` is what was done there about the EXIF orientation of its files, and `turned` how many
-    of them had one. Of files that are still to be decoded, and of arrays, there is none.
+    of them had one. Of files that are still to be decoded, and of arrays, there is none. A folder
+    says which of its `folders` each part is, where it has parts.
     """
 
     kind: str
@@ -78,6 +63,7 @@ class Source:
     parts: tuple[str, ...]
     load: Callable[[str], Part]
     digest: str = ""
+    folders: Mapping[str, str] | None = None
     statistics: Any = None
     titles: Mapping[str, str] = field(default_factory=dict)
     orient: Orient | None = None

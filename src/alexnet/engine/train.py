@@ -29,7 +29,7 @@ from alexnet.engine.network import (
     whiten,
 )
 from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors
-from alexnet.engine.parallel import ALONE, Team, launched
+from alexnet.engine.parallel import ALONE, Team
 from alexnet.engine.record import Doctor, Record
 from alexnet.engine.schedule import learning_rate, total_steps, validation_steps
 from alexnet.engine.spread import spread
@@ -38,6 +38,7 @@ from alexnet.engine.step import train_step
 from alexnet.engine.towers import Towers, build_towers
 from alexnet.errors import Diverged, Elsewhere, Interrupted
 from alexnet.interrupt import PREEMPT, Signals
+from alexnet.launch import launched
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.runtime import pick_device
