@@ -413,3 +413,17 @@ def test_answers_are_sent_at_once() -> None:
 
     asyncio.run(once())
     assert found == [1]
+
+
+def test_a_server_says_what_it_computes_in(start: Start, server: Server) -> None:
+    """Of a run in fp32 that is fp32 unasked, and bf16 where that is asked for: other answers."""
+    other = start("--precision", "bf16")
+    found = {}
+    for one, precision in ((server, "fp32"), (other, "bf16")):
+        assert json.loads(one.ask("GET", "/model")[2])["precision"] == precision
+        answer = json.loads(one.ask("POST", "/classify?top=10", GOOD)[2])
+        assert answer["precision"] == precision
+        found[precision] = {t["class"]: t["probability"] for t in answer["results"][0]["top"]}
+    assert found["fp32"] == pytest.approx(found["bf16"], abs=0.1)
+    assert found["fp32"] != found["bf16"]
+    stop(other)

@@ -339,8 +339,8 @@ def test_a_test_says_and_keeps_its_precision(half: Path, cli: Cli) -> None:
     assert "computed in" in page
     assert cli("export", half, "--format", "safetensors", "--out", "card")[0] == 0
     card = Path("card/README.md").read_text()
-    assert re.search(rf"^\| test \| 200 \| {other} \| ", card, re.M)
-    assert re.search(r"^\| val \| 60 \| bf16 \| ", card, re.M)
+    assert re.search(rf"^\| test \| 200 \| .* \| {other} \|$", card, re.M)
+    assert re.search(r"^\| val \| 60 \| .* \| bf16 \|$", card, re.M)
 
 
 def test_a_test_from_before_claims_no_precision(half: Path, cli: Cli) -> None:
@@ -351,7 +351,8 @@ def test_a_test_from_before_claims_no_precision(half: Path, cli: Cli) -> None:
     kept = [{k: v for k, v in line.items() if k != "precision"} for line in lines]
     log.write_text("".join(json.dumps(line) + "\n" for line in kept))
     assert cli("export", half, "--format", "safetensors", "--out", "card")[0] == 0
-    assert "| test | 200 | fp32 or bf16, not noted |" in Path("card/README.md").read_text()
+    card = Path("card/README.md").read_text()
+    assert re.search(r"^\| test \| 200 \| .* \| fp32 or bf16, not noted \|$", card, re.M)
     assert cli("report", half)[0] == 0
     page = (half / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert "not noted" in page

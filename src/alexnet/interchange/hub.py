@@ -187,7 +187,7 @@ def plain(text: str) -> str:
 
 def _metrics(metrics: Mapping[str, Any], classes: int) -> str:
     shown = {"top1": "top-1"} | ({"top5": "top-5"} if shows_top5(classes) else {})
-    heads = ["split", "images", "computed in", *(f"{name} (95 %)" for name in shown.values())]
+    heads = ["split", "images", *(f"{name} (95 %)" for name in shown.values()), "computed in"]
     rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for split, m in metrics.items():
         cells = [
@@ -197,7 +197,7 @@ def _metrics(metrics: Mapping[str, Any], classes: int) -> str:
             for key in shown
         ]
         kind = m.get("precision") or "fp32 or bf16, not noted"
-        rows.append(f"| {' | '.join([split, format(m['n'], ','), kind, *cells])} |")
+        rows.append(f"| {' | '.join([split, format(m['n'], ','), *cells, kind])} |")
     return "\n".join(rows) + f"\n\n{_PRECISION}" if metrics else "Nothing was measured."
 
 
