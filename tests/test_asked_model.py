@@ -96,6 +96,15 @@ def test_a_resolution_that_was_asked_for_is_kept(
     assert (recipe["crop"], recipe["size"]) == (96, 110)
 
 
+def test_a_network_that_the_given_runs_images_are_too_small_for(
+    folders: dict[int, Path], trained: Path, cli: Cli
+) -> None:
+    words = ("train", "--data", folders[32], "--init", trained, "--model", "patch-128")
+    status, _, err = cli(*words)
+    assert status == 2
+    assert err[-1].endswith("the run of --init saw 28: add --crop 128 --size 146")
+
+
 def test_a_packed_set_that_is_too_small(folders: dict[int, Path], cli: Cli) -> None:
     assert cli("data", "pack", folders[32], "--out", "packed", "--size", 32)[0] == 0
     status, _, err = cli("train", "--data", "packed", "--model", "alexnet-bn")
