@@ -72,9 +72,9 @@ def test_every_network_gets_a_resolution_that_it_takes(model: str, side: int, ki
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--crop", 64), "patch-128 takes images of 96 pixels a side and more, not of 64"),
+        (("--crop", 64), "patch-128 takes images of 96 pixels a side and more, and 64 were asked"),
         (("--crop", 200, "--size", 100), "crop 200 is larger than size 100"),
-        (("--size", 50), "patch-128 takes images of 96 pixels a side and more, not of 50"),
+        (("--size", 50), "patch-128 takes images of 96 pixels a side and more, and 50 were asked"),
     ],
 )
 def test_what_was_asked_for_is_named(
@@ -83,7 +83,7 @@ def test_what_was_asked_for_is_named(
     status, _, err = cli("train", "--data", folders[32], "--model", "patch-128", *words)
     assert status == 2
     assert why in err[-1]
-    assert "not of 32" not in " ".join(err)
+    assert "32 were asked" not in " ".join(err)
 
 
 def test_a_resolution_that_was_asked_for_is_kept(
@@ -94,6 +94,15 @@ def test_a_resolution_that_was_asked_for_is_kept(
     assert cli("train", *words, *QUICK)[0] == 0
     recipe = json.loads(Path("r/recipe.json").read_text())["recipe"]
     assert (recipe["crop"], recipe["size"]) == (96, 110)
+
+
+def test_a_network_that_the_given_runs_images_are_too_small_for(
+    folders: dict[int, Path], trained: Path, cli: Cli
+) -> None:
+    words = ("train", "--data", folders[32], "--init", trained, "--model", "patch-128")
+    status, _, err = cli(*words)
+    assert status == 2
+    assert err[-1].endswith("the run of --init saw 28: add --crop 128 --size 146")
 
 
 def test_a_packed_set_that_is_too_small(folders: dict[int, Path], cli: Cli) -> None:

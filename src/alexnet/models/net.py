@@ -262,7 +262,7 @@ def check_fits(name: str, spec: Spec, given: Shape) -> None:
             except TooSmall:
                 continue
             raise UsageError(
-                f"{name} takes images of {size} pixels a side and more, not of {given[1]} "
-                f"({error}): use --crop {size} with a --size no smaller, or another model"
+                f"{name} takes images of {size} pixels a side and more, and {given[1]} were "
+                f"asked for ({error}): use --crop {size} or another model"
             ) from None
         raise

@@ -125,6 +125,14 @@ def fine_tuning(look: Look, given: Mapping[str, Any], own: Mapping[str, Any]) ->
     preset = find_model(merged["model"])
     crop = int(merged.get("crop", preset.size))
     size = int(merged.get("size", crop if crop <= SMALL else round(crop * 8 / 7)))
+    if "crop" in given and "crop" not in own:
+        least = least_crop(merged["model"], len(look.classes), preset.channels)
+        if crop < least:
+            wide = preset.size if preset.size <= SMALL else round(preset.size * 8 / 7)
+            raise UsageError(
+                f"--model {merged['model']} takes images of {least} pixels a side and more, and "
+                f"the run of --init saw {crop}: add --crop {preset.size} --size {wide}"
+            )
     spec = named_parts(
         model_spec(merged["model"], len(look.classes), (preset.channels, crop, crop))
     )
