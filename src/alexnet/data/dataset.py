@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data import draws, fetch
-from alexnet.data.raw import Rows, Source, Stored
-from alexnet.data.slices import Fitted, Slice
+from alexnet.data.away import Folder
+from alexnet.data.bad_images import BadImage, BadImages, most_left_out
+from alexnet.data.inventory import Listed, as_listed, names_of, read_inventory, size_of
+from alexnet.data.raw import Part, Rows, Source, Stored
+from alexnet.data.slices import Fitted, Slice, Unread
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics, measure
-from alexnet.errors import DataError, UsageError
+from alexnet.errors import DataError, Unreadable, UsageError
 from alexnet.recipe import Recipe
 from alexnet.terminal import say
 
@@ -37,8 +40,17 @@ class Dataset:
     def __init__(
         self, source: Source, recipe: Recipe, trained: Mapping[str, Any] | None = None
     ) -> None:
-        self.source, self.recipe, self._trained = source, recipe, trained
-        self.classes = source.classes
+        self.recipe, self._trained = recipe, trained
+        self.listed: dict[str, Listed] = {}
+        self.bad, self._left_out = BadImages(), dict[str, str]()  # reason by path inside the set
+        if trained is not None and (run := trained.get("run")):
+            self.listed, self.bad = read_inventory(Path(run)), BadImages.of(Path(run))
+        if trained is not None:
+            self._left_out = {e["path"]: e["reason"] for e in trained.get("left_out", ())}
+            excused = self.bad.paths | self._left_out.keys()
+            source = as_listed(source, self.listed, excused)
+        self.source, self.classes = source, source.classes
+        self._folder = Folder(source.path, recipe.wait_for_data)
 
     @property
     def _roles(self) -> dict[str, str]:
@@ -73,7 +85,7 @@ class Dataset:
 
     def _split(self, name: str) -> Slice:
         part = self.source.load(self._roles[name])
-        ids = self._rows(name, part.labels)
+        ids = self._rows(name, part)
         labels = part.labels[ids]
         rows, r = None, self.recipe
         pixels: NDArray[np.uint8] | tuple[Path, ...] | Stored
@@ -109,14 +121,14 @@ class Dataset:
         if name == "train" and not found.all():
             missing = self.classes[int(np.argmin(found))]
             raise DataError(f"no training image of class {missing!r}: add some, or take it out")
-        return Slice(name, labels, pixels, r.size, r.channels, rows)
+        return Slice(name, labels, pixels, r.size, r.channels, rows, self._folder)
 
     def names(self, name: str) -> list[str]:
         """What each image of a split is called, in its order: its file within the source, the file
         it was packed from, or the part and its place there ("test/17")."""
         role = self._roles[name]
         part = self.source.load(role)
-        ids = self._rows(name, part.labels)
+        ids = self._rows(name, part)
         root = Path(self.source.path)
         if isinstance(part.images, tuple):
             return [os.path.relpath(part.images[i], root) for i in ids]
@@ -127,9 +139,14 @@ class Dataset:
                 return [lines[i] for i in ids]
         return [f"{role}/{i}" for i in ids]
 
-    def _rows(self, name: str, labels: NDArray[np.int64]) -> NDArray[np.intp]:
-        """Which images of its part a split is."""
-        return self._cut(labels)[name] if self._shared(name) else np.arange(len(labels))
+    def _rows(self, name: str, part: Part) -> NDArray[np.intp]:
+        """Which images of its part a split is, without those that are left out of it."""
+        labels = part.labels
+        ids = self._cut(labels)[name] if self._shared(name) else np.arange(len(labels))
+        if self._left_out and isinstance(part.images, tuple):
+            called = names_of(part, self.source.path)
+            ids = np.array([i for i in ids.tolist() if called[i] not in self._left_out], np.intp)
+        return ids
 
     def _shared(self, name: str) -> bool:
         roles = self._roles
@@ -173,11 +190,68 @@ class Dataset:
 
     @cached_property
     def train(self) -> Slice:
-        return self.split("train").resident(self.recipe.workers)
+        return self.load("train")
 
     @cached_property
     def val(self) -> Slice:
-        return self.split("val").resident(self.recipe.workers)
+        return self.load("val")
+
+    def load(self, name: str, around: bool | None = None) -> Slice:
+        """A split with its pixels in memory, where they fit.
+
+        `around` (None: as the recipe's `bad_images` says) leaves out what cannot be read; else
+        Unreadable is raised.
+        """
+        r = self.recipe
+        missing: Unread = {}
+        gone = {i.index for i in self.bad if i.split == name and i.fate in ("left out", "removed")}
+        split = self.split(name)
+        kept = split.resident(
+            r.workers, r.memory_gib * 2**30, missing.update, () if around else gone
+        )
+        if not missing:
+            return kept
+        error = Unreadable(name, missing)
+        if not (around if around is not None else r.bad_images == "skip"):
+            raise error
+        if not isinstance(split.pixels, tuple):
+            raise error
+        self.leave_out(error, around is None)
+        return kept.take(np.setdiff1d(np.arange(len(split)), list(missing)))
+
+    def leave_out(self, error: Unreadable, limited: bool = True) -> None:
+        """Takes images that cannot be read out of their split, and says so; `limited` to the share
+        of it that the recipe allows, beyond which the error is raised."""
+        split = self.split(error.split)
+        if not isinstance(split.pixels, tuple):
+            raise error
+        before = sum(path in self._left_out for path in self._called(error.split))
+        if limited and before + len(error.images) > (
+            most := most_left_out(self.recipe.bad_share, before + len(split))
+        ):
+            raise Unreadable(
+                error.split,
+                error.images,
+                f"more than the {most:,} of {before + len(split):,} images of {error.split} that "
+                "--bad-share allows: repair or remove them, or allow more",
+            )
+        for path, reason in error.images.values():
+            self._left_out[self.inside(path)] = reason
+            say(f"warning: left out of {error.split}: {path}: {reason}")
+
+    def inside(self, path: str) -> str:
+        """What a file is called inside the set."""
+        return path.removeprefix(os.path.join(self.source.path, ""))
+
+    @property
+    def left_out(self) -> list[dict[str, str]]:
+        """Images that no split has, since they could not be read: path inside the set, reason."""
+        return [{"path": path, "reason": reason} for path, reason in self._left_out.items()]
+
+    def called(self, name: str, index: int) -> str:
+        """What an image of a split is called inside the set: its file, or its place."""
+        pixels = self.split(name).pixels
+        return self.names(name)[index] if isinstance(pixels, tuple) else f"{name}/{index}"
 
     @cached_property
     def statistics(self) -> Statistics:

@@ -1,0 +1,116 @@
+"""The images that a run could not read: which, why, and what became of each.
+
+    reported    the run stopped for it, and waits for what becomes of it
+    left out    nothing of it is used from a step on
+    removed     the same, of a file that was taken away
+    repaired    it is read as before, and has the size that it had
+    replaced    another image of its name is read
+
+They are kept in the run, so that a training that is cut and continued leaves out the same images
+from the same steps on, whichever process or thread came upon them.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.data.inventory import GONE
+from alexnet.errors import CheckpointError
+from alexnet.files import read_json, write_json
+
+NAME = "unreadable.json"
+FORMAT = 1
+OUT = ("left out", "removed")
+FATES = ("reported", *OUT, "repaired", "replaced")
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """`path` is inside the set, `index` in the split; `step` is the update that wanted it first;
+    `size` is that of its file now, in bytes, where it was `replaced`."""
+
+    path: str
+    split: str
+    index: int
+    reason: str
+    step: int
+    fate: str = "reported"
+    size: int = GONE
+
+
+class BadImages:
+    """Those of one run. Without a `run` they are kept nowhere."""
+
+    def __init__(self, run: Path | None = None) -> None:
+        self.run = run
+        self._images: dict[tuple[str, int], BadImage] = {}
+
+    @staticmethod
+    def of(run: Path) -> "BadImages":
+        """Those that a run has kept. Raises CheckpointError where the file is damaged."""
+        bad, path = BadImages(run), run / NAME
+        if not path.is_file():
+            return bad
+        try:
+            for row in read_json(path)["images"]:
+                image = BadImage(**row)
+                texts = (image.path, image.split, image.reason)
+                numbers = (image.index, image.step, image.size)
+                if image.fate not in FATES or not all(type(x) is str for x in texts):
+                    raise ValueError(f"{image.fate!r:.40}")
+                if not all(type(x) is int for x in numbers):
+                    raise ValueError(f"{numbers}")
+                bad._images[image.split, image.index] = image
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from None
+        return bad
+
+    def __iter__(self) -> Iterable[BadImage]:  # type: ignore[override]
+        return iter(list(self._images.values()))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def get(self, split: str, index: int) -> BadImage | None:
+        return self._images.get((split, index))
+
+    @property
+    def paths(self) -> set[str]:
+        return {image.path for image in self._images.values()}
+
+    def out_at(self, split: str, step: int) -> NDArray[np.intp]:
+        """The indices that an update leaves out."""
+        images = list(self._images.values())  # threads ask while others are added
+        return np.array(
+            [i.index for i in images if i.split == split and i.fate in OUT and i.step <= step],
+            np.intp,
+        )
+
+    def put(self, images: Iterable[BadImage], keep: bool = True) -> None:
+        """Takes images in, or what became of them since, and keeps all in the run.
+
+        Raises CheckpointError where the disk refuses.
+        """
+        known = dict(self._images)
+        known |= {(image.split, image.index): image for image in images}
+        self._images = known
+        if self.run is not None and keep:
+            rows = [asdict(image) for image in known.values()]
+            write_json(self.run / NAME, {"format": FORMAT, "images": rows})
+
+    def settle(self, image: BadImage, fate: str, **changed: Any) -> BadImage:
+        return replace(image, fate=fate, **changed)
+
+
+def most_left_out(share: float, count: int) -> int:
+    """How many images of a split of `count` may be left out."""
+    return max(int(share * count), 1)
+
+
+def told(images: Mapping[int, tuple[str, str]]) -> list[dict[str, str]]:
+    """Paths and reasons, for results."""
+    return [{"path": path, "reason": reason} for path, reason in images.values()]
