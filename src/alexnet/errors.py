@@ -44,7 +44,11 @@ class Unreadable(DataError):
         others = [other for other, _ in images.values()][1:]
         more = f", and {len(others)} more like it ({', '.join(others[:3])})" if others else ""
         super().__init__(f"{path}: {reason}{more}; {remedy}")
-        self.split, self.images = split, dict(images)
+        self.split, self.images, self.remedy = split, dict(images), remedy
+
+    def advised(self, other: str) -> "Unreadable":
+        """The same with one more remedy."""
+        return Unreadable(self.split, self.images, f"{self.remedy}, or {other}")
 
 
 class CheckpointError(AlexNetError):

@@ -1,5 +1,6 @@
 """alexnet train: a recipe from its beginning, or a run from where it stopped."""
 
+import shlex
 import shutil
 from contextlib import ExitStack
 from dataclasses import replace
@@ -7,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.commands.finishing import RECIPE_FILE, How, train_to_end
+from alexnet.commands.mending import mend
 from alexnet.commands.outset import Given, announce, check, choose, look_before, read_init
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
+from alexnet.data.held_parts import check_parts
+from alexnet.data.inventory import write_inventory
 from alexnet.engine.network import preprocessing
 from alexnet.engine.parallel import Team, join, launched, restarted
 from alexnet.engine.record import Doctor
 from alexnet.engine.settings import chosen_threads, measure_steps, settle
-from alexnet.errors import CheckpointError, DataError, UsageError
+from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.files import read_json, sha256_of, write_atomic, write_json
 from alexnet.interrupt import PREEMPT, obeying, signal_named
 from alexnet.predict import read_recipe, read_statistics
@@ -98,6 +102,12 @@ def _start(
     chosen = Recipe.from_dict(wanted["recipe"])
     dataset = team.together(lambda: open_dataset(chosen, data))
 
+    def check_held() -> dict[str, Any]:
+        check_parts(dataset)
+        return {}
+
+    team.first(check_held)
+
     def claim() -> dict[str, Any]:
         made = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
         stack.enter_context(made.lock())
@@ -106,6 +116,8 @@ def _start(
     claimed = team.first(claim)
     folder = RunDir(Path(claimed["path"]), writes=team.leads)
     try:
+        if chosen.bad_images == "skip" and given.statistics is None:
+            team.together(lambda: dataset.statistics)  # which leaves out what it cannot read
         seen = team.first(lambda: {"digest": dataset.digest})
         team.together(lambda: check(chosen, dataset, seen["digest"]))
         weights = given.for_classes(chosen, dataset.classes)
@@ -140,6 +152,7 @@ def _start(
             folder.write_recipe(saved)
             edited = write_recipe(chosen, dataset.source.path, wanted["reasons"])
             write_atomic(folder.path / RECIPE_FILE, edited)
+            write_inventory(folder.path, dataset.inventory())
             if how.doctor != "off":
                 look_before(chosen, dataset, statistics, weights)
             return {}
@@ -148,10 +161,12 @@ def _start(
         with threads(settings["chosen"]["threads"]):
             found = train_to_end(chosen, dataset, statistics, folder, None, how, team, weights)
         return {**found, "choice": wanted["reasons"]}
-    except BaseException:
+    except BaseException as error:
         # There is nothing to continue, and it was empty before.
         if team.leads and not (folder.checkpoints / "last").is_symlink():
             shutil.rmtree(folder.path, ignore_errors=True)
+            if isinstance(error, Unreadable) and chosen.bad_images == "stop":
+                raise error.advised("leave it out with --bad-images skip") from None
         raise
 
 
@@ -193,10 +208,29 @@ def _resume(
     asked, described = team.together(check)
 
     def newest() -> dict[str, Any]:
-        found = load_latest(folder.checkpoints, say).path
-        return {"path": str(found), "sha256": sha256_of(found / "manifest.json")}
+        found = load_latest(folder.checkpoints, say)
+        return {
+            "path": str(found.path), "sha256": sha256_of(found.path / "manifest.json"),
+            "step": found.step, "finished": bool(found.state.get("finished")),
+        }  # fmt: skip
 
     chosen = team.first(newest)
+
+    def reopened() -> Dataset:
+        """The run's own data, wherever it lies now."""
+        return Dataset(reopen_dataset(asked, described, data).source, asked, described)
+
+    opened: list[Dataset] = []
+
+    def look() -> dict[str, Any]:
+        """The first process sees what became of images that could not be read."""
+        if not chosen["finished"]:
+            again = f"alexnet train --resume --run {shlex.quote(str(path))}"
+            opened.append(reopened())
+            mend(opened[0], folder, chosen["step"], again)
+        return {}
+
+    team.first(look)
 
     def read() -> tuple[Checkpoint, Dataset]:
         """Every process reads and verifies it by itself."""
@@ -205,8 +239,15 @@ def _resume(
             raise CheckpointError(
                 f"{start.path} is not what the first process reads: give all of them one folder"
             )
-        dataset = reopen_dataset(asked, described, data)
-        if dataset.digest != described["digest"]:
+        dataset = opened[0] if opened else reopened()
+        if dataset.disturbed and dataset.listed:
+            if resized := dataset.resized():
+                _, _, file, size = resized[0]
+                raise DataError(
+                    f"{file} and {len(resized) - 1:,} other files changed since {path} began (it "
+                    f"had {size:,} bytes): put it back, or start a new run"
+                )
+        elif dataset.digest != described["digest"]:
             raise DataError(
                 f"the data in {dataset.source.path} changed since {path} began "
                 f"(digest {described['digest']} then, {dataset.digest} now): "

@@ -10,8 +10,8 @@ They are kept in the run, so that a training that is cut and continued leaves ou
 from the same steps on, whichever process or thread came upon them.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,15 @@ from alexnet.files import read_json, write_json
 NAME = "unreadable.json"
 FORMAT = 1
 OUT = ("left out", "removed")
-FATES = ("reported", *OUT, "repaired", "replaced")
+_OTHERS = "no longer those of a run that nothing disturbed: another image stands in its place"
+BITS = {
+    "reported": "undisturbed so far: the training stopped before it used this image",
+    "left out": _OTHERS,
+    "removed": _OTHERS,
+    "repaired": "those of a run that nothing disturbed",
+    "replaced": "no longer those of a run that nothing disturbed: it is another image now",
+}
+"""What became of an image, and what that means for the bits of the weights."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,15 @@ class BadImage:
     fate: str = "reported"
     size: int = GONE
 
+    @property
+    def is_out(self) -> bool:
+        return self.fate in OUT
+
+    def event(self) -> dict[str, Any]:
+        """Its line in metrics.jsonl, with what it means for bits."""
+        told = {k: v for k, v in asdict(self).items() if k != "size"}
+        return {"event": "unreadable", **told, "bits": BITS[self.fate]}
+
 
 class BadImages:
     """Those of one run. Without a `run` they are kept nowhere."""
@@ -48,6 +65,7 @@ class BadImages:
     def __init__(self, run: Path | None = None) -> None:
         self.run = run
         self._images: dict[tuple[str, int], BadImage] = {}
+        self.paths: set[str] = set()
 
     @staticmethod
     def of(run: Path) -> "BadImages":
@@ -60,16 +78,16 @@ class BadImages:
                 image = BadImage(**row)
                 texts = (image.path, image.split, image.reason)
                 numbers = (image.index, image.step, image.size)
-                if image.fate not in FATES or not all(type(x) is str for x in texts):
+                if image.fate not in BITS or not all(type(x) is str for x in texts):
                     raise ValueError(f"{image.fate!r:.40}")
                 if not all(type(x) is int for x in numbers):
                     raise ValueError(f"{numbers}")
-                bad._images[image.split, image.index] = image
+                bad.put([image], keep=False)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from None
         return bad
 
-    def __iter__(self) -> Iterable[BadImage]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[BadImage]:
         return iter(list(self._images.values()))
 
     def __len__(self) -> int:
@@ -78,15 +96,11 @@ class BadImages:
     def get(self, split: str, index: int) -> BadImage | None:
         return self._images.get((split, index))
 
-    @property
-    def paths(self) -> set[str]:
-        return {image.path for image in self._images.values()}
-
     def out_at(self, split: str, step: int) -> NDArray[np.intp]:
         """The indices that an update leaves out."""
         images = list(self._images.values())  # threads ask while others are added
         return np.array(
-            [i.index for i in images if i.split == split and i.fate in OUT and i.step <= step],
+            [i.index for i in images if i.split == split and i.is_out and i.step <= step],
             np.intp,
         )
 
@@ -98,17 +112,24 @@ class BadImages:
         known = dict(self._images)
         known |= {(image.split, image.index): image for image in images}
         self._images = known
+        self.paths = {image.path for image in known.values()}
         if self.run is not None and keep:
             rows = [asdict(image) for image in known.values()]
             write_json(self.run / NAME, {"format": FORMAT, "images": rows})
-
-    def settle(self, image: BadImage, fate: str, **changed: Any) -> BadImage:
-        return replace(image, fate=fate, **changed)
 
 
 def most_left_out(share: float, count: int) -> int:
     """How many images of a split of `count` may be left out."""
     return max(int(share * count), 1)
+
+
+def remedy(again: str, step: int, share: float | None = None, most: int = 0) -> str:
+    """What is to be done about images for which a training stopped, where `again` is the command
+    that goes on; of more than the `share` of a split that may be left out, what the limit is."""
+    saved = f"all is saved at step {step:,}: repair, replace or remove it, then `{again}`"
+    if share is None:
+        return f"{saved}; or go on without it: `{again} --bad-images skip`"
+    return f"--bad-share {share:g} leaves out {most:,} at most; {saved}"
 
 
 def told(images: Mapping[int, tuple[str, str]]) -> list[dict[str, str]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 
 from alexnet.data import draws, fetch
 from alexnet.data.away import Folder
-from alexnet.data.bad_images import BadImage, BadImages, most_left_out
-from alexnet.data.inventory import Listed, as_listed, names_of, read_inventory, size_of
+from alexnet.data.bad_images import BadImages, most_left_out
+from alexnet.data.inventory import (
+    Listed,
+    as_listed,
+    names_of,
+    read_inventory,
+    size_of,
+    take_inventory,
+)
 from alexnet.data.raw import Part, Rows, Source, Stored
 from alexnet.data.slices import Fitted, Slice, Unread
 from alexnet.data.sources import open_source
@@ -42,15 +49,16 @@ class Dataset:
     ) -> None:
         self.recipe, self._trained = recipe, trained
         self.listed: dict[str, Listed] = {}
-        self.bad, self._left_out = BadImages(), dict[str, str]()  # reason by path inside the set
+        self.bad = BadImages()
+        self.left_out: list[dict[str, str]] = []  # path inside the set, split, reason
         if trained is not None and (run := trained.get("run")):
             self.listed, self.bad = read_inventory(Path(run)), BadImages.of(Path(run))
         if trained is not None:
-            self._left_out = {e["path"]: e["reason"] for e in trained.get("left_out", ())}
-            excused = self.bad.paths | self._left_out.keys()
+            self.left_out += trained.get("left_out", ())
+            excused = self.bad.paths | {entry["path"] for entry in self.left_out}
             source = as_listed(source, self.listed, excused)
         self.source, self.classes = source, source.classes
-        self._folder = Folder(source.path, recipe.wait_for_data)
+        self.folder = Folder(source.path, recipe.wait_for_data)
 
     @property
     def _roles(self) -> dict[str, str]:
@@ -121,7 +129,7 @@ class Dataset:
         if name == "train" and not found.all():
             missing = self.classes[int(np.argmin(found))]
             raise DataError(f"no training image of class {missing!r}: add some, or take it out")
-        return Slice(name, labels, pixels, r.size, r.channels, rows, self._folder)
+        return Slice(name, labels, pixels, r.size, r.channels, rows, self.folder)
 
     def names(self, name: str) -> list[str]:
         """What each image of a split is called, in its order: its file within the source, the file
@@ -143,9 +151,10 @@ class Dataset:
         """Which images of its part a split is, without those that are left out of it."""
         labels = part.labels
         ids = self._cut(labels)[name] if self._shared(name) else np.arange(len(labels))
-        if self._left_out and isinstance(part.images, tuple):
+        gone = {entry["path"] for entry in self.left_out if entry["split"] == name}
+        if gone and isinstance(part.images, tuple):
             called = names_of(part, self.source.path)
-            ids = np.array([i for i in ids.tolist() if called[i] not in self._left_out], np.intp)
+            ids = np.array([i for i in ids.tolist() if called[i] not in gone], np.intp)
         return ids
 
     def _shared(self, name: str) -> bool:
@@ -190,68 +199,113 @@ class Dataset:
 
     @cached_property
     def train(self) -> Slice:
-        return self.load("train")
+        return self._decoded("train", self._gone("train"))
 
     @cached_property
     def val(self) -> Slice:
-        return self.load("val")
+        return self._decoded("val", self._gone("val"))
 
-    def load(self, name: str, around: bool | None = None) -> Slice:
-        """A split with its pixels in memory, where they fit.
+    def _gone(self, name: str) -> set[int]:
+        """Indices of images that a run no longer reads."""
+        return {image.index for image in self.bad if image.split == name and image.is_out}
 
-        `around` (None: as the recipe's `bad_images` says) leaves out what cannot be read; else
-        Unreadable is raised.
-        """
-        r = self.recipe
+    def _decoded(self, name: str, gone: Collection[int] = ()) -> Slice:
+        """A split with its pixels in memory, where they fit. What cannot be read is left out where
+        a training begins whose recipe skips it; else Unreadable is raised."""
         missing: Unread = {}
-        gone = {i.index for i in self.bad if i.split == name and i.fate in ("left out", "removed")}
-        split = self.split(name)
-        kept = split.resident(
-            r.workers, r.memory_gib * 2**30, missing.update, () if around else gone
-        )
+        split, most = self.split(name), self.recipe.memory_gib * 2**30
+        kept = split.resident(self.recipe.workers, most, missing.update, gone)
         if not missing:
             return kept
-        error = Unreadable(name, missing)
-        if not (around if around is not None else r.bad_images == "skip"):
-            raise error
-        if not isinstance(split.pixels, tuple):
-            raise error
-        self.leave_out(error, around is None)
-        return kept.take(np.setdiff1d(np.arange(len(split)), list(missing)))
+        if not self._skips:
+            raise Unreadable(name, missing)
+        self.leave_out(Unreadable(name, missing))
+        rest = np.setdiff1d(np.arange(len(split)), list(missing))
+        assert isinstance(kept.pixels, np.ndarray)
+        return replace(kept, labels=kept.labels[rest], pixels=kept.pixels[rest])
+
+    @property
+    def _skips(self) -> bool:
+        return self._trained is None and self.recipe.bad_images == "skip"
 
     def leave_out(self, error: Unreadable, limited: bool = True) -> None:
         """Takes images that cannot be read out of their split, and says so; `limited` to the share
-        of it that the recipe allows, beyond which the error is raised."""
-        split = self.split(error.split)
+        of it that the recipe allows, beyond which Unreadable is raised."""
+        name, split = error.split, self.split(error.split)
         if not isinstance(split.pixels, tuple):
             raise error
-        before = sum(path in self._left_out for path in self._called(error.split))
-        if limited and before + len(error.images) > (
-            most := most_left_out(self.recipe.bad_share, before + len(split))
-        ):
+        before = sum(entry["split"] == name for entry in self.left_out)
+        count = before + len(split)
+        most = most_left_out(self.recipe.bad_share, count)
+        if limited and before + len(error.images) > most:
             raise Unreadable(
-                error.split,
+                name,
                 error.images,
-                f"more than the {most:,} of {before + len(split):,} images of {error.split} that "
-                "--bad-share allows: repair or remove them, or allow more",
+                f"--bad-share {self.recipe.bad_share:g} allows {most:,} of the {count:,} images of "
+                f"{name}: repair or remove them, or allow more",
             )
         for path, reason in error.images.values():
-            self._left_out[self.inside(path)] = reason
-            say(f"warning: left out of {error.split}: {path}: {reason}")
+            self.left_out.append({"path": self.inside(path), "split": name, "reason": reason})
+            say(f"warning: left out of {name}: {path}: {reason}")
 
     def inside(self, path: str) -> str:
         """What a file is called inside the set."""
         return path.removeprefix(os.path.join(self.source.path, ""))
 
-    @property
-    def left_out(self) -> list[dict[str, str]]:
-        """Images that no split has, since they could not be read: path inside the set, reason."""
-        return [{"path": path, "reason": reason} for path, reason in self._left_out.items()]
-
     def called(self, name: str, index: int) -> str:
         """What an image of a split is called inside the set: its file, or its place."""
         pixels = self.split(name).pixels
-        return self.names(name)[index] if isinstance(pixels, tuple) else f"{name}/{index}"
+        if not isinstance(pixels, tuple):
+            return f"{name}/{index}"
+        return self.inside(str(pixels[index]))
+
+    def size_then(self, name: str) -> int | None:
+        """Bytes that a file of this name had when the run began, where that is known."""
+        return self._sizes.get(name)
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        sizes: dict[str, int] = {}
+        for files in self.listed.values():
+            sizes |= zip(files.names, files.sizes.tolist(), strict=True)
+        return sizes
+
+    def _size(self, file: Path) -> int:
+        """Bytes of a file: of one that the run could not read, those that it had."""
+        known = self.size_then(name) if (name := self.inside(str(file))) in self.bad.paths else None
+        return size_of(file) if known is None else known
+
+    def resized(self) -> list[tuple[str, int, Path, int]]:
+        """Files of train and val whose size is not that with which the run began, but for those
+        that it could not read: their split, index, file and size then."""
+        changed = []
+        for name in ("train", "val"):
+            pixels = self.split(name).pixels
+            for index, file in enumerate(pixels if isinstance(pixels, tuple) else ()):
+                image, then = self.bad.get(name, index), self.size_then(self.inside(str(file)))
+                if image is not None:
+                    then = image.size if image.fate == "replaced" else None
+                if then is not None and size_of(file) != then:
+                    changed.append((name, index, file, then))
+        return changed
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the run came upon images of train or val that it could not read."""
+        return any(image.split in ("train", "val") for image in self.bad)
+
+    def inventory(self) -> dict[str, Listed]:
+        """The files that train and val are cut from."""
+        return take_inventory(self.source, (self._roles["train"], self._roles["val"]))
+
+    def own_part(self, name: str) -> str | None:
+        """The part of the source that is this split and no other, if there is one."""
+        return None if self._shared(name) else self._roles[name]
+
+    def is_large(self, split: Slice) -> bool:
+        """Whether a split is decoded as it is used."""
+        pixels = len(split) * split.size**2 * split.channels
+        return isinstance(split.pixels, tuple) and pixels > self.recipe.memory_gib * 2**30
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -274,12 +328,19 @@ class Dataset:
         ids = np.arange(len(train))
         if images < len(train):
             ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:images]
-        found = measure(
-            train.read,
-            ids,
-            colours=self.recipe.colour > 0,
-            mean_image=wants_image,
-        )
+        missing: Unread = {}
+
+        def read(ids: NDArray[np.intp]) -> NDArray[np.uint8]:
+            if not self._skips:
+                return train.read(ids)
+            block, unread = train.try_read(ids)
+            missing.update(unread)
+            return block[~np.isin(ids, list(unread))]
+
+        found = measure(read, ids, colours=self.recipe.colour > 0, mean_image=wants_image)
+        if missing:
+            self.leave_out(Unreadable("train", missing))
+            self.__dict__.pop("train", None)
         if not all(std > 0 for std in found.std):
             raise DataError(f"{self.source.path}: every training image is one constant colour")
         return found
@@ -304,7 +365,7 @@ class Dataset:
                 h.update(np.ascontiguousarray(part.pixels).data)
             elif isinstance(part.pixels, tuple):
                 for file in part.pixels:
-                    h.update(f"{file.name}:{file.stat().st_size};".encode(errors="surrogateescape"))
+                    h.update(f"{file.name}:{self._size(file)};".encode(errors="surrogateescape"))
             else:  # the same bytes as of pixels in memory
                 for start in range(0, len(part), 1024):
                     ids = np.arange(start, min(start + 1024, len(part)))
@@ -325,6 +386,7 @@ class Dataset:
             "classes": list(self.classes),
             **({"titles": dict(self.source.titles)} if self.source.titles else {}),
             "counts": counts,
+            **({"left_out": list(self.left_out)} if self.left_out else {}),
             "splits": self.describe_splits(),
             "mean": list(measured.mean),
             "std": list(measured.std),

@@ -1,7 +1,7 @@
 """The files of a run's data, by name and size, as they were when it began.
 
-With it a folder is opened again as it was cut: a file that the run knows to be gone keeps its place,
-so that ids, cuts and order do not shift. About nine megabytes for a million files.
+With it a folder is opened again as it was cut: a file that the run knows to be gone keeps its
+place, so that ids, cuts and order do not shift. A few megabytes for a million files.
 """
 
 import io
@@ -78,7 +78,8 @@ def read_inventory(run: Path) -> dict[str, Listed]:
     try:
         with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as tables:
             for part in sorted({key.split(".")[0] for key in tables}):
-                names = [os.fsdecode(name) for name in tables[f"{part}.names"].tobytes().split(b"\0")]
+                written = tables[f"{part}.names"].tobytes().split(b"\0")
+                names = [os.fsdecode(name) for name in written]
                 labels = tables[f"{part}.labels"].astype(np.int64)
                 listed[part] = Listed(names, labels, tables[f"{part}.sizes"].astype(np.int64))
                 if not len(names) == len(labels) == len(listed[part].sizes):

@@ -123,9 +123,7 @@ def spare_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def keep_on(
-    device: torch.device, split: Slice, workers: int, around: bool = False
-) -> Kept | None:
+def keep_on(device: torch.device, split: Slice, workers: int, around: bool = False) -> Kept | None:
     """A slice copied into the device's memory, read by `workers` threads, and `around` what cannot
     be read where that is asked for; None where it takes more than a share of it."""
     shape = (len(split), split.size, split.size, split.channels)
@@ -199,9 +197,9 @@ def read_batch(
             ):
                 raise Unreadable(split.name, unread)
             missing |= found.keys()
-            before, whole = ids, _around(order, place * size, size, missing)
+            earlier, whole = ids, _around(order, place * size, size, missing)
             ids = whole[rows]
-            others = np.flatnonzero(ids != before)
+            others = np.flatnonzero(ids != earlier)
             pixels[others], found = split.try_read(ids[others])
         images, labels = torch.from_numpy(pixels), torch.from_numpy(split.labels[ids])
     leaders = whole[np.asarray(rows) % size // recipe.crop_chunk * recipe.crop_chunk]
@@ -288,9 +286,7 @@ def training_batches(
     return feed(read_ahead(read, steps, workers, behind=True), device)
 
 
-def read_in_order(
-    split: Slice, start: int, size: int, unread: Unread | None = None
-) -> Batch:
+def read_in_order(split: Slice, start: int, size: int, unread: Unread | None = None) -> Batch:
     """Images start .. start + size of a slice, in order, for evaluation: where `unread` is given
     without those in it, and without those that cannot be read, which then are in it."""
     ids = np.arange(start, min(start + size, len(split)))

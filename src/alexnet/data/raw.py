@@ -42,6 +42,10 @@ def split_of(folder: str) -> str | None:
     return _SPLITS.get(folder.casefold())
 
 
+class Unlabelled(DataError):
+    """A part whose images nobody has labelled, as the test part of a competition."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One named part of a source. labels: (N,) int64, images: (N, H, W, C) uint8 in memory or in a

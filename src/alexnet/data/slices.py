@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,10 +76,11 @@ class Slice:
             return self._stored(np.array([i]))[0]
         file = self.pixels[i if self.rows is None else int(self.rows[i])]
 
-        def work() -> NDArray[np.uint8]:
+        def work() -> Any:
             return decode_image(file, channels=self.channels, size=self.size)
 
-        return work() if self.folder is None else self.folder.read(file, work)
+        pixels: NDArray[np.uint8] = work() if self.folder is None else self.folder.read(file, work)
+        return pixels
 
     def _called(self, i: int, error: DataError) -> tuple[str, str]:
         """What an image is called, and what is wrong with it."""

@@ -59,7 +59,8 @@ def evaluate(
     With several views the softmax outputs are averaged and the loss is that of the mean (paper,
     section 4.1). `each` is given (index of the first image, probabilities (N, K)) a batch, on the
     CPU. Where `unread` is given, the images in it are left out, and those that cannot be read come
-    to it, the rank's own; their probabilities are NaN. The mode (train or eval) of the model is put back afterwards.
+    to it, the rank's own; their probabilities are NaN. The mode (train or eval) of the model is
+    put back afterwards.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))  # another runtime
     was_training = model.training
@@ -77,7 +78,8 @@ def evaluate(
             first = block.step * starts.step
             if not len(block.ids):
                 if each is not None:
-                    each(first, torch.full((min(starts.step, len(split) - first), classes), math.nan))
+                    count = min(starts.step, len(split) - first)
+                    each(first, torch.full((count, classes), math.nan))
                 continue
             labels = block.labels.to(device, non_blocking=True)
             images = block.images.to(device, non_blocking=True)

@@ -18,7 +18,7 @@ from alexnet.store.checkpoint import pack_tensors, unpack_tensors
 from alexnet.store.shape import odd_event
 
 _BEGUN = {"mean.safetensors", "recipe.json", "recipe.toml", "environment.json"}
-_BEGUN |= {"checkpoints", "tensorboard"}
+_BEGUN |= {"checkpoints", "tensorboard", "files.npz", "unreadable.json"}
 
 
 class RunDir:

@@ -68,6 +68,13 @@ def odd_data(data: Any, channels: int) -> str:
         value = data.get(key, "")
         if not isinstance(value, str) and not (key == "mean_image" and value is None):
             return f"{key} is {value!r:.40}, expected text"
+    left_out = data.get("left_out", [])
+    if not isinstance(left_out, list) or not all(
+        isinstance(one, dict)
+        and all(isinstance(one.get(key), str) for key in ("path", "split", "reason"))
+        for one in left_out
+    ):
+        return f"left_out is {left_out!r:.40}, expected a path, a split and a reason each"
     classes = data["classes"]
     named = isinstance(classes, list | tuple) and all(
         isinstance(name, str) and 0 < len(name) <= LONGEST_NAME for name in classes
