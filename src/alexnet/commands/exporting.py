@@ -13,7 +13,7 @@ from alexnet.interchange import certificate as certificates
 from alexnet.interchange import hub
 from alexnet.interchange.chain import BATCHES, OnnxNet
 from alexnet.interchange.formats import FORMATS, Subject
-from alexnet.interchange.heldout import some_of
+from alexnet.interchange.heldout import some_readable
 from alexnet.interchange.quantise import before_and_after, calibration_of, quantise
 from alexnet.predict import Predictor, load
 from alexnet.terminal import say
@@ -97,7 +97,7 @@ def _images(
     """Held-out images, or where the run's data is not here, drawn ones; and which they are."""
     try:
         part = reopen_dataset(predictor.recipe, predictor.data, data).split("val")
-        images = torch.from_numpy(part.read(some_of(part, BATCHES[-1])))
+        images = torch.from_numpy(part.read(some_readable(part, BATCHES[-1])))
         return images, {"images": f"{len(images)} of {part.name}"}
     except DataError as error:
         if needed or data is not None:
@@ -109,15 +109,18 @@ def _images(
 def _quantised(
     predictor: Predictor, content: bytes, inside: bool, data: str | Path | None
 ) -> tuple[bytes, dict[str, Any]]:
-    part = reopen_dataset(predictor.recipe, predictor.data, data).split("val")
+    dataset = reopen_dataset(predictor.recipe, predictor.data, data)
 
     def inputs(images: Tensor) -> Tensor:
         return images if inside else predictor.preprocess.views(images, 1)[0].contiguous()
 
-    ids = calibration_of(part)
-    after = quantise(content, inputs(torch.from_numpy(part.read(ids))))
-    count = len(predictor.classes)
-    figures = before_and_after(content, after, part, ids, count, inputs)
+    def compared() -> tuple[bytes, dict[str, Any]]:
+        part = dataset.split("val")
+        ids = calibration_of(part)
+        after = quantise(content, inputs(torch.from_numpy(part.read(ids))))
+        return after, before_and_after(content, after, part, ids, len(predictor.classes), inputs)
+
+    after, figures = dataset.around(compared)
     low, _ = figures["fp32"]["top1_ci95"]
     if figures["int8"]["top1"] < low:
         say("warning: int8 loses more than the interval of fp32's top-1: compare before you use it")

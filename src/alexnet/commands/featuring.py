@@ -99,6 +99,7 @@ def similarity(
             "`alexnet inspect RUN similarity OTHER`"
         )
     second = View(others[0], view.data, view.checkpoint)
+    second.dataset.unreadable = view.dataset.unreadable
     if second.dataset.classes != view.dataset.classes:
         raise DataError(f"{view.run} and {second.run} have other classes: nothing to compare")
     first_of, second_of = view.dataset.split(split), second.dataset.split(split)

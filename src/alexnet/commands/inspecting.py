@@ -71,5 +71,5 @@ def inspect(
     if path is not None and not path.absolute().parent.is_dir():
         raise UsageError(f"--out {out}: {path.parent} is no folder: make it first")
     view = View(run, data, checkpoint, path)
-    found = show(view, **given)
+    found = view.around(lambda: show(view, **given))
     return {"what": what, **found, **view.said()}

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet import figures
 from alexnet.analysis.answers import Mistakes, count
 from alexnet.commands.outset import check_same
 from alexnet.commands.proving import prove
 from alexnet.data.dataset import Dataset, reopen_dataset
-from alexnet.data.slices import Slice
+from alexnet.data.slices import Slice, Unread
 from alexnet.engine.parallel import Team, join
-from alexnet.errors import CheckpointError, UsageError
+from alexnet.errors import CheckpointError, Unreadable, UsageError
 from alexnet.files import sha256_of
 from alexnet.interchange.certificate import certify_run
 from alexnet.interchange.runtimes import EngineName, with_engine
@@ -106,13 +107,25 @@ def _test(
     if team.size > 1:
         there = team.first(lambda: {"digest": dataset.digest_of(part)})["digest"]
         team.together(lambda: check_same(dataset, dataset.digest_of(part), there))
-    mistakes = Mistakes(SHOWN)
+    mistakes, unread = Mistakes(SHOWN), Unread()
+
+    def keep(at: int, p: NDArray[np.float32]) -> None:
+        mistakes.add(at, p, part.labels[at : at + len(p)])
+
     began = time.monotonic()
     tally = count(
         predictor.inference, part, predictor.preprocess, predictor.recipe, len(dataset.classes),
-        views, lambda at, p: mistakes.add(at, p, part.labels[at : at + len(p)]), team,
+        views, keep, team, unread,
     )  # fmt: skip
     mistakes.merge(team)
+    every = [
+        entry for rank in team.share({"unread": list(unread.items())}) for entry in rank["unread"]
+    ]
+    unread = {i: (path, reason) for i, (path, reason) in sorted(every)}
+    if unread and not tally.n:
+        raise Unreadable(part.name, unread, "none of the split can be read: see why")
+    if unread:
+        team.first(lambda: dataset.note(Unreadable(part.name, unread)) or {})
     wall = time.monotonic() - began
     classes = zip(dataset.classes, tally.per_class(), strict=True)
     result = {
@@ -121,11 +134,14 @@ def _test(
         "views": views,
         "engine": engine,
         "processes": team.ranks,
-        "images_per_s": round(len(part) / wall, 1),
+        "images_per_s": round(tally.n / wall, 1),
         "wall_s": round(wall, 2),
         "run": str(run),
         "checkpoint": str(predictor.checkpoint),
         "data": dataset.source.path or dataset.source.kind,
+        "unreadable": [
+            {"path": dataset.inside(path), "reason": reason} for path, reason in unread.values()
+        ],
         "per_class": [{"class": c, "right": right, "n": n} for c, (right, n) in classes],
     }
     return team.first(lambda: _keep(predictor, part, tally, mistakes, result, checkpoint))

@@ -1,10 +1,10 @@
 """What `inspect` and `report` look at: a run, its data, and where pictures go."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ from torch import Tensor
 from alexnet.analysis.answers import Answers, ask
 from alexnet.data import draws
 from alexnet.data.dataset import Dataset, reopen_dataset
-from alexnet.data.slices import Slice
-from alexnet.errors import UsageError
+from alexnet.data.slices import Slice, Unread
+from alexnet.errors import Unreadable, UsageError
 from alexnet.predict import Predictor, load
 from alexnet.store.rundir import RunDir
+
+T = TypeVar("T")
 
 MOST = 12  # images asked about in one picture
 
@@ -59,9 +61,28 @@ class View:
         self.drawn.append(path)
         return path
 
+    def around(self, work: Callable[[], T]) -> T:
+        """What `work` makes of the run's images, without those that cannot be read."""
+
+        def anew() -> T:
+            del self.drawn[before:]
+            return work()
+
+        before = len(self.drawn)
+        try:
+            return anew()
+        except Unreadable as error:  # only now: not everything that is drawn needs the data
+            self.dataset.pass_over(error)
+            return self.dataset.around(anew)
+
     def split(self, name: str) -> Slice:
         """One split, in memory where it fits."""
-        return self.dataset.split(name).resident(self.predictor.recipe.workers)
+        recipe, missing = self.predictor.recipe, Unread()
+        most = recipe.memory_gib * 2**30
+        kept = self.dataset.split(name).resident(recipe.workers, most, missing.update)
+        if missing:
+            raise Unreadable(name, missing)
+        return kept
 
     def ask(self, split: str) -> Answers:
         p = self.predictor
@@ -100,4 +121,6 @@ class View:
         found = {"run": str(self.run), "figures": [str(path) for path in self.drawn]}
         if "predictor" in vars(self):
             found["checkpoint"] = str(self.predictor.checkpoint)
+        if "dataset" in vars(self) and self.dataset.unreadable:
+            found["unreadable"] = self.dataset.unreadable
         return found

@@ -23,6 +23,7 @@ from alexnet.errors import CheckpointError
 from alexnet.files import read_json, write_json
 
 NAME = "unreadable.json"
+NOTED = "unreadable-elsewhere.json"  # by a test or a look at the run, maybe beside its training
 FORMAT = 1
 OUT = ("left out", "removed")
 _OTHERS = "no longer those of a run that nothing disturbed: another image stands in its place"
@@ -30,7 +31,7 @@ BITS = {
     "reported": "undisturbed so far: the training stopped before it used this image",
     "left out": _OTHERS,
     "removed": _OTHERS,
-    "repaired": "those of a run that nothing disturbed",
+    "repaired": "those of a run that nothing disturbed, if it is the image that it was",
     "replaced": "no longer those of a run that nothing disturbed: it is another image now",
 }
 """What became of an image, and what that means for the bits of the weights."""
@@ -60,17 +61,17 @@ class BadImage:
 
 
 class BadImages:
-    """Those of one run. Without a `run` they are kept nowhere."""
+    """Those of one run, in a file of it. Without a `run` they are kept nowhere."""
 
-    def __init__(self, run: Path | None = None) -> None:
-        self.run = run
+    def __init__(self, run: Path | None = None, name: str = NAME) -> None:
+        self.run, self._name = run, name
         self._images: dict[tuple[str, int], BadImage] = {}
         self.paths: set[str] = set()
 
     @staticmethod
-    def of(run: Path) -> "BadImages":
+    def of(run: Path, name: str = NAME) -> "BadImages":
         """Those that a run has kept. Raises CheckpointError where the file is damaged."""
-        bad, path = BadImages(run), run / NAME
+        bad, path = BadImages(run, name), run / name
         if not path.is_file():
             return bad
         try:
@@ -115,12 +116,23 @@ class BadImages:
         self.paths = {image.path for image in known.values()}
         if self.run is not None and keep:
             rows = [asdict(image) for image in known.values()]
-            write_json(self.run / NAME, {"format": FORMAT, "images": rows})
+            write_json(self.run / self._name, {"format": FORMAT, "images": rows})
 
 
 def most_left_out(share: float, count: int) -> int:
     """How many images of a split of `count` may be left out."""
     return max(int(share * count), 1)
+
+
+def left_out_of(run: Path, described: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Images that a training did not use since they could not be read: path, split, reason and, of
+    one that was used before, the step from which it is left out."""
+    began = [dict(entry) for entry in described.get("left_out", ())]
+    return began + [
+        {"path": image.path, "split": image.split, "reason": image.reason, "step": image.step}
+        for image in BadImages.of(run)
+        if image.is_out
+    ]
 
 
 def remedy(again: str, step: int, share: float | None = None, most: int = 0) -> str:
@@ -130,8 +142,3 @@ def remedy(again: str, step: int, share: float | None = None, most: int = 0) -> 
     if share is None:
         return f"{saved}; or go on without it: `{again} --bad-images skip`"
     return f"--bad-share {share:g} leaves out {most:,} at most; {saved}"
-
-
-def told(images: Mapping[int, tuple[str, str]]) -> list[dict[str, str]]:
-    """Paths and reasons, for results."""
-    return [{"path": path, "reason": reason} for path, reason in images.values()]

@@ -2,18 +2,18 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data import draws, fetch
 from alexnet.data.away import Folder
-from alexnet.data.bad_images import BadImages, most_left_out
+from alexnet.data.bad_images import NOTED, BadImage, BadImages, most_left_out
 from alexnet.data.inventory import (
     Listed,
     as_listed,
@@ -26,13 +26,16 @@ from alexnet.data.raw import Part, Rows, Source, Stored
 from alexnet.data.slices import Fitted, Slice, Unread
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics, measure
-from alexnet.errors import DataError, Unreadable, UsageError
+from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.recipe import Recipe
 from alexnet.terminal import say
 
 STATISTICS_IMAGES = 20_000  # mean and deviation of a larger slice come from this many of its images
 
+T = TypeVar("T")
+
 SPLITS = ("train", "val", "test")
+NAMED = 20  # images that cannot be read, a line each
 
 
 class Dataset:
@@ -50,12 +53,16 @@ class Dataset:
         self.recipe, self._trained = recipe, trained
         self.listed: dict[str, Listed] = {}
         self.bad = BadImages()
-        self.left_out: list[dict[str, str]] = []  # path inside the set, split, reason
+        self._noted = BadImages()
+        # Path inside the set, split and reason: since the run began, and of this reading alone.
+        self.left_out: list[dict[str, str]] = []
+        self.unreadable: list[dict[str, str]] = []
         if trained is not None and (run := trained.get("run")):
             self.listed, self.bad = read_inventory(Path(run)), BadImages.of(Path(run))
+            self._noted = BadImages.of(Path(run), NOTED)
         if trained is not None:
             self.left_out += trained.get("left_out", ())
-            excused = self.bad.paths | {entry["path"] for entry in self.left_out}
+            excused = self.bad.paths | self._noted.paths | {e["path"] for e in self.left_out}
             source = as_listed(source, self.listed, excused)
         self.source, self.classes = source, source.classes
         self.folder = Folder(source.path, recipe.wait_for_data)
@@ -151,7 +158,8 @@ class Dataset:
         """Which images of its part a split is, without those that are left out of it."""
         labels = part.labels
         ids = self._cut(labels)[name] if self._shared(name) else np.arange(len(labels))
-        gone = {entry["path"] for entry in self.left_out if entry["split"] == name}
+        left = (*self.left_out, *self.unreadable)
+        gone = {entry["path"] for entry in left if entry["split"] == name}
         if gone and isinstance(part.images, tuple):
             called = names_of(part, self.source.path)
             ids = np.array([i for i in ids.tolist() if called[i] not in gone], np.intp)
@@ -228,16 +236,16 @@ class Dataset:
     def _skips(self) -> bool:
         return self._trained is None and self.recipe.bad_images == "skip"
 
-    def leave_out(self, error: Unreadable, limited: bool = True) -> None:
-        """Takes images that cannot be read out of their split, and says so; `limited` to the share
-        of it that the recipe allows, beyond which Unreadable is raised."""
+    def leave_out(self, error: Unreadable) -> None:
+        """Takes images that cannot be read out of their split before a run begins, and says so.
+        Raises Unreadable beyond the share that the recipe allows."""
         name, split = error.split, self.split(error.split)
         if not isinstance(split.pixels, tuple):
             raise error
         before = sum(entry["split"] == name for entry in self.left_out)
         count = before + len(split)
         most = most_left_out(self.recipe.bad_share, count)
-        if limited and before + len(error.images) > most:
+        if before + len(error.images) > most:
             raise Unreadable(
                 name,
                 error.images,
@@ -247,6 +255,50 @@ class Dataset:
         for path, reason in error.images.values():
             self.left_out.append({"path": self.inside(path), "split": name, "reason": reason})
             say(f"warning: left out of {name}: {path}: {reason}")
+
+    def around(self, work: Callable[[], T]) -> T:
+        """What `work` makes of the images, without those that cannot be read: once it comes upon
+        one, it is begun anew without it."""
+        while True:
+            try:
+                return work()
+            except Unreadable as error:
+                self.pass_over(error)
+
+    def pass_over(self, error: Unreadable) -> None:
+        """Takes images that cannot be read out of their split for this reading, says so, and lets
+        the run know of them, so that the folder may change in these."""
+        split = self.split(error.split)
+        known = {entry["path"] for entry in self.unreadable}
+        if not isinstance(split.pixels, tuple) or not {
+            self.inside(path) for path, _ in error.images.values()
+        }.isdisjoint(known):
+            raise error
+        if len(error.images) == len(split):
+            raise Unreadable(error.split, error.images, "none of them can be read: see why")
+        self.note(error)
+        for path, reason in error.images.values():
+            entry = {"path": self.inside(path), "split": error.split, "reason": reason}
+            self.unreadable.append(entry)
+
+    def note(self, error: Unreadable) -> None:
+        """Says which images cannot be read, and lets the run know of them."""
+        shown = list(error.images.values())
+        for path, reason in shown[:NAMED]:
+            say(f"warning: {error.split}, left out: {path}: {reason}")
+        if len(shown) > NAMED:
+            say(f"warning: {error.split}, left out: {len(shown) - NAMED:,} more")
+        if self._trained is None or not self.listed:
+            return
+        images = [
+            BadImage(self.inside(path), error.split, i, reason, 0)
+            for i, (path, reason) in error.images.items()
+        ]
+        if new := [image for image in images if image.path not in self._noted.paths]:
+            try:
+                self._noted.put(new)
+            except CheckpointError as failed:  # what was read is worth more
+                say(f"warning: not kept in the run: {failed}")
 
     def inside(self, path: str) -> str:
         """What a file is called inside the set."""

@@ -73,7 +73,8 @@ class Slice:
 
     def _one(self, i: int) -> NDArray[np.uint8]:
         if not isinstance(self.pixels, tuple):
-            return self._stored(np.array([i]))[0]
+            stored: NDArray[np.uint8] = self._stored(np.array([i]))[0]
+            return stored
         file = self.pixels[i if self.rows is None else int(self.rows[i])]
 
         def work() -> Any:
@@ -99,11 +100,6 @@ class Slice:
                 row[:] = self.pixels[i]
             return out
         return self.pixels.read(ids)
-
-    def readable(self, ids: NDArray[np.integer]) -> NDArray[np.integer]:
-        """Those of some images that can be read."""
-        unread = self.try_read(ids)[1] if len(ids) else {}
-        return ids[~np.isin(ids, list(unread))]
 
     def take(self, ids: NDArray[np.integer]) -> "Slice":
         """Some images of the split."""

@@ -42,10 +42,15 @@ class Index:
 
 
 def open_index(predictor: Predictor, dataset: Dataset) -> Index:
-    """The index in the run's folder; made, or made anew, where weights or images are others.
+    """The index in the run's folder; made, or made anew, where weights or images are others,
+    without the images that cannot be read.
 
     Raises CheckpointError where it cannot be written.
     """
+    return dataset.around(lambda: _index(predictor, dataset))
+
+
+def _index(predictor: Predictor, dataset: Dataset) -> Index:
     train = dataset.split("train")
     names = dataset.names("train")
     if len(train) > LARGEST:
