@@ -127,7 +127,11 @@ def _validation(
     order = torch.randperm(len(val), generator=torch.Generator().manual_seed(0)).numpy()
     for start in range(0, len(order), 64):
         ids = order[start : start + 64]
-        images = torch.from_numpy(val.read(ids))
+        pixels, unread = val.try_read(ids)
+        if unread and recipe.bad_images == "stop":
+            raise Unreadable(val.name, unread)
+        good = ~np.isin(ids, list(unread))
+        ids, images = ids[good], torch.from_numpy(pixels[good])
         yield preprocess.views(images, 1)[0], torch.from_numpy(val.labels[ids])
 
 

@@ -118,14 +118,12 @@ def _test(
         views, keep, team, unread,
     )  # fmt: skip
     mistakes.merge(team)
-    every = [
-        entry for rank in team.share({"unread": list(unread.items())}) for entry in rank["unread"]
-    ]
-    unread = {i: (path, reason) for i, (path, reason) in sorted(every)}
+    shares = team.share({"unread": [[i, *image] for i, image in unread.items()]})
+    unread = {i: (path, why) for i, path, why in sorted(sum((s["unread"] for s in shares), []))}
     if unread and not tally.n:
         raise Unreadable(part.name, unread, "none of the split can be read: see why")
     if unread:
-        team.first(lambda: dataset.note(Unreadable(part.name, unread)) or {})
+        team.first(lambda: {"noted": dataset.note(Unreadable(part.name, unread))})
     wall = time.monotonic() - began
     classes = zip(dataset.classes, tally.per_class(), strict=True)
     result = {

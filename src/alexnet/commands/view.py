@@ -118,7 +118,10 @@ class View:
 
     def said(self) -> dict[str, Any]:
         """What every result says of where it comes from."""
-        found = {"run": str(self.run), "figures": [str(path) for path in self.drawn]}
+        found: dict[str, Any] = {
+            "run": str(self.run),
+            "figures": [str(path) for path in self.drawn],
+        }
         if "predictor" in vars(self):
             found["checkpoint"] = str(self.predictor.checkpoint)
         if "dataset" in vars(self) and self.dataset.unreadable:

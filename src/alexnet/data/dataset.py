@@ -281,15 +281,16 @@ class Dataset:
             entry = {"path": self.inside(path), "split": error.split, "reason": reason}
             self.unreadable.append(entry)
 
-    def note(self, error: Unreadable) -> None:
-        """Says which images cannot be read, and lets the run know of them."""
+    def note(self, error: Unreadable) -> int:
+        """Says which images cannot be read, and lets the run know of those it does not know yet;
+        how many these are."""
         shown = list(error.images.values())
         for path, reason in shown[:NAMED]:
             say(f"warning: {error.split}, left out: {path}: {reason}")
         if len(shown) > NAMED:
             say(f"warning: {error.split}, left out: {len(shown) - NAMED:,} more")
         if self._trained is None or not self.listed:
-            return
+            return 0
         images = [
             BadImage(self.inside(path), error.split, i, reason, 0)
             for i, (path, reason) in error.images.items()
@@ -299,6 +300,7 @@ class Dataset:
                 self._noted.put(new)
             except CheckpointError as failed:  # what was read is worth more
                 say(f"warning: not kept in the run: {failed}")
+        return len(new)
 
     def inside(self, path: str) -> str:
         """What a file is called inside the set."""

@@ -51,6 +51,6 @@ def measure(
     if unread:
         path, why = next(iter(unread.values()))
         say(f"warning: {part.name}: {len(unread):,} images cannot be read: {path}: {why}, ...")
-    if not tally.n:
+    if unread and not tally.n:
         raise Unreadable(part.name, unread)
     return tally
