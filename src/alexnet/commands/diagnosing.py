@@ -25,7 +25,7 @@ from alexnet.diagnosis.trial import taken_back
 from alexnet.diagnosis.verdict import Verdict, is_healthy, ranked
 from alexnet.engine.network import build_net, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer, set_rate
-from alexnet.errors import DataError, UsageError
+from alexnet.errors import DataError, Unreadable, UsageError
 from alexnet.files import write_atomic
 from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics

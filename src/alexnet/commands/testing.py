@@ -119,7 +119,8 @@ def _test(
     )  # fmt: skip
     mistakes.merge(team)
     shares = team.share({"unread": [[i, *image] for i, image in unread.items()]})
-    unread = {i: (path, why) for i, path, why in sorted(sum((s["unread"] for s in shares), []))}
+    unread = {i: (path, why) for one in shares for i, path, why in one["unread"]}
+    unread = dict(sorted(unread.items()))
     if unread and not tally.n:
         raise Unreadable(part.name, unread, "none of the split can be read: see why")
     if unread:
