@@ -81,7 +81,7 @@ def test_damaged_photos_are_named(parts: Path, cli: Cli) -> None:
 
 @pytest.mark.parametrize("all_of_them", [True, False])
 def test_labels_that_a_packed_set_lacks(all_of_them: bool, parts: Path, cli: Cli) -> None:
-    assert cli("data", "pack", parts, "--out", "packed", "--size", 32)[0] == 0
+    assert cli("data", "pack", parts, "--out", "packed", "--size", 28)[0] == 0
     labels = np.load("packed/test.labels.npy")
     labels[: None if all_of_them else 5] = -1
     np.save("packed/test.labels.npy", labels)
