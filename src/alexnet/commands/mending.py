@@ -75,8 +75,8 @@ def _meet(dataset: Dataset, run: RunDir, step: int, again: str, split: str, unre
     """Images of a split that were found only now."""
     skips = dataset.recipe.bad_images == "skip"
     new = [
-        BadImage(dataset.called(split, i), split, i, why, step, "left out" if skips else "reported")
-        for i, (_, why) in unread.items()
+        BadImage(dataset.inside(path), split, i, why, step, "left out" if skips else "reported")
+        for i, (path, why) in unread.items()
     ]
     _keep(dataset, run, new, again)
 

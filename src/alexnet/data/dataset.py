@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -64,6 +64,8 @@ class Dataset:
             self.left_out += trained.get("left_out", ())
             excused = self.bad.paths | self._noted.paths | {e["path"] for e in self.left_out}
             source = as_listed(source, self.listed, excused)
+        if source.kind == "folder":  # listing a million files takes minutes on a network drive
+            source = replace(source, load=cache(source.load))
         self.source, self.classes = source, source.classes
         self.folder = Folder(source.path, recipe.wait_for_data)
 
@@ -306,13 +308,6 @@ class Dataset:
         """What a file is called inside the set."""
         return path.removeprefix(os.path.join(self.source.path, ""))
 
-    def called(self, name: str, index: int) -> str:
-        """What an image of a split is called inside the set: its file, or its place."""
-        pixels = self.split(name).pixels
-        if not isinstance(pixels, tuple):
-            return f"{name}/{index}"
-        return self.inside(str(pixels[index]))
-
     def size_then(self, name: str) -> int | None:
         """Bytes that a file of this name had when the run began, where that is known."""
         return self._sizes.get(name)
@@ -357,9 +352,8 @@ class Dataset:
         return None if self._shared(name) else self._roles[name]
 
     def is_large(self, split: Slice) -> bool:
-        """Whether a split is decoded as it is used."""
-        pixels = len(split) * split.size**2 * split.channels
-        return isinstance(split.pixels, tuple) and pixels > self.recipe.memory_gib * 2**30
+        """Whether the images of a split are decoded as they are used."""
+        return len(split) * split.size**2 * split.channels > self.recipe.memory_gib * 2**30
 
     @cached_property
     def statistics(self) -> Statistics:

@@ -20,24 +20,40 @@ def check_parts(dataset: Dataset) -> None:
     """Refuses a test or validation part of its own that contradicts the training part, and names
     images of it that cannot be read. A test part without any labels is no fault: it is said."""
     if (part := dataset.own_part("test")) is not None and _is_labelled(dataset, part):
-        test = dataset.split("test")
-        unread, tried = _sample(test, dataset.recipe.workers)
-        if unread:
-            names = [f"{path} ({reason})" for path, reason in unread.values()]
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            of = f"the {len(test):,}" if tried == len(test) else f"{tried:,} tried of {len(test):,}"
-            say(
-                f"warning: {len(unread):,} of {of} images of the test part cannot be read, and a "
-                f"test will leave them out: {', '.join(names[:NAMED])}{more}"
-            )
-        elif tried < len(test):
-            say(f"test part: {tried:,} of {len(test):,} images tried, all can be read")
-    if dataset.own_part("val") is not None and dataset.is_large(val := dataset.split("val")):
-        unread, _ = _sample(val, dataset.recipe.workers)
-        if unread and dataset.recipe.bad_images == "skip":
-            dataset.leave_out(Unreadable("val", unread))
-        elif unread:
-            raise Unreadable("val", unread).advised("leave it out with --bad-images skip")
+        _name_damaged(dataset, part)
+    part = dataset.own_part("val")
+    if (
+        part is None
+        or not _has_files(dataset, part)
+        or not dataset.is_large(val := dataset.split("val"))
+    ):
+        return
+    unread, _ = _sample(val, dataset.recipe.workers)
+    if unread and dataset.recipe.bad_images == "skip":
+        dataset.leave_out(Unreadable("val", unread))
+    elif unread:
+        raise Unreadable("val", unread).advised("leave it out with --bad-images skip")
+
+
+def _has_files(dataset: Dataset, part: str) -> bool:
+    return isinstance(dataset.source.load(part).images, tuple)
+
+
+def _name_damaged(dataset: Dataset, part: str) -> None:
+    if not _has_files(dataset, part):
+        return
+    test = dataset.split("test")
+    unread, tried = _sample(test, dataset.recipe.workers)
+    if unread:
+        names = [f"{path} ({reason})" for path, reason in unread.values()]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        of = f"the {len(test):,}" if tried == len(test) else f"{tried:,} tried of {len(test):,}"
+        say(
+            f"warning: {len(unread):,} of {of} images of the test part cannot be read, and a "
+            f"test will leave them out: {', '.join(names[:NAMED])}{more}"
+        )
+    elif tried < len(test):
+        say(f"test part: {tried:,} of {len(test):,} images tried, all can be read")
 
 
 def _is_labelled(dataset: Dataset, part: str) -> bool:
@@ -60,8 +76,6 @@ def _is_labelled(dataset: Dataset, part: str) -> bool:
 def _sample(split: Slice, workers: int) -> tuple[Unread, int]:
     """Images of a split that cannot be read, and how many were tried: all, or as many of a fixed
     shuffle as there is time for."""
-    if not isinstance(split.pixels, tuple):
-        return {}, len(split)
     order = draws.permutation(0, 0, len(split), draws.SPLIT)[:MOST]
     chunks = [order[i : i + AT_ONCE] for i in range(0, len(order), AT_ONCE)]
     until, unread, tried = time.monotonic() + SECONDS, Unread(), 0

@@ -125,8 +125,8 @@ class Intake:
         over = over or len(images) + len(out) > most
         fate = "reported" if stops or over else "left out"
         rows = [
-            BadImage(self._dataset.called(split, i), split, i, why, step, fate)
-            for i, (_, why) in images.items()
+            BadImage(self._dataset.inside(path), split, i, why, step, fate)
+            for i, (path, why) in images.items()
         ]
         bad.put(rows, keep=self._run.writes)
         for row in rows:
