@@ -161,7 +161,7 @@ def test_what_fits_is_kept_on_the_device(
     recipe = Recipe(size=3, crop=3, batch_size=7, mixup=0.5)
     monkeypatch.setattr(loader, "spare_bytes", lambda device: spare)
     monkeypatch.setattr(loader, "AT_ONCE", 8)  # the last is smaller
-    read = Slice.read
+    read = Slice.try_read
     seen: list[int] = []
 
     def counted(self: Slice, ids: Any) -> Any:
@@ -170,7 +170,7 @@ def test_what_fits_is_kept_on_the_device(
 
     share = Share(1, 2)
     expected = [read_batch(split, recipe, step, share) for step in steps]
-    monkeypatch.setattr(Slice, "read", counted)
+    monkeypatch.setattr(Slice, "try_read", counted)
     found = list(training_batches(split, recipe, steps, 2, torch.device("cpu"), share))
     assert (sorted(seen) == list(range(30))) is kept
     for one, other in zip(found, expected, strict=True):

@@ -31,16 +31,17 @@ TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()
 
 FLAGS = """
-    --accumulate --amp --area --batch-size --bias-lr --channels --channels-last --class-weights
-    --colour --colour-rule --colour-until --compile --crop --crop-chunk --cutmix --cutout --data
-    --decay-biases --doctor --dropout --drops --early-stop --epochs --eval-batch --eval-every
-    --final-lr --flip --flip-rule --freeze --help --init --json --keep --label-smoothing
-    --log-every --lr --lr-batch --lr-factor --minutes --mixup --model --momentum --name
-    --no-channels-last --no-compile --no-decay-biases --no-doctor --no-flip --no-whiten
-    --normalize --opt --orient --part-lr --plateau-drops --plateau-patience --precision --resume
-    --rotate --run --save-every --scale --schedule --seed --shift --size --split-seed --steps
-    --stop-signal --tensorboard --test-fraction --towers --trust --val-fraction --views
-    --warmup-epochs --weight-decay --whiten --workers -b -h -j
+    --accumulate --amp --area --bad-images --bad-share --batch-size --bias-lr --channels
+    --channels-last --class-weights --colour --colour-rule --colour-until --compile --crop
+    --crop-chunk --cutmix --cutout --data --decay-biases --doctor --dropout --drops --early-stop
+    --epochs --eval-batch --eval-every --final-lr --flip --flip-rule --freeze --help --init
+    --json --keep --label-smoothing --log-every --lr --lr-batch --lr-factor --memory-gib
+    --minutes --mixup --model --momentum --name --no-channels-last --no-compile
+    --no-decay-biases --no-doctor --no-flip --no-whiten --normalize --opt --orient --part-lr
+    --plateau-drops --plateau-patience --precision --resume --rotate --run --save-every --scale
+    --schedule --seed --shift --size --split-seed --steps --stop-signal --tensorboard
+    --test-fraction --towers --trust --val-fraction --views --wait-for-data --warmup-epochs
+    --weight-decay --whiten --workers -b -h -j
 """
 
 

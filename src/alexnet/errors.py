@@ -3,12 +3,15 @@
 AlexNetError            anything below; the command line prints it and exits 2
 ├── UsageError          the call contradicts itself or names something that is not there
 ├── DataError           raw images or labels are missing, damaged or contradictory
+│   └── Unreadable      images of a split that cannot be read, by name
 ├── CheckpointError     a checkpoint or run directory is missing, damaged or foreign
 ├── Unavailable         an optional package or a network is needed and absent
 ├── Elsewhere           another process of the same run failed, and says why (exit 1)
 ├── Diverged            the training itself failed (exit 1: nothing wrong with the call)
 └── Differs             an export does not compute what its network does (exit 1)
 """
+
+from collections.abc import Mapping
 
 
 class AlexNetError(Exception):
@@ -23,6 +26,29 @@ class UsageError(AlexNetError):
 
 class DataError(AlexNetError):
     """Raw data that is missing, damaged, hostile or contradictory."""
+
+
+class Unreadable(DataError):
+    """Images of a split that cannot be read. `images` are path and reason by index in the split.
+
+    The message names the first, what else there is, and the `remedy`.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        images: Mapping[int, tuple[str, str]],
+        remedy: str = "replace or remove it",
+    ) -> None:
+        path, reason = next(iter(images.values()))
+        others = [other for other, _ in images.values()][1:]
+        more = f", and {len(others)} more like it ({', '.join(others[:3])})" if others else ""
+        super().__init__(f"{path}: {reason}{more}; {remedy}")
+        self.split, self.images, self.remedy = split, dict(images), remedy
+
+    def advised(self, other: str) -> "Unreadable":
+        """The same with one more remedy."""
+        return Unreadable(self.split, self.images, f"{self.remedy}, or {other}")
 
 
 class CheckpointError(AlexNetError):

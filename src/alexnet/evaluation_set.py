@@ -8,11 +8,11 @@ Whatever is measured on is held against the digests of the images that the run w
 validated on. Those that it has seen are counted, and left out unless they are asked for.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 
 from alexnet.data import draws
 from alexnet.data.dataset import SPLITS, Dataset, check_orient, find_data, is_older, reopen_dataset
-from alexnet.data.digests import ImageDigests, SliceDigests
+from alexnet.data.digests import UNREAD, ImageDigests, SliceDigests
 from alexnet.data.images import lies_turned
 from alexnet.data.other_images import ALL, OtherImages, name_some
-from alexnet.data.slices import RESIDENT_BYTES, Slice
+from alexnet.data.slices import Slice, Unread
 from alexnet.data.sources import open_source
 from alexnet.engine.parallel import ALONE, Team
-from alexnet.errors import CheckpointError, DataError, UsageError
+from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.recipe import Recipe
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import progress, say
+
+T = TypeVar("T")
 
 AT_ONCE = 1024  # images between two reports of progress
 SAMPLE = 64  # images by which a moved folder is known again
@@ -37,7 +39,7 @@ LOOKED_AT = 500  # files, for an EXIF orientation that is ignored
 LEARNT_FROM = ("train", "val")
 
 
-@dataclass(frozen=True)
+@dataclass
 class EvaluationSet:
     """Images with the labels of a network's classes, and what was left out of them.
 
@@ -48,7 +50,8 @@ class EvaluationSet:
     of such images, saved anew, resized or mirrored, which are measured all the same. `ignored`
     counts the images of classes that the network does not know; `absent` are those of its classes
     that have no image here. `lying` counts files whose EXIF orientation the run ignores, of as many
-    as were looked at.
+    as were looked at. `unreadable` are the images that cannot be read, {path, reason}, as far as
+    they have been: they are left out too.
     """
 
     dataset: Dataset
@@ -62,6 +65,7 @@ class EvaluationSet:
     ignored: Mapping[str, int]
     absent: tuple[str, ...]
     lying: int = 0
+    unreadable: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def path(self) -> str:
@@ -69,10 +73,57 @@ class EvaluationSet:
         return self.dataset.source.path or self.dataset.source.kind
 
     @cached_property
+    def _all_names(self) -> list[str]:
+        return self.dataset.names(self.split)
+
+    @property
     def names(self) -> list[str]:
         """What each image is called, as `Dataset.names`."""
-        names = self.dataset.names(self.split)
-        return [names[i] for i in self.kept]
+        return [self._all_names[i] for i in self.kept]
+
+    def around(self, work: Callable[[Slice], T]) -> T:
+        """What `work` makes of the images, without those that cannot be read: once it comes upon
+        one, it is begun anew without it."""
+        while True:
+            try:
+                return work(self.images)
+            except Unreadable as error:
+                self.leave_out(error)
+
+    def leave_out(self, error: Unreadable) -> None:
+        """Takes images that cannot be read out of `images`, whose indices the error has, and lets
+        people and the run know."""
+        if not isinstance(self.images.pixels, tuple):
+            raise error
+        rest = np.setdiff1d(np.arange(len(self.images)), list(error.images))
+        if not len(rest):
+            raise Unreadable(self.split, error.images, "none of them can be read: see why")
+        self.note(error.images)
+        self.images, self.kept = self.images.take(rest), self.kept[rest]
+
+    def note(self, unread: Unread) -> int:
+        """Names images that cannot be read, by their indices in `images`, and lets the run know of
+        them, so that the folder may change in these; how many it did not know."""
+        if not unread:
+            return 0
+        by_place = {int(self.kept[i]): why for i, why in unread.items()}
+        self.unreadable += [
+            {"path": self.dataset.inside(path), "reason": why} for path, why in unread.values()
+        ]
+        return self.dataset.note(Unreadable(self.split, by_place))
+
+    def share(self, other: "EvaluationSet") -> bool:
+        """Keeps in both sets the images that they have in common, in one order; False, and nothing
+        is changed, where they differ by more than what was left out of them."""
+        mine, theirs = self.names, other.names
+        gone = {*self._all_names} - {*mine} | {*other._all_names} - {*theirs}
+        if {*mine} ^ {*theirs} - gone:
+            return False
+        common = {*mine} & {*theirs}
+        for one, names in ((self, mine), (other, theirs)):
+            rows = np.array([i for i, name in enumerate(names) if name in common], np.intp)
+            one.images, one.kept = one.images.take(rows), one.kept[rows]
+        return self.names == other.names and bool(common)
 
     def figures(self) -> dict[str, Any]:
         """What a figure of these images is to say of them."""
@@ -188,31 +239,40 @@ def open_evaluation_set(
     others = dataset if isinstance(dataset, OtherImages) else None
     if others is not None and digests is None and run is not None and team.leads:
         digests = _digest_own(recipe, described, run)
-    lying = _count_lying(images) if others is not None else 0
-    kept, seen, near = np.arange(len(images)), None, None
-    if others is not None or name not in LEARNT_FROM:
-        if team.size == 1:
-            images = images.resident(recipe.workers)  # read twice: for digests, then for answers
-        found = _find_seen(images, digests, recipe.workers, team)
-        if found is not None:
-            is_seen, is_near = found
-            seen, near = int(is_seen.sum()), int(is_near.sum())
-            if seen and not with_seen:
-                kept = np.flatnonzero(~is_seen)
-                images = team.together(lambda: _take(images, kept, dataset))
-    return EvaluationSet(
+    found = EvaluationSet(
         dataset,
         name,
         images,
-        kept,
+        np.arange(len(images)),
         others is None,
-        seen,
-        near,
+        None,
+        None,
         with_seen,
         others.ignored if others else {},
         others.absent if others else (),
-        lying,
+        _count_lying(images) if others else 0,
     )
+    if team.size == 1:  # read twice: for digests, then for answers
+        found.around(lambda whole: _in_memory(found, whole, recipe))
+    if others is not None or name not in LEARNT_FROM:
+        judged = _find_seen(found.images, digests, recipe.workers, team)
+        if judged is not None:
+            is_seen, is_near = judged
+            found.seen, found.near = int(is_seen.sum()), int(is_near.sum())
+            if found.seen and not with_seen:
+                rest = np.flatnonzero(~is_seen)
+                found.images = team.together(lambda: _take(found.images, rest, dataset))
+                found.kept = found.kept[rest]
+    return found
+
+
+def _in_memory(found: EvaluationSet, images: Slice, recipe: Recipe) -> None:
+    """Decodes the images, where they fit; raises Unreadable for those that cannot be read."""
+    missing: Unread = {}
+    kept = images.resident(recipe.workers, recipe.memory_gib * 2**30, missing.update)
+    if missing:
+        raise Unreadable(images.name, missing)
+    found.images = kept
 
 
 def _count_lying(images: Slice) -> int:
@@ -272,7 +332,8 @@ def open_own(
         ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:SAMPLE]
         here = SliceDigests.unread(len(train))
         here.read(train, ids, recipe.workers)
-        same = bool((here.exact[ids] == digests.splits["train"].exact[ids]).all())
+        ids = ids[here.exact[ids] != UNREAD]  # what cannot be read says nothing
+        same = bool(len(ids) and (here.exact[ids] == digests.splits["train"].exact[ids]).all())
     else:
         same = dataset.digest == described.get("digest")
     return dataset if same else None
@@ -284,7 +345,7 @@ def _digest_own(recipe: Recipe, described: dict[str, Any], run: RunDir) -> Image
         dataset = reopen_dataset(recipe, described)
         splits = [dataset.split(name) for name in LEARNT_FROM]
         pixels = recipe.size**2 * recipe.channels
-        if sum(map(len, splits)) * pixels > RESIDENT_BYTES:
+        if sum(map(len, splits)) * pixels > recipe.memory_gib * 2**30:
             return None
         if dataset.digest != described["digest"]:
             return None

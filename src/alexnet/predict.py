@@ -202,7 +202,8 @@ def read_statistics(run: RunDir, data: dict[str, Any]) -> Statistics:
 
 
 def read_recipe(run: RunDir) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe and the data description of a run's recipe.json, checked against its digest."""
+    """The recipe and the data description of a run's recipe.json, checked against its digest; the
+    description says where the `run` is, which keeps the names of its files."""
     saved = run.recipe
     try:
         recipe, data, digest = Recipe.from_dict(saved["recipe"]), saved["data"], saved["digest"]
@@ -220,4 +221,4 @@ def read_recipe(run: RunDir) -> tuple[Recipe, dict[str, Any]]:
             f"{run.path / 'recipe.json'} was edited: its digest is {digest} and its fields give "
             f"{recipe.digest}; put the original back, or start a new run with the changed fields"
         )
-    return recipe, data
+    return recipe, {**data, "run": str(run.path)}

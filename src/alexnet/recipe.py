@@ -149,6 +149,23 @@ class Recipe:
     save_every: int = _f(0, "steps between checkpoints; 0 saves at every validation")
     keep: int = _f(2, "newest checkpoints kept beside the best", free=True)
     workers: int = _f(2, "threads that read images", flags=("-j", "--workers"), free=True)
+    memory_gib: float = _f(
+        2.0,
+        "a split is decoded once and kept where its pixels take at most so many GiB, else decoded "
+        "as it is used; 0: always",
+        later=True,
+    )
+    bad_images: Literal["stop", "skip"] = _f(
+        "stop",
+        "what an image that cannot be read does: stop, with all saved; skip leaves it out by name",
+        free=True,
+    )
+    bad_share: float = _f(
+        0.01, "share of a split, or one image, that bad_images skip may leave out", free=True
+    )
+    wait_for_data: float = _f(
+        30.0, "seconds to wait for a folder that is away, as a network drive", free=True
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -195,6 +212,7 @@ class Recipe:
         _require(self.views in (1, 2), "views", self.views, "1 or 2")
         _require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (RGB)")
         _require(self.steps is None or self.steps >= 1, "steps", self.steps, "at least 1")
+        _require(self.bad_share <= 1, "bad_share", self.bad_share, "at most 1")
         _require(0 < self.val_fraction < 1, "val_fraction", self.val_fraction, "between 0 and 1")
         _require(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")
         refuse_contradictions(self)

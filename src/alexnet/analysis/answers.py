@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alexnet.data.augment import Preprocess
-from alexnet.data.slices import Slice
+from alexnet.data.slices import Slice, Unread
 from alexnet.engine.evaluate import batch_starts, evaluate
 from alexnet.engine.parallel import ALONE, Team
 from alexnet.metrics import Tally
@@ -53,9 +53,10 @@ class Mistakes:
     def add(
         self, first: int, probabilities: NDArray[np.float32], labels: NDArray[np.int64]
     ) -> None:
-        """The next images of the split: probabilities (N, K), labels (N,)."""
+        """The next images of the split: probabilities (N, K), NaN where there are none, labels
+        (N,)."""
         said = probabilities.argmax(1)
-        wrong = np.flatnonzero(said != labels)
+        wrong = np.flatnonzero((said != labels) & ~np.isnan(probabilities[:, 0]))
         self.count += len(wrong)
         ids, said = np.append(self.ids, first + wrong), np.append(self.said, said[wrong])
         sure = np.append(self.sure, probabilities.max(1)[wrong])
@@ -104,11 +105,13 @@ def count(
     views: int,
     each: Callable[[int, NDArray[np.float32]], None],
     team: Team = ALONE,
+    unread: Unread | None = None,
 ) -> Tally:
     """Runs every image of a split through a network made for inference, in the recipe's batches.
 
     `each` is given (index of the first image, probabilities (N, K)) a batch; memory is that of a
-    few batches. The ranks of a team take the batches in turn, and all have the sums.
+    few batches. The ranks of a team take the batches in turn, and all have the sums. Where `unread`
+    is given, images that cannot be read come to it, and are not counted.
     """
     starts = batch_starts(len(split), recipe.eval_batch, views)
     own = sum(min(starts.step, len(split) - i) for i in starts[team.rank :: team.ranks])
@@ -129,4 +132,5 @@ def count(
             workers=recipe.workers,
             each=note,
             team=team,
+            unread=unread,
         )

@@ -32,7 +32,8 @@ def begin(
     fields: Mapping[str, Any] | None = None,
 ) -> Choice:
     """Looks at data and chooses a recipe for this machine."""
-    look = look_at(open_source(data, aloud=False))
+    source = open_source(data, aloud=False)
+    look = look_at(source, (fields or {}).get("bad_images") == "skip")
 
     @cache
     def pace(recipe: Any) -> float:
@@ -50,9 +51,10 @@ def explain(choice: Choice, dataset: Dataset) -> list[str]:
     return list(reasons)
 
 
-def look_at(source: Source) -> Look:
+def look_at(source: Source, skip: bool = False) -> Look:
     """Classes and counts from the labels of the part to train on, sizes and colours from a sample
-    of headers. DataError, naming the file, for one that is no image."""
+    of headers. DataError, naming the file, for one that is no image, unless such are to be skipped.
+    """
     name = "train" if "train" in source.parts else source.parts[0]
     part = source.load(name)
     counts = tuple(np.bincount(part.labels, minlength=len(source.classes)).tolist())
@@ -70,14 +72,24 @@ def look_at(source: Source) -> Look:
                 sides.append(min(image.size))
                 grey.append(image.mode in GREY)
         except Exception as error:  # Pillow's parsers raise almost anything on hostile bytes
+            if skip:
+                continue
             raise DataError(
                 f"{file}: not an image that can be read; replace or remove it (`alexnet data "
-                "check` names all such)"
+                "check` names all such), or leave it out with --bad-images skip"
             ) from error
+    if not sides:
+        raise DataError(
+            f"{source.path}: none of {len(files)} images can be read: see what it holds"
+        )
     middle = int(statistics.median(sides))
     began = time.perf_counter()
     for file in files[:DECODED]:
-        decode_image(file, channels=3, size=min(middle, 256))
+        try:
+            decode_image(file, channels=3, size=min(middle, 256))
+        except DataError as error:
+            if not skip:
+                raise DataError(f"{error}, or leave it out with --bad-images skip") from error
     read_s = (time.perf_counter() - began) / min(DECODED, len(files))
     return Look(
         *known,

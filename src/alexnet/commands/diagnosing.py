@@ -25,7 +25,7 @@ from alexnet.diagnosis.trial import taken_back
 from alexnet.diagnosis.verdict import CAUSES, Verdict, is_healthy, ranked
 from alexnet.engine.network import build_net, preprocessing, take_weights
 from alexnet.engine.optim import build_optimizer, set_rate
-from alexnet.errors import DataError, UsageError
+from alexnet.errors import DataError, Unreadable, UsageError
 from alexnet.files import write_atomic
 from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics
@@ -133,7 +133,11 @@ def _validation(
     order = torch.randperm(len(val), generator=torch.Generator().manual_seed(0)).numpy()
     for start in range(0, len(order), 64):
         ids = order[start : start + 64]
-        images = torch.from_numpy(val.read(ids))
+        pixels, unread = val.try_read(ids)
+        if unread and recipe.bad_images == "stop":
+            raise Unreadable(val.name, unread)
+        good = ~np.isin(ids, list(unread))
+        ids, images = ids[good], torch.from_numpy(pixels[good])
         yield preprocess.views(images, 1)[0], torch.from_numpy(val.labels[ids])
 
 

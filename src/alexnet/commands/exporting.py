@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet.data.slices import Slice
 from alexnet.errors import DataError, UsageError
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import write_atomic, write_json
@@ -13,7 +14,7 @@ from alexnet.interchange import certificate as certificates
 from alexnet.interchange import hub
 from alexnet.interchange.chain import BATCHES, OnnxNet
 from alexnet.interchange.formats import FORMATS, Subject
-from alexnet.interchange.heldout import some_of
+from alexnet.interchange.heldout import some_readable
 from alexnet.interchange.quantise import before_and_after, calibration_of, quantise
 from alexnet.predict import Predictor, load
 from alexnet.runtime import chance_kept
@@ -114,7 +115,7 @@ def _images(
     """Held-out images, or where the run's data is not here, drawn ones; and which they are."""
     try:
         part = _held_out(predictor, data, ignore_unknown).images
-        images = torch.from_numpy(part.read(some_of(part, BATCHES[-1])))
+        images = torch.from_numpy(part.read(some_readable(part, BATCHES[-1])))
         return images, {"images": f"{len(images)} of {part.name}"}
     except DataError as error:
         if needed or data is not None:
@@ -131,15 +132,16 @@ def _quantised(
     ignore_unknown: bool,
 ) -> tuple[bytes, dict[str, Any]]:
     held_out = _held_out(predictor, data, ignore_unknown)
-    part = held_out.images
 
     def inputs(images: Tensor) -> Tensor:
         return images if inside else predictor.preprocess.views(images, 1)[0].contiguous()
 
-    ids = calibration_of(part)
-    after = quantise(content, inputs(torch.from_numpy(part.read(ids))))
-    count = len(predictor.classes)
-    figures = before_and_after(content, after, part, ids, count, inputs)
+    def compared(part: Slice) -> tuple[bytes, dict[str, Any]]:
+        ids = calibration_of(part)
+        after = quantise(content, inputs(torch.from_numpy(part.read(ids))))
+        return after, before_and_after(content, after, part, ids, len(predictor.classes), inputs)
+
+    after, figures = held_out.around(compared)
     low, _ = figures["fp32"]["top1_ci95"]
     if figures["int8"]["top1"] < low:
         say("warning: int8 loses more than the interval of fp32's top-1: compare before you use it")

@@ -65,7 +65,7 @@ def probe(
     if split == "train":
         raise UsageError("a probe is fitted to train: try it on --split val or test")
     opened = view.open(split)
-    train, of, split = view.train(), opened.images, opened.split
+    train, of, split = view.train().images, opened.images, opened.split
     picked = np.sort(view.some(train, count))
     train = train.take(picked)
     how: dict[str, Any] = {
@@ -111,11 +111,11 @@ def similarity(
         raise DataError(f"{view.run} and {second.run} have other classes: nothing to compare")
     first_set, second_set = view.open(split), second.open(split)
     split = first_set.split
-    first_of, second_of = first_set.images, second_set.images
-    if first_set.names != second_set.names:
+    if not first_set.share(second_set):
         raise DataError(
             f"{split} is other images in {view.run} than in {second.run}: use --split test"
         )
+    first_of, second_of = first_set.images, second_set.images
     picked = np.sort(view.some(first_of, count))
     kept = []
     for one, of in ((view, first_of), (second, second_of)):

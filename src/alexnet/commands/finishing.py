@@ -8,6 +8,7 @@ from torch import Tensor
 
 from alexnet.commands.boarding import Show
 from alexnet.commands.reporting import report
+from alexnet.data.bad_images import left_out_of
 from alexnet.data.dataset import Dataset
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import preprocessing
@@ -120,4 +121,5 @@ def _finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
         "wall_s": round(state.seconds, 2),
         "report": page["out"],
         "figures": page["figures"],
+        "left_out": left_out_of(folder.path, folder.recipe["data"]),
     }

@@ -84,7 +84,7 @@ def activations(
     if images:
         return _maps(view, images, part)
     opened = view.open(split)
-    of, split = opened.images.resident(p.recipe.workers), opened.split
+    of, split = opened.images, opened.split
     found = most_excited(
         p.model,
         of,
@@ -153,7 +153,8 @@ def neighbors(
     p = view.predictor
     part = part or feats.last_hidden(p.model)
     p.model.part(part)
-    train = view.train()
+    learnt = view.train()
+    train = learnt.images
     k = min(NEIGHBOURS, len(train))
     asked: NDArray[np.uint8]
     labels = None
@@ -206,7 +207,7 @@ def neighbors(
             way: asdict(agreement(ids, train.labels, labels)) for way, (_, ids) in found.items()
         }
         return result
-    called = view.dataset.names("train")
+    called = learnt.names
     result["neighbors"] = [
         {
             "path": str(path),

@@ -89,6 +89,6 @@ def inspect(
         run, data, checkpoint, path, ignore_unknown=ignore_unknown, with_seen=with_seen,
         precision="fp32" if what in EXACT else precision,
     )  # fmt: skip
-    found = show(view, **given)
+    found = view.around(lambda: show(view, **given))
     computed = {} if what in SILENT else {"precision": view.predictor.precision}
     return {"what": what, **found, **computed, **view.said()}

@@ -194,8 +194,9 @@ def data(view: View, *, count: int = 10) -> dict[str, Any]:
         shown_of, splits = opened.path, {opened.split: opened.images}
         train = opened.images
     else:
-        shown_of, splits = "training", {n: view.dataset.split(n) for n in ("train", "val", "test")}
-        train = splits["train"]
+        train = view.train().images
+        shown_of, splits = "training", {n: view.dataset.split(n) for n in ("val", "test")}
+        splits = {"train": train, **splits}
     ids = view.some(train, count)
     stored = torch.from_numpy(train.read(ids))
     labels = torch.from_numpy(train.labels[ids])

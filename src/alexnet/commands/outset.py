@@ -194,6 +194,8 @@ def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:
         f"{recipe.seed}, {recipe.precision}): {n_train:,} images to train on, {n_val:,} to "
         f"validate, {len(dataset.classes)} classes"
     )
+    if dataset.left_out:
+        say(f"{len(dataset.left_out):,} images that cannot be read are left out")
     say(f"splits: {dataset.describe_splits()}; test is not read here")
     say(_name_classes(dataset))
     _say_turned(dataset)

@@ -13,7 +13,7 @@ from alexnet.files import read_bytes
 from alexnet.interchange import certificate as certificates
 from alexnet.interchange.chain import Chain, Function, OnnxNet
 from alexnet.interchange.heldout import measure
-from alexnet.predict import load
+from alexnet.predict import load, read_recipe
 from alexnet.recipe import Recipe
 from alexnet.store.rundir import RunDir
 from alexnet.store.weights import SIZE_LIMIT, read_weights
@@ -123,7 +123,7 @@ def _figures(
     run = None
     if (file / "recipe.json").is_file():
         run = RunDir(file)
-        described = run.recipe["data"]
+        described = read_recipe(run)[1]
     elif data is None and described["kind"] != "digits":
         skipped.append(f"accuracy on {split}: name the images with --data")
         return []

@@ -10,6 +10,7 @@ from alexnet.commands import inside, outcome
 from alexnet.commands.diagnosing import doctor
 from alexnet.commands.reproducing import reproduce
 from alexnet.commands.view import View
+from alexnet.data.bad_images import left_out_of
 from alexnet.diagnosis.history import judge_history
 from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
@@ -102,7 +103,8 @@ def _part(view: View, brief: bool) -> RunPart:
     if not brief:
         split = "test" if any(key[0] == "test" for key in tests) else "val"
         try:
-            _of_images(view, split, pictures)
+            before = list(pictures)
+            view.around(lambda: _of_images(view, split, pictures, before))
         except (DataError, UsageError, OSError) as error:
             why = " ".join(str(error).split())
             note = f"Without confusion, calibration, mistakes and neighbours: {why}"
@@ -120,7 +122,7 @@ def _part(view: View, brief: bool) -> RunPart:
         digest=recipe.digest,
         network=recipe.model,
         environment=read_json(environment) if environment.is_file() else {},
-        data=described,
+        data={**described, "left_out": left_out_of(folder.path, described)},
         best=best,
         tests=list(tests.values()),
         verdicts=verdicts,
@@ -150,7 +152,8 @@ def _filters(view: View, pictures: Pictures) -> None:
     pictures.append(("First filters", view.drawn[-1], says))
 
 
-def _of_images(view: View, split: str, pictures: Pictures) -> None:
+def _of_images(view: View, split: str, pictures: Pictures, before: Pictures) -> None:
+    pictures[:] = before
     if view.data is not None and not view.open().own:
         raise DataError(
             f"{view.data} holds other images than {view.run} was trained on, and a report is of "

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet import figures
 from alexnet.analysis.answers import Mistakes, count
 from alexnet.commands.outset import check_same
 from alexnet.commands.proving import prove
-from alexnet.data.slices import Slice
+from alexnet.data.slices import Slice, Unread
 from alexnet.engine.parallel import Team, join
-from alexnet.errors import CheckpointError, UsageError
+from alexnet.errors import CheckpointError, Unreadable, UsageError
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import sha256_of
 from alexnet.interchange.certificate import certify_run
@@ -132,13 +133,28 @@ def _test(
     if team.size > 1:
         there = team.first(lambda: {"digest": dataset.digest_of(part)})["digest"]
         team.together(lambda: check_same(dataset, dataset.digest_of(part), there))
-    mistakes = Mistakes(SHOWN)
+    mistakes, unread = Mistakes(SHOWN), Unread()
+
+    def keep(at: int, p: NDArray[np.float32]) -> None:
+        mistakes.add(at, p, part.labels[at : at + len(p)])
+
     began = time.monotonic()
     tally = count(
         predictor.inference, part, predictor.preprocess, predictor.recipe, len(dataset.classes),
-        views, lambda at, p: mistakes.add(at, p, part.labels[at : at + len(p)]), team,
+        views, keep, team, unread,
     )  # fmt: skip
     mistakes.merge(team)
+    shares = team.share({"unread": [[i, *image] for i, image in unread.items()]})
+    unread = {i: (path, why) for one in shares for i, path, why in one["unread"]}
+    unread = dict(sorted(unread.items()))
+    if unread and not tally.n:
+        raise Unreadable(part.name, unread, "none of the split can be read: see why")
+
+    def note() -> dict[str, Any]:
+        tested.note(unread)
+        return {"unreadable": tested.unreadable}
+
+    noted = team.first(note)
     wall = time.monotonic() - began
     classes = zip(dataset.classes, tally.per_class(), strict=True)
     result = {
@@ -148,11 +164,12 @@ def _test(
         "engine": engine,
         "precision": predictor.precision,
         "processes": team.ranks,
-        "images_per_s": round(len(part) / wall, 1),
+        "images_per_s": round(tally.n / wall, 1),
         "wall_s": round(wall, 2),
         "run": str(run),
         "checkpoint": str(predictor.checkpoint),
         "data": tested.path,
+        **noted,
         "per_class": [{"class": c, "right": right, "n": n} for c, (right, n) in classes],
     }
     return team.first(lambda: _keep(predictor, tested, tally, mistakes, result, checkpoint))

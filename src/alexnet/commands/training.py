@@ -1,6 +1,7 @@
 """alexnet train: a recipe from its beginning, or a run from where it stopped."""
 
 import os
+import shlex
 import shutil
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -10,6 +11,7 @@ from typing import Any
 from alexnet.commands.beginning import explain
 from alexnet.commands.finishing import RECIPE_FILE, How, train_to_end
 from alexnet.commands.keeping import keep_copies_together
+from alexnet.commands.mending import mend
 from alexnet.commands.outset import (
     Given,
     announce,
@@ -20,12 +22,14 @@ from alexnet.commands.outset import (
     read_init,
 )
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
+from alexnet.data.held_parts import check_parts
+from alexnet.data.inventory import write_inventory
 from alexnet.engine.network import preprocessing
 from alexnet.engine.parallel import Team, join, restarted
 from alexnet.engine.record import Doctor
 from alexnet.engine.schedule import shorten_warmup
 from alexnet.engine.settings import chosen_threads, measure_steps, settle
-from alexnet.errors import CheckpointError, DataError, UsageError
+from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.files import read_json, sha256_of, write_atomic, write_json
 from alexnet.interrupt import PREEMPT, obeying, signal_named
 from alexnet.launch import launched
@@ -129,6 +133,12 @@ def _start(
     dataset = team.together(lambda: as_packed(open_dataset(chosen, data), wanted["orient"]))
     chosen = dataset.recipe
 
+    def check_held() -> dict[str, Any]:
+        check_parts(dataset)
+        return {}
+
+    team.first(check_held)
+
     def claim() -> dict[str, Any]:
         made = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
         stack.enter_context(made.lock())
@@ -149,6 +159,8 @@ def _start(
             chosen, shorter = shorten_warmup(chosen, max(n_train // chosen.batch_size, 1))
             if shorter and team.leads:
                 say(shorter)
+        if chosen.bad_images == "skip" and given.statistics_for(chosen) is None:
+            team.together(lambda: dataset.statistics)  # which leaves out what it cannot read
         seen = team.first(lambda: {"digest": dataset.digest})
         team.together(lambda: check(chosen, dataset, seen["digest"], recorded))
         weights = given.for_classes(chosen, dataset.classes)
@@ -192,6 +204,7 @@ def _start(
             )  # fmt: skip
             edited = write_recipe(chosen, dataset.source.path, reasons, again)
             write_atomic(folder.path / RECIPE_FILE, edited)
+            write_inventory(folder.path, dataset.inventory())
             if how.doctor != "off":
                 look_before(chosen, dataset, statistics, weights)
             return {}
@@ -200,10 +213,12 @@ def _start(
         with threads(settings["chosen"]["threads"]):
             found = train_to_end(chosen, dataset, statistics, folder, None, how, team, weights)
         return {**found, "choice": reasons}
-    except BaseException:
+    except BaseException as error:
         # There is nothing to continue, and it was empty before.
         if team.leads and not (folder.checkpoints / "last").is_symlink():
             shutil.rmtree(folder.path, ignore_errors=True)
+            if isinstance(error, Unreadable) and chosen.bad_images == "stop":
+                raise error.advised("leave it out with --bad-images skip") from None
         raise
 
 
@@ -253,10 +268,29 @@ def _resume(
     asked, described = team.together(check)
 
     def newest() -> dict[str, Any]:
-        found = load_latest(folder.checkpoints, say).path
-        return {"path": str(found), "sha256": sha256_of(found / "manifest.json")}
+        found = load_latest(folder.checkpoints, say)
+        return {
+            "path": str(found.path), "sha256": sha256_of(found.path / "manifest.json"),
+            "step": found.step, "finished": bool(found.state.get("finished")),
+        }  # fmt: skip
 
     chosen = team.first(newest)
+
+    def reopened() -> Dataset:
+        """The run's own data, wherever it lies now."""
+        return Dataset(reopen_dataset(asked, described, data).source, asked, described)
+
+    opened: list[Dataset] = []
+
+    def look() -> dict[str, Any]:
+        """The first process sees what became of images that could not be read."""
+        if not chosen["finished"]:
+            again = f"alexnet train --resume --run {shlex.quote(str(path))}"
+            opened.append(reopened())
+            mend(opened[0], folder, chosen["step"], again)
+        return {}
+
+    team.first(look)
 
     def read() -> tuple[Checkpoint, Dataset]:
         """Every process reads and verifies it by itself."""
@@ -265,8 +299,15 @@ def _resume(
             raise CheckpointError(
                 f"{start.path} is not what the first process reads: give all of them one folder"
             )
-        dataset = reopen_dataset(asked, described, data)
-        if dataset.digest != described["digest"]:
+        dataset = opened[0] if opened else reopened()
+        if dataset.disturbed and dataset.listed:
+            if resized := dataset.resized():
+                _, _, file, size = resized[0]
+                raise DataError(
+                    f"{file} and {len(resized) - 1:,} other files changed since {path} began (it "
+                    f"had {size:,} bytes): put it back, or start a new run"
+                )
+        elif dataset.digest != described["digest"]:
             raise DataError(
                 f"the data in {dataset.source.path} changed since {path} began "
                 f"(digest {described['digest']} then, {dataset.digest} now): "

@@ -1,10 +1,10 @@
 """What `inspect` and `report` look at: a run, its data, and where pictures go."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from alexnet.analysis.answers import Answers, ask
 from alexnet.data import draws
 from alexnet.data.dataset import Dataset, reopen_dataset
 from alexnet.data.slices import Slice
-from alexnet.errors import UsageError
+from alexnet.errors import Unreadable, UsageError
 from alexnet.evaluation_set import (
     EvaluationSet,
     open_evaluation_set,
@@ -26,6 +26,9 @@ from alexnet.predict import Predictor, load
 from alexnet.store.rundir import RunDir
 from alexnet.terminal import say
 
+T = TypeVar("T")
+
+LEARNT = "what it was trained on"  # beside the splits that are looked at
 MOST = 12  # images asked about in one picture
 
 
@@ -94,15 +97,36 @@ class View:
         self.drawn.append(path)
         return path
 
-    def train(self) -> Slice:
-        """The training images, in memory where they fit."""
-        return self.dataset.split("train").resident(self.predictor.recipe.workers)
+    def around(self, work: Callable[[], T]) -> T:
+        """What `work` makes of the run's images, without those that cannot be read: once it comes
+        upon one, it is begun anew without it."""
+        before = len(self.drawn)
+        while True:
+            del self.drawn[before:]
+            try:
+                return work()
+            except Unreadable as error:
+                opened = [e for e in self._opened.values() if e.images.name == error.split]
+                if not opened:
+                    raise
+                opened[-1].leave_out(error)
+
+    def train(self) -> EvaluationSet:
+        """The images that the run was trained on, wherever `data` has others."""
+        if LEARNT not in self._opened:
+            p, where = self.predictor, self.data
+            if where is not None:
+                own = open_own(p.recipe, p.data, where, read_digests(self.folder))
+                where = None if own is None else where
+            self._opened[LEARNT] = open_evaluation_set(
+                p.recipe, p.data, where, "train", run=self.folder
+            )
+        return self._opened[LEARNT]
 
     def ask(self, split: str | None = None) -> Answers:
         """What the network says of the images that `open` gives."""
-        p, images = self.predictor, self.open(split).images
-        images = images.resident(p.recipe.workers)
-        return ask(p.inference, images, p.preprocess, p.recipe, len(p.classes))
+        p = self.predictor
+        return ask(p.inference, self.open(split).images, p.preprocess, p.recipe, len(p.classes))
 
     def some(self, split: Slice, count: int) -> NDArray[np.intp]:
         """`count` images of a split, always the same, of as many classes as it can be."""
@@ -134,9 +158,15 @@ class View:
 
     def said(self) -> dict[str, Any]:
         """What every result says of where it comes from."""
-        found = {"run": str(self.run), "figures": [str(path) for path in self.drawn]}
+        found: dict[str, Any] = {
+            "run": str(self.run),
+            "figures": [str(path) for path in self.drawn],
+        }
         if "predictor" in vars(self):
             found["checkpoint"] = str(self.predictor.checkpoint)
-        for opened in self._opened.values():
-            found |= {"data": opened.path, **opened.figures()}
+        for key, opened in self._opened.items():
+            if opened.unreadable:
+                found["unreadable"] = opened.unreadable
+            if key != LEARNT:
+                found |= {"data": opened.path, **opened.figures()}
         return found

@@ -2,9 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,18 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data import draws, fetch
+from alexnet.data.away import Folder
+from alexnet.data.bad_images import NOTED, BadImage, BadImages, most_left_out
 from alexnet.data.cut import take_whole
+from alexnet.data.inventory import (
+    Listed,
+    as_listed,
+    names_of,
+    read_inventory,
+    size_of,
+    take_inventory,
+)
 from alexnet.data.raw import Part, Rows, Source, Stored
-from alexnet.data.slices import Fitted, Slice
+from alexnet.data.slices import Fitted, Slice, Unread
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics, measure
-from alexnet.errors import DataError, UsageError
+from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.recipe import Recipe
 from alexnet.terminal import say
 
 STATISTICS_IMAGES = 20_000  # mean and deviation of a larger slice come from this many of its images
 
+
 SPLITS = ("train", "val", "test")
+NAMED = 20  # images that cannot be read, a line each
 
 
 class Dataset:
@@ -39,8 +51,23 @@ class Dataset:
     def __init__(
         self, source: Source, recipe: Recipe, trained: Mapping[str, Any] | None = None
     ) -> None:
-        self.source, self.recipe, self._trained = source, recipe, trained
-        self.classes = source.classes
+        self.recipe, self._trained = recipe, trained
+        self.listed: dict[str, Listed] = {}
+        self.bad = BadImages()
+        self._noted = BadImages()
+        # Path inside the set, split and reason, since the run began.
+        self.left_out: list[dict[str, str]] = []
+        if trained is not None and (run := trained.get("run")):
+            self.listed, self.bad = read_inventory(Path(run)), BadImages.of(Path(run))
+            self._noted = BadImages.of(Path(run), NOTED)
+        if trained is not None:
+            self.left_out += trained.get("left_out", ())
+            excused = self.bad.paths | self._noted.paths | {e["path"] for e in self.left_out}
+            source = as_listed(source, self.listed, excused)
+        if source.kind == "folder":  # listing a million files takes minutes on a network drive
+            source = replace(source, load=cache(source.load))
+        self.source, self.classes = source, source.classes
+        self.folder = Folder(source.path, recipe.wait_for_data)
         self._groups: Sequence[Sequence[str | int]] = (trained or {}).get("groups", ())
 
     def keep_together(self, groups: Sequence[Sequence[int]]) -> None:
@@ -90,8 +117,7 @@ class Dataset:
         """Images of train and val, and of test where it is cut from train; none is read."""
         roles = self._roles
         names = ("train", "val", "test") if roles["test"] == roles["train"] else ("train", "val")
-        labels = {name: self.source.load(roles[name]).labels for name in names}
-        return {name: len(self._rows(name, labels[name])) for name in names}
+        return {name: len(self._rows(name, self.source.load(roles[name]))) for name in names}
 
     def split(self, name: str) -> Slice:
         """One of train, val, test."""
@@ -107,7 +133,7 @@ class Dataset:
 
     def _split(self, name: str) -> Slice:
         part = self.source.load(self._roles[name])
-        ids = self._rows(name, part.labels)
+        ids = self._rows(name, part)
         labels = part.labels[ids]
         rows, r = None, self.recipe
         pixels: NDArray[np.uint8] | tuple[Path, ...] | Stored
@@ -142,14 +168,16 @@ class Dataset:
         if name == "train" and not found.all():
             missing = self.classes[int(np.argmin(found))]
             raise DataError(f"no training image of class {missing!r}: add some, or take it out")
-        return Slice(name, labels, pixels, r.size, r.channels, rows, orient=r.orient)
+        return Slice(
+            name, labels, pixels, r.size, r.channels, rows, folder=self.folder, orient=r.orient
+        )
 
     def names(self, name: str) -> list[str]:
         """What each image of a split is called, in its order: its file within the source, the file
         it was packed from, or the part and its place there ("test/17")."""
         role = self._roles[name]
         part = self.source.load(role)
-        ids = self._rows(name, part.labels)
+        ids = self._rows(name, part)
         root = Path(self.source.path)
         if isinstance(part.images, tuple):
             return [os.path.relpath(part.images[i], root) for i in ids]
@@ -160,9 +188,15 @@ class Dataset:
                 return [lines[i] for i in ids]
         return [f"{role}/{i}" for i in ids]
 
-    def _rows(self, name: str, labels: NDArray[np.int64]) -> NDArray[np.intp]:
-        """Which images of its part a split is."""
-        return self._cut(labels)[name] if self._shared(name) else np.arange(len(labels))
+    def _rows(self, name: str, part: Part) -> NDArray[np.intp]:
+        """Which images of its part a split is, without those that are left out of it."""
+        labels = part.labels
+        ids = self._cut(labels)[name] if self._shared(name) else np.arange(len(labels))
+        gone = {entry["path"] for entry in self.left_out if entry["split"] == name}
+        if gone and isinstance(part.images, tuple):
+            called = names_of(part, self.source.path)
+            ids = np.array([i for i in ids.tolist() if called[i] not in gone], np.intp)
+        return ids
 
     def _shared(self, name: str) -> bool:
         roles = self._roles
@@ -222,11 +256,126 @@ class Dataset:
 
     @cached_property
     def train(self) -> Slice:
-        return self.split("train").resident(self.recipe.workers)
+        return self._decoded("train", self.gone("train"))
 
     @cached_property
     def val(self) -> Slice:
-        return self.split("val").resident(self.recipe.workers)
+        return self._decoded("val", self.gone("val"))
+
+    def gone(self, name: str) -> set[int]:
+        """Indices of images that a run no longer reads."""
+        return {image.index for image in self.bad if image.split == name and image.is_out}
+
+    def _decoded(self, name: str, gone: Collection[int] = ()) -> Slice:
+        """A split with its pixels in memory, where they fit. What cannot be read is left out where
+        a training begins whose recipe skips it; else Unreadable is raised."""
+        missing: Unread = {}
+        split, most = self.split(name), self.recipe.memory_gib * 2**30
+        kept = split.resident(self.recipe.workers, most, missing.update, gone)
+        if not missing:
+            return kept
+        if not self._skips:
+            raise Unreadable(name, missing)
+        self.leave_out(Unreadable(name, missing))
+        rest = np.setdiff1d(np.arange(len(split)), list(missing))
+        assert isinstance(kept.pixels, np.ndarray)
+        return replace(kept, labels=kept.labels[rest], pixels=kept.pixels[rest])
+
+    @property
+    def _skips(self) -> bool:
+        return self._trained is None and self.recipe.bad_images == "skip"
+
+    def leave_out(self, error: Unreadable) -> None:
+        """Takes images that cannot be read out of their split before a run begins, and says so.
+        Raises Unreadable beyond the share that the recipe allows."""
+        name, split = error.split, self.split(error.split)
+        if not isinstance(split.pixels, tuple):
+            raise error
+        before = sum(entry["split"] == name for entry in self.left_out)
+        count = before + len(split)
+        most = most_left_out(self.recipe.bad_share, count)
+        if before + len(error.images) > most:
+            raise Unreadable(
+                name,
+                error.images,
+                f"--bad-share {self.recipe.bad_share:g} allows {most:,} of the {count:,} images of "
+                f"{name}: repair or remove them, or allow more",
+            )
+        for path, reason in error.images.values():
+            self.left_out.append({"path": self.inside(path), "split": name, "reason": reason})
+            say(f"warning: left out of {name}: {path}: {reason}")
+
+    def note(self, error: Unreadable) -> int:
+        """Says which images cannot be read, and lets the run know of those it does not know yet;
+        how many these are."""
+        shown = list(error.images.values())
+        for path, reason in shown[:NAMED]:
+            say(f"warning: {error.split}, left out: {path}: {reason}")
+        if len(shown) > NAMED:
+            say(f"warning: {error.split}, left out: {len(shown) - NAMED:,} more")
+        if self._trained is None or not self.listed:
+            return 0
+        images = [
+            BadImage(self.inside(path), error.split, i, reason, 0)
+            for i, (path, reason) in error.images.items()
+        ]
+        if new := [image for image in images if image.path not in self._noted.paths]:
+            try:
+                self._noted.put(new)
+            except CheckpointError as failed:  # what was read is worth more
+                say(f"warning: not kept in the run: {failed}")
+        return len(new)
+
+    def inside(self, path: str) -> str:
+        """What a file is called inside the set."""
+        return path.removeprefix(os.path.join(self.source.path, ""))
+
+    def size_then(self, name: str) -> int | None:
+        """Bytes that a file of this name had when the run began, where that is known."""
+        return self._sizes.get(name)
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        sizes: dict[str, int] = {}
+        for files in self.listed.values():
+            sizes |= zip(files.names, files.sizes.tolist(), strict=True)
+        return sizes
+
+    def _size(self, file: Path) -> int:
+        """Bytes of a file: of one that the run could not read, those that it had."""
+        known = self.size_then(name) if (name := self.inside(str(file))) in self.bad.paths else None
+        return size_of(file) if known is None else known
+
+    def resized(self) -> list[tuple[str, int, Path, int]]:
+        """Files of train and val whose size is not that with which the run began, but for those
+        that it could not read: their split, index, file and size then."""
+        changed = []
+        for name in ("train", "val"):
+            pixels = self.split(name).pixels
+            for index, file in enumerate(pixels if isinstance(pixels, tuple) else ()):
+                image, then = self.bad.get(name, index), self.size_then(self.inside(str(file)))
+                if image is not None:
+                    then = image.size if image.fate == "replaced" else None
+                if then is not None and size_of(file) != then:
+                    changed.append((name, index, file, then))
+        return changed
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the run came upon images of train or val that it could not read."""
+        return any(image.split in ("train", "val") for image in self.bad)
+
+    def inventory(self) -> dict[str, Listed]:
+        """The files that train and val are cut from."""
+        return take_inventory(self.source, (self._roles["train"], self._roles["val"]))
+
+    def own_part(self, name: str) -> str | None:
+        """The part of the source that is this split and no other, if there is one."""
+        return None if self._shared(name) else self._roles[name]
+
+    def is_large(self, split: Slice) -> bool:
+        """Whether the images of a split are decoded as they are used."""
+        return len(split) * split.size**2 * split.channels > self.recipe.memory_gib * 2**30
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -249,12 +398,19 @@ class Dataset:
         ids = np.arange(len(train))
         if images < len(train):
             ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:images]
-        found = measure(
-            train.read,
-            ids,
-            colours=self.recipe.colour > 0,
-            mean_image=wants_image,
-        )
+        missing: Unread = {}
+
+        def read(ids: NDArray[np.intp]) -> NDArray[np.uint8]:
+            if not self._skips:
+                return train.read(ids)
+            block, unread = train.try_read(ids)
+            missing.update(unread)
+            return block[~np.isin(ids, list(unread))]
+
+        found = measure(read, ids, colours=self.recipe.colour > 0, mean_image=wants_image)
+        if missing:
+            self.leave_out(Unreadable("train", missing))
+            self.__dict__.pop("train", None)
         if not all(std > 0 for std in found.std):
             raise DataError(f"{self.source.path}: every training image is one constant colour")
         return found
@@ -279,7 +435,7 @@ class Dataset:
                 h.update(np.ascontiguousarray(part.pixels).data)
             elif isinstance(part.pixels, tuple):
                 for file in part.pixels:
-                    h.update(f"{file.name}:{file.stat().st_size};".encode(errors="surrogateescape"))
+                    h.update(f"{file.name}:{self._size(file)};".encode(errors="surrogateescape"))
             else:  # the same bytes as of pixels in memory
                 for start in range(0, len(part), 1024):
                     ids = np.arange(start, min(start + 1024, len(part)))
@@ -302,6 +458,7 @@ class Dataset:
             **({"titles": dict(self.source.titles)} if self.source.titles else {}),
             "counts": counts,
             "orient": self.recipe.orient,
+            **({"left_out": list(self.left_out)} if self.left_out else {}),
             "splits": self.describe_splits(),
             "groups": [list(group) for group in self._groups],
             "mean": list(measured.mean),

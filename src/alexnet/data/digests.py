@@ -10,7 +10,7 @@ known by its picture, whatever its file, name, folder or format.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -65,11 +65,18 @@ class SliceDigests:
             self.exact[ids[new]] = digest_images(pixels[new])
 
     def read(self, part: Slice, ids: NDArray[np.integer], workers: int) -> None:
-        """Reads some images of a slice, by threads, and notes them. Shapes: (M,)."""
+        """Reads some images of a slice, by threads, and notes those that can be read. Shapes:
+        (M,)."""
+
+        def read_some(chunk: NDArray[np.integer]) -> None:
+            pixels, unread = part.try_read(chunk)
+            readable = ~np.isin(chunk, list(unread))
+            self.note(chunk[readable], pixels[readable])
+
         chunks = [ids[i : i + AT_ONCE] for i in range(0, len(ids), AT_ONCE)]
         with ThreadPoolExecutor(max(workers, 1)) as pool:
             try:
-                list(pool.map(lambda chunk: self.note(chunk, part.read(chunk)), chunks))
+                list(pool.map(read_some, chunks))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -95,10 +102,11 @@ class ImageDigests:
         """The same slice, which notes each image that is read for the first time."""
         return replace(part, on_read=self.splits[part.name].note)
 
-    def read_all(self, part: Slice, workers: int) -> None:
-        """Reads and notes what of a slice was not read yet."""
+    def read_all(self, part: Slice, workers: int, gone: Collection[int] = ()) -> None:
+        """Reads and notes what of a slice was not read yet, but for those that are `gone`."""
         digests = self.splits[part.name]
-        digests.read(part, np.flatnonzero(digests.exact == UNREAD), workers)
+        ids = np.setdiff1d(np.flatnonzero(digests.exact == UNREAD), list(gone))
+        digests.read(part, ids, workers)
 
     def to_arrays(self) -> dict[str, Digests]:
         """For a file: `train` and `val`, and `train.look` and `val.look`."""

@@ -6,9 +6,9 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data import draws
+from alexnet.data.bad_images import most_left_out
 from alexnet.data.device import sent
-from alexnet.data.slices import Slice
-from alexnet.errors import DataError
+from alexnet.data.slices import Slice, Unread
+from alexnet.errors import DataError, Unreadable
 from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress
 
 T = TypeVar("T")
+LeftOut = Callable[[int], Collection[int]]  # the indices that an update leaves out
 
 SPARE = 0.5  # share of a GPU's free memory that a slice may take
 AT_ONCE = 1024  # images that are copied there at once
@@ -78,7 +80,8 @@ class Batch:
 
     Of a batch of `size` images (0: just these) the `pieces` (none: one of all) are here; `leaders`
     (N,) are the ids whose crop each image shares (see `crop_chunk`), if not known from `ids`;
-    `of_all` (size,) are the labels of the whole batch, on the CPU.
+    `of_all` (size,) are the labels of the whole batch, on the CPU, and `whole` (size,) its ids.
+    `unread` are images that could not be read, in whose place others are.
     """
 
     step: int
@@ -90,6 +93,8 @@ class Batch:
     pieces: tuple[Piece, ...] = ()
     leaders: NDArray[np.intp] | None = None
     of_all: Tensor | None = None
+    whole: NDArray[np.intp] | None = None
+    unread: Unread = field(default_factory=dict)
 
     def pinned(self) -> "Batch":
         """The same in page-locked memory, from which a GPU copies by itself."""
@@ -102,6 +107,7 @@ class Kept:
 
     images: Tensor
     labels: Tensor
+    unread: Unread = field(default_factory=dict)  # of which the images are black
 
     def take(self, ids: NDArray[np.integer]) -> tuple[Tensor, Tensor]:
         """Images and labels by index, there."""
@@ -117,23 +123,29 @@ def spare_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def keep_on(device: torch.device, split: Slice, workers: int) -> Kept | None:
-    """A slice copied into the device's memory, read by `workers` threads; None where it takes more
-    than a share of it."""
+def keep_on(device: torch.device, split: Slice, workers: int, around: bool = False) -> Kept | None:
+    """A slice copied into the device's memory, read by `workers` threads, and `around` what cannot
+    be read where that is asked for; None where it takes more than a share of it."""
     shape = (len(split), split.size, split.size, split.channels)
     if math.prod(shape) > spare_bytes(device) * SPARE:
         return None
     images = torch.empty(shape, dtype=torch.uint8, device=device)
+    unread: Unread = {}
 
     def read(start: int) -> NDArray[np.uint8]:
-        return split.read(np.arange(start, min(start + AT_ONCE, len(split))))
+        ids = np.arange(start, min(start + AT_ONCE, len(split)))
+        if not around:
+            return split.read(ids)
+        block, missing = split.try_read(ids)
+        unread.update(missing)
+        return block
 
     with progress(f"keeping {split.name} on the {device.type}", len(split), "images") as bar:
         starts = range(0, len(split), AT_ONCE)
         for start, block in zip(starts, read_ahead(read, starts, workers), strict=True):
             images[start : start + len(block)] = torch.from_numpy(block)
             bar.advance(len(block))
-    return Kept(images, torch.from_numpy(split.labels).to(device))
+    return Kept(images, torch.from_numpy(split.labels).to(device), dict(sorted(unread.items())))
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -154,11 +166,18 @@ def read_batch(
     step: int,
     share: Share | None = None,
     kept: Kept | None = None,
+    left_out: LeftOut = lambda step: (),
 ) -> Batch:
-    """The batch of update `step` (from 0), or a share: the same whoever asks, and whenever."""
+    """The batch of update `step` (from 0), or a share: the same whoever asks, and whenever.
+
+    The place of an image that is left out, or with the recipe's `bad_images` at "skip" cannot be
+    read, is taken by the next one in the order of its epoch. Raises Unreadable at "stop", and where
+    more than the recipe's share of the slice cannot be read.
+    """
     size, share = recipe.batch_size, share or Share(accumulate=recipe.accumulate)
     epoch, place = divmod(step, steps_per_epoch(len(split), size))
-    whole = _order(recipe.seed, epoch, len(split))[place * size : (place + 1) * size]
+    order, missing = _order(recipe.seed, epoch, len(split)), set(left_out(step))
+    whole = _around(order, place * size, size, missing)
     # Mixing takes the image before, which in a share may be another's.
     before = int(bool(recipe.mixup or recipe.cutmix) and share.ranks * share.accumulate > 1)
     pieces: list[Piece] = []
@@ -166,14 +185,47 @@ def read_batch(
     for places in share.places(size):
         pieces.append(Piece(slice(len(rows), len(rows) + before + len(places)), places, before))
         rows += [*([places.start - 1] * before), *places]
-    ids = whole[rows]
-    leaders = whole[np.asarray(rows) % size // recipe.crop_chunk * recipe.crop_chunk]
+    ids, unread = whole[rows], dict[int, tuple[str, str]]()
     if kept is not None:
         images, labels = kept.take(ids)
     else:
-        images, labels = (torch.from_numpy(found) for found in (split.read(ids), split.labels[ids]))
+        pixels, found = split.try_read(ids)
+        while found:
+            unread |= found
+            if recipe.bad_images == "stop" or len(unread) > most_left_out(
+                recipe.bad_share, len(split)
+            ):
+                raise Unreadable(split.name, unread)
+            missing |= found.keys()
+            earlier, whole = ids, _around(order, place * size, size, missing)
+            ids = whole[rows]
+            others = np.flatnonzero(ids != earlier)
+            pixels[others], found = split.try_read(ids[others])
+        images, labels = torch.from_numpy(pixels), torch.from_numpy(split.labels[ids])
+    leaders = whole[np.asarray(rows) % size // recipe.crop_chunk * recipe.crop_chunk]
     of_all = torch.from_numpy(split.labels[whole])
-    return Batch(step, epoch, ids, images, labels, size, tuple(pieces), leaders, of_all)
+    return Batch(
+        step, epoch, ids, images, labels, size, tuple(pieces), leaders, of_all, whole, unread
+    )
+
+
+def _around(
+    order: NDArray[np.intp], start: int, size: int, missing: Collection[int]
+) -> NDArray[np.intp]:
+    """`size` images of an epoch's order, each that is missing replaced by the next that is not."""
+    whole = order[start : start + size]
+    if not missing:
+        return whole
+    out = np.array(sorted(missing), np.intp)
+    if len(out) >= len(order):
+        raise DataError("no image of train can be read: see what became of its folder")
+    whole = whole.copy()
+    for row in np.flatnonzero(np.isin(whole, out)):
+        place = start + int(row)
+        while whole[row] in missing:
+            place += 1
+            whole[row] = order[place % len(order)]
+    return whole
 
 
 def feed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -208,25 +260,46 @@ def training_batches(
     device: torch.device,
     share: Share | None = None,
     keep: bool | None = None,
+    left_out: LeftOut = lambda step: (),
 ) -> Iterator[Batch]:
     """The batches of the steps in order, on the device: from a slice that is kept there, where it
-    fits and (unless `keep` says so) is used twice, else read ahead by threads that step back."""
+    fits and (unless `keep` says so) is used twice, else read ahead by threads that step back.
+
+    What is `left_out` may grow meanwhile: a batch is then of what it was when it was read, or of
+    what it is when it is given.
+    """
     if keep is None:
         keep = len(steps) >= 2 * steps_per_epoch(len(train), recipe.batch_size)
-    if keep and (kept := keep_on(device, train, workers)) is not None:
-        return (read_batch(train, recipe, step, share, kept) for step in steps)
+    around = recipe.bad_images == "skip"
+    if keep and (kept := keep_on(device, train, workers, around)) is not None:
+
+        def take(step: int) -> Batch:
+            batch = read_batch(train, recipe, step, share, kept, left_out)
+            return replace(batch, unread=kept.unread) if step == steps.start else batch
+
+        return map(take, steps)
 
     def read(step: int) -> Batch:
-        batch = read_batch(train, recipe, step, share)
+        batch = read_batch(train, recipe, step, share, left_out=left_out)
         return batch.pinned() if device.type == "cuda" else batch
 
     return feed(read_ahead(read, steps, workers, behind=True), device)
 
 
-def read_in_order(split: Slice, start: int, size: int) -> Batch:
-    """Images start .. start + size of a slice, in order, for evaluation."""
+def read_in_order(split: Slice, start: int, size: int, unread: Unread | None = None) -> Batch:
+    """Images start .. start + size of a slice, in order, for evaluation: where `unread` is given
+    without those in it, and without those that cannot be read, which then are in it."""
     ids = np.arange(start, min(start + size, len(split)))
-    images = torch.from_numpy(split.read(ids))
+    if unread is None:
+        pixels = split.read(ids)
+    else:
+        ids = ids[~np.isin(ids, list(unread))]
+        pixels, missing = split.try_read(ids)
+        if missing:
+            unread.update(missing)
+            good = ~np.isin(ids, list(missing))
+            ids, pixels = ids[good], pixels[good]
+    images = torch.from_numpy(pixels)
     return Batch(start // size, 0, ids, images, torch.from_numpy(split.labels[ids]))
 
 

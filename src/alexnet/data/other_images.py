@@ -118,8 +118,8 @@ class OtherImages(Dataset):
     def _roles(self) -> dict[str, str]:
         return {self.split_name: self.split_name}
 
-    def _rows(self, name: str, labels: NDArray[np.int64]) -> NDArray[np.intp]:
-        return np.flatnonzero(labels >= 0)
+    def _rows(self, name: str, part: Part) -> NDArray[np.intp]:
+        return np.flatnonzero(part.labels >= 0)
 
     def split(self, name: str) -> Slice:
         """The images. The only name is `split_name`."""

@@ -27,6 +27,10 @@ from alexnet.errors import DataError
 _CHUNK_BYTES = 1 << 20
 
 
+class Unlabelled(DataError):
+    """A part whose images nobody has labelled, as the test part of a competition."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One named part of a source. labels: (N,) int64, images: (N, H, W, C) uint8 in memory or in a

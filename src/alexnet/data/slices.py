@@ -1,30 +1,36 @@
 """The images of one split by index: kept in memory, decoded from files, or fitted to a recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from alexnet.data.away import SHORT_OF, Away, Folder
 from alexnet.data.images import Orient, decode_image
 from alexnet.data.raw import Rows, Stored
+from alexnet.errors import DataError, Unreadable
 from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress
 
 RESIDENT_BYTES = 2 << 30  # a slice smaller than this is decoded once and kept
 
+Unread = dict[int, tuple[str, str]]
+"""Images that cannot be read: path and reason, by index in a split."""
+
 
 @dataclass(frozen=True)
 class Slice:
     """One split. labels (N,) int64; pixels uint8 (N, size, size, C), or what they are decoded from:
     files, or images stored at this size; `rows` says which of them are this split's, if not all;
-    `orient` is what is done about the EXIF orientation of files. `on_read` is told (ids, pixels) of
-    what was read."""
+    `orient` is what is done about the EXIF orientation of files, `folder` is where they are.
+    `on_read` is told (ids, pixels) of what was read."""
 
     name: str
     labels: NDArray[np.int64]
@@ -34,41 +40,111 @@ class Slice:
     rows: NDArray[np.intp] | None = None
     on_read: Callable[[NDArray[np.integer], NDArray[np.uint8]], None] | None = None
     orient: Orient = "ignore"
+    folder: Folder | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Stored images by index. Shapes: (M,) -> uint8 (M, size, size, C)."""
-        pixels = self._read(ids if self.rows is None else self.rows[ids])
-        if self.on_read is not None:
-            self.on_read(ids, pixels)
+        """Stored images by index. Shapes: (M,) -> uint8 (M, size, size, C). Raises Unreadable."""
+        pixels, unread = self.try_read(ids)
+        if unread:
+            raise Unreadable(self.name, unread)
         return pixels
 
-    def _read(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
+    def try_read(self, ids: NDArray[np.integer]) -> tuple[NDArray[np.uint8], Unread]:
+        """The same around what cannot be read: black images, and which they are. DataError for
+        what is no image's own fault."""
+        pixels, unread = self._try_read(ids)
+        if self.on_read is not None:
+            readable = ~np.isin(ids, list(unread))
+            self.on_read(ids[readable], pixels[readable])
+        return pixels, unread
+
+    def _try_read(self, ids: NDArray[np.integer]) -> tuple[NDArray[np.uint8], Unread]:
+        if not isinstance(self.pixels, tuple):
+            try:
+                return self._stored(ids), {}
+            except DataError as error:
+                if isinstance(error.__cause__, OSError):  # of a file that holds many
+                    raise
+        out = np.zeros((len(ids), self.size, self.size, self.channels), np.uint8)
+        unread: Unread = {}
+        for row, i in zip(out, ids.tolist(), strict=True):
+            try:
+                row[:] = self._one(i)
+            except DataError as error:
+                cause = error.__cause__
+                short = isinstance(cause, OSError) and cause.errno in SHORT_OF
+                if short or isinstance(cause, MemoryError) or isinstance(error, Away):
+                    raise
+                unread[i] = self._called(i, error)
+        return out, unread
+
+    def _one(self, i: int) -> NDArray[np.uint8]:
+        if not isinstance(self.pixels, tuple):
+            stored: NDArray[np.uint8] = self._stored(np.array([i]))[0]
+            return stored
+        file = self.pixels[i if self.rows is None else int(self.rows[i])]
+
+        def work() -> Any:
+            return decode_image(file, channels=self.channels, size=self.size, orient=self.orient)
+
+        pixels: NDArray[np.uint8] = work() if self.folder is None else self.folder.read(file, work)
+        return pixels
+
+    def _called(self, i: int, error: DataError) -> tuple[str, str]:
+        """What an image is called, and what is wrong with it."""
+        reason = str(error)
+        if not isinstance(self.pixels, tuple):
+            return f"image {i} of {self.name}", reason
+        path = str(self.pixels[i if self.rows is None else int(self.rows[i])])
+        return path, reason.removeprefix(f"{path}: ").split("; ")[0]
+
+    def _stored(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
+        ids = ids if self.rows is None else self.rows[ids]
+        assert not isinstance(self.pixels, tuple)
         if isinstance(self.pixels, np.ndarray):
             out = np.empty((len(ids), *self.pixels.shape[1:]), np.uint8)
             for row, i in zip(out, ids.tolist(), strict=True):  # two threads do not share `take`
                 row[:] = self.pixels[i]
             return out
-        if not isinstance(self.pixels, tuple):
-            return self.pixels.read(ids)
-        files = [self.pixels[i] for i in ids]
-        size, channels, orient = self.size, self.channels, self.orient
-        return np.stack(
-            [decode_image(f, channels=channels, size=size, orient=orient) for f in files]
-        )
+        return self.pixels.read(ids)
 
     def take(self, ids: NDArray[np.integer]) -> "Slice":
         """Some images of the split."""
         rows = np.asarray(ids if self.rows is None else self.rows[ids], np.intp)
         return replace(self, labels=self.labels[ids], rows=rows, on_read=None)
 
-    def resident(self, workers: int) -> "Slice":
-        """The same slice with its pixels in memory, where they fit."""
+    def resident(
+        self,
+        workers: int,
+        most: float = RESIDENT_BYTES,
+        unread: Callable[[Unread], None] | None = None,
+        left_out: Collection[int] = (),
+    ) -> "Slice":
+        """The same slice with its pixels in memory, where they are `most` bytes or fewer.
+
+        Those `left_out` are not read, and stay black; so do those that cannot be read, where
+        somebody wants to be told of them by `unread`: else Unreadable is raised.
+        """
         n_bytes = len(self) * self.size * self.size * self.channels
-        if isinstance(self.pixels, np.ndarray) or n_bytes > RESIDENT_BYTES:
+        if isinstance(self.pixels, np.ndarray) or n_bytes > most:
             return self
+        missing: Unread = {}
+
+        def read(ids: NDArray[np.intp]) -> NDArray[np.uint8]:
+            wanted = ~np.isin(ids, list(left_out))
+            block, found = self.try_read(ids[wanted])
+            if found and unread is None:
+                raise Unreadable(self.name, found)
+            missing.update(found)
+            if wanted.all():
+                return block
+            whole = np.zeros((len(ids), *block.shape[1:]), np.uint8)
+            whole[wanted] = block
+            return whole
+
         pixels = np.empty((len(self), self.size, self.size, self.channels), np.uint8)
         chunks = [np.arange(i, min(i + 64, len(self))) for i in range(0, len(self), 64)]
         with (
@@ -76,12 +152,14 @@ class Slice:
             progress(f"decoding {self.name}", total=len(self), unit="images") as shown,
         ):
             try:
-                for ids, read in zip(chunks, pool.map(outspoken(self.read), chunks), strict=True):
-                    pixels[ids] = read
+                for ids, block in zip(chunks, pool.map(outspoken(read), chunks), strict=True):
+                    pixels[ids] = block
                     shown.advance(len(ids))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        if missing and unread is not None:
+            unread(dict(sorted(missing.items())))
         return Slice(self.name, self.labels, pixels, self.size, self.channels)
 
 

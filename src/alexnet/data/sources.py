@@ -30,6 +30,7 @@ from alexnet.data.raw import (
     Part,
     Rows,
     Source,
+    Unlabelled,
     make_source,
     read_lines,
     read_rows,
@@ -230,7 +231,10 @@ def _class_folders(tree: Path) -> tuple[str, ...]:
 def _read_tree(tree: Path, classes: tuple[str, ...], to_train: bool) -> Part:
     present = _class_folders(tree)
     if not present:
-        raise DataError(f"{tree}: holds no class folders; sort its images into {classes[0]}, ...")
+        why = f"{tree}: holds no class folders; sort its images into {classes[0]}, ..."
+        with reading(tree):
+            flat = any(is_image(name) for name in os.listdir(tree))
+        raise Unlabelled(why) if flat else DataError(why)
     if unknown := sorted(set(present) - set(classes)):
         raise DataError(f"{tree / unknown[0]}: a class unknown to train; add it there or remove it")
     labels: list[int] = []

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.loader import Batch, read_ahead, read_in_order
-from alexnet.data.slices import Slice
+from alexnet.data.slices import Slice, Unread
 from alexnet.engine.parallel import ALONE, Team
 from alexnet.metrics import Tally
 from alexnet.runtime import autocast
@@ -48,6 +48,7 @@ def evaluate(
     workers: int = 2,
     each: Callable[[int, Tensor], None] | None = None,
     team: Team = ALONE,
+    unread: Unread | None = None,
 ) -> Tally:
     """Loss, top-1, top-5 and confusion over the whole split.
 
@@ -57,7 +58,9 @@ def evaluate(
 
     With several views the softmax outputs are averaged and the loss is that of the mean (paper,
     section 4.1). `each` is given (index of the first image, probabilities (N, K)) a batch, on the
-    CPU. The mode (train or eval) of the model is put back afterwards.
+    CPU. Where `unread` is given, the images in it are left out, and those that cannot be read come
+    to it, the rank's own; their probabilities are NaN. The mode (train or eval) of the model is
+    put back afterwards.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))  # another runtime
     was_training = model.training
@@ -66,12 +69,18 @@ def evaluate(
     rows, confusion = torch.zeros(len(starts), 8, dtype=torch.float64), Tally(classes).confusion
 
     def read(start: int) -> Batch:
-        block = read_in_order(split, start, starts.step)
+        block = read_in_order(split, start, starts.step, unread)
         return block.pinned() if device.type == "cuda" else block
 
     def count_own() -> None:
         mine = starts[team.rank :: team.ranks]
         for block in read_ahead(read, mine, workers, behind=True):
+            first = block.step * starts.step
+            if not len(block.ids):
+                if each is not None:
+                    count = min(starts.step, len(split) - first)
+                    each(first, torch.full((count, classes), math.nan))
+                continue
             labels = block.labels.to(device, non_blocking=True)
             images = block.images.to(device, non_blocking=True)
             scores, log_p = predict_views(model, images, preprocess, views, precision)
@@ -80,7 +89,13 @@ def evaluate(
             rows[block.step] = tally.sums()
             confusion.add_(tally.confusion)
             if each is not None:
-                each(int(block.ids[0]), log_p.exp().cpu())
+                found = log_p.exp().cpu()
+                whole = min(starts.step, len(split) - first)
+                if len(found) < whole:
+                    found = found.new_full((whole, classes), math.nan).index_copy(
+                        0, torch.from_numpy(block.ids - first), found
+                    )
+                each(first, found)
 
     team.together(count_own)
     model.train(was_training)

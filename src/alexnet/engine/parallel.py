@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
@@ -93,6 +94,19 @@ class Team:
         if last:
             raise Elsewhere(exit_status=status)
         return found  # type: ignore[return-value]
+
+    def share(self, own: dict[str, Any]) -> list[dict[str, Any]]:
+        """Plain data of every process, on every one, by rank."""
+        if self.size == 1:
+            return [own]
+        text = torch.tensor(list(json.dumps(own).encode()), dtype=torch.uint8)
+        lengths = [torch.tensor([0]) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(text)]))
+        longest = max(map(int, lengths))
+        texts = [torch.zeros(longest, dtype=torch.uint8) for _ in lengths]
+        dist.all_gather(texts, F.pad(text, (0, longest - len(text))))
+        pairs = zip(texts, lengths, strict=True)
+        return [json.loads(bytes(t[: int(length)].tolist())) for t, length in pairs]
 
     def first(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Plain data that `work` gives the first process, on every one. If it fails, all end."""

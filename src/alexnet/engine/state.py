@@ -20,7 +20,8 @@ class State:
     """What a run is in the middle of; with the weights and the optimiser, all of a checkpoint.
 
     `sums` are this epoch's images, loss, top-1 and top-5 hits so far, of this rank; `seconds` is
-    time spent; `finished` says why the run ended, or is empty.
+    time spent; `finished` says why the run ended, or is empty; `due` is whether this step was to
+    be validated and could not be.
     """
 
     step: int = 0
@@ -28,13 +29,15 @@ class State:
     watch: Watch = field(default_factory=Watch)
     seconds: float = 0.0
     finished: str = ""
+    due: bool = False
 
     def to_dict(self, recipe: Recipe, team: Team = ALONE) -> dict[str, Any]:
         """Plain data. Every rank's sums are in it: float sums depend on their order."""
         by_rank = torch.stack(team.gather(self.sums)).tolist()
         sums = by_rank[0] if team.ranks == 1 else by_rank
         watch = asdict(self.watch)
-        return {**vars(self), "sums": sums, "watch": watch, "recipe": recipe.digest}
+        saved = {**vars(self), "sums": sums, "watch": watch, "recipe": recipe.digest}
+        return saved if self.due else {k: v for k, v in saved.items() if k != "due"}
 
     @staticmethod
     def from_dict(values: dict[str, Any], team: Team = ALONE) -> "State":
@@ -44,7 +47,8 @@ class State:
             by_rank = torch.cat([by_rank.sum(0)[None], by_rank.new_zeros(team.ranks - 1, 4)])
         watch = Watch(**values["watch"])
         sums = by_rank[team.rank].clone()
-        return State(values["step"], sums, watch, values["seconds"], values["finished"])
+        due = bool(values.get("due", False))
+        return State(values["step"], sums, watch, values["seconds"], values["finished"], due)
 
 
 class Clock:

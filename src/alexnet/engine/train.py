@@ -13,13 +13,14 @@ from torch import Tensor
 from alexnet.data import draws
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset
-from alexnet.data.loader import Batch, Share, steps_per_epoch, training_batches
+from alexnet.data.loader import Batch, Share, steps_per_epoch
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.verdict import Verdict
 from alexnet.engine.compiled import compiled
 from alexnet.engine.digest_keeper import DigestKeeper
 from alexnet.engine.evaluate import evaluate
+from alexnet.engine.intake import Intake
 from alexnet.engine.network import (
     WHITEN_IMAGES,
     build_net,
@@ -36,7 +37,7 @@ from alexnet.engine.spread import spread
 from alexnet.engine.state import Clock, State
 from alexnet.engine.step import train_step
 from alexnet.engine.towers import Towers, build_towers
-from alexnet.errors import Diverged, Elsewhere, Interrupted
+from alexnet.errors import DataError, Diverged, Elsewhere, Interrupted, Unreadable
 from alexnet.interrupt import PREEMPT, Signals
 from alexnet.launch import launched
 from alexnet.models.net import Net
@@ -83,10 +84,14 @@ def fit(
     net, towers, optimizer, state = _begin(recipe, len(dataset.classes), start, weights, team)
     if state.finished:
         return state
-    keeper.read_what_is_in_memory(recipe.workers)
+    keeper.read_what_is_in_memory(dataset, recipe.workers)
     if recipe.whiten and start is None and weights is None:
         ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:WHITEN_IMAGES]
-        whiten(net, preprocess.views(torch.from_numpy(train.read(ids)), 1)[0])
+        pixels, unread = train.try_read(ids)
+        if unread and recipe.bad_images == "stop":
+            raise Unreadable("train", unread)
+        seen = torch.from_numpy(pixels[~np.isin(ids, list(unread))])
+        whiten(net, preprocess.views(seen, 1)[0])
     model = spread(net, team)
     quick = compiled(model, recipe, team)
     clock = Clock(state, total, recipe.batch_size)
@@ -163,19 +168,91 @@ def fit(
                 keep=recipe.keep,
             )
 
+    def look() -> bool:
+        """Validates; whether it is the best so far. An image that cannot be read may leave it due,
+        so that it is made up for before the next step."""
+        refuse_not_finite()
+        with clock.paused():
+            gone = dict.fromkeys(dataset.bad.out_at("val", state.step).tolist(), ("", ""))
+            unread = dict(gone)
+            state.due = True
+            try:
+                tally = evaluate(
+                    net,
+                    val,
+                    preprocess,
+                    len(dataset.classes),
+                    views=recipe.views,
+                    precision=recipe.precision,
+                    batch=recipe.eval_batch,
+                    workers=recipe.workers,
+                    team=team,
+                    unread=unread,
+                )
+            except (DataError, Elsewhere) as error:
+                intake.trouble = error
+                return False
+            intake.settle("val", {i: x for i, x in unread.items() if i not in gone}, state.step)
+            if intake.trouble:
+                return False
+            state.due = False
+            found = tally.figures()
+            shown = {**found, "views": recipe.views} if recipe.views > 1 else found
+            record.add("val", state.step, shown)
+            if show is not None:
+                show(state.step, net)
+            best, state.finished = state.watch.update(
+                found["top1"], found["loss"], state.step, recipe
+            )
+            if state.step == total:
+                state.finished = state.finished or "all steps are done"
+            return best
+
     if any(team.largest(record.fatal is not None)):  # before a restart
         raise stopped(record.fatal)
 
-    device, steps = state.sums.device, range(state.step, total)
-    signals = Signals(stop, patient=launched())
+    steps, signals = range(state.step, total), Signals(stop, patient=launched())
+    intake = Intake(dataset, train, recipe, run, steps, share, team, state.sums.device, signals)
     with writer, signals, progress("training", total, "steps", state.step, plain=False) as bar:
         record.bar = bar
         if start is None:
             with clock.paused():
                 save()  # so that a kill before the first validation loses no more than that
                 team.together(writer.wait)  # figures without a checkpoint cannot be gone on from
-        batches = training_batches(train, recipe, steps, recipe.workers, device, share)
-        for batch in clock.waiting(batches):
+        validate, save_now = state.due, False
+        while True:
+            best = validate and look()
+            if not state.finished and intake.trouble is None:
+                intake.fetch(clock)
+            signal, fatal, failed, odd = team.largest(
+                signals.received or 0,
+                record.fatal is not None,
+                writer.failed(),
+                intake.is_odd,
+            )
+            if signal:  # of whichever process: all end with its status, and note what follows
+                signals.received = signal
+            if failed:
+                writer.wait()
+                raise Elsewhere()
+            if odd and not signal:
+                intake.agree(state.step)
+            if validate or signal or fatal or save_now or intake.trouble:
+                with clock.paused():
+                    save(best)
+            if fatal:  # also at the last step: what cannot learn has not ended well
+                raise stopped(record.fatal)
+            if state.finished:
+                break
+            if signal:
+                writer.wait()
+                say(f"saved at step {state.step:,} of {total:,}")
+                raise Interrupted(signal, again)
+            if intake.trouble:
+                writer.wait()
+                raise intake.reason(again)
+
+            batch = intake.take()
             lr = learning_rate(recipe, state.step, per_epoch, total, state.watch.drops)
             if state.step % per_epoch == 0:
                 state.sums = torch.zeros_like(state.sums)
@@ -191,7 +268,7 @@ def fit(
             bar.advance()
 
             validate = state.step % eval_steps == 0 or state.step == total
-            save_now = recipe.save_every and state.step % recipe.save_every == 0
+            save_now = bool(recipe.save_every) and state.step % recipe.save_every == 0
             if validate or state.step % recipe.log_every == 0:
                 mean = team.sum(loss)
                 if not mean.isfinite():
@@ -199,49 +276,6 @@ def fit(
                 means = _means(team.sum(state.sums), len(dataset.classes))
                 figures = {"loss": mean.item(), **means, "lr": lr, **clock.read(state.step)}
                 record.add("train", state.step, figures)
-            if validate:
-                refuse_not_finite()
-                with clock.paused():
-                    tally = evaluate(
-                        net,
-                        val,
-                        preprocess,
-                        len(dataset.classes),
-                        views=recipe.views,
-                        precision=recipe.precision,
-                        batch=recipe.eval_batch,
-                        workers=recipe.workers,
-                        team=team,
-                    )
-                    found = tally.figures()
-                    shown = {**found, "views": recipe.views} if recipe.views > 1 else found
-                    record.add("val", state.step, shown)
-                    if show is not None:
-                        show(state.step, net)
-                    best, state.finished = state.watch.update(
-                        found["top1"], found["loss"], state.step, recipe
-                    )
-                    if state.step == total:
-                        state.finished = state.finished or "all steps are done"
-            signal, fatal, failed = team.largest(
-                signals.received or 0, record.fatal is not None, writer.failed()
-            )
-            if signal:  # of whichever process: all end with its status, and note what follows
-                signals.received = signal
-            if failed:
-                writer.wait()
-                raise Elsewhere()
-            if validate or signal or fatal or save_now:
-                with clock.paused():
-                    save(validate and best)
-            if fatal:  # also at the last step: what cannot learn has not ended well
-                raise stopped(record.fatal)
-            if state.finished:
-                break
-            if signal:
-                writer.wait()
-                say(f"saved at step {state.step:,} of {total:,}")
-                raise Interrupted(signal, again)
     state.seconds = clock.seconds()
     return state
 

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.dataset import reopen_dataset
 from alexnet.data.slices import Slice
 from alexnet.engine.int8 import Int8, Ranges, measure_ranges, require_int8
 from alexnet.errors import CheckpointError, DataError, Differs
-from alexnet.evaluation_set import open_evaluation_set
+from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.heldout import BATCH, some_of
 from alexnet.interchange.quantise import calibration_of
@@ -46,8 +45,8 @@ def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
     if weights in known:
         return Int8(predictor.model, _ranges(known[weights], path))
     try:
-        part = _held_out(predictor, data)
-        chosen = calibration_of(part)
+        held_out = _held_out(predictor, data)
+        calibration_of(held_out.images)
     except DataError as error:
         if data is not None:
             raise
@@ -57,9 +56,8 @@ def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
             f"int8 needs held-out images to be measured on once: {error} "
             f"(`{shlex.join(words)} --data DIR` names others)"
         ) from None
-    ranges = measure_ranges(predictor.model, _batches(predictor, part, chosen))
+    ranges, found = held_out.around(lambda images: _measured(predictor, images))
     net = Int8(predictor.model, ranges)
-    found = _held_against(net, predictor, part, chosen)
     low, high = found["top1_ci95"]
     say(
         f"int8: {percent(found['top1'])} right of {found['n']:,} held-out images "
@@ -77,16 +75,22 @@ def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
     return net
 
 
-def _held_out(predictor: Predictor, data: str | Path | None) -> Slice:
+def _held_out(predictor: Predictor, data: str | Path | None) -> EvaluationSet:
     """Of the run's own data; where that is not here, of `data`."""
+    p = predictor
     try:
-        return reopen_dataset(predictor.recipe, predictor.data).split("val")
+        return open_evaluation_set(p.recipe, p.data, None, "val", run=p.run)
     except DataError:
         if data is None:
             raise
-        return open_evaluation_set(
-            predictor.recipe, predictor.data, data, run=predictor.run, default="val"
-        ).images
+        return open_evaluation_set(p.recipe, p.data, data, run=p.run, default="val")
+
+
+def _measured(predictor: Predictor, part: Slice) -> tuple[Ranges, dict[str, Any]]:
+    """Ranges of held-out images, and what a network of them loses on others."""
+    chosen = calibration_of(part)
+    ranges = measure_ranges(predictor.model, _batches(predictor, part, chosen))
+    return ranges, _held_against(Int8(predictor.model, ranges), predictor, part, chosen)
 
 
 def _batches(predictor: Predictor, part: Slice, ids: NDArray[np.int64]) -> Any:

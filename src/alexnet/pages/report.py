@@ -167,6 +167,8 @@ def _environment(run: RunPart) -> str:
     counts = run.data.get("counts", {})
     rows += [("data", str(run.data.get("path") or run.data.get("kind"))),
              ("data digest", str(run.data.get("digest"))),
+             *((f"left out of {one['split']}", f"{one['path']}: {one['reason']}")
+               for one in run.data.get("left_out", [])),
              ("splits", str(run.data.get("splits"))),
              *((f"{split} images", f"{n:,}") for split, n in counts.items()),
              ("classes", f"{len(run.data['classes']):,}")]  # fmt: skip

@@ -13,7 +13,7 @@ from alexnet.analysis.neighbours import nearest
 from alexnet.data import draws
 from alexnet.data.dataset import Dataset
 from alexnet.data.slices import Slice
-from alexnet.errors import CheckpointError
+from alexnet.errors import CheckpointError, Unreadable
 from alexnet.files import cannot, read_json, sha256_of, write_json
 from alexnet.predict import Predictor
 from alexnet.terminal import say
@@ -42,12 +42,24 @@ class Index:
 
 
 def open_index(predictor: Predictor, dataset: Dataset) -> Index:
-    """The index in the run's folder; made, or made anew, where weights or images are others.
+    """The index in the run's folder; made, or made anew, where weights or images are others,
+    without the images that cannot be read.
 
     Raises CheckpointError where it cannot be written.
     """
-    train = dataset.split("train")
-    names = dataset.names("train")
+    train, names = dataset.split("train"), dataset.names("train")
+    while True:
+        try:
+            return _index(predictor, train, names)
+        except Unreadable as error:
+            dataset.note(error)
+            rest = np.setdiff1d(np.arange(len(train)), list(error.images))
+            if not len(rest):
+                raise
+            train, names = train.take(rest), [names[i] for i in rest]
+
+
+def _index(predictor: Predictor, train: Slice, names: list[str]) -> Index:
     if len(train) > LARGEST:
         ids = np.sort(draws.permutation(0, 0, len(train), draws.SPLIT)[:LARGEST])
         train, names = train.take(ids), [names[i] for i in ids]

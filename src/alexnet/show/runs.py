@@ -9,6 +9,11 @@ from alexnet.terminal import bars, duration, escaped, percent, shows_top5, table
 
 def train(r: dict[str, Any]) -> None:
     views, at = "", ""
+    left_out = ""
+    if r.get("left_out"):
+        first = r["left_out"][0]
+        more = f" and {len(r['left_out']) - 1:,} more" if len(r["left_out"]) > 1 else ""
+        left_out = f"left out     {escaped(first['path'])}{more}, which cannot be read\n"
     if r.get("views", 1) > 1:
         views, at = f" --views {r['views']}", f" of {r['views']} views"
     pace = r["images_per_s"]
@@ -19,6 +24,7 @@ def train(r: dict[str, Any]) -> None:
         f"run          {r['run']}\n"
         f"report       {r['report']}\n"
         f"recipe       {r['recipe_file']}\n"
+        f"{left_out}"
         f"test it      alexnet test {shlex.quote(r['run'])}{views}"
     )
 
@@ -62,6 +68,9 @@ def test(r: dict[str, Any]) -> None:
         print(f"top-5  {with_interval(r, 'top5')}")
     else:
         print(f"top-5  left out: {why_no_top5(len(r['per_class']))}")
+    if r.get("unreadable"):
+        count = len(r["unreadable"])
+        print(f"       {count:,} of {r['n'] + count:,} images cannot be read, and are not counted")
     for path in r["figures"]:
         print(f"wrote  {path}")
 

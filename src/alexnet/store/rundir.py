@@ -20,7 +20,7 @@ from alexnet.store.shape import odd_event
 
 DIGESTS = "image-digests.safetensors"
 _BEGUN = {DIGESTS, "mean.safetensors", "recipe.json", "recipe.toml", "environment.json"}
-_BEGUN |= {"checkpoints", "tensorboard"}
+_BEGUN |= {"checkpoints", "tensorboard", "files.npz", "unreadable.json"}
 
 
 class RunDir:

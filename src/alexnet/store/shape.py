@@ -80,6 +80,13 @@ def odd_data(data: Any, channels: int) -> str:
             return f"{key} is {value!r:.40}, expected text"
     if (orient := data.get("orient", "ignore")) not in ("apply", "ignore"):
         return f"orient is {orient!r:.40}, expected apply or ignore"
+    left_out = data.get("left_out", [])
+    if not isinstance(left_out, list) or not all(
+        isinstance(one, dict)
+        and all(isinstance(one.get(key), str) for key in ("path", "split", "reason"))
+        for one in left_out
+    ):
+        return f"left_out is {left_out!r:.40}, expected a path, a split and a reason each"
     classes = data["classes"]
     named = isinstance(classes, list | tuple) and all(
         isinstance(name, str) and 0 < len(name) <= LONGEST_NAME for name in classes

@@ -1,0 +1,144 @@
+"""The images that a run could not read: which, why, and what became of each.
+
+    reported    the run stopped for it, and waits for what becomes of it
+    left out    nothing of it is used from a step on
+    removed     the same, of a file that was taken away
+    repaired    it is read as before, and has the size that it had
+    replaced    another image of its name is read
+
+They are kept in the run, so that a training that is cut and continued leaves out the same images
+from the same steps on, whichever process or thread came upon them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.data.inventory import GONE
+from alexnet.errors import CheckpointError
+from alexnet.files import read_json, write_json
+
+NAME = "unreadable.json"
+NOTED = "unreadable-elsewhere.json"  # by a test or a look at the run, maybe beside its training
+FORMAT = 1
+OUT = ("left out", "removed")
+_OTHERS = "no longer those of a run that nothing disturbed: another image stands in its place"
+BITS = {
+    "reported": "undisturbed so far: the training stopped before it used this image",
+    "left out": _OTHERS,
+    "removed": _OTHERS,
+    "repaired": "those of a run that nothing disturbed, if it is the image that it was",
+    "replaced": "no longer those of a run that nothing disturbed: it is another image now",
+}
+"""What became of an image, and what that means for the bits of the weights."""
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """`path` is inside the set, `index` in the split; `step` is the update that wanted it first;
+    `size` is that of its file now, in bytes, where it was `replaced`."""
+
+    path: str
+    split: str
+    index: int
+    reason: str
+    step: int
+    fate: str = "reported"
+    size: int = GONE
+
+    @property
+    def is_out(self) -> bool:
+        return self.fate in OUT
+
+    def event(self) -> dict[str, Any]:
+        """Its line in metrics.jsonl, with what it means for bits."""
+        told = {k: v for k, v in asdict(self).items() if k != "size"}
+        return {"event": "unreadable", **told, "bits": BITS[self.fate]}
+
+
+class BadImages:
+    """Those of one run, in a file of it. Without a `run` they are kept nowhere."""
+
+    def __init__(self, run: Path | None = None, name: str = NAME) -> None:
+        self.run, self._name = run, name
+        self._images: dict[tuple[str, int], BadImage] = {}
+        self.paths: set[str] = set()
+
+    @staticmethod
+    def of(run: Path, name: str = NAME) -> "BadImages":
+        """Those that a run has kept. Raises CheckpointError where the file is damaged."""
+        bad, path = BadImages(run, name), run / name
+        if not path.is_file():
+            return bad
+        try:
+            for row in read_json(path)["images"]:
+                image = BadImage(**row)
+                texts = (image.path, image.split, image.reason)
+                numbers = (image.index, image.step, image.size)
+                if image.fate not in BITS or not all(type(x) is str for x in texts):
+                    raise ValueError(f"{image.fate!r:.40}")
+                if not all(type(x) is int for x in numbers):
+                    raise ValueError(f"{numbers}")
+                bad.put([image], keep=False)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from None
+        return bad
+
+    def __iter__(self) -> Iterator[BadImage]:
+        return iter(list(self._images.values()))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def get(self, split: str, index: int) -> BadImage | None:
+        return self._images.get((split, index))
+
+    def out_at(self, split: str, step: int) -> NDArray[np.intp]:
+        """The indices that an update leaves out."""
+        images = list(self._images.values())  # threads ask while others are added
+        return np.array(
+            [i.index for i in images if i.split == split and i.is_out and i.step <= step],
+            np.intp,
+        )
+
+    def put(self, images: Iterable[BadImage], keep: bool = True) -> None:
+        """Takes images in, or what became of them since, and keeps all in the run.
+
+        Raises CheckpointError where the disk refuses.
+        """
+        known = dict(self._images)
+        known |= {(image.split, image.index): image for image in images}
+        self._images = known
+        self.paths = {image.path for image in known.values()}
+        if self.run is not None and keep:
+            rows = [asdict(image) for image in known.values()]
+            write_json(self.run / self._name, {"format": FORMAT, "images": rows})
+
+
+def most_left_out(share: float, count: int) -> int:
+    """How many images of a split of `count` may be left out."""
+    return max(int(share * count), 1)
+
+
+def left_out_of(run: Path, described: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Images that a training did not use since they could not be read: path, split, reason and, of
+    one that was used before, the step from which it is left out."""
+    began = [dict(entry) for entry in described.get("left_out", ())]
+    return began + [
+        {"path": image.path, "split": image.split, "reason": image.reason, "step": image.step}
+        for image in BadImages.of(run)
+        if image.is_out
+    ]
+
+
+def remedy(again: str, step: int, share: float | None = None, most: int = 0) -> str:
+    """What is to be done about images for which a training stopped, where `again` is the command
+    that goes on; of more than the `share` of a split that may be left out, what the limit is."""
+    saved = f"all is saved at step {step:,}: repair, replace or remove it, then `{again}`"
+    if share is None:
+        return f"{saved}; or go on without it: `{again} --bad-images skip`"
+    return f"--bad-share {share:g} leaves out {most:,} at most; {saved}"

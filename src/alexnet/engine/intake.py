@@ -1,0 +1,154 @@
+"""The batches of a training as they come in, and what is done about images that cannot be read.
+
+All processes of a team leave out the same images from the same updates on. One that is found is of
+the update whose batch wants it first, not of the moment at which a thread that reads ahead came
+upon it; and a batch that was read ahead with it is read again without it.
+"""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet.data.bad_images import BadImage, most_left_out, remedy
+from alexnet.data.dataset import Dataset
+from alexnet.data.device import sent
+from alexnet.data.loader import Batch, Share, read_batch, training_batches
+from alexnet.data.slices import Slice, Unread
+from alexnet.engine.parallel import Team
+from alexnet.engine.state import Clock
+from alexnet.errors import AlexNetError, DataError, Elsewhere, Unreadable
+from alexnet.interrupt import Signals
+from alexnet.recipe import Recipe
+from alexnet.store.rundir import RunDir
+from alexnet.terminal import say
+
+
+class Intake:
+    """What is read of a run's data while it trains. `trouble` is why no batch can be given: all
+    processes of the team have it, and the first says what it is."""
+
+    def __init__(
+        self, dataset: Dataset, train: Slice, recipe: Recipe, run: RunDir, steps: range,
+        share: Share, team: Team, device: torch.device, signals: Signals,
+    ) -> None:  # fmt: skip
+        self._dataset, self._recipe, self._run, self._team = dataset, recipe, run, team
+        self._train, self._share, self._steps, self._device = train, share, steps, device
+        self._batches: Iterator[Batch] | None = None
+        self._batch: Batch | None = None
+        self._error: DataError | None = None
+        self.trouble: AlexNetError | None = None
+        dataset.bad.run = run.path
+        dataset.folder.gives_up = lambda: signals.received is not None
+
+    def fetch(self, clock: Clock) -> None:
+        """Waits for the next batch."""
+        try:
+            if self._batches is None:
+                batches = training_batches(
+                    self._train, self._recipe, self._steps, self._recipe.workers, self._device,
+                    self._share, left_out=self._left_out,
+                )  # fmt: skip
+                self._batches = clock.waiting(batches)
+            self._batch = self._renewed(next(self._batches))
+        except DataError as error:
+            self._error = error
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether this process came upon something that the others are to know."""
+        return self._error is not None or (self._batch is not None and bool(self._batch.unread))
+
+    def agree(self, step: int) -> None:
+        """What the processes found in their shares of an update's batch, settled by all of them."""
+        while self.trouble is None:
+            own: Unread = {}
+            if isinstance(self._error, Unreadable):
+                own = self._error.images
+            elif self._batch is not None:
+                own, self._batch = self._batch.unread, replace(self._batch, unread={})
+            self._pass_on(None if isinstance(self._error, Unreadable) else self._error)
+            if self.trouble is not None:
+                return
+            self.settle("train", own, step, over=self._error is not None)
+            if self._batch is not None and self.trouble is None:
+                try:
+                    self._batch = self._renewed(self._batch)
+                except DataError as error:
+                    self._error = error
+            if not any(self._team.largest(self.is_odd)):
+                return
+
+    def reason(self, again: str) -> AlexNetError:
+        """`trouble`, which says how to go on."""
+        assert self.trouble is not None
+        if type(self.trouble) in (Elsewhere, Unreadable) or "--resume" in str(self.trouble):
+            return self.trouble
+        return DataError(f"{self.trouble}; all is saved, go on with `{again}`")
+
+    def take(self) -> Batch:
+        """The batch that was waited for."""
+        batch, self._batch = self._batch, None
+        assert batch is not None
+        return batch
+
+    def _renewed(self, batch: Batch) -> Batch:
+        """The batch, read again where it has an image that is left out by now."""
+        out = self._left_out(batch.step)
+        if batch.whole is None or not len(out) or not np.isin(batch.whole, out).any():
+            return batch
+        anew = read_batch(
+            self._train, self._recipe, batch.step, self._share, left_out=self._left_out
+        )
+        images, labels = (sent(x, self._device) for x in (anew.images, anew.labels))
+        return replace(anew, images=images, labels=labels, unread=batch.unread | anew.unread)
+
+    def _left_out(self, step: int) -> NDArray[np.intp]:
+        return self._dataset.bad.out_at("train", step)
+
+    def settle(self, split: str, own: Unread, step: int, over: bool = False) -> None:
+        """Leaves images out from a step on, or finds that this is `trouble`: where the recipe says
+        stop, or where they are `over` its share, which is then known."""
+        told = self._team.share({"images": [[i, *image] for i, image in own.items()], "over": over})
+        images = {int(i): (path, why) for one in told for i, path, why in one["images"]}
+        bad, recipe = self._dataset.bad, self._recipe
+        over, out = any(one["over"] for one in told), set(bad.out_at(split, step).tolist())
+        images = {i: image for i, image in sorted(images.items()) if over or i not in out}
+        if not images:
+            return
+        count = len(self._train if split == "train" else self._dataset.val)
+        most = most_left_out(recipe.bad_share, count)
+        stops = recipe.bad_images == "stop"
+        over = over or len(images) + len(out) > most
+        fate = "reported" if stops or over else "left out"
+        rows = [
+            BadImage(self._dataset.inside(path), split, i, why, step, fate)
+            for i, (path, why) in images.items()
+        ]
+        bad.put(rows, keep=self._run.writes)
+        for row in rows:
+            self._run.log(row.event())
+        if fate == "left out":
+            for path, why in images.values():
+                say(f"warning: step {step:,}: left out of {split} from here on: {path}: {why}")
+        elif not self._team.leads:
+            self.trouble = Elsewhere(exit_status=2)
+        else:
+            again = f"alexnet train --resume --run {shlex.quote(str(self._run.path))}"
+            share = None if stops else recipe.bad_share
+            self.trouble = Unreadable(split, images, remedy(again, step, share, most))
+
+    def _pass_on(self, error: DataError | None) -> None:
+        """An error that is no image's own is trouble for all."""
+
+        def say_it() -> None:
+            if error is not None:
+                raise error
+
+        try:
+            self._team.together(say_it)
+        except AlexNetError as raised:
+            self.trouble = raised
