@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 def parts(tmp_path: Path) -> Path:
     """train/ and test/ of three classes."""
     write_tree(tmp_path / "data/train")
-    write_tree(tmp_path / "data/test", each=4)
+    write_tree(tmp_path / "data/test", each=4, seed=1)
     return tmp_path / "data"
 
 

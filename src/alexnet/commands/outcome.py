@@ -83,7 +83,7 @@ def judge_mistakes(
     of, classes, p = answers.split, view.predictor.classes, answers.probabilities
     wrong = surest_mistakes(p, of.labels)
     unasked = too_weak_for_labels(len(of) - len(wrong), len(of))
-    if of.name == "train":
+    if view.learnt_from(of):
         unasked = "the network was trained on these images, and has learned their labels"
     doubtful = np.zeros(0, np.intp) if unasked else doubtful_labels(p, of.labels)
     pairs = confused_pairs(answers.confusion, PAIRS)

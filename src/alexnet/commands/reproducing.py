@@ -109,6 +109,9 @@ def _tests(
             words += ["--views", str(event["views"])] if event["views"] != 1 else []
             engine = event.get("engine", "torch")
             words += ["--engine", engine] if engine != "torch" else []
+            asked = event.get("precision") not in (None, "int8", recipe.precision)
+            words += ["--precision", event["precision"]] if asked and engine == "torch" else []
+            words += ["--with-seen"] if event.get("with_seen") else []
             lines[shlex.join(["alexnet", "test", run, *words])] = None
     views = ["--views", str(recipe.views)] if recipe.views > 1 else []
     return list(lines) or [shlex.join(["alexnet", "test", run, *views])]

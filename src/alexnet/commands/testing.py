@@ -150,11 +150,11 @@ def _test(
     if unread and not tally.n:
         raise Unreadable(part.name, unread, "none of the split can be read: see why")
 
-    def note() -> dict[str, Any]:
+    def keep_note() -> dict[str, Any]:
         tested.note(unread)
         return {"unreadable": tested.unreadable}
 
-    noted = team.first(note)
+    noted = team.first(keep_note)
     wall = time.monotonic() - began
     classes = zip(dataset.classes, tally.per_class(), strict=True)
     result = {

@@ -123,6 +123,12 @@ class View:
             )
         return self._opened[LEARNT]
 
+    def learnt_from(self, images: Slice) -> bool:
+        """Whether images that were opened are those that the run was trained on."""
+        return any(
+            e.images is images and e.own and e.split == "train" for e in self._opened.values()
+        )
+
     def ask(self, split: str | None = None) -> Answers:
         """What the network says of the images that `open` gives."""
         p = self.predictor
