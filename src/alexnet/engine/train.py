@@ -218,6 +218,7 @@ def fit(
                 with clock.paused():
                     save(best)
             if state.finished:
+                intake.close()
                 break
             if fatal:
                 raise stopped(record.fatal)
