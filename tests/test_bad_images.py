@@ -331,6 +331,47 @@ def test_a_damaged_test_photo_is_named_and_counted(cut: Path, cli: Cli) -> None:
     assert (repaired["n"], repaired["loss"]) == (len(names), whole_answer["loss"])
 
 
+@pytest.mark.parametrize("change", ["repaired", "removed", "skipped"])
+def test_of_photos_in_memory_too(change: str, whole: Path, tmp_path: Path, cli: Cli) -> None:
+    """They are read once, when a run begins and when it goes on."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(whole / "data", data)
+    words = ("train", "digits", "--data", data, "--run", run, *FIELDS, "--memory-gib", 1)
+    assert cli(*words)[0] == 0
+    done = weights(run)
+    cut_at(run, CUT)
+    photo = data / "class-1/001.png"
+    content = photo.read_bytes()
+    photo.write_bytes(content[:50])
+    resume = ("train", "--resume", "--run", run)
+    status, _, said = cli(*resume)
+    assert status == 2
+    assert said[-1].startswith(f"alexnet: {photo}: ")
+    assert "--bad-images skip" in said[-1]
+    if change == "repaired":
+        photo.write_bytes(content)
+    elif change == "removed":
+        photo.unlink()
+    status, _, said = cli(*resume, *(["--bad-images", "skip"] if change == "skipped" else []))
+    assert status == 0, said
+    assert (weights(run) == done) is (change == "repaired")
+    fate = "left out" if change == "skipped" else change
+    assert [e["fate"] for e in events(run)] == ["reported", fate]
+
+
+def test_a_run_from_before_has_the_rules_from_before(cut: Path, cli: Cli) -> None:
+    """It has no record of its files: a damaged one is named, a removed one changes the cut."""
+    (cut / "run/files.npz").unlink()
+    names = split_of(cut, "test")
+    damage(photo := cut / "data" / names[0])
+    status, out, _ = cli("test", cut / "run", "--json")
+    assert (status, one_object(out)["n"]) == (0, len(names) - 1)
+    photo.unlink()
+    status, _, said = cli("test", cut / "run")
+    assert status == 2
+    assert "changed since the run began" in said[-1]
+
+
 def resume_here(run: str, bad: str) -> dict[str, Any]:
     """One of two processes that go on with a run; how it ended."""
     from alexnet import commands

@@ -195,7 +195,7 @@ def announce(recipe: Recipe, dataset: Dataset, team: Team) -> None:
         f"validate, {len(dataset.classes)} classes"
     )
     if dataset.left_out:
-        say(f"{len(dataset.left_out):,} images that cannot be read are left out")
+        say(f"left out, since they cannot be read: {len(dataset.left_out):,} of the images")
     say(f"splits: {dataset.describe_splits()}; test is not read here")
     say(_name_classes(dataset))
     _say_turned(dataset)

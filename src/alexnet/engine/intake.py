@@ -6,7 +6,7 @@ upon it; and a batch that was read ahead with it is read again without it.
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +56,12 @@ class Intake:
             self._batch = self._renewed(next(self._batches))
         except DataError as error:
             self._error = error
+
+    def close(self) -> None:
+        """Ends what reads ahead."""
+        if isinstance(self._batches, Generator):
+            self._batches.close()
+        self._batches = None
 
     @property
     def is_odd(self) -> bool:

@@ -243,6 +243,7 @@ def fit(
             if fatal:  # also at the last step: what cannot learn has not ended well
                 raise stopped(record.fatal)
             if state.finished:
+                intake.close()
                 break
             if signal:
                 writer.wait()
