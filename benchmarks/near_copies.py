@@ -1,7 +1,7 @@
 """How many copies of photos are found, how many different ones are taken for copies, and how fast.
 
     python benchmarks/near_copies.py --photos DIR --set NAME=DIR [--set NAME=DIR ...]
-        [--out results/bench/near-copies-MACHINE.json]
+        [--out results/near-copies/MACHINE.json]
 
 `--photos` is a folder of different photos: each is copied in many ways, and the two are looked for
 among all. Of a set every group found is listed, for eyes to judge, and how many pairs of its images

@@ -62,7 +62,7 @@ ARROWS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
     ("raw", "packed", {"data_pack": ("arrange", "pack")}),
     ("packed", "run", {"train": ("choose", "open_dataset", "train_to_end", "RunDir")}),
     ("foreign", "run", {"import_weights": ("read_net", "save_checkpoint", "RunDir")}),
-    ("run", "run", {"test": ("load", "reopen_dataset"), "doctor": ("open_dataset", "RunDir")}),
+    ("run", "run", {"test": ("load", "open_evaluation_set"), "doctor": ("open_dataset", "RunDir")}),
     ("run", "page", {"report": ("report_page",), "inspect": ("View",)}),
     ("run", "answers", {"classify": ("load",), "serve": ("View", "with_engine")}),
     ("run", "file", {"export": ("load", "FORMATS")}),

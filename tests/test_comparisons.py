@@ -354,7 +354,7 @@ def test_a_table_from_archives_to_its_record(
     assert list(found["figures"]["errors"]) == ["one", "together"]
     run = tmp_path / "out" / name / "seed-1"
     before = (run / "metrics.jsonl").read_bytes()
-    alone = alexnet.test(run, views=10, split="test" if "2010" in kind else "val")
+    alone = alexnet.test(run, views=10, split="test" if "2010" in kind else "val", with_seen=True)
     assert alone["top1"] == found["figures"]["networks"][1]["top1"]
     lines = len(before.splitlines())
     again = alexnet.claim(name, data=packed, seeds=2, out=tmp_path / "out")

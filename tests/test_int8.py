@@ -270,15 +270,12 @@ def test_a_damaged_file_is_refused_by_name(run: Path, broken: str) -> None:
         with_engine(alexnet.load(run), "int8")
 
 
-def test_where_no_held_out_images_are_it_says_what_to_do(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def gone(*_: object) -> None:
-        raise DataError("photos: no such folder")
-
-    monkeypatch.setattr(measured, "reopen_dataset", gone)
+def test_where_no_held_out_images_are_it_says_what_to_do(run: Path) -> None:
+    saved = json.loads((run / "recipe.json").read_text())
+    saved["data"] |= {"path": str(run / "photos"), "kind": "folder"}
+    (run / "recipe.json").write_text(json.dumps(saved))
     with pytest.raises(
-        DataError, match=r"no such folder.*--engine int8 --checkpoint step-\d+ --data DIR"
+        DataError, match=r"no such file.*--engine int8 --checkpoint step-\d+ --data DIR"
     ):
         with_engine(alexnet.load(run), "int8")
 

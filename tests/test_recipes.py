@@ -77,7 +77,7 @@ def test_recipe_trains_two_steps(
     assert np.isfinite(result["loss"])
     saved = json.loads(Path("r/recipe.json").read_text())
     changed = recipe.conflicts(Recipe.from_dict(saved["recipe"]))
-    allowed = {"steps", "batch_size", "eval_batch", "val_fraction", "precision"}
+    allowed = {"steps", "batch_size", "eval_batch", "val_fraction", "precision", "warmup_epochs"}
     assert set(changed) <= allowed
 
 

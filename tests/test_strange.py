@@ -81,7 +81,9 @@ def test_a_name_forges_no_line(
 ) -> None:
     capsys.readouterr()
     assert main(["classify", str(strange), str(photos), "--top", "1"]) == 0
-    assert len(lines(capsys.readouterr().out)) == 2 * 5 * len(CLASSES)
+    *shown, precision = lines(capsys.readouterr().out)
+    assert len(shown) == 2 * 5 * len(CLASSES)
+    assert precision.startswith("probabilities in ")
 
 
 class Tags(html.parser.HTMLParser):

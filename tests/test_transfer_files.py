@@ -66,8 +66,7 @@ def test_weights_with_torchvisions_names_expect_its_normalisation(
     monkeypatch.setattr(beginning, "measure_pace", lambda *_: 10.0)
 
     def normalize(**fields: Any) -> str:
-        found = choose_recipe(None, tree, "w.pth", None, Given({}), fields)["recipe"]
-        return str(found["normalize"])
+        return choose_recipe(None, tree, "w.pth", None, Given({}), fields)[0].normalize
 
     assert normalize(model="alexnet-2014") == "torchvision"
     assert normalize(model="alexnet-2014", normalize="mean") == "mean"

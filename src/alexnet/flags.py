@@ -104,15 +104,15 @@ def _or_none(kind: type) -> Callable[[str], Any]:
 def flags_of(recipe: Recipe, base: Recipe) -> list[str]:
     """The words of a command line that make `recipe` of `base`, field by field.
 
-    What has no flag is left out, as is what changes no result. With another network `whiten` and
+    What has no flag is left out, as are checkpoints kept and reading threads, which change nothing. With another network `whiten` and
     `freeze` are said even where they are the same: `Recipe.adapted` would drop them.
     """
     words: list[str] = []
     for field in dataclasses.fields(Recipe):
-        value, free = getattr(recipe, field.name), field.metadata.get("free")
+        value, idle = getattr(recipe, field.name), field.name in ("keep", "workers")
         same = value == getattr(base, field.name)
         adapted = recipe.model != base.model and field.name in ("whiten", "freeze")
-        if field.metadata.get("flags") == () or free or (same and not adapted):
+        if field.metadata.get("flags") == () or idle or (same and not adapted):
             continue
         flag = f"--{field.name.replace('_', '-')}"
         if isinstance(value, bool):

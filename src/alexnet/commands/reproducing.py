@@ -68,11 +68,13 @@ def _read_back(words: list[str]) -> Recipe:
 
 
 def _weights(folder: RunDir) -> str:
-    best = find_checkpoint(folder.checkpoints)
     last = read_json(find_checkpoint(folder.checkpoints, "last") / "state.json")
+    validated = any(event["event"] == "val" for event in folder.events())
+    name = "best" if validated else "last"  # a run may be stopped before its first validation
+    kept = find_checkpoint(folder.checkpoints, name)
     said = (
-        f"The sha256 of checkpoints/best/model.safetensors (its {best.name}) is "
-        f"{sha256_of(best / 'model.safetensors')}."
+        f"The sha256 of checkpoints/{name}/model.safetensors (its {kept.name}) is "
+        f"{sha256_of(kept / 'model.safetensors')}."
     )
     if not last.get("finished"):
         said += " It had not ended when this was written; the command trains to the end."
