@@ -104,8 +104,9 @@ def _or_none(kind: type) -> Callable[[str], Any]:
 def flags_of(recipe: Recipe, base: Recipe) -> list[str]:
     """The words of a command line that make `recipe` of `base`, field by field.
 
-    What has no flag is left out, as are checkpoints kept and reading threads, which change nothing. With another network `whiten` and
-    `freeze` are said even where they are the same: `Recipe.adapted` would drop them.
+    What has no flag is left out, as are the checkpoints kept and the reading threads, which change
+    nothing. With another network `whiten` and `freeze` are said even where they are the same:
+    `Recipe.adapted` would drop them.
     """
     words: list[str] = []
     for field in dataclasses.fields(Recipe):
