@@ -68,6 +68,8 @@ LATER: dict[str, Any] = {
     "freeze": [],
     "whiten": False,
     "views": 1,
+    "orient": "ignore",
+    "memory_gib": 2.0,
 }
 
 
@@ -255,6 +257,8 @@ def test_every_later_field_counts_once_it_is_used() -> None:
         "freeze": ["conv1"],
         "whiten": True,
         "views": 2,
+        "orient": "apply",
+        "memory_gib": 0.5,
     }
     assert used.keys() == LATER.keys()
     digests = {Recipe().digest} | {Recipe().replace(**{k: v}).digest for k, v in used.items()}
