@@ -89,7 +89,7 @@ def _part(view: View, brief: bool) -> RunPart:
     events = folder.events()
     validations = [e for e in events if e["event"] == "val" and e.get("top1") is not None]
     best = max(validations, key=lambda e: (e["top1"], -e["loss"]), default=None)
-    asked = ("split", "views", "engine", "precision", "checkpoint", "data")
+    asked = ("split", "views", "engine", "precision", "checkpoint", "data", "with_seen")
     tested = (e for e in events if e["event"] == "test")
     noted = [e | {"precision": precision_of(e, recipe.precision)} for e in tested]
     tests = {tuple(e.get(k) for k in asked): e for e in noted}

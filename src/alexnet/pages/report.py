@@ -142,9 +142,24 @@ def _test_row(
         "its own" if test["data"] == own else Path(test["data"]).name,
         str(test["split"]), str(test["views"]), str(test.get("engine", "torch")),
         str(test["precision"] or "not noted"),
-        f"{test['n']:,}", f"{test['loss']:.4f}", _figure(test, "top1"), ties("top1"),
+        f"{test['n']:,}{_left_out(test)}", f"{test['loss']:.4f}", _figure(test, "top1"),
+        ties("top1"),
         *((_top5(test, run), ties("top5") if _top5(test, run) else "") if top5 else ()),
     )  # fmt: skip
+
+
+def _left_out(test: Mapping[str, Any]) -> str:
+    """What of the images a figure leaves out or should not have."""
+    words = []
+    if seen := test.get("seen"):
+        words.append(
+            f"{seen:,} it learnt from {'counted' if test.get('with_seen') else 'left out'}"
+        )
+    if unknown := sum((test.get("ignored") or {}).values()):
+        words.append(f"{unknown:,} of unknown classes left out")
+    if unreadable := len(test.get("unreadable") or ()):
+        words.append(f"{unreadable:,} cannot be read")
+    return f" ({'; '.join(words)})" if words else ""
 
 
 def _figure(event: Mapping[str, Any], key: str) -> str:

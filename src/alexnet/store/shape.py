@@ -12,7 +12,7 @@ LARGEST = 2**63  # beyond which neither numpy nor a float takes every integer
 
 _NUMBERS = {
     "step", "epoch", "n", "views", "loss", "loss_mean", "lr", "images_per_s", "wall_s", "eta_s",
-    "data_wait", "update", "untaught",
+    "data_wait", "update", "untaught", "seen", "near_seen",
     "top1", "top1_optimistic", "top1_pessimistic", "top1_expected",
     "top5", "top5_optimistic", "top5_pessimistic", "top5_expected",
 }  # fmt: skip
@@ -57,7 +57,9 @@ def odd_event(event: Mapping[str, Any]) -> str:
             fits, expected = _are_numbers(value, (2,)), "two numbers"
         elif key in _TEXTS:
             fits, expected = isinstance(value, str), "text"
-        elif key == "dead":
+        elif key in ("unreadable", "absent"):
+            fits, expected = isinstance(value, list), "a list"
+        elif key in ("dead", "ignored"):
             fits = isinstance(value, dict) and all(map(_is_number, value.values()))
             expected = "numbers by name"
         else:
