@@ -479,3 +479,14 @@ def test_who_applies_it(cli: Cli) -> None:
     every = one_object(cli("recipes", "--json")[1])["recipes"]
     found = {r["name"]: one_object(cli("recipes", r["name"], "--json")[1])["orient"] for r in every}
     assert [name for name, orient in found.items() if orient == "apply"] == ["photos"]
+
+
+def test_what_is_chosen_for_a_pack_is_as_it_was_packed(
+    place: Path, cli: Cli, tmp_path: Path
+) -> None:
+    for pack in ("ignore", "apply"):
+        run = tmp_path / pack
+        status, _, said = cli("train", "--data", place / f"pack-{pack}", "--minutes", 0.01,
+                              "--steps", 1, "--run", run)  # fmt: skip
+        assert status == 0, said
+        assert json.loads((run / "recipe.json").read_text())["recipe"]["orient"] == pack

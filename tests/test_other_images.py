@@ -248,7 +248,7 @@ def test_copies_saved_anew_are_said(cli: Cli, tmp_path: Path) -> None:
     trained = json.loads((tmp_path / "run/recipe.json").read_text())["data"]["counts"]
     assert (status, result["n"], result["seen"]) == (0, 40, 0)
     assert 0.9 * sum(trained.values()) <= result["near_seen"] <= sum(trained.values())
-    assert any(f"{result['near_seen']} images more look like copies" in line for line in said)
+    assert any(f"{result['near_seen']} images of these look like copies" in line for line in said)
 
 
 def test_photos_that_lie_on_their_side_are_said(cli: Cli, home: Path, tmp_path: Path) -> None:
@@ -388,3 +388,78 @@ def test_a_report_is_of_the_runs_own_images(cli: Cli, home: Path, tmp_path: Path
     assert status == 0
     assert any("other images" in line for line in said)
     assert "Without confusion" in out.read_text()
+
+
+# What flatters besides
+
+
+def test_images_that_are_there_twice_are_said(cli: Cli, home: Path, new: Path) -> None:
+    for file in sorted((new / "class-1").iterdir())[:4]:
+        shutil.copy(file, new / "class-1" / f"again-{file.name}")
+        shutil.copy(file, new / "class-2" / f"other-{file.name}")
+    result = measure(cli, home, "--data", new)
+    assert (result["n"], result["repeated"], result["contradicted"]) == (38, 8, 12)
+    _, _, said = cli("test", home / "run", "--data", new)
+    assert any("8 images repeat another one" in line for line in said)
+    assert any("12 images are in two classes' folders" in line for line in said)
+    plain = measure(cli, home, "--data", home / "new")
+    assert (plain["repeated"], plain["contradicted"]) == (0, 0)
+
+
+def test_other_photos_under_the_old_names_are_not_the_runs_own(
+    cli: Cli, home: Path, tmp_path: Path
+) -> None:
+    """Names and sizes of a folder may stay while its photos change."""
+    data = Path(shutil.copytree(home / "photos", tmp_path / "photos"))
+    alexnet.train("digits", data=data, run=tmp_path / "run", **FIELDS)
+    assert cli("test", tmp_path / "run")[0] == 0
+    files = sorted((data / "class-1").iterdir())
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, contents[1:] + contents[:1], strict=True):
+        file.write_bytes(content)
+    for words in (["test"], ["inspect"]):
+        what = ["confusion"] if words == ["inspect"] else []
+        status, _, said = cli(*words, tmp_path / "run", *what)
+        assert (status, len(said)) == (2, 1)
+        assert "changed since the run began" in said[0]
+
+
+def test_pictures_of_other_images_lie_beside_the_runs_own(cli: Cli, home: Path) -> None:
+    own = alexnet.inspect(home / "run", "confusion")["figures"]
+    before = Path(own[0]).read_bytes()
+    other = alexnet.inspect(home / "run", "confusion", data=home / "new")["figures"]
+    assert own != other
+    assert Path(own[0]).read_bytes() == before
+    _, out, _ = cli("inspect", home / "run", "confusion", "--data", home / "new")
+    assert f"of {home / 'new'}, which is not what the run was trained on" in out
+
+
+def test_page_and_card_say_what_a_figure_leaves_out(cli: Cli, tmp_path: Path) -> None:
+    write_tree(tmp_path / "data/train", each=12)
+    write_tree(tmp_path / "data/test", each=6, seed=1)
+    for file in sorted((tmp_path / "data/train/class-0").iterdir())[:4]:
+        shutil.copy(file, tmp_path / f"data/test/class-0/again-{file.name}")
+    run = tmp_path / "run"
+    alexnet.train("digits", data=tmp_path / "data", run=run, **FIELDS)
+    assert cli("test", run)[0] == 0
+    assert "18 (4 it learnt from left out" in Path(alexnet.report(run)["out"]).read_text()
+    alexnet.export(run, format="safetensors", out=tmp_path / "hub")
+    assert "18 (4 that it learnt from left out" in (tmp_path / "hub/README.md").read_text()
+
+
+def test_a_fine_tuned_run_has_seen_what_its_weights_learnt_from(
+    cli: Cli, home: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    alexnet.train(init=home / "run", data=home / "new", run=run, minutes=0.01, doctor="off")
+    copy = Path(shutil.copytree(home / "photos", tmp_path / "copy"))
+    min((copy / "class-1").iterdir()).unlink()
+    before = measure(cli, home, "--data", copy)["seen"]
+    assert one_object(cli("test", run, "--data", copy, "--json")[1])["seen"] == before
+
+
+def test_a_part_called_train_needs_no_image_of_each_class(
+    cli: Cli, home: Path, parts: Path
+) -> None:
+    shutil.rmtree(parts / "train/class-1")
+    assert measure(cli, home, "--data", parts, "--split", "train")["n"] == 8

@@ -51,7 +51,8 @@ class EvaluationSet:
     counts the images of classes that the network does not know; `absent` are those of its classes
     that have no image here. `lying` counts files whose EXIF orientation the run ignores, of as many
     as were looked at. `unreadable` are the images that cannot be read, {path, reason}, as far as
-    they have been: they are left out too.
+    they have been: they are left out too. `repeated` counts those that are the same as another one
+    here, pixel for pixel, and `contradicted` those that have such a copy of another class.
     """
 
     dataset: Dataset
@@ -66,6 +67,8 @@ class EvaluationSet:
     absent: tuple[str, ...]
     lying: int = 0
     unreadable: list[dict[str, str]] = field(default_factory=list)
+    repeated: int = 0
+    contradicted: int = 0
 
     @property
     def path(self) -> str:
@@ -132,6 +135,8 @@ class EvaluationSet:
             "own": self.own,
             "seen": self.seen,
             "near_seen": self.near,
+            "repeated": self.repeated,
+            "contradicted": self.contradicted,
             "with_seen": bool(self.seen and self.with_seen),
             "ignored": dict(self.ignored),
             "absent": list(self.absent),
@@ -152,8 +157,19 @@ class EvaluationSet:
             notes.append(f"the run was trained or validated on {self.seen:,} of {of}: {what}")
         if self.near:
             notes.append(
-                f"warning: {count_images(self.near)} more look like copies of what it was trained "
-                "on (saved anew, resized or mirrored): the figure counts them, and flatters"
+                f"warning: at least {count_images(self.near)} of these look like copies of what it "
+                "was trained on (saved anew, resized, mirrored, turned or grey): they count, and "
+                "the figure flatters"
+            )
+        if self.repeated:
+            notes.append(
+                f"warning: {count_images(self.repeated)} repeat another one here: each counts, so "
+                "the interval is narrower than it should be"
+            )
+        if self.contradicted:
+            notes.append(
+                f"warning: {count_images(self.contradicted)} are in two classes' folders, so that "
+                "one of their labels is wrong"
             )
         if self.lying:
             notes.append(
@@ -233,7 +249,14 @@ def open_evaluation_set(
                 f"--split {ALL} is for images of --data: of the run's own name {', '.join(SPLITS)}"
             )
         name = split or default
-        return own, name, own.split(name)
+        images = own.split(name)
+        if own.own_part(name) is None and digests and not _same_images(own, digests, recipe):
+            raise DataError(
+                f"{own.source.path}: images changed since the run began, under the names that they "
+                f"had, and {name} is cut out of them: what was trained on would be in {name} now; "
+                "put them back, or name other images with --data"
+            )
+        return own, name, images
 
     dataset, name, images = team.together(choose)
     others = dataset if isinstance(dataset, OtherImages) else None
@@ -255,15 +278,28 @@ def open_evaluation_set(
     if team.size == 1:  # read twice: for digests, then for answers
         found.around(lambda whole: _in_memory(found, whole, recipe))
     if others is not None or name not in LEARNT_FROM:
-        judged = _find_seen(found.images, digests, recipe.workers, team)
+        exact, judged = _find_seen(found.images, digests, recipe.workers, team)
         if judged is not None:
             is_seen, is_near = judged
             found.seen, found.near = int(is_seen.sum()), int(is_near.sum())
             if found.seen and not with_seen:
                 rest = np.flatnonzero(~is_seen)
                 found.images = team.together(lambda: _take(found.images, rest, dataset))
-                found.kept = found.kept[rest]
+                found.kept, exact = found.kept[rest], exact[rest]
+        found.repeated, found.contradicted = _count_repeated(exact, found.images.labels)
     return found
+
+
+def _count_repeated(exact: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[int, int]:
+    """How many images are the same as one before them, and how many have a copy with another
+    label. Shapes: (N,), (N,)."""
+    known = exact != UNREAD
+    first_labels: dict[int, int] = {}
+    odd: set[int] = set()
+    for digest, label in zip(exact[known].tolist(), labels[known].tolist(), strict=True):
+        if first_labels.setdefault(digest, label) != label:
+            odd.add(digest)
+    return int(known.sum()) - len(first_labels), int(np.isin(exact[known], list(odd)).sum())
 
 
 def _in_memory(found: EvaluationSet, images: Slice, recipe: Recipe) -> None:
@@ -327,16 +363,26 @@ def open_own(
         return None
     if source.digest and "listing" in described:  # of a packed set it is of the content
         return dataset
-    train = dataset.split("train")
-    if digests is not None and len(digests.splits["train"].exact) == len(train):
-        ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:SAMPLE]
-        here = SliceDigests.unread(len(train))
-        here.read(train, ids, recipe.workers)
-        ids = ids[here.exact[ids] != UNREAD]  # what cannot be read says nothing
-        same = bool(len(ids) and (here.exact[ids] == digests.splits["train"].exact[ids]).all())
+    if digests is not None:
+        same = _same_images(dataset, digests, recipe)
     else:
         same = dataset.digest == described.get("digest")
     return dataset if same else None
+
+
+def _same_images(dataset: Dataset, digests: ImageDigests, recipe: Recipe) -> bool:
+    """Whether some training images, drawn by a fixed rule, are those that the run kept digests of;
+    those that it could not read are not asked."""
+    train, kept = dataset.split("train"), digests.splits["train"].exact
+    if len(kept) != len(train):
+        return False
+    ids = draws.permutation(0, 0, len(train), draws.SPLIT)
+    out = [image.index for image in dataset.bad if image.split == "train"]
+    ids = ids[(kept[ids] != UNREAD) & ~np.isin(ids, out)][:SAMPLE]
+    here = SliceDigests.unread(len(train))
+    here.read(train, ids, recipe.workers)
+    ids = ids[here.exact[ids] != UNREAD]
+    return bool((here.exact[ids] == kept[ids]).all())
 
 
 def _digest_own(recipe: Recipe, described: dict[str, Any], run: RunDir) -> ImageDigests | None:
@@ -364,12 +410,11 @@ def _digest_own(recipe: Recipe, described: dict[str, Any], run: RunDir) -> Image
 
 def _find_seen(
     images: Slice, digests: ImageDigests | None, workers: int, team: Team
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-    """Which images the run learnt from, and which others look like copies of such; None where that
-    is not known. The processes of a team read a share each, and the first one judges."""
+) -> tuple[NDArray[np.int64], tuple[NDArray[np.bool_], NDArray[np.bool_]] | None]:
+    """The digest of each image; and which ones the run learnt from, and which others look like
+    copies of such, or None where that is not known. The processes of a team read a share each, and
+    the first one judges."""
     known = team.first(lambda: {"digests": digests is not None})["digests"]
-    if not known:
-        return None
     rank, ranks, n = team.rank, team.ranks, len(images)
     own = np.arange(n * rank // ranks, n * (rank + 1) // ranks)
     here = SliceDigests.unread(n)
@@ -387,13 +432,15 @@ def _find_seen(
         torch.stack(team.gather(torch.from_numpy(share))).sum(0)
         for share in (here.exact, here.look)
     )
+    if not known:
+        return exact.numpy(), None
     judged = torch.zeros(2, n, dtype=torch.int64)
     if team.leads and digests is not None:
         is_seen = digests.has(exact.numpy())
         judged[0] = torch.from_numpy(is_seen)
         judged[1] = torch.from_numpy(digests.has_near(look.numpy()) & ~is_seen)
     seen, near = team.sum(judged).numpy() > 0
-    return seen, near
+    return exact.numpy(), (seen, near)
 
 
 def _take(images: Slice, kept: NDArray[np.intp], dataset: Dataset) -> Slice:

@@ -137,8 +137,8 @@ def too_weak_for_labels(right: float, n: int) -> str:
         return ""
     return (
         f"the network is right for {percent(right / max(n, 1))} of {n:,} images ({percent(low)} to "
-        f"{percent(high)}), and below {percent(TRUSTED, 0)} most of what it contradicts is its own "
-        "mistake"
+        f"{percent(high)}): where the lower end is below {percent(TRUSTED, 0)}, most of what it "
+        "contradicts may be its own mistake"
     )
 
 

@@ -71,7 +71,8 @@ def choose(
     chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
     if init is not None and fields.get("whiten"):
         raise UsageError("--whiten makes the first layer, and --init brings one: leave one out")
-    named = fields.get("orient") or _names_orient(recipe)
+    # What was chosen for a folder has its orientation for want of a word.
+    named = fields.get("orient") or (None if choice else _names_orient(recipe))
     return chosen.adapted({**given.inherited, **fields}, init is not None), choice, named
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alexnet.commands.beginning import explain
 from alexnet.commands.finishing import RECIPE_FILE, How, train_to_end
 from alexnet.commands.keeping import keep_copies_together
@@ -22,6 +24,7 @@ from alexnet.commands.outset import (
     read_init,
 )
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
+from alexnet.data.digests import BEFORE, ImageDigests
 from alexnet.data.held_parts import check_parts
 from alexnet.data.inventory import write_inventory
 from alexnet.engine.network import preprocessing
@@ -30,6 +33,7 @@ from alexnet.engine.record import Doctor
 from alexnet.engine.schedule import shorten_warmup
 from alexnet.engine.settings import chosen_threads, measure_steps, settle
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
+from alexnet.evaluation_set import read_digests
 from alexnet.files import read_json, sha256_of, write_atomic, write_json
 from alexnet.interrupt import PREEMPT, obeying, signal_named
 from alexnet.launch import launched
@@ -205,6 +209,7 @@ def _start(
             edited = write_recipe(chosen, dataset.source.path, reasons, again)
             write_atomic(folder.path / RECIPE_FILE, edited)
             write_inventory(folder.path, dataset.inventory())
+            _keep_what_weights_learnt_from(init, folder)
             if how.doctor != "off":
                 look_before(chosen, dataset, statistics, weights)
             return {}
@@ -220,6 +225,18 @@ def _start(
             if isinstance(error, Unreadable) and chosen.bad_images == "stop":
                 raise error.advised("leave it out with --bad-images skip") from None
         raise
+
+
+def _keep_what_weights_learnt_from(init: str | Path | None, folder: RunDir) -> None:
+    """Of a run that is begun with: the digests of its images, so that those are no test."""
+    if init is None or not (Path(init) / "recipe.json").is_file():
+        return
+    learnt = read_digests(RunDir.open(Path(init)))
+    if learnt is None:
+        say(f"{init} has no digests of what it was trained on: tests cannot tell those images")
+        return
+    arrays = ImageDigests({BEFORE: learnt.merged()}).to_arrays()
+    folder.write_digests({name: torch.from_numpy(x) for name, x in arrays.items()})
 
 
 def _call(team: Team, how: How, threads: int) -> Call:

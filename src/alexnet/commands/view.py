@@ -86,11 +86,19 @@ class View:
 
     @property
     def name(self) -> str:
-        return Path(self.run).resolve().name
+        name = Path(self.run).resolve().name
+        return f"{name} on {Path(self._others).name}" if self._others else name
+
+    @property
+    def _others(self) -> str:
+        """Where images lie that were opened and are not the run's own."""
+        opened = (e for key, e in self._opened.items() if key != LEARNT and not e.own)
+        return next((e.path for e in opened), "")
 
     def figure(self, name: str, *, more: str = "") -> Path:
         """Where a picture goes; `more` tells apart what one call draws."""
         if self.out is None:
+            more = "-".join(word for word in (more, self._others and "other-data") if word)
             path = self.folder.figures / f"{name}{more and f'-{more}'}.png"
         else:
             path = self.out.with_stem(f"{self.out.stem}{more and f'-{more}'}")

@@ -48,6 +48,8 @@ class Dataset:
     kept together, and where that changed since, cuts of it are refused.
     """
 
+    to_train = True  # so that every class needs an image
+
     def __init__(
         self, source: Source, recipe: Recipe, trained: Mapping[str, Any] | None = None
     ) -> None:
@@ -145,8 +147,7 @@ class Dataset:
                 raise DataError(
                     f"{self.source.path}: packed at {shape[0]} pixels, {shape[2]} channel(s), and "
                     f"the recipe stores {r.size}, {r.channels}: pack again with --size {r.size} "
-                    f"--channels {r.channels}, or train with --size {shape[0]} "
-                    f"--channels {shape[2]}"
+                    f"--channels {r.channels}, or {self._else(shape[0], shape[2])}"
                 )
             if (labels < 0).any():
                 raise DataError(
@@ -165,12 +166,16 @@ class Dataset:
                 "three at least where neither validation nor test has its own"
             )
         found = np.bincount(labels, minlength=len(self.classes))
-        if name == "train" and not found.all():
+        if name == "train" and self.to_train and not found.all():
             missing = self.classes[int(np.argmin(found))]
             raise DataError(f"no training image of class {missing!r}: add some, or take it out")
         return Slice(
             name, labels, pixels, r.size, r.channels, rows, folder=self.folder, orient=r.orient
         )
+
+    def _else(self, size: int, channels: int) -> str:
+        """What to do with a packed set of another size than the recipe's, if it is kept."""
+        return f"train with --size {size} --channels {channels}"
 
     def names(self, name: str) -> list[str]:
         """What each image of a split is called, in its order: its file within the source, the file

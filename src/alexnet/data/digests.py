@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from alexnet.data.near_copies import near_any, perceptual_digest
 from alexnet.data.slices import Slice
 
+BEFORE = "before"  # beside a run's splits: what the weights that it began with had learnt from
 UNREAD = 0  # the digest of an image that was not read yet
 AT_ONCE = 64  # images a thread reads and digests at a time
 
@@ -96,7 +97,8 @@ class ImageDigests:
     @property
     def missing(self) -> int:
         """How many images were not read yet."""
-        return sum(int((split.exact == UNREAD).sum()) for split in self.splits.values())
+        own = (split for name, split in self.splits.items() if name != BEFORE)
+        return sum(int((split.exact == UNREAD).sum()) for split in own)
 
     def watch(self, part: Slice) -> Slice:
         """The same slice, which notes each image that is read for the first time."""
@@ -107,6 +109,14 @@ class ImageDigests:
         digests = self.splits[part.name]
         ids = np.setdiff1d(np.flatnonzero(digests.exact == UNREAD), list(gone))
         digests.read(part, ids, workers)
+
+    def merged(self) -> SliceDigests:
+        """All that were read, as one."""
+        exact, look = (
+            np.concatenate([getattr(split, kind) for split in self.splits.values()])
+            for kind in ("exact", "look")
+        )
+        return SliceDigests(exact[exact != UNREAD], look[exact != UNREAD])
 
     def to_arrays(self) -> dict[str, Digests]:
         """For a file: `train` and `val`, and `train.look` and `val.look`."""

@@ -34,6 +34,8 @@ class OtherImages(Dataset):
     has no labels, or no image is left.
     """
 
+    to_train = False
+
     def __init__(
         self,
         source: Source,
@@ -120,6 +122,9 @@ class OtherImages(Dataset):
 
     def _rows(self, name: str, part: Part) -> NDArray[np.intp]:
         return np.flatnonzero(part.labels >= 0)
+
+    def _else(self, size: int, channels: int) -> str:
+        return "name the photos themselves with --data"
 
     def split(self, name: str) -> Slice:
         """The images. The only name is `split_name`."""

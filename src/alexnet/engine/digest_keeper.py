@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from alexnet.data.dataset import Dataset
-from alexnet.data.digests import UNREAD, ImageDigests
+from alexnet.data.digests import BEFORE, UNREAD, ImageDigests, SliceDigests
 from alexnet.data.slices import Slice
 from alexnet.engine.parallel import Team
 from alexnet.store.rundir import RunDir
@@ -26,7 +26,11 @@ class DigestKeeper:
         for name, digests in self._digests.to_arrays().items():
             if name in kept and len(kept[name]) == len(digests):
                 digests[:] = kept[name].numpy()
-        self._whole_only = resumed and not kept
+        if BEFORE in kept:  # of the run whose weights it began with
+            self._digests.splits[BEFORE] = SliceDigests(
+                kept[BEFORE].numpy(), kept[f"{BEFORE}.look"].numpy()
+            )
+        self._whole_only = resumed and not {*kept} - {BEFORE, f"{BEFORE}.look"}
         self._saved = self._digests.missing == 0
         self._in_memory = isinstance(train.pixels, np.ndarray) and isinstance(
             val.pixels, np.ndarray

@@ -6,8 +6,9 @@ upon it; and a batch that was read ahead with it is read again without it.
 """
 
 import shlex
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,6 +131,8 @@ class Intake:
         stops = recipe.bad_images == "stop"
         over = over or len(images) + len(out) > most
         fate = "reported" if stops or over else "left out"
+        if fate == "reported":  # all that are gone by now, so that all may stay away
+            images |= self._gone(split, {*images, *out})
         rows = [
             BadImage(self._dataset.inside(path), split, i, why, step, fate)
             for i, (path, why) in images.items()
@@ -146,6 +149,17 @@ class Intake:
             again = f"alexnet train --resume --run {shlex.quote(str(self._run.path))}"
             share = None if stops else recipe.bad_share
             self.trouble = Unreadable(split, images, remedy(again, step, share, most))
+
+    def _gone(self, split: str, known: Collection[int]) -> Unread:
+        """Files of a split that are not there, but for those that are known."""
+
+        def look() -> dict[str, Any]:
+            part = self._train if split == "train" else self._dataset.val
+            files = part.pixels if isinstance(part.pixels, tuple) else ()
+            gone = [i for i, file in enumerate(files) if i not in known and not file.is_file()]
+            return {"gone": [[i, str(files[i]), "no such file"] for i in gone]}
+
+        return {int(i): (path, why) for i, path, why in self._team.first(look)["gone"]}
 
     def _pass_on(self, error: DataError | None) -> None:
         """An error that is no image's own is trouble for all."""

@@ -4,6 +4,8 @@ torchrun starts them; torch.distributed carries what is exchanged, over gloo bet
 between GPUs. Each sees its share of the batch that one process would see.
 """
 
+import atexit
+import gc
 import itertools
 import json
 import os
@@ -160,13 +162,17 @@ def join(towers: int = 1, remedy: str = CONTINUE) -> Iterator[Team]:
     place = dist.PrefixStore(f"alexnet-{next(_joined)}", _meeting_place())  # type: ignore[attr-defined]
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     dist.init_process_group(backend, store=place, rank=own, world_size=size, timeout=PATIENCE)
+    # A group that is still referred to, as by frames in a cycle, outlives its destruction, and its
+    # threads abort the process when they ask for an interpreter that is gone.
+    atexit.register(gc.collect)
     try:
         ranks = size // towers
         images = [dist.new_group(list(range(t, size, towers))) for t in range(towers)]
         pairs = [dist.new_group(list(range(towers * r, towers * (r + 1)))) for r in range(ranks)]
         share, tower = divmod(own, towers)
+        team = Team(share, ranks, tower, towers, images[tower], pairs[share])
         with lost_others(remedy):
-            yield Team(share, ranks, tower, towers, images[tower], pairs[share])
+            yield team
     except BaseException:
         if gpus:  # NCCL's end waits for the others, who wait for this one
             _left.append(own)
@@ -174,6 +180,10 @@ def join(towers: int = 1, remedy: str = CONTINUE) -> Iterator[Team]:
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+    for name in ("images", "pair"):  # the team itself may live on
+        object.__setattr__(team, name, None)
+    del images, pairs
+    gc.collect()
 
 
 def left_others() -> bool:

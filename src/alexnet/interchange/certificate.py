@@ -32,7 +32,8 @@ NAME = "certificate.json"
 PROBES = 4
 TOLERANCE = 1e-3  # of the largest logit, or of 1: what processors and precisions differ by
 QUANTISED = 0.1  # the same for int8, which processors round differently
-FIGURES = ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n", "split", "views")
+LEFT_OUT = ("seen", "near_seen", "repeated")
+FIGURES = ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n", "split", "views", *LEFT_OUT)
 """Of each split, beside the `precision` that they were computed in, null where nobody noted it."""
 
 

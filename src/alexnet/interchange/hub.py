@@ -197,7 +197,14 @@ def _metrics(metrics: Mapping[str, Any], classes: int) -> str:
             for key in shown
         ]
         kind = m.get("precision") or "fp32 or bf16, not noted"
-        rows.append(f"| {' | '.join([split, format(m['n'], ','), *cells, kind])} |")
+        words = {
+            "seen": "that it learnt from left out",
+            "near_seen": "or more look like copies of what it learnt from",
+            "repeated": "repeat another",
+        }
+        odd = [f"{m[key]:,} {said}" for key, said in words.items() if m.get(key)]
+        images = f"{m['n']:,}" + (f" ({'; '.join(odd)})" if odd else "")
+        rows.append(f"| {' | '.join([split, images, *cells, kind])} |")
     return "\n".join(rows) + f"\n\n{_PRECISION}" if metrics else "Nothing was measured."
 
 

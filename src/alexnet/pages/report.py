@@ -155,6 +155,10 @@ def _left_out(test: Mapping[str, Any]) -> str:
         words.append(
             f"{seen:,} it learnt from {'counted' if test.get('with_seen') else 'left out'}"
         )
+    if near := test.get("near_seen"):
+        words.append(f"at least {near:,} look like copies of what it learnt from, counted")
+    if repeated := test.get("repeated"):
+        words.append(f"{repeated:,} repeat another, counted")
     if unknown := sum((test.get("ignored") or {}).values()):
         words.append(f"{unknown:,} of unknown classes left out")
     if unreadable := len(test.get("unreadable") or ()):

@@ -7,6 +7,8 @@ from alexnet.terminal import bars, escaped, percent, table
 
 
 def inspect(r: dict[str, Any]) -> None:
+    if r.get("own") is False:
+        print(f"of {escaped(r['data'])}, which is not what the run was trained on:")
     if r["what"] in _WORDS:
         print(_WORDS[r["what"]](r), end="")
     for path in r["figures"]:

@@ -85,7 +85,8 @@ def _prove(r: dict[str, Any]) -> None:
 
 def classify(r: dict[str, Any]) -> None:
     for image in r["results"]:
-        print(escaped(image["path"]))
+        learnt = "  (the run was trained or validated on it)" if image.get("seen") else ""
+        print(f"{escaped(image['path'])}{learnt}")
         names = (f"{t['class']} {t['title']}" if "title" in t else t["class"] for t in image["top"])
         print(bars(list(zip(names, (t["probability"] for t in image["top"]), strict=True))))
     if r["results"]:

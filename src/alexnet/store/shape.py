@@ -12,7 +12,7 @@ LARGEST = 2**63  # beyond which neither numpy nor a float takes every integer
 
 _NUMBERS = {
     "step", "epoch", "n", "views", "loss", "loss_mean", "lr", "images_per_s", "wall_s", "eta_s",
-    "data_wait", "update", "untaught", "seen", "near_seen",
+    "data_wait", "update", "untaught", "seen", "near_seen", "repeated", "contradicted",
     "top1", "top1_optimistic", "top1_pessimistic", "top1_expected",
     "top5", "top5_optimistic", "top5_pessimistic", "top5_expected",
 }  # fmt: skip
