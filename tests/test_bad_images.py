@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -405,3 +407,26 @@ def test_two_processes_leave_out_the_same(cut: Path, whole: Path, tmp_path: Path
     shutil.copy(whole / "data" / photo.relative_to(cut / "data"), photo)
     run_team(tmp_path / "c", 2, resume_here, str(again), "skip")
     assert weights(again) == weights(run)
+
+
+def test_several_that_are_gone_at_once(tmp_path: Path, cli: Cli) -> None:
+    """Of train, val and test, while it trains: the first stops it, and all may stay away."""
+    data, run = write_tree(tmp_path / "data", each=20), tmp_path / "run"
+    words = ["train", "digits", "--data", data, "--run", run, "--channels", 3, "--memory-gib", 0,
+             "--epochs", 40, "--eval-every", 5, "--batch-size", 8, "--precision", "fp32",
+             "--log-every", 1, "--early-stop", 0, "--no-doctor", "--wait-for-data", 0]  # fmt: skip
+    command = [sys.executable, "-m", "alexnet", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step     10"):
+                break
+        for file in sorted((data / "class-1").iterdir())[:12]:
+            file.unlink()
+        said = process.stderr.read().splitlines()
+    assert process.returncode == 2, said
+    assert "no such file" in said[-1]
+    status, _, said = cli("train", "--resume", "--run", run, "--no-doctor")
+    assert status == 0, said
+    assert sum("is gone, and left out from here on" in line for line in said) >= 6
+    assert cli("test", run)[0] == 0

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.data.bad_images import BadImage, most_left_out, remedy
-from alexnet.data.dataset import Dataset
+from alexnet.data.dataset import SPLITS, Dataset
 from alexnet.data.device import sent
 from alexnet.data.loader import Batch, Share, read_batch, training_batches
 from alexnet.data.slices import Slice, Unread
@@ -131,12 +131,12 @@ class Intake:
         stops = recipe.bad_images == "stop"
         over = over or len(images) + len(out) > most
         fate = "reported" if stops or over else "left out"
-        if fate == "reported":  # all that are gone by now, so that all may stay away
-            images |= self._gone(split, {*images, *out})
         rows = [
             BadImage(self._dataset.inside(path), split, i, why, step, fate)
             for i, (path, why) in images.items()
         ]
+        if fate == "reported":  # all that are gone by now, so that all may stay away
+            rows += self._gone({row.path for row in rows} | bad.paths, step)
         bad.put(rows, keep=self._run.writes)
         for row in rows:
             self._run.log(row.event())
@@ -150,16 +150,27 @@ class Intake:
             share = None if stops else recipe.bad_share
             self.trouble = Unreadable(split, images, remedy(again, step, share, most))
 
-    def _gone(self, split: str, known: Collection[int]) -> Unread:
-        """Files of a split that are not there, but for those that are known."""
+    def _gone(self, known: Collection[str], step: int) -> list[BadImage]:
+        """The files that are not there, of every split that is cut from those that it trains on,
+        but for those that are known by their paths."""
+        dataset = self._dataset
 
         def look() -> dict[str, Any]:
-            part = self._train if split == "train" else self._dataset.val
-            files = part.pixels if isinstance(part.pixels, tuple) else ()
-            gone = [i for i, file in enumerate(files) if i not in known and not file.is_file()]
-            return {"gone": [[i, str(files[i]), "no such file"] for i in gone]}
+            gone = []
+            for name in SPLITS:
+                if name == "test" and dataset.own_part(name) is not None:
+                    continue
+                files = dataset.split(name).pixels
+                for i, file in enumerate(files if isinstance(files, tuple) else ()):
+                    path = dataset.inside(str(file))
+                    if path not in known and not file.is_file():
+                        gone.append([path, name, i])
+            return {"gone": gone}
 
-        return {int(i): (path, why) for i, path, why in self._team.first(look)["gone"]}
+        return [
+            BadImage(path, name, int(i), "no such file", step)
+            for path, name, i in self._team.first(look)["gone"]
+        ]
 
     def _pass_on(self, error: DataError | None) -> None:
         """An error that is no image's own is trouble for all."""
