@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import script  # before torch, for its threads
 import torch
 import torch.nn.functional as F
-from script import obeyed
 from torch import Tensor
 
 from alexnet import response_norm
@@ -102,4 +102,4 @@ def timed(run: Callable[[], None], device: torch.device) -> float:
 
 
 if __name__ == "__main__":
-    obeyed(main)
+    script.obeyed(main)

@@ -1,4 +1,5 @@
-"""How a bench that is a script ends, where the fault is its user's or a signal came."""
+"""What benches that are scripts share: threads as the program's commands have them, and how a bench
+ends where the fault is its user's or a signal came."""
 
 import sys
 from collections.abc import Callable
@@ -6,6 +7,10 @@ from pathlib import Path
 
 from alexnet.errors import AlexNetError, Interrupted
 from alexnet.memory import keep_pages
+from alexnet.processors import set_up_threads
+
+# Here and not in a function: scripts import torch after this module, and then it is too late.
+set_up_threads()
 
 
 def obeyed(main: Callable[[], int | None]) -> None:
