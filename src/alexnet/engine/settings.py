@@ -141,8 +141,8 @@ def operations(recipe: Recipe, classes: int) -> int:
 
 
 def chosen_threads(environment: Mapping[str, Any]) -> int:
-    """The threads that a run began with, for its bits; torch's where it does not say, or says what
-    this machine has not."""
+    """The threads that a run began with, for its bits, also where a quota leaves it fewer; torch's
+    where it does not say, or says what this machine has not."""
     try:
         count = environment["settings"]["chosen"]["threads"]
     except (KeyError, TypeError):
