@@ -1,11 +1,11 @@
 """Work cut to pieces, done in one parallel region of torch's own threads.
 
 torch enters a parallel region of OpenMP for each operation on more than 32,768 numbers, at whose
-end all threads wait for the last. On a quiet machine that costs microseconds. Beside a
-busy process a thread may be off its core for milliseconds, and the others wait, spinning, on theirs:
-many small operations then take ten times as long. Here a thread takes one piece after the other and
-does all operations of it alone, so there is one wait a call, and a thread that is held up takes
-fewer pieces. Pieces should be small enough for a core's cache.
+end all threads wait for the last. On a quiet machine that costs microseconds. Beside a busy process
+a thread may be off its core for milliseconds, while the others spin on theirs: many small
+operations then take ten times as long. Here a thread takes one piece after the other and does all
+operations of it alone, so there is one wait a call, and a thread that is held up takes fewer
+pieces. Pieces should be small enough for a core's cache.
 """
 
 import contextlib
