@@ -18,7 +18,7 @@ from alexnet.benches import input as bench
 from alexnet.benches.rounds import peak_bytes, take_turns
 from alexnet.cli import main
 from alexnet.data import loader
-from alexnet.data.loader import Batch, Share, feed, read_ahead, read_batch, training_batches
+from alexnet.data.loader import Batch, Share, feed, read_batch, training_batches
 from alexnet.data.slices import Slice
 from alexnet.engine import compiled
 from alexnet.errors import UsageError
@@ -164,9 +164,9 @@ def test_what_fits_is_kept_on_the_device(
     read = Slice.try_read
     seen: list[int] = []
 
-    def counted(self: Slice, ids: Any) -> Any:
+    def counted(self: Slice, ids: Any, out: Any = None) -> Any:
         seen.extend(ids)
-        return read(self, ids)
+        return read(self, ids, out)
 
     share = Share(1, 2)
     expected = [read_batch(split, recipe, step, share) for step in steps]
@@ -182,12 +182,6 @@ def test_what_fits_is_kept_on_the_device(
     seen.clear()
     list(training_batches(split, recipe, steps, 0, torch.device("cpu"), keep=False))
     assert len(seen) == 7 * len(steps)
-
-
-def test_readers_that_step_back_give_the_same() -> None:
-    assert list(read_ahead(lambda i: i * i, range(20), 2, behind=True)) == [
-        i * i for i in range(20)
-    ]
 
 
 def test_bench_is_a_function(photos: Path) -> None:

@@ -29,6 +29,7 @@ LAYERS = (
         "memory",
         "launch",
         "processors",
+        "region",
     ),
     ("runtime", "metrics", "models", "data", "store", "diagnosis"),
     ("engine",),
