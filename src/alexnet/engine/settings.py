@@ -41,7 +41,8 @@ from alexnet.terminal import say
 WORTH = 2e13  # operations of a training below which nothing is measured: a minute of two cores
 GAIN = 1.1  # times faster that a setting must be to replace the one before it
 ROUNDS = 3  # of a comparison, in each of which either takes one step
-MOST_ROUNDS = 9  # where the rounds disagree
+MOST_ROUNDS = 30  # where the rounds disagree
+ALIKE = 1.25  # times as long that the second fastest step may take before the rounds disagree
 ENOUGH_S = 8.0  # of timed steps of a comparison, after which two rounds will do
 MOST_S = 16.0  # after which no further round is taken, even where two disagree
 IMAGES = 32  # at most in a step of a processor, which has no more to do at once with more of them
@@ -97,11 +98,16 @@ def compare(holder: Step, challenger: Step) -> tuple[list[float], list[float]]:
 
 
 def is_faster(ours: Sequence[float], theirs: Sequence[float]) -> bool | None:
-    """Whether `theirs` are GAIN times faster than `ours` by the best round of each, and by the best
-    of those that are left without it. None where one says yes and the other no: a single round
-    would then decide."""
-    by_best, by_rest = (sorted(theirs)[i] * GAIN < sorted(ours)[i] for i in (0, 1))
-    return by_best if by_best == by_rest else None
+    """Whether `theirs` are GAIN times faster than `ours`. None where the rounds disagree.
+
+    They agree where the best round of each says the same as the best of those that are left without
+    it, so that no single round decides, slow or fast; and where these two are ALIKE: a best that
+    did not come again may still be that of a slow moment.
+    """
+    (our_best, our_next), (their_best, their_next) = sorted(ours)[:2], sorted(theirs)[:2]
+    by_best, by_rest = their_best * GAIN < our_best, their_next * GAIN < our_next
+    alike = our_next <= our_best * ALIKE and their_next <= their_best * ALIKE
+    return by_best if alike and by_best == by_rest else None
 
 
 def _needs_more(ours: Sequence[float], theirs: Sequence[float]) -> bool:
