@@ -62,7 +62,6 @@ RUNS = Path("runs")
 ENVIRONMENT = "environment.json"
 
 
-@chance_kept()
 def train(
     recipe: str | Recipe | None = None,
     *,
@@ -97,6 +96,7 @@ def train(
     )  # fmt: skip
 
 
+@chance_kept()
 def train_choosing(
     choosing: Choosing,
     recipe: str | Recipe | None = None,

@@ -48,6 +48,9 @@ def end_beginning_again(run: RunDir) -> None:
     started again yet. Only for whoever holds the run's lock."""
     staged, old, journal = (run.path / name for name in (_STAGED, _OLD, AGAIN))
     try:
+        for name in (AGAIN, *RECORDS):  # of a write that was cut short
+            for left in run.path.glob(f".tmp-{name}-*"):
+                left.unlink()
         if not journal.is_file():
             for left in (staged, old):
                 if left.exists():
