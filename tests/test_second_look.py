@@ -45,7 +45,8 @@ def two_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def fields(tiny: dict[str, Any]) -> dict[str, Any]:
-    return {**tiny, "steps": 28, "precision": "auto", "save_every": 4, "doctor": "off"}
+    settled = {"precision": "auto", "doctor": "off", "whiten": True}
+    return {**tiny, **settled, "steps": 20, "save_every": 4}
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,8 @@ def test_it_looks_again_only_where_that_helps(
     if why == "resumed":
 
         def stop() -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
+            if len(looks.later.asked) == 1:  # a second one would be obeyed at once
+                os.kill(os.getpid(), signal.SIGTERM)
 
         looks.when_later = stop  # while it looks: it is obeyed, and what was found is forgotten
         with pytest.raises(Interrupted):
@@ -183,13 +185,9 @@ def test_it_looks_again_only_where_that_helps(
     ("call", "name", "goes_on"),
     [
         ("look", "", "old"),
-        ("rename", "step-0", "old"),  # while its new beginning is saved
         ("replace", AGAIN, "old"),
-        ("replace", "environment.json", "new"),
         ("replace", "recipe.json", "new"),
-        ("rename", ".tmp-checkpoints-old", "new"),
         ("rename", "checkpoints", "new"),
-        ("unlink", AGAIN, "new"),
         ("rename", "step-4", "new"),  # as it trains
     ],
 )
@@ -197,6 +195,7 @@ def test_killed_at_any_moment_it_is_one_of_the_two(
     call: str, name: str, goes_on: str, idx_folder: Path, fields: dict[str, Any],
     references: dict[str, Path], tmp_path: Path,
 ) -> None:  # fmt: skip
+    """At some of them; those between are below."""
     run = tmp_path / "run"
     process = context.Process(
         target=train_and_die, args=(str(idx_folder), str(run), fields, call, name)
