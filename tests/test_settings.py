@@ -172,6 +172,12 @@ def test_rounds_that_disagree_are_said_and_keep_the_rule(
     assert row["rounds"] == [0.01, *[0.13] * (MOST_ROUNDS - 1)]
 
 
+def test_how_long_it_lasts_is_by_what_steps_usually_take(two_threads: None) -> None:
+    """In company that is not what the fastest takes."""
+    _, found = settle(Recipe(), 10, LONG, (), lambda *_: steps(0.1, then=0.12))
+    assert found["expected_s"] == pytest.approx(0.12 * LONG / 32)
+
+
 def test_at_most_two_are_in_memory_and_none_afterwards() -> None:
     alive: list[weakref.ref[Step]] = []
     most = 0

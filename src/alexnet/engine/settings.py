@@ -7,6 +7,7 @@ long training what was chosen is timed again once, about a minute after it began
 
 import math
 import os
+import statistics as stats
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -167,9 +168,16 @@ class Contest:
 
     def best(self, settings: Settings) -> float:
         """Seconds of the fastest step of these settings."""
-        if not self.rounds[settings] and settings == self.holder:
+        return min(self._timed(settings))
+
+    def usual(self) -> float:
+        """Seconds that a step of the holder takes as the machine is now: the median."""
+        return stats.median(self._timed(self.holder))
+
+    def _timed(self, settings: Settings) -> list[float]:
+        if not self.rounds[settings] and settings == self.holder:  # nothing was there to challenge
             self.rounds[settings] += time_alone(self._step)
-        return min(self.rounds[settings])
+        return self.rounds[settings]
 
     def measured(self) -> list[dict[str, Any]]:
         """What was timed, for environment.json: the best second of each settings, and all."""
@@ -229,10 +237,10 @@ def settle(
                 contest.challenge(replace(contest.holder, **change))
             size = trial_size(recipe, ranks)
             steps = images / (size * ranks)
-            if _worth_compiling(recipe, fixed, contest.best(contest.holder) * steps):
+            if _worth_compiling(recipe, fixed, contest.usual() * steps):
                 contest.challenge(replace(contest.holder, compile=True))
             best = contest.holder
-            known = {"expected_s": round(contest.best(best) * steps, 1)}
+            known = {"expected_s": round(contest.usual() * steps, 1)}
             say(f"settings: {contest.describe(size)}")
             known["measured"] = contest.measured()
     best = replace(best, compile=best.compile or recipe.compile)
