@@ -20,7 +20,7 @@ from PIL import Image
 import alexnet
 import alexnet.engine.train as engine
 from alexnet import cli
-from alexnet.commands.beginning import look_at
+from alexnet.commands.beginning import look_at, time_decoding
 from alexnet.data.sources import open_source
 from alexnet.engine.pace import measure_pace
 from alexnet.engine.train import class_weights
@@ -260,6 +260,26 @@ def test_pace_is_of_real_steps_and_changes_nothing() -> None:
     recipe = RECIPES["digits"]().replace(batch_size=4)
     assert measure_pace(recipe, 3) > 0
     assert torch.rand(1) == expected
+
+
+def test_slow_moments_are_no_pace() -> None:
+    recipe, each = RECIPES["digits"](), iter([9.0, 0.5, 4.0, 0.6, 7.0, 8.0, 9.0])
+    assert measure_pace(recipe, 3, lambda *_: lambda: next(each)) == 32 / 0.5
+    assert measure_pace(recipe, 3, lambda *_: lambda: 60.0) == 32 / 60, "not for ever"
+
+
+def test_slow_moments_are_no_reading_time(tree: Path) -> None:
+    """Of two images each one's best of three rounds counts; one round where reading takes long."""
+    files = sorted(tree.glob("*/*.png"))[:2]
+    took = [0.09, 0.02, 0.01, 0.08, 0.07, 0.06]
+    ticks, now = [0.0], 0.0
+    for i, seconds in enumerate(took):
+        ticks += [now, now := now + seconds]
+        ticks += [now] if i % 2 else []  # is there time for another round?
+    each = iter(ticks)
+    assert time_decoding(files, 32, clock=lambda: next(each)) == pytest.approx((0.01 + 0.02) / 2)
+    each = iter([0.0, 0.0, 9.0, 9.0, 18.0, 18.0])
+    assert time_decoding(files, 32, clock=lambda: next(each)) == 9.0
 
 
 def test_from_a_folder_to_a_run(

@@ -47,23 +47,23 @@ def test_a_trial_step_is_what_a_gpu_has_at_once(
 def test_what_runs_out_of_memory_is_not_chosen(
     gpu: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def measure(recipe: Recipe, _: int) -> float:
+    def prepare(recipe: Recipe, _: int) -> settings.Step:
         if recipe.precision == "fp32":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
         if not recipe.channels_last:
             raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
-        return 1.0
+        return lambda: 1.0
 
     recipe = Recipe(model="alexnet-2014", size=256, crop=224)
-    settled, found = settings.settle(recipe, 10, 10**8, ("compile",), measure)
+    settled, found = settings.settle(recipe, 10, 10**8, ("compile",), prepare)
     assert (settled.precision, settled.channels_last) == ("bf16", True)
     assert [one["seconds"] for one in found["measured"]] == [1.0]
     assert capfd.readouterr().err.count("not chosen: ") == 2
 
-    def broken(recipe: Recipe, _: int) -> float:
+    def broken(recipe: Recipe, _: int) -> settings.Step:
         if recipe.precision == "fp32":
             raise RuntimeError("some other fault")
-        return 1.0
+        return lambda: 1.0
 
     with pytest.raises(RuntimeError, match="some other fault"):
         settings.settle(recipe, 10, 10**8, ("compile",), broken)

@@ -79,7 +79,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write an object as indented JSON, atomically. Raises CheckpointError like `write_atomic`."""
-    write_atomic(path, json.dumps(value, indent=2) + "\n")
+    write_atomic(path, as_json(value))
+
+
+def as_json(value: Mapping[str, Any]) -> str:
+    """An object as the text of a JSON file, indented."""
+    return json.dumps(value, indent=2) + "\n"
 
 
 def parse_json(data: bytes, source: Path) -> dict[str, Any]:

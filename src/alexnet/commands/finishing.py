@@ -15,7 +15,7 @@ from alexnet.engine.network import preprocessing
 from alexnet.engine.parallel import Team
 from alexnet.engine.record import Doctor
 from alexnet.engine.state import State
-from alexnet.engine.train import fit
+from alexnet.engine.train import SecondLook, fit
 from alexnet.errors import CheckpointError, Diverged
 from alexnet.interchange.certificate import certify_run
 from alexnet.predict import load
@@ -37,7 +37,7 @@ class How:
     stop: Sequence[int]
 
 
-def train_to_end(
+def train_on(
     recipe: Recipe,
     dataset: Dataset,
     statistics: Statistics,
@@ -46,8 +46,9 @@ def train_to_end(
     how: How,
     team: Team,
     weights: Mapping[str, Tensor] | None = None,
-) -> dict[str, Any]:
-    """Trains from the beginning or from `start` and finishes the run; its figures."""
+    second_look: SecondLook | None = None,
+) -> State:
+    """Trains from the beginning or from `start` as far as `fit` goes."""
     board, show = None, None
     if how.tensorboard and team.leads:
         board = Board(folder.path, start.step if start else 0)
@@ -56,8 +57,9 @@ def train_to_end(
         state = fit(
             recipe, dataset, statistics, folder, start,
             weights=weights, board=board, show=show, doctor=how.doctor, team=team, stop=how.stop,
+            second_look=second_look,
         )  # fmt: skip
-        if board is not None:
+        if board is not None and state.finished:
             best_of = {"best/acc1": state.watch.best_top1, "best/loss": state.watch.best_loss}
             board.settings(recipe.to_dict(), best_of)
     except Diverged as error:
@@ -67,7 +69,7 @@ def train_to_end(
         if board is not None:
             board.close()
         folder.close()
-    return team.first(lambda: _finish(recipe, folder, state))
+    return state
 
 
 def _page(folder: RunDir) -> dict[str, Any]:
@@ -95,8 +97,8 @@ def training_pace(events: Sequence[Mapping[str, Any]], batch: int) -> float | No
     return round(images / seconds, 1) if seconds > 0 else None
 
 
-def _finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
-    """Certificate, page and the figures of a trained run."""
+def finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
+    """Makes certificate and page of a trained run; its figures."""
     certify_run(load(folder.path))
     events = folder.events()
     validations = (e for e in events if e["event"] == "val")

@@ -5,13 +5,14 @@ import shlex
 import shutil
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from alexnet.commands.beginning import explain
-from alexnet.commands.finishing import RECIPE_FILE, How, train_to_end
+from alexnet.commands.finishing import RECIPE_FILE, How, finish, train_on
 from alexnet.commands.keeping import keep_copies_together
 from alexnet.commands.mending import mend
 from alexnet.commands.outset import (
@@ -31,12 +32,20 @@ from alexnet.engine.network import preprocessing
 from alexnet.engine.parallel import Team, join, restarted
 from alexnet.engine.record import Doctor
 from alexnet.engine.schedule import shorten_warmup
-from alexnet.engine.settings import chosen_threads, measure_steps, settle
+from alexnet.engine.settings import (
+    Choosing,
+    chosen_threads,
+    is_worth_a_second_look,
+    settle,
+    settle_again,
+)
+from alexnet.engine.train import SecondLook, save_step_0
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.evaluation_set import read_digests
-from alexnet.files import read_json, sha256_of, write_atomic, write_json
+from alexnet.files import as_json, read_json, sha256_of, write_atomic, write_json
 from alexnet.interrupt import PREEMPT, obeying, signal_named
 from alexnet.launch import launched
+from alexnet.memory import give_back
 from alexnet.predict import read_recipe, read_statistics
 from alexnet.processors import describe_kept_threads, describe_threads, find_processors
 from alexnet.recipe import Recipe
@@ -45,14 +54,15 @@ from alexnet.recipebook.again import Call, train_command
 from alexnet.recipebook.choice import Choice
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_written, write_recipe
 from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
-from alexnet.store.checkpoint import Checkpoint, load_checkpoint, load_latest
+from alexnet.store.again import begin_again, end_beginning_again
+from alexnet.store.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_latest
 from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.terminal import say
 
 RUNS = Path("runs")
+ENVIRONMENT = "environment.json"
 
 
-@chance_kept()
 def train(
     recipe: str | Recipe | None = None,
     *,
@@ -81,6 +91,29 @@ def train(
     Returns the figures of the best validation, run and checkpoint; `choice`, the reasons where a
     recipe was chosen, and `recipe_file`, the recipe as a file to edit.
     """
+    return train_choosing(
+        Choosing(), recipe, data=data, run=run, resume=resume, tensorboard=tensorboard, init=init,
+        doctor=doctor, towers=towers, stop_signal=stop_signal, minutes=minutes, **fields,
+    )  # fmt: skip
+
+
+@chance_kept()
+def train_choosing(
+    choosing: Choosing,
+    recipe: str | Recipe | None = None,
+    *,
+    data: str | Path | None = None,
+    run: str | Path | None = None,
+    resume: bool = False,
+    tensorboard: bool = False,
+    init: str | Path | None = None,
+    doctor: Doctor = "stop",
+    towers: int = 1,
+    stop_signal: str | None = None,
+    minutes: float | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """`train`, with how its settings are chosen as an argument."""
     if run == "" or recipe == "" or data == "":
         raise UsageError("an empty name: leave the option out, or say which")
     if resume and minutes is not None:
@@ -91,13 +124,13 @@ def train(
     how = How(tensorboard, doctor, stop)
     with obeying(stop), join(towers) as team, ExitStack() as stack:
         team.together(lambda: _check_call(run, tensorboard, team))
-        last = Path(run or RUNS) / "checkpoints/last"
-        if restarted() and team.first(lambda: {"begun": last.is_symlink()})["begun"]:
+        there = RunDir(Path(run or RUNS))
+        if restarted() and team.first(lambda: {"begun": there.is_begun})["begun"]:
             fields = {k: v for k, v in fields.items() if (k, v) != ("precision", "auto")}
             return _resume(recipe, data, run, fields, how, team, stack)
         if resume:
             return _resume(recipe, data, run, fields, how, team, stack)
-        return _start(recipe, data, run, init, minutes, fields, how, team, stack)
+        return _start(recipe, data, run, init, minutes, fields, how, team, stack, choosing)
 
 
 def _check_call(run: str | Path | None, tensorboard: bool, team: Team) -> None:
@@ -117,6 +150,7 @@ def _start(
     how: How,
     team: Team,
     stack: ExitStack,
+    choosing: Choosing,
 ) -> dict[str, Any]:
     def read_given() -> Given:
         if init is None:
@@ -173,18 +207,45 @@ def _start(
         if chosen.colour and not statistics.covariance:  # that run had no colour noise
             statistics = replace(statistics, covariance=dataset.statistics.covariance)
 
+        n_classes = len(dataset.classes)
+        prepare = choosing.prepare(preprocessing(chosen, statistics), n_classes, team.ranks)
+
         def decide() -> dict[str, Any]:
             total = (chosen.steps or 0) * chosen.batch_size or chosen.epochs * len(dataset.train)
             fixed = {*fields, "compile"} if team.size > 1 else fields
             settled, settings = settle(
-                chosen, len(dataset.classes), round(total), fixed,
-                measure_steps(preprocessing(chosen, statistics), len(dataset.classes), team.ranks),
-                team.ranks,
-            )  # fmt: skip
+                chosen, n_classes, round(total), fixed, prepare, team.ranks, choosing.worth
+            )
             return {"recipe": settled.to_dict(), "settings": settings}
 
         decided = team.first(decide)
         chosen, settings = Recipe.from_dict(decided["recipe"]), decided["settings"]
+
+        begun = "" if init is None else str(Path(init).absolute())
+        # Once, as it was when the run began: a training that starts again may have found images
+        # meanwhile that cannot be read.
+        describe = cache(lambda: dataset.describe(statistics))
+
+        def records(recipe: Recipe, settings: dict[str, Any]) -> dict[str, str]:
+            """The texts that say what the run is, by the names of their files."""
+            call = _call(team, how, settings["chosen"]["threads"])
+            saved = {
+                "recipe": recipe.to_dict(), "digest": recipe.digest,
+                "data": describe(), "call": asdict(call),
+            }  # fmt: skip
+            if begun:
+                saved["init"] = {"path": begun, "sha256": given.digest}
+            with threads(settings["chosen"]["threads"]):
+                known = {**environment(), "settings": settings}
+            again = train_command(
+                ["THIS_FILE"], replace(call, doctor="stop", threads=0), init=begun,
+                run="DIR" if call.processes > 1 else "",
+            )  # fmt: skip
+            return {
+                ENVIRONMENT: as_json(known),
+                "recipe.json": as_json(saved),
+                RECIPE_FILE: write_recipe(recipe, dataset.source.path, reasons, again),
+            }
 
         def begin() -> dict[str, Any]:
             announce(chosen, dataset, team)
@@ -194,25 +255,10 @@ def _start(
                 say(line)
             if chosen.orient != wanted["recipe"]["orient"]:
                 say(f"orient {chosen.orient}: so {dataset.source.path} was packed")
-            described = dataset.describe(statistics)
-            saved = {"recipe": chosen.to_dict(), "digest": chosen.digest, "data": described}
-            call = _call(team, how, settings["chosen"]["threads"])
-            saved["call"] = asdict(call)
-            begun = "" if init is None else str(Path(init).absolute())
-            if begun:
-                saved["init"] = {"path": begun, "sha256": given.digest}
             if statistics.image is not None:
                 folder.write_mean_image(statistics.image)
-            with threads(settings["chosen"]["threads"]):
-                known = {**environment(), "settings": settings}
-            write_json(folder.path / "environment.json", known)
-            folder.write_recipe(saved)
-            again = train_command(
-                ["THIS_FILE"], replace(call, doctor="stop", threads=0), init=begun,
-                run="DIR" if call.processes > 1 else "",
-            )  # fmt: skip
-            edited = write_recipe(chosen, dataset.source.path, reasons, again)
-            write_atomic(folder.path / RECIPE_FILE, edited)
+            for name, text in records(chosen, settings).items():
+                write_atomic(folder.path / name, text)
             write_inventory(folder.path, dataset.inventory())
             _keep_what_weights_learnt_from(init, folder)
             if how.doctor != "off":
@@ -220,12 +266,51 @@ def _start(
             return {}
 
         team.first(begin)
+        better: list[tuple[Recipe, dict[str, Any], str]] = []
+
+        def look_again(step: int) -> bool:
+            """Times the settings again; whether others win."""
+            found, record, said = settle_again(chosen, settings, prepare, step)
+            if record["chosen"] != settings["chosen"]:
+                better.append((found, record, said))
+                return True
+            known = read_json(folder.path / ENVIRONMENT)
+            write_json(folder.path / ENVIRONMENT, {**known, "settings": record})
+            say(f"settings, timed again at step {step:,}: {said}")
+            return False
+
+        second_look = None
+        if team.size == 1 and is_worth_a_second_look(settings, choosing.long_s):
+            second_look = SecondLook(look_again, choosing.again_after_s)
         with threads(settings["chosen"]["threads"]):
-            found = train_to_end(chosen, dataset, statistics, folder, None, how, team, weights)
+            state = train_on(
+                chosen, dataset, statistics, folder, None, how, team, weights, second_look
+            )
+            if state.finished:
+                found = team.first(lambda: finish(chosen, folder, state))
+                return {**found, "choice": reasons}
+        # Not from here on: a run is to be a function of one recipe and one number of threads.
+        chosen, settings, said = better[-1]
+        settings["again"]["lost_s"] = round(state.seconds, 1)
+        say(f"settings: {said}: starting again, {state.seconds:.0f} s are lost")
+        give_back()
+        with threads(settings["chosen"]["threads"]):
+            begin_again(
+                folder,
+                records(chosen, settings),
+                {"event": "resume", "step": 0, "settings": settings["chosen"]},
+                lambda checkpoints: save_step_0(
+                    chosen, dataset, statistics, checkpoints, weights=weights,
+                    seconds=state.seconds,
+                ),
+            )  # fmt: skip
+            start = load_checkpoint(find_checkpoint(folder.checkpoints, "last"))
+            state = train_on(chosen, dataset, statistics, folder, start, how, team)
+            found = team.first(lambda: finish(chosen, folder, state))
         return {**found, "choice": reasons}
     except BaseException as error:
         # There is nothing to continue, and it was empty before.
-        if team.leads and not (folder.checkpoints / "last").is_symlink():
+        if team.leads and not folder.is_begun:
             shutil.rmtree(folder.path, ignore_errors=True)
             if isinstance(error, Unreadable) and chosen.bad_images == "stop":
                 raise error.advised("leave it out with --bad-images skip") from None
@@ -269,6 +354,7 @@ def _resume(
     def claim() -> dict[str, Any]:
         folder = RunDir.open(path)
         stack.enter_context(folder.lock())
+        end_beginning_again(folder)
         return {}
 
     team.first(claim)
@@ -338,7 +424,7 @@ def _resume(
         return start, dataset
 
     start, dataset = team.together(read)
-    began = read_json(folder.path / "environment.json")
+    began = read_json(folder.path / ENVIRONMENT)
     count = chosen_threads(began)
     if kept := describe_kept_threads(count, torch.get_num_threads(), find_processors()):
         say(kept)
@@ -352,7 +438,8 @@ def _resume(
         say(f"continuing {path} from step {start.step:,}")
     statistics = read_statistics(folder, described)
     with threads(count):
-        return train_to_end(asked, dataset, statistics, folder, start, how, team)
+        state = train_on(asked, dataset, statistics, folder, start, how, team)
+        return team.first(lambda: finish(asked, folder, state))
 
 
 def _latest(name: str | None) -> Path:

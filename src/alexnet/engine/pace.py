@@ -4,24 +4,29 @@ import torch
 
 from alexnet.data.statistics import Statistics
 from alexnet.engine.network import preprocessing
-from alexnet.engine.settings import measure_steps, trial_size
+from alexnet.engine.settings import Prepare, prepare_steps, time_alone, trial_size
 from alexnet.recipe import Recipe
-from alexnet.runtime import choose_precision, pick_device
+from alexnet.runtime import chance_kept, choose_precision, pick_device
 from alexnet.terminal import say
 
+ROUNDS = 6  # of one step each, after one that is not timed
 
-def measure_pace(recipe: Recipe, classes: int) -> float:
-    """Images a second through training steps, augmentation and update included, reading not.
 
-    The random state of the caller stays as it is, and nothing is written.
+def measure_pace(recipe: Recipe, classes: int, prepare: Prepare | None = None) -> float:
+    """Images a second through training steps, augmentation and update included, reading not: those
+    of the fastest of several steps, for what else the machine does makes steps slower.
+
+    `prepare` makes the steps that are timed: real ones unless it is given. The random state of the
+    caller stays as it is, and nothing is written.
     """
     precision = choose_precision(recipe.precision, pick_device())
     recipe = recipe.replace(precision=precision, normalize="std", compile=False)
     say(f"timing a few steps of {recipe.model} at {recipe.crop} pixels")
-    middle, spread = (128.0,) * recipe.channels, (64.0,) * recipe.channels
-    even = tuple(tuple(float(i == j) for j in range(len(middle))) for i in range(len(middle)))
-    preprocess = preprocessing(recipe, Statistics(middle, spread, even))
-    before = torch.get_rng_state()
-    seconds = measure_steps(preprocess, classes)(recipe, torch.get_num_threads())
-    torch.set_rng_state(before)
-    return trial_size(recipe) / seconds
+    if prepare is None:
+        middle, spread = (128.0,) * recipe.channels, (64.0,) * recipe.channels
+        even = tuple(tuple(float(i == j) for j in range(len(middle))) for i in range(len(middle)))
+        preprocess = preprocessing(recipe, Statistics(middle, spread, even))
+        prepare = prepare_steps(preprocess, classes)
+    with chance_kept():
+        seconds = time_alone(prepare(recipe, torch.get_num_threads()), ROUNDS)
+    return trial_size(recipe) / min(seconds)

@@ -1,10 +1,15 @@
-"""Precision, memory layout, threads and compiling of a training, chosen by its own first steps."""
+"""Precision, memory layout, threads and compiling of a training, chosen by timing its own steps.
+
+Other work on the machine makes steps slower, for a moment or for an hour. So two settings are
+never timed one after the other: they take a step each in turn, and are compared by their best. Of a
+long training what was chosen is timed again once, about a minute after it began.
+"""
 
 import math
 import os
 import statistics as stats
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,16 +29,29 @@ from alexnet.models.net import summarize
 from alexnet.models.zoo import model_spec
 from alexnet.processors import given_threads
 from alexnet.recipe import Recipe
-from alexnet.runtime import HOPELESS, bf16_pace, choose_precision, pick_device, precisions, threads
+from alexnet.runtime import (
+    HOPELESS,
+    bf16_pace,
+    chance_kept,
+    choose_precision,
+    pick_device,
+    precisions,
+    threads,
+)
 from alexnet.terminal import say
 
 WORTH = 2e13  # operations of a training below which nothing is measured: a minute of two cores
 GAIN = 1.1  # times faster that a setting must be to replace the one before it
-STEPS = 3  # that are timed, after one that is not
-MOST_S = 4.0  # of timed steps, after which no further one is taken
+ROUNDS = 3  # of a comparison, in each of which either takes one step
+MOST_ROUNDS = 30  # where the rounds disagree
+ALIKE = 1.25  # times as long that the second fastest step may take before the rounds disagree
+ENOUGH_S = 8.0  # of timed steps of a comparison, after which two rounds will do
+MOST_S = 16.0  # after which no further round is taken, even where two disagree
 IMAGES = 32  # at most in a step of a processor, which has no more to do at once with more of them
 COMPILES_S = 60.0  # about what torch.compile takes
 LEAST = 20  # times that which a training must last for compiling to be tried
+LONG_S = 1200.0  # that a training must be expected to last for its settings to be timed again
+AGAIN_AFTER_S = 60.0  # when they are; at the end of the first epoch if that comes sooner
 
 
 @dataclass(frozen=True)
@@ -57,8 +75,136 @@ class Settings:
         )
 
 
-Measure = Callable[[Recipe, int], float]
-"""Seconds of one training step of a recipe whose settings are fixed, in so many threads."""
+Step = Callable[[], float]
+"""Takes one training step, and returns the seconds that it took."""
+
+Prepare = Callable[[Recipe, int], Step]
+"""Builds the training of a recipe whose settings are fixed, in so many threads, and takes a first
+step, which is not timed. What it built is held by the step that it returns."""
+
+
+def compare(holder: Step, challenger: Step) -> tuple[list[float], list[float]]:
+    """Seconds of the steps of both, in rounds of one step each; who goes first changes each round.
+
+    ROUNDS of them, fewer of slow steps but two at least; where they disagree (see `is_faster`) more
+    are taken, up to MOST_ROUNDS or MOST_S.
+    """
+    ours: list[float] = []
+    theirs: list[float] = []
+    turn = [(holder, ours), (challenger, theirs)]
+    while _needs_more(ours, theirs):
+        for step, seconds in turn:
+            seconds.append(step())
+        turn.reverse()
+    return ours, theirs
+
+
+def is_faster(ours: Sequence[float], theirs: Sequence[float]) -> bool | None:
+    """Whether `theirs` are GAIN times faster than `ours`. None where the rounds disagree.
+
+    They agree where the best round of each says the same as the best of those that are left without
+    it, so that no single round decides, slow or fast; and where these two are ALIKE: a best that
+    did not come again may still be that of a slow moment.
+    """
+    (our_best, our_next), (their_best, their_next) = sorted(ours)[:2], sorted(theirs)[:2]
+    by_best, by_rest = their_best * GAIN < our_best, their_next * GAIN < our_next
+    alike = our_next <= our_best * ALIKE and their_next <= their_best * ALIKE
+    return by_best if alike and by_best == by_rest else None
+
+
+def _needs_more(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    rounds, spent = len(ours), sum(ours) + sum(theirs)
+    if rounds < 2:
+        return True
+    if is_faster(ours, theirs) is None:
+        return rounds < MOST_ROUNDS and spent < MOST_S
+    return rounds < ROUNDS and spent < ENOUGH_S
+
+
+def time_alone(step: Step, rounds: int = ROUNDS) -> list[float]:
+    """Seconds of so many steps, fewer of slow ones but two at least."""
+    seconds: list[float] = []
+    while len(seconds) < 2 or (len(seconds) < rounds and sum(seconds) < ENOUGH_S / 2):
+        seconds.append(step())
+    return seconds
+
+
+class Contest:
+    """Settings of a recipe that are timed against each other: a holder, and one challenger after
+    the other. `rounds` are the seconds of every step that was timed, by settings.
+
+    The holder is kept in memory, and each challenger beside it for as long as it is timed.
+    """
+
+    def __init__(self, recipe: Recipe, prepare: Prepare, holder: Settings) -> None:
+        self._recipe, self._prepare = recipe, prepare
+        self.holder = holder
+        self.rounds: dict[Settings, list[float]] = {holder: []}
+        self._step = self._ready(holder)
+
+    def challenge(self, challenger: Settings) -> None:
+        """Makes the challenger the holder if it is faster. It is not where that stays open, or
+        where it cannot be computed on this machine; both are said."""
+        try:
+            step = self._ready(challenger)
+            ours, theirs = compare(self._step, step)
+        except Unavailable as error:
+            say(f"not compiled: {error}")
+            return
+        except RuntimeError as error:
+            if not (why := short_of_memory(error)):
+                raise
+            say(f"not chosen: {challenger}: {why.partition(':')[0]}")
+            return
+        self.rounds[self.holder] += ours
+        self.rounds.setdefault(challenger, []).extend(theirs)
+        faster = is_faster(ours, theirs)
+        if faster is None:
+            say(
+                f"not chosen: {challenger}: {len(ours)} rounds disagree "
+                f"({_range(theirs)} ms, and {_range(ours)} of {self.holder})"
+            )
+        elif faster:
+            self.holder, self._step = challenger, step
+
+    def best(self, settings: Settings) -> float:
+        """Seconds of the fastest step of these settings."""
+        return min(self._timed(settings))
+
+    def usual(self) -> float:
+        """Seconds that a step of the holder takes as the machine is now: the median."""
+        return stats.median(self._timed(self.holder))
+
+    def _timed(self, settings: Settings) -> list[float]:
+        if not self.rounds[settings] and settings == self.holder:  # nothing was there to challenge
+            self.rounds[settings] += time_alone(self._step)
+        return self.rounds[settings]
+
+    def measured(self) -> list[dict[str, Any]]:
+        """What was timed, for environment.json: the best second of each settings, and all."""
+        return [
+            {**asdict(one), "seconds": round(min(s), 5), "rounds": [round(x, 5) for x in s]}
+            for one, s in self.rounds.items()
+            if s
+        ]
+
+    def describe(self, images: int) -> str:
+        """The holder and its milliseconds a step of so many images, and those of the others."""
+        held = self.best(self.holder)
+        others = [
+            f"{one} {1e3 * min(s):,.0f}"
+            for one, s in self.rounds.items()
+            if one != self.holder and s
+        ]
+        beside = f" ({'; '.join(others)})" if others else ""
+        return f"{self.holder}: {1e3 * held:,.0f} ms for {images} images{beside}"
+
+    def _ready(self, settings: Settings) -> Step:
+        return self._prepare(settings.on(self._recipe), settings.threads)
+
+
+def _range(seconds: Sequence[float]) -> str:
+    return f"{1e3 * min(seconds):,.0f} to {1e3 * max(seconds):,.0f}"
 
 
 def settle(
@@ -66,48 +212,80 @@ def settle(
     classes: int,
     images: int,
     fixed: Collection[str],
-    measure: Measure,
+    prepare: Prepare,
     ranks: int = 1,
+    worth: float = WORTH,
 ) -> tuple[Recipe, dict[str, Any]]:
     """The recipe with its precision no longer auto, and `settings` for environment.json: what was
-    chosen and the seconds of each that was measured.
+    chosen, what was measured, and the seconds that training is expected to take.
 
     `images` is how many the training shows in all, to `ranks` processes together; `fixed` names the
     fields that the user gave. What runs out of memory is not chosen. Nothing is measured where the
-    precision is given or the training is short: then a rule chooses.
+    precision is given or the training has fewer than `worth` operations: then a rule chooses.
     """
     rule = choose_precision(recipe.precision, pick_device())
     best = Settings(rule, recipe.channels_last, torch.get_num_threads())
-    measured: list[dict[str, Any]] = []
+    known: dict[str, Any] = {"measured": []}
     if rule == "bf16" and (pace := bf16_pace(pick_device())) > HOPELESS:
         say(
             f"bf16 products take {pace:,.0f} times as long as fp32 on this processor: "
             "--precision fp32 is the faster"
         )
-    if recipe.precision == "auto" and operations(recipe, classes) * images >= WORTH:
-        seconds = {best: measure(best.on(recipe), best.threads)}
-
-        def better(tried: Settings) -> Settings:
-            try:
-                seconds[tried] = measure(tried.on(recipe), tried.threads)
-            except Unavailable as error:
-                say(f"not compiled: {error}")
-            except RuntimeError as error:
-                if not (why := short_of_memory(error)):
-                    raise
-                say(f"not chosen: {tried}: {why.partition(':')[0]}")
-            return tried if seconds.get(tried, math.inf) * GAIN < seconds[best] else best
-
-        for change in _changes(best, fixed):
-            best = better(replace(best, **change))
-        size = trial_size(recipe, ranks)
-        if _worth_compiling(recipe, fixed, seconds[best] * images / (size * ranks)):
-            best = better(replace(best, compile=True))
-        measured = [{**asdict(one), "seconds": round(s, 5)} for one, s in seconds.items()]
-        others = "; ".join(f"{one} {1e3 * s:,.0f}" for one, s in seconds.items() if one != best)
-        say(f"settings: {best}: {1e3 * seconds[best]:,.0f} ms for {size} images ({others})")
+    if recipe.precision == "auto" and operations(recipe, classes) * images >= worth:
+        with chance_kept():
+            contest = Contest(recipe, prepare, best)
+            for change in _changes(best, fixed):
+                contest.challenge(replace(contest.holder, **change))
+            size = trial_size(recipe, ranks)
+            steps = images / (size * ranks)
+            if _worth_compiling(recipe, fixed, contest.usual() * steps):
+                contest.challenge(replace(contest.holder, compile=True))
+            best = contest.holder
+            known = {"expected_s": round(contest.usual() * steps, 1)}
+            say(f"settings: {contest.describe(size)}")
+            known["measured"] = contest.measured()
     best = replace(best, compile=best.compile or recipe.compile)
-    return best.on(recipe), {"chosen": asdict(best), "measured": measured}
+    return best.on(recipe), {"chosen": asdict(best), **known}
+
+
+def is_worth_a_second_look(settings: Mapping[str, Any], long_s: float = LONG_S) -> bool:
+    """Whether what `settle` chose is to be timed again: in a training that is expected to last
+    `long_s` or more, on a processor, where it had something to choose from."""
+    cpu = pick_device().type == "cpu"
+    return cpu and len(settings["measured"]) > 1 and settings["expected_s"] >= long_s
+
+
+def settle_again(
+    recipe: Recipe, settings: Mapping[str, Any], prepare: Prepare, step: int
+) -> tuple[Recipe, dict[str, Any], str]:
+    """What `settle` chose, held once more against all that it was held against: the recipe as it is
+    to be from now on, its `settings`, whose `again` says what was measured after which step, and a
+    line with the figures.
+
+    Also those that had lost by far are timed: beside a busy neighbour two threads can lose every
+    round to one, and win as clearly when the neighbour is gone.
+    """
+    chosen = replace(Settings(**settings["chosen"]), compile=False)  # as it was timed before
+    with chance_kept():
+        contest = Contest(recipe, prepare, chosen)
+        for change in _rivals(chosen, settings["measured"]):
+            contest.challenge(replace(contest.holder, **change))
+        best, said = contest.holder, contest.describe(trial_size(recipe))
+    if best != chosen:
+        took, takes = (1e3 * contest.best(one) for one in (chosen, best))
+        said = f"{best} now takes {takes:,.0f} ms where {chosen} takes {took:,.0f}"
+    again = {"step": step, "before": settings["chosen"], "measured": contest.measured()}
+    best = replace(best, compile=recipe.compile)
+    return best.on(recipe), {**settings, "chosen": asdict(best), "again": again}, said
+
+
+def _rivals(chosen: Settings, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each other precision, layout and number of threads that was measured."""
+    return [
+        {name: value}
+        for name in ("precision", "channels_last", "threads")
+        for value in sorted({row[name] for row in measured} - {getattr(chosen, name)})
+    ]
 
 
 def _worth_compiling(recipe: Recipe, fixed: Collection[str], lasts_s: float) -> bool:
@@ -151,10 +329,10 @@ def chosen_threads(environment: Mapping[str, Any]) -> int:
     return count if here else torch.get_num_threads()
 
 
-def measure_steps(preprocess: Preprocess, classes: int, ranks: int = 1) -> Measure:
-    """Times real steps, augmentation and update included, on images of noise."""
+def prepare_steps(preprocess: Preprocess, classes: int, ranks: int = 1) -> Prepare:
+    """Real steps on images of noise, augmentation and update included."""
 
-    def measure(recipe: Recipe, count: int) -> float:
+    def prepare(recipe: Recipe, count: int) -> Step:
         device = pick_device()
         if device.type == "cuda":
             torch.cuda.empty_cache()  # of what was tried before
@@ -165,16 +343,28 @@ def measure_steps(preprocess: Preprocess, classes: int, ranks: int = 1) -> Measu
         net = build_net(recipe, classes).to(device).train()
         optimizer, model = build_optimizer(net, recipe), compiled(net, recipe, ALONE)
         sums = torch.zeros(4, dtype=torch.float64, device=device)
-        seconds: list[float] = []
-        with threads(count):
-            for _ in range(1 + STEPS):
+
+        def step() -> float:
+            with threads(count):
                 began = time.perf_counter()
                 train_step(model, optimizer, batch, 0.0, recipe, preprocess, sums)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-                seconds.append(time.perf_counter() - began)
-                if sum(seconds[1:]) > MOST_S:
-                    break
-        return stats.median(seconds[1:])
+                return time.perf_counter() - began
 
-    return measure
+        step()
+        return step
+
+    return prepare
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How and when settings are chosen: `prepare` makes what is timed, of preprocessing, classes
+    and processes; trainings of fewer than `worth` operations choose by a rule; those that last
+    `long_s` look again `again_after_s` after they began."""
+
+    prepare: Callable[[Preprocess, int, int], Prepare] = prepare_steps
+    worth: float = WORTH
+    long_s: float = LONG_S
+    again_after_s: float = AGAIN_AFTER_S

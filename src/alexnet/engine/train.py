@@ -3,6 +3,8 @@
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data import draws
-from alexnet.data.augment import augment
+from alexnet.data.augment import Preprocess, augment
 from alexnet.data.dataset import Dataset
 from alexnet.data.loader import Batch, Share, steps_per_epoch
+from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.verdict import Verdict
@@ -49,6 +52,17 @@ from alexnet.store.writer import Writer, snapshot
 from alexnet.terminal import progress, say, shows_top5
 
 
+@dataclass(frozen=True)
+class SecondLook:
+    """At how a training is computed, once, after its first seconds or at its first epoch's end.
+
+    `look` is given the step; it says whether training is to start again from step 0.
+    """
+
+    look: Callable[[int], bool]
+    after_s: float
+
+
 def fit(
     recipe: Recipe,
     dataset: Dataset,
@@ -62,8 +76,11 @@ def fit(
     doctor: Doctor = "stop",
     team: Team = ALONE,
     stop: Sequence[int] = PREEMPT,
+    second_look: SecondLook | None = None,
 ) -> State:
-    """Trains from the beginning or from a checkpoint until the recipe's end, saving as it goes.
+    """Trains from the beginning or from a checkpoint until the recipe's end, saving as it goes; or,
+    alone in its team, until a `second_look` says that it is to start again: then what comes back is
+    not `finished`.
 
     `weights` are what a beginning starts from in the place of the seed's, as far as they fit;
     `show` is called with the step and the network after each validation.
@@ -86,12 +103,7 @@ def fit(
         return state
     keeper.read_what_is_in_memory(dataset, recipe.workers)
     if recipe.whiten and start is None and weights is None:
-        ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:WHITEN_IMAGES]
-        pixels, unread = train.try_read(ids)
-        if unread and recipe.bad_images == "stop":
-            raise Unreadable("train", unread)
-        seen = torch.from_numpy(pixels[~np.isin(ids, list(unread))])
-        whiten(net, preprocess.views(seen, 1)[0])
+        _whiten(net, recipe, train, preprocess)
     model = spread(net, team)
     quick = compiled(model, recipe, team)
     clock = Clock(state, total, recipe.batch_size)
@@ -208,6 +220,11 @@ def fit(
                 state.finished = state.finished or "all steps are done"
             return best
 
+    def is_time_for(second: SecondLook) -> bool:
+        return 0 < state.step < total and (
+            clock.seconds() >= second.after_s or state.step >= per_epoch
+        )
+
     if any(team.largest(record.fatal is not None)):  # before a restart
         raise stopped(record.fatal)
 
@@ -221,6 +238,13 @@ def fit(
                 team.together(writer.wait)  # figures without a checkpoint cannot be gone on from
         validate, save_now = state.due, False
         while True:
+            if second_look and is_time_for(second_look):
+                with clock.paused():
+                    again_from_0 = second_look.look(state.step)
+                if again_from_0 and not signals.received:
+                    intake.close()
+                    break
+                second_look = None
             best = validate and look()
             if not state.finished and intake.trouble is None:
                 intake.fetch(clock)
@@ -281,6 +305,33 @@ def fit(
     return state
 
 
+def save_step_0(
+    recipe: Recipe,
+    dataset: Dataset,
+    statistics: Statistics,
+    checkpoints: Path,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    seconds: float = 0.0,
+) -> None:
+    """Saves the checkpoint that `fit` begins with, alone in its team, into a new folder of
+    checkpoints; training goes on from it as if it had begun so. `seconds` were spent before.
+    """
+    net, _, optimizer, state = _begin(recipe, len(dataset.classes), None, weights, ALONE)
+    if recipe.whiten and weights is None:
+        _whiten(net, recipe, dataset.train, preprocessing(recipe, statistics))
+    state.seconds = seconds
+    save_checkpoint(
+        checkpoints,
+        state.step,
+        model=net.state_dict(),
+        optimizer=optimizer_tensors(optimizer, net),
+        state=state.to_dict(recipe),
+        best=False,
+        keep=recipe.keep,
+    )
+
+
 def class_weights(
     recipe: Recipe, counts: NDArray[np.integer], device: torch.device
 ) -> Tensor | None:
@@ -314,6 +365,17 @@ def _begin(
         state = State.from_dict(start.state, team)
     state.sums = state.sums.to(device)
     return net, towers, optimizer, state
+
+
+def _whiten(net: Net, recipe: Recipe, train: Slice, preprocess: Preprocess) -> None:
+    """Makes the first layer from training images. Unreadable where some cannot be read, unless the
+    recipe leaves such out."""
+    ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:WHITEN_IMAGES]
+    pixels, unread = train.try_read(ids)
+    if unread and recipe.bad_images == "stop":
+        raise Unreadable("train", unread)
+    seen = torch.from_numpy(pixels[~np.isin(ids, list(unread))])
+    whiten(net, preprocess.views(seen, 1)[0])
 
 
 def _means(sums: Tensor, classes: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from alexnet.store.checkpoint import pack_tensors, unpack_tensors
 from alexnet.store.shape import odd_event
 
 DIGESTS = "image-digests.safetensors"
+AGAIN = "starting-again.json"  # while it is there, a run starts again: see `begin_again`
 _BEGUN = {DIGESTS, "mean.safetensors", "recipe.json", "recipe.toml", "environment.json"}
 _BEGUN |= {"checkpoints", "tensorboard", "files.npz", "unreadable.json"}
 
@@ -43,7 +44,7 @@ class RunDir:
             others = [name for name in os.listdir(path) if not name.startswith((".lock", ".tmp-"))]
         except OSError as error:
             raise cannot("create", path, error) from error
-        if "recipe.json" in others and (path / "checkpoints/last").is_symlink():
+        if "recipe.json" in others and cls(path).is_begun:
             raise UsageError(
                 f"{path} already holds a run; add --resume to continue it or choose another --run"
             )
@@ -67,6 +68,12 @@ class RunDir:
                 f"name one that is, or make one with `alexnet train --run {path}`"
             )
         return cls(path)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is something to continue: a checkpoint, or a new start that a kill cut
+        short (see `begin_again`)."""
+        return (self.checkpoints / "last").is_symlink() or (self.path / AGAIN).is_file()
 
     @property
     def checkpoints(self) -> Path:
