@@ -78,7 +78,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def is_in_company(row: dict[str, Any]) -> bool:
-    """Whether a bench of ours measured it beside busy processes; a quiet row has no `company`."""
+    """Whether `alexnet bench` measured it beside busy processes; a quiet row has no `company`."""
     return "company" in row and "of_quiet" in row
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alexnet.benches.company import QUIET
 from alexnet.benches.reference import (
     DTYPES,
     Way,
@@ -16,7 +17,7 @@ from alexnet.benches.reference import (
     read_limit,
     settle,
 )
-from alexnet.benches.rounds import QUIET, company_rows, take_turns_in_company
+from alexnet.benches.rounds import company_rows, take_turns_in_company
 from alexnet.engine.infer import Inference
 from alexnet.engine.int8 import Int8, measure_ranges
 from alexnet.engine.network import build_net

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from alexnet.benches.rounds import QUIET, company_rows, take_turns_in_company
+from alexnet.benches.company import QUIET
+from alexnet.benches.rounds import company_rows, take_turns_in_company
 from alexnet.data.arrange import arrange
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset, open_dataset

@@ -5,19 +5,17 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from alexnet.benches.company import in_company
+from alexnet.benches.company import QUIET, in_company
 from alexnet.memory import give_back
 from alexnet.terminal import progress
 
 SAMPLE_S = 0.002  # between two looks at the memory
-QUIET = "quiet"  # without company
 IN_COMPANY = 3  # rounds: each takes as long as two or three quiet ones
 
 
@@ -66,24 +64,19 @@ def take_turns_in_company(
 ) -> dict[str, dict[str, Timed]]:
     """The same by company, "quiet" first: some of the rounds, IN_COMPANY at most and spread over
     all, have each way beside the busy processes of each company too, in turns with the quiet."""
-    some = min(rounds, IN_COMPANY) if companies else 0
+    beside = companies_by_round(rounds, companies)
     speeds: dict[str, dict[str, list[float]]] = {
         company: {name: [] for name in ways} for company in (QUIET, *companies)
     }
     peaks: dict[str, int | None] = {}
-    runs = len(ways) * (1 + rounds + some * len(companies))
+    runs = len(ways) * (1 + sum(map(len, beside)))
     with progress(what, runs, "runs") as bar:
         for name in reversed(list(ways)):
             peaks[name] = peak_bytes(ways[name])
             bar.advance()
-        done = 0  # rounds in company
-        for turn in range(1, rounds + 1):
-            beside = [QUIET]
-            if turn * some // rounds > done:
-                beside = [QUIET, *companies] if done % 2 else [*reversed(companies), QUIET]
-                done += 1
-            for company in beside:
-                with nullcontext() if company == QUIET else in_company(company):
+        for turn, of_round in enumerate(beside, start=1):
+            for company in of_round:
+                with in_company(company):
                     for name in list(ways) if turn % 2 else reversed(list(ways)):
                         for _ in range(untimed):
                             ways[name]()
@@ -103,6 +96,19 @@ def take_turns_in_company(
         }
         for company, by_name in speeds.items()
     }
+
+
+def companies_by_round(rounds: int, companies: Sequence[str]) -> list[list[str]]:
+    """In which company each round is run, one after the other: "quiet" in all of them, and in
+    IN_COMPANY at most, spread over all, the others too, in an order turned round every time."""
+    some, done, found = min(rounds, IN_COMPANY), 0, []
+    for i in range(rounds):
+        beside = [QUIET]
+        if companies and (i + 1) * some // rounds > done:
+            beside = [QUIET, *companies] if done % 2 else [*reversed(companies), QUIET]
+            done += 1
+        found.append(beside)
+    return found
 
 
 def company_rows(found: Mapping[str, Mapping[str, Timed]], reference: str) -> list[dict[str, Any]]:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexnet.benches.company import QUIET
 from alexnet.benches.reference import DTYPES, Way, emulated, matrix_limit, plain_net, settle
-from alexnet.benches.rounds import QUIET, company_rows, take_turns_in_company
+from alexnet.benches.rounds import company_rows, take_turns_in_company
 from alexnet.engine.compiled import compiled
 from alexnet.engine.network import build_net
 from alexnet.engine.optim import build_optimizer
