@@ -16,7 +16,6 @@ from alexnet.benches.company import busy_processes, in_company
 from alexnet.benches.input import make_photos
 from alexnet.benches.rounds import IN_COMPANY, company_rows, take_turns_in_company
 from alexnet.errors import DataError
-from conftest import Launch
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="processes are looked for in /proc"
@@ -152,23 +151,30 @@ def test_each_way_has_its_turns_beside_them() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_they_are_gone_when_a_bench_is_ended(
-    number: signal.Signals, photos: Path, launch: Launch, tmp_path: Path
+    number: signal.Signals, photos: Path, tmp_path: Path
 ) -> None:
     """Also where it was killed, and left workers that were forked with all that it had open."""
     words = ["bench", "input", "--data", photos, "--batches", "2", "--batch-size", "16"]
-    process = launch([*words, "--rounds", "3"], tmp_path / "log")
-    assert process.pid is not None
-    seen: set[int] = set()
+    log, seen = tmp_path / "log", set[int]()
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "alexnet", *map(str, words), "--rounds", "3"],
+            stdout=file, stderr=file, env=os.environ | {"TMPDIR": str(tmp_path)},
+        )  # fmt: skip
 
     def has_company() -> bool:
-        assert process.is_alive(), (tmp_path / "log").read_text()
+        assert process.poll() is None, log.read_text()
         seen.update(pid for pid in children(process.pid) if b"setpriority" in command(pid))
         return len(seen) >= CORES
 
-    wait_until(has_company, "it has company", every_s=0.005)
-    os.kill(process.pid, number)
-    process.join()
-    assert process.exitcode == (-number if number == signal.SIGKILL else 128 + number)
+    try:
+        wait_until(has_company, "it has company", every_s=0.005)
+        process.send_signal(number)
+        process.wait()
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     wait_until(lambda: not any(map(is_alive, seen)), "they end with who started them")
 
 
