@@ -35,10 +35,11 @@ from typing import Any
 
 from script import obeyed
 
-from alexnet.benches.company import COMPANIES, QUIET, busy_processes, in_company, usable_cores
+from alexnet.benches.company import COMPANIES, QUIET, busy_processes, in_company
 from alexnet.errors import UsageError
 from alexnet.files import write_atomic
 from alexnet.interrupt import STOP, obeying
+from alexnet.processors import find_processors, given_threads
 from alexnet.terminal import progress, say
 
 HERE = Path(__file__).resolve().parent
@@ -51,7 +52,7 @@ OF_QUIET = {"lowest": 0.85, "equal": 0.42}
 OF_BEFORE, OF_ONE_THREAD = 0.98, 0.85
 NORM_RATIO = 3.0  # times torch's own norm in the same company, without a setting
 WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ALEXNET_OMP_NUM_THREADS")
 PERIOD_US = 100_000  # of a quota
 
 
@@ -102,7 +103,7 @@ def working(
     **variables: str,
 ) -> Iterator[Worker]:
     """A worker, in a control group where one is named, which then says how many threads it has."""
-    unset = WAITS + THREADS if group is not None else WAITS
+    unset = WAITS if given_threads() and group is None else WAITS + THREADS
     environ = {name: value for name, value in os.environ.items() if name not in unset}
     environ |= {"PYTHONPATH": str(root / "src"), **variables}
     command = [sys.executable, str(HERE / "company_worker.py"), task, setting, *words]
@@ -156,7 +157,7 @@ def rows_of(
 
 @contextmanager
 def beside(company: str) -> Iterator[None]:
-    with busy_processes(10, usable_cores()) if company == POLITE else in_company(company):
+    with busy_processes(10, find_processors().usable) if company == POLITE else in_company(company):
         yield
 
 
@@ -289,7 +290,7 @@ def measure_quota(
 def quota_row(way: str, speeds: dict[tuple[str, str, str], list[float]]) -> dict[str, Any]:
     """What is kept here is of the rate of one thread."""
     row: dict[str, Any] = {"name": way}
-    row["company"] = f"a quota of one CPU on {usable_cores()} cores"
+    row["company"] = f"a quota of one CPU on {find_processors().usable} cores"
     keeps = {}
     for tree in ("before", "after"):
         limited, alone = speeds[way, "quota", tree], speeds[way, "one thread", tree]
@@ -401,7 +402,7 @@ def record_of(
         f"environment{commit}",
         "rounds": args.rounds,
         "seconds": args.seconds,
-        "cores": usable_cores(),
+        "cores": find_processors().usable,
         "bars_met": sum(row.get("met") == "yes" for row in rows),
         "bars_missed": [
             f"{row['name']}, {row['company']}: {row['met']}"

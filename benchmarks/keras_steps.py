@@ -90,6 +90,10 @@ def main() -> None:
     if not args.python:
         parser.error("--python PATH: the head of this file says how to make that environment")
 
+    from alexnet.processors import set_up_threads
+
+    set_up_threads()  # as `alexnet train` has them
+
     import numpy as np
     import torch
 

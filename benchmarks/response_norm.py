@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from script import obeyed
+from script import obeyed  # after torch, where it no longer sets how threads wait
 from torch import Tensor
 
 from alexnet import response_norm

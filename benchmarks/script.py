@@ -1,14 +1,16 @@
-"""How a bench that is a script ends, where the fault is its user's or a signal came, and what its
-processes compute with."""
+"""What benches that are scripts share: threads as the program's commands have them, and how a bench
+ends where the fault is its user's or a signal came."""
 
-import importlib
-import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from alexnet.errors import AlexNetError, Interrupted
 from alexnet.memory import keep_pages
+from alexnet.processors import set_up_threads
+
+# Here and not in a function: scripts import torch after this module, and then it is too late.
+set_up_threads()
 
 
 def obeyed(main: Callable[[], int | None], again: str = "the same command goes on") -> None:
@@ -24,13 +26,3 @@ def obeyed(main: Callable[[], int | None], again: str = "the same command goes o
         line, status = f"interrupted; {again}", 128 + error.signum
     print(f"{Path(sys.argv[0]).name}: {' '.join(line.split())}", file=sys.stderr)
     sys.exit(status)
-
-
-def as_commands_compute(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` with what the program's commands add to it for their threads, for a process that is
-    still to load torch. Nothing is added by a tree from before they did."""
-    added: dict[str, str] = {}
-    if importlib.util.find_spec("alexnet.processors"):
-        processors = importlib.import_module("alexnet.processors")
-        added = processors.thread_variables(environ, processors.find_processors())
-    return {**environ, **added}

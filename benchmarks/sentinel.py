@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import script  # before torch, for its threads
 import torch
 import torch.nn.functional as F
-from script import obeyed
 
 from alexnet.benches.rounds import take_turns
 from alexnet.diagnosis.sentinel import LOOK, Sentinel
@@ -93,4 +93,4 @@ def judged(sentinel: Sentinel) -> float:
 
 
 if __name__ == "__main__":
-    obeyed(main)
+    script.obeyed(main)

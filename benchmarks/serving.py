@@ -7,15 +7,14 @@ JPEGs. `one image` compares a request over HTTP with `Predictor.predict` of the 
 process, which the bar is about, and with `Predictor.answer` of their pixels, decoded before, all
 three in turns. `batching` is two servers in turns, one of which takes one image at a time.
 `company` is eight connections, quiet and beside a busy process a core, of the lowest and of an
-equal priority, in turns. The server computes with what `alexnet serve` adds to the environment.
-Memory is resident bytes of the server, once it has warmed up under the same load and at the end.
+equal priority, in turns. Memory is resident bytes of the server, once it has warmed up under the
+same load and at the end.
 """
 
 import argparse
 import asyncio
 import itertools
 import json
-import os
 import re
 import resource
 import socket
@@ -32,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from script import as_commands_compute, obeyed
+from script import obeyed
 
 from alexnet.benches.company import COMPANIES, QUIET, in_company, no_company
 from alexnet.benches.rounds import companies_by_round
@@ -93,9 +92,7 @@ def serving(run: Path, engine: str, batch: int) -> Iterator[Server]:
     """A server that is ready."""
     with tempfile.TemporaryFile("w+") as log:
         command = [sys.executable, __file__, str(run), "-", "--engine", engine]
-        process = subprocess.Popen(
-            [*command, "--serve", str(batch)], stderr=log, env=as_commands_compute(os.environ)
-        )
+        process = subprocess.Popen([*command, "--serve", str(batch)], stderr=log)
         try:
             while True:
                 log.seek(0)

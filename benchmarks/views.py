@@ -11,8 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
+import script  # before torch, for its threads
 import torch
-from script import obeyed
 
 from alexnet.analysis.answers import count
 from alexnet.benches.rounds import take_turns
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    obeyed(main)
+    script.obeyed(main)

@@ -8,9 +8,6 @@ import numpy as np
 from PIL import Image
 
 from alexnet import cli
-from alexnet.data.dataset import open_dataset
-from alexnet.recipebook import find_recipe
-from alexnet.store.rundir import latest_run
 
 NEXT = """
 What to try next (`. .venv/bin/activate` first):
@@ -31,6 +28,9 @@ def run(*words: str) -> None:
 
 def three_test_images(folder: Path) -> list[str]:
     """Writes three held-out digits as PNG files, named by what they show."""
+    from alexnet.data.dataset import open_dataset
+    from alexnet.recipebook import find_recipe
+
     dataset = open_dataset(find_recipe("digits"))
     test = dataset.split("test")
     folder.mkdir(exist_ok=True)
@@ -44,6 +44,9 @@ def three_test_images(folder: Path) -> list[str]:
 
 def main() -> None:
     run("train", "digits")
+    # Not before it: this loads torch, whose threads the first command sets up.
+    from alexnet.store.rundir import latest_run
+
     trained = latest_run(Path("runs"), "digits")
     assert trained is not None
     run("test", str(trained))

@@ -20,12 +20,13 @@ from alexnet.benches.company import COMPANIES
 from alexnet.benches.rounds import peak_bytes, take_turns
 from alexnet.cli import main
 from alexnet.data import loader
-from alexnet.data.loader import Batch, Share, feed, read_ahead, read_batch, training_batches
+from alexnet.data.loader import Batch, Share, feed, read_batch, training_batches
 from alexnet.data.slices import Slice
 from alexnet.engine import compiled
 from alexnet.errors import UsageError
 from alexnet.models.integers import has_int8
 from alexnet.models.norm import ResponseNormLayer
+from alexnet.processors import find_processors
 from alexnet.recipe import Recipe
 from conftest import Launch
 
@@ -69,7 +70,7 @@ def test_bench_input(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
         assert row["of_quiet"] == pytest.approx(expected, rel=0.01 + 0.06 / row["images_per_s"])
         assert row["ratio"] == 1 or row["name"] != bench.REFERENCE
     assert found["company"]["niceness"]["lowest"] == 19
-    assert found["company"]["processes"] == len(os.sched_getaffinity(0))
+    assert found["company"]["processes"] == find_processors().usable
     assert found["waits"].keys() == {"jpeg", "raw", "kept"}
     assert all(0 <= wait["share"] <= 1 for wait in found["waits"].values())
     assert found["images"] == 12
@@ -178,9 +179,9 @@ def test_what_fits_is_kept_on_the_device(
     read = Slice.try_read
     seen: list[int] = []
 
-    def counted(self: Slice, ids: Any) -> Any:
+    def counted(self: Slice, ids: Any, out: Any = None) -> Any:
         seen.extend(ids)
-        return read(self, ids)
+        return read(self, ids, out)
 
     share = Share(1, 2)
     expected = [read_batch(split, recipe, step, share) for step in steps]
@@ -196,12 +197,6 @@ def test_what_fits_is_kept_on_the_device(
     seen.clear()
     list(training_batches(split, recipe, steps, 0, torch.device("cpu"), keep=False))
     assert len(seen) == 7 * len(steps)
-
-
-def test_readers_that_step_back_give_the_same() -> None:
-    assert list(read_ahead(lambda i: i * i, range(20), 2, behind=True)) == [
-        i * i for i in range(20)
-    ]
 
 
 def test_bench_is_a_function(photos: Path) -> None:

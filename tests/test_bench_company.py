@@ -16,11 +16,12 @@ from alexnet.benches.company import busy_processes, in_company
 from alexnet.benches.input import make_photos
 from alexnet.benches.rounds import IN_COMPANY, company_rows, take_turns_in_company
 from alexnet.errors import DataError
+from alexnet.processors import find_processors
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="processes are looked for in /proc"
 )
-CORES: int = (
+CORES = find_processors().usable
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 )
 

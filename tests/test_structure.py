@@ -19,7 +19,18 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A module may import modules of lower layers and of its own package; of its own layer nothing else.
 LAYERS = (
-    ("errors", "files", "interrupt", "terminal", "recipe", "contradictions", "memory", "launch"),
+    (
+        "errors",
+        "files",
+        "interrupt",
+        "terminal",
+        "recipe",
+        "contradictions",
+        "memory",
+        "launch",
+        "processors",
+        "region",
+    ),
     ("runtime", "metrics", "models", "data", "store", "diagnosis"),
     ("engine",),
     ("analysis", "predict", "evaluation_set", "figures", "benches", "pages", "recipebook"),

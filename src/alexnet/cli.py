@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from alexnet.errors import AlexNetError, Elsewhere, Interrupted, UsageError
 from alexnet.launch import processes, rank, refuse_half_launched
 from alexnet.memory import keep_pages, short_of_memory
+from alexnet.processors import set_up_threads
 from alexnet.recipe import nearest
 from alexnet.terminal import escaped, say
 from alexnet.verbs import Verb, make_parser
@@ -53,6 +54,7 @@ def _run(argv: Sequence[str] | None) -> int:
         signal.signal(signal.SIGTERM, _terminate)
     try:
         verb, options = _parse(argv)
+        set_up_threads()  # before torch is loaded, which is next
         from alexnet import commands
 
         result = getattr(commands, verb.call)(**options)

@@ -2,6 +2,7 @@
 the variables which say so."""
 
 import os
+from collections.abc import Mapping
 
 from alexnet.errors import UsageError
 
@@ -11,9 +12,9 @@ _NUMBERS = VARIABLES[:3]
 ALONE = f"or to run alone: unset {' '.join(VARIABLES)}"
 
 
-def launched() -> bool:
+def launched(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether torchrun, or what sets all of the same variables, started this process."""
-    return all(os.environ.get(name) for name in VARIABLES)
+    return all(environ.get(name) for name in VARIABLES)
 
 
 def processes() -> int:

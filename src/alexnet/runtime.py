@@ -1,6 +1,5 @@
 """The machine: device, precision, threads, signals, and what is recorded of them."""
 
-import os
 import platform
 import random
 import subprocess
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from alexnet.launch import processes
+from alexnet.processors import find_processors, given_threads, waiting
 
 HOPELESS = 10  # times as long as in fp32: bf16 that only takes time
 PACKAGES = ("alexnet", "torch", "numpy", "pillow", "safetensors")
@@ -119,13 +119,18 @@ def environment() -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
+    processors = find_processors()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "cpu": cpu_name(),
-        "cpus": os.cpu_count(),
+        "cpus": processors.there,
+        "usable_cpus": processors.usable,
+        "usable_because": processors.why,
         "threads": torch.get_num_threads(),
+        "threads_given": given_threads(),
+        "waiting": waiting(),
         "processes": processes(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }

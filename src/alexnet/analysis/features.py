@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data.augment import Preprocess
-from alexnet.data.loader import Batch, read_ahead, read_in_order
+from alexnet.data.loader import batches_in_order
 from alexnet.data.slices import Slice
 from alexnet.errors import Unavailable, UsageError
 from alexnet.files import replacing
@@ -66,11 +66,8 @@ def iter_features(
     model.eval()
     starts = range(0, len(split), BATCH)
 
-    def read(start: int) -> Batch:
-        return read_in_order(split, start, BATCH)
-
     with progress("reading features", len(split), "images") as bar:
-        for block in read_ahead(read, starts, workers, behind=True):
+        for block in batches_in_order(split, starts, BATCH, workers, device):
             x = preprocess.views(block.images.to(device), 1)[0]
             with autocast(device, precision):
                 _, found = model.activations(x, parts)

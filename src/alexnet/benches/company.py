@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from alexnet.errors import DataError
+from alexnet.processors import find_processors
 
 LOWEST = 19  # of Linux's priorities
 QUIET = "quiet"  # nobody beside
@@ -34,14 +35,6 @@ while os.getppid() == parent:
 """
 
 
-def usable_cores() -> int:
-    """How many processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1
-
-
 def no_company() -> list[str]:
     """What cannot be measured where the system has no priorities, and why; else nothing."""
     if hasattr(os, "setpriority"):
@@ -57,7 +50,7 @@ def niceness_of(company: str) -> int:
 def described() -> dict[str, Any]:
     """For a record: how many processes are beside, and their priorities."""
     niceness = {company: niceness_of(company) for company in COMPANIES}
-    return {"processes": usable_cores(), "niceness": niceness}
+    return {"processes": find_processors().usable, "niceness": niceness}
 
 
 @contextmanager
@@ -67,7 +60,7 @@ def in_company(company: str, count: int | None = None) -> Iterator[list[int]]:
     if company == QUIET:
         yield []
         return
-    count = usable_cores() if count is None else count
+    count = find_processors().usable if count is None else count
     with busy_processes(niceness_of(company), count) as pids:
         yield pids
 

@@ -67,7 +67,7 @@ def classify(
 
     blocks = range(0, len(paths), CLASSIFY_BATCH)
     with progress("classifying", len(paths), "images") as bar:
-        for block in read_ahead(decode, blocks, predictor.recipe.workers, behind=True):
+        for block in read_ahead(decode, blocks, predictor.recipe.workers):
             decoded = []
             for path, pixels in block:
                 if isinstance(pixels, AlexNetError):

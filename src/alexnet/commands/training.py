@@ -38,6 +38,7 @@ from alexnet.files import read_json, sha256_of, write_atomic, write_json
 from alexnet.interrupt import PREEMPT, obeying, signal_named
 from alexnet.launch import launched
 from alexnet.predict import read_recipe, read_statistics
+from alexnet.processors import describe_kept_threads, describe_threads, find_processors
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.recipebook.again import Call, train_command
@@ -187,6 +188,10 @@ def _start(
 
         def begin() -> dict[str, Any]:
             announce(chosen, dataset, team)
+            took = torch.get_num_threads()  # fewer were chosen by measuring, and that was said
+            line = describe_threads(took, find_processors())
+            if line and settings["chosen"]["threads"] == took:
+                say(line)
             if chosen.orient != wanted["recipe"]["orient"]:
                 say(f"orient {chosen.orient}: so {dataset.source.path} was packed")
             described = dataset.describe(statistics)
@@ -335,6 +340,8 @@ def _resume(
     start, dataset = team.together(read)
     began = read_json(folder.path / "environment.json")
     count = chosen_threads(began)
+    if kept := describe_kept_threads(count, torch.get_num_threads(), find_processors()):
+        say(kept)
     with threads(count):
         if moved := changed_since(began):
             say(f"warning: not the machine it began on, so bits may differ: {moved}")

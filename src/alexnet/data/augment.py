@@ -24,6 +24,7 @@ from alexnet.data.device import sent
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD, Statistics
 from alexnet.errors import UsageError
 from alexnet.recipe import Recipe
+from alexnet.region import over_pieces
 
 CACHED = 150_000  # numbers normalised at a time on a CPU: few enough to stay in a core's cache
 
@@ -71,13 +72,16 @@ class Preprocess:
         factor = factor.repeat(1, side)[:, None]
         out = torch.empty(crops.shape, dtype=torch.float32, device=device)
         step = max(CACHED // (side * side * channels) if device.type == "cpu" else n, 1)
-        for start in range(0, n, step):
-            part = slice(start, start + step)
+        parts = [slice(start, start + step) for start in range(0, n, step)]
+
+        def normalize_part(part: slice) -> None:
             x = out[part].copy_(crops[part])
             if means is not None:
                 x.sub_(means[:] if means.shape[0] == 1 else means[part])
             rows = x.view(len(x), side, -1)
             torch.addcmul(added if len(added) == 1 else added[part], rows, factor, out=rows)
+
+        over_pieces(parts, lambda: normalize_part, out)
         return out.permute(0, 3, 1, 2)
 
     def check_views(self, count: int) -> None:

@@ -1,10 +1,6 @@
 """Batches as a pure function of (data, recipe, seed, step), read ahead by threads."""
 
-import contextlib
 import math
-import os
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +16,7 @@ from torch import Tensor
 from alexnet.data import draws
 from alexnet.data.bad_images import most_left_out
 from alexnet.data.device import sent
+from alexnet.data.pixels_ahead import PixelsAhead
 from alexnet.data.slices import Slice, Unread
 from alexnet.errors import DataError, Unreadable
 from alexnet.interrupt import outspoken
@@ -28,10 +25,10 @@ from alexnet.terminal import progress
 
 T = TypeVar("T")
 LeftOut = Callable[[int], Collection[int]]  # the indices that an update leaves out
+Take = Callable[[NDArray[np.intp]], tuple[NDArray[np.uint8], Unread]]  # images by index
 
 SPARE = 0.5  # share of a GPU's free memory that a slice may take
 AT_ONCE = 1024  # images that are copied there at once
-NICE = 10  # of reading threads: they get what is left, and all of it while a network waits
 
 
 @dataclass(frozen=True)
@@ -167,16 +164,61 @@ def read_batch(
     share: Share | None = None,
     kept: Kept | None = None,
     left_out: LeftOut = lambda step: (),
+    take: Take | None = None,
 ) -> Batch:
     """The batch of update `step` (from 0), or a share: the same whoever asks, and whenever.
 
     The place of an image that is left out, or with the recipe's `bad_images` at "skip" cannot be
     read, is taken by the next one in the order of its epoch. Raises Unreadable at "stop", and where
-    more than the recipe's share of the slice cannot be read.
+    more than the recipe's share of the slice cannot be read. `take` is where the images of the
+    batch come from, if not from `Slice.try_read`.
     """
     size, share = recipe.batch_size, share or Share(accumulate=recipe.accumulate)
-    epoch, place = divmod(step, steps_per_epoch(len(split), size))
-    order, missing = _order(recipe.seed, epoch, len(split)), set(left_out(step))
+    plan = _plan(recipe, len(split), step, share, left_out)
+    whole, missing = plan.whole, plan.missing
+    ids, unread = whole[plan.rows], dict[int, tuple[str, str]]()
+    if kept is not None:
+        images, labels = kept.take(ids)
+    else:
+        pixels, found = (take or split.try_read)(ids)
+        while found:
+            unread |= found
+            if recipe.bad_images == "stop" or len(unread) > most_left_out(
+                recipe.bad_share, len(split)
+            ):
+                raise Unreadable(split.name, unread)
+            missing |= found.keys()
+            earlier, whole = ids, _around(plan.order, plan.start, size, missing)
+            ids = whole[plan.rows]
+            others = np.flatnonzero(ids != earlier)
+            pixels[others], found = split.try_read(ids[others])
+        images, labels = torch.from_numpy(pixels), torch.from_numpy(split.labels[ids])
+    leaders = whole[np.asarray(plan.rows) % size // recipe.crop_chunk * recipe.crop_chunk]
+    of_all = torch.from_numpy(split.labels[whole])
+    return Batch(
+        step, plan.epoch, ids, images, labels, size, plan.pieces, leaders, of_all, whole, unread
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which images a batch is of: `whole` (batch_size,) are all processes', `start` is its place in
+    the `order` of its `epoch`, without those `missing`; `rows` of it are this process's, in
+    `pieces`."""
+
+    epoch: int
+    start: int
+    order: NDArray[np.intp]
+    missing: set[int]
+    whole: NDArray[np.intp]
+    rows: list[int]
+    pieces: tuple[Piece, ...]
+
+
+def _plan(recipe: Recipe, n: int, step: int, share: Share, left_out: LeftOut) -> _Plan:
+    size = recipe.batch_size
+    epoch, place = divmod(step, steps_per_epoch(n, size))
+    order, missing = _order(recipe.seed, epoch, n), set(left_out(step))
     whole = _around(order, place * size, size, missing)
     # Mixing takes the image before, which in a share may be another's.
     before = int(bool(recipe.mixup or recipe.cutmix) and share.ranks * share.accumulate > 1)
@@ -185,28 +227,7 @@ def read_batch(
     for places in share.places(size):
         pieces.append(Piece(slice(len(rows), len(rows) + before + len(places)), places, before))
         rows += [*([places.start - 1] * before), *places]
-    ids, unread = whole[rows], dict[int, tuple[str, str]]()
-    if kept is not None:
-        images, labels = kept.take(ids)
-    else:
-        pixels, found = split.try_read(ids)
-        while found:
-            unread |= found
-            if recipe.bad_images == "stop" or len(unread) > most_left_out(
-                recipe.bad_share, len(split)
-            ):
-                raise Unreadable(split.name, unread)
-            missing |= found.keys()
-            earlier, whole = ids, _around(order, place * size, size, missing)
-            ids = whole[rows]
-            others = np.flatnonzero(ids != earlier)
-            pixels[others], found = split.try_read(ids[others])
-        images, labels = torch.from_numpy(pixels), torch.from_numpy(split.labels[ids])
-    leaders = whole[np.asarray(rows) % size // recipe.crop_chunk * recipe.crop_chunk]
-    of_all = torch.from_numpy(split.labels[whole])
-    return Batch(
-        step, epoch, ids, images, labels, size, tuple(pieces), leaders, of_all, whole, unread
-    )
+    return _Plan(epoch, place * size, order, missing, whole, rows, tuple(pieces))
 
 
 def _around(
@@ -279,45 +300,90 @@ def training_batches(
 
         return map(take, steps)
 
-    def read(step: int) -> Batch:
-        batch = read_batch(train, recipe, step, share, left_out=left_out)
-        return batch.pinned() if device.type == "cuda" else batch
+    if device.type == "cuda":
 
-    return feed(read_ahead(read, steps, workers, behind=True), device)
+        def read(step: int) -> Batch:
+            return read_batch(train, recipe, step, share, left_out=left_out).pinned()
+
+        return feed(read_ahead(read, steps, workers), device)
+    return _beside(train, recipe, steps, workers, share, left_out)
 
 
-def read_in_order(split: Slice, start: int, size: int, unread: Unread | None = None) -> Batch:
+def _beside(
+    train: Slice,
+    recipe: Recipe,
+    steps: range,
+    workers: int,
+    share: Share | None,
+    left_out: LeftOut,
+) -> Iterator[Batch]:
+    """The batches of the steps on the processor that also computes."""
+    own = share or Share(accumulate=recipe.accumulate)
+
+    def foretold(step: int) -> NDArray[np.intp]:
+        plan = _plan(recipe, len(train), step, own, left_out)
+        return plan.whole[plan.rows]
+
+    with PixelsAhead(train, map(foretold, steps), workers) as ahead:
+        for step in steps:
+            yield read_batch(train, recipe, step, share, left_out=left_out, take=ahead.take)
+
+
+def batches_in_order(
+    split: Slice,
+    starts: range,
+    size: int,
+    workers: int,
+    device: torch.device,
+    unread: Unread | None = None,
+) -> Iterator[Batch]:
+    """`read_in_order` from each of the starts on, read ahead by threads: in page-locked memory
+    where the device is a GPU."""
+    if device.type == "cuda":
+        yield from read_ahead(
+            lambda start: read_in_order(split, start, size, unread).pinned(), starts, workers
+        )
+        return
+    blocks = (_in_order(split, start, size, unread) for start in starts)
+    with PixelsAhead(split, blocks, workers) as ahead:
+        for start in starts:
+            yield read_in_order(split, start, size, unread, ahead.take)
+
+
+def read_in_order(
+    split: Slice,
+    start: int,
+    size: int,
+    unread: Unread | None = None,
+    take: Take | None = None,
+) -> Batch:
     """Images start .. start + size of a slice, in order, for evaluation: where `unread` is given
-    without those in it, and without those that cannot be read, which then are in it."""
-    ids = np.arange(start, min(start + size, len(split)))
-    if unread is None:
-        pixels = split.read(ids)
-    else:
-        ids = ids[~np.isin(ids, list(unread))]
-        pixels, missing = split.try_read(ids)
-        if missing:
-            unread.update(missing)
-            good = ~np.isin(ids, list(missing))
-            ids, pixels = ids[good], pixels[good]
+    without those in it, and without those that cannot be read, which then are in it. `take` is
+    where the images come from, if not from the slice."""
+    ids = _in_order(split, start, size, unread)
+    pixels, missing = (take or split.try_read)(ids)
+    if missing:
+        if unread is None:
+            raise Unreadable(split.name, missing)
+        unread.update(missing)
+        good = ~np.isin(ids, list(missing))
+        ids, pixels = ids[good], pixels[good]
     images = torch.from_numpy(pixels)
     return Batch(start // size, 0, ids, images, torch.from_numpy(split.labels[ids]))
 
 
-def read_ahead(
-    read: Callable[[int], T], keys: range, workers: int, *, behind: bool = False
-) -> Iterator[T]:
-    """read(key) for each key, in order, computed by `workers` threads at most two each ahead.
+def _in_order(split: Slice, start: int, size: int, unread: Unread | None) -> NDArray[np.intp]:
+    ids = np.arange(start, min(start + size, len(split)))
+    return ids if unread is None else ids[~np.isin(ids, list(unread))]
 
-    `behind` lets the threads step back behind who computes with what they read: on a CPU that is
-    shared, a network's threads wait for each other, and so for the one that a reader pushed aside.
-    """
+
+def read_ahead(read: Callable[[int], T], keys: range, workers: int) -> Iterator[T]:
+    """read(key) for each key, in order, computed by `workers` threads at most two each ahead."""
     if workers == 0:
         yield from map(read, keys)
         return
     waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(
-        workers, thread_name_prefix="reader", initializer=_step_back if behind else None
-    )
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
     try:
         for key in keys:
             waiting.append(pool.submit(outspoken(read), key))
@@ -327,10 +393,3 @@ def read_ahead(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _step_back() -> None:
-    """A lower priority for this thread alone, which only Linux has."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -33,9 +33,13 @@ class PackedJpegs:
     def __len__(self) -> int:
         return len(self.index)
 
-    def read(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Shapes: (M,) -> uint8 (M, size, size, C). DataError for what does not decode."""
-        out = np.empty((len(ids), *self.shape[1:]), np.uint8)
+    def read(
+        self, ids: NDArray[np.integer], out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """Images by index, written to `out` where it is given. Shapes: (M,) -> uint8
+        (M, size, size, C). DataError for what does not decode."""
+        if out is None:
+            out = np.empty((len(ids), *self.shape[1:]), np.uint8)
         colours = "RGB" if self.shape[-1] == 3 else "GRAY"
         side = self.shape[1:3]
         for at, pixels, (shard, offset, size) in zip(

@@ -45,7 +45,9 @@ class Stored(Protocol):
 
     shape: tuple[int, ...]
 
-    def read(self, ids: np.ndarray) -> np.ndarray: ...
+    def read(self, ids: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Images by index, written to `out` where it is given. Shapes: (M,) -> uint8
+        (M, size, size, C)."""
 
 
 @dataclass(frozen=True)

@@ -52,39 +52,47 @@ class Slice:
             raise Unreadable(self.name, unread)
         return pixels
 
-    def try_read(self, ids: NDArray[np.integer]) -> tuple[NDArray[np.uint8], Unread]:
+    def try_read(
+        self, ids: NDArray[np.integer], out: NDArray[np.uint8] | None = None
+    ) -> tuple[NDArray[np.uint8], Unread]:
         """The same around what cannot be read: black images, and which they are. DataError for
-        what is no image's own fault."""
-        pixels, unread = self._try_read(ids)
+        what is no image's own fault. The images are written to `out` (M, size, size, C), where it
+        is given."""
+        if out is None:
+            out = np.empty((len(ids), self.size, self.size, self.channels), np.uint8)
+        pixels, unread = out, self._try_read(ids, out)
         if self.on_read is not None:
             readable = ~np.isin(ids, list(unread))
             self.on_read(ids[readable], pixels[readable])
         return pixels, unread
 
-    def _try_read(self, ids: NDArray[np.integer]) -> tuple[NDArray[np.uint8], Unread]:
+    def _try_read(self, ids: NDArray[np.integer], out: NDArray[np.uint8]) -> Unread:
         if not isinstance(self.pixels, tuple):
             try:
-                return self._stored(ids), {}
+                self._stored(ids, out)
+                return {}
             except DataError as error:
                 if isinstance(error.__cause__, OSError):  # of a file that holds many
                     raise
-        out = np.zeros((len(ids), self.size, self.size, self.channels), np.uint8)
         unread: Unread = {}
         for row, i in zip(out, ids.tolist(), strict=True):
             try:
                 row[:] = self._one(i)
             except DataError as error:
+                row[:] = 0
                 cause = error.__cause__
                 short = isinstance(cause, OSError) and cause.errno in SHORT_OF
                 if short or isinstance(cause, MemoryError) or isinstance(error, Away):
                     raise
                 unread[i] = self._called(i, error)
-        return out, unread
+        return unread
 
     def _one(self, i: int) -> NDArray[np.uint8]:
         if not isinstance(self.pixels, tuple):
-            stored: NDArray[np.uint8] = self._stored(np.array([i]))[0]
-            return stored
+            stored = np.empty((1, self.size, self.size, self.channels), np.uint8)
+            self._stored(np.array([i]), stored)
+            first: NDArray[np.uint8] = stored[0]
+            return first
         file = self.pixels[i if self.rows is None else int(self.rows[i])]
 
         def work() -> Any:
@@ -101,15 +109,14 @@ class Slice:
         path = str(self.pixels[i if self.rows is None else int(self.rows[i])])
         return path, reason.removeprefix(f"{path}: ").split("; ")[0]
 
-    def _stored(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
+    def _stored(self, ids: NDArray[np.integer], out: NDArray[np.uint8]) -> None:
         ids = ids if self.rows is None else self.rows[ids]
         assert not isinstance(self.pixels, tuple)
         if isinstance(self.pixels, np.ndarray):
-            out = np.empty((len(ids), *self.pixels.shape[1:]), np.uint8)
             for row, i in zip(out, ids.tolist(), strict=True):  # two threads do not share `take`
                 row[:] = self.pixels[i]
-            return out
-        return self.pixels.read(ids)
+        else:
+            self.pixels.read(ids, out)
 
     def take(self, ids: NDArray[np.integer]) -> "Slice":
         """Some images of the split."""
@@ -172,8 +179,11 @@ class Fitted:
         size, channels = recipe.size, recipe.channels
         self.shape: tuple[int, ...] = (images.shape[0], size, size, channels)
 
-    def read(self, ids: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Shapes: (M,) -> uint8 (M, size, size, C)."""
+    def read(
+        self, ids: NDArray[np.integer], out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """Images by index, written to `out` where it is given. Shapes: (M,) -> uint8
+        (M, size, size, C)."""
         images = self._images[ids]
         _, height, width, channels = images.shape
         if channels == 1 and self._channels == 3:
@@ -185,7 +195,11 @@ class Fitted:
         if short != size:
             images = _resize(images, (round(height * size / short), round(width * size / short)))
         top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
-        return np.ascontiguousarray(images[:, top : top + size, left : left + size])
+        square = images[:, top : top + size, left : left + size]
+        if out is None:
+            return np.ascontiguousarray(square)
+        out[:] = square
+        return out
 
 
 def _resize(images: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:

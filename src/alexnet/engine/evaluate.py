@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess
-from alexnet.data.loader import Batch, read_ahead, read_in_order
+from alexnet.data.loader import batches_in_order
 from alexnet.data.slices import Slice, Unread
 from alexnet.engine.parallel import ALONE, Team
 from alexnet.metrics import Tally
@@ -68,13 +68,9 @@ def evaluate(
     starts = batch_starts(len(split), batch, views)
     rows, confusion = torch.zeros(len(starts), 8, dtype=torch.float64), Tally(classes).confusion
 
-    def read(start: int) -> Batch:
-        block = read_in_order(split, start, starts.step, unread)
-        return block.pinned() if device.type == "cuda" else block
-
     def count_own() -> None:
         mine = starts[team.rank :: team.ranks]
-        for block in read_ahead(read, mine, workers, behind=True):
+        for block in batches_in_order(split, mine, starts.step, workers, device, unread):
             first = block.step * starts.step
             if not len(block.ids):
                 if each is not None:

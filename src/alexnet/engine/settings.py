@@ -22,6 +22,7 @@ from alexnet.errors import Unavailable
 from alexnet.memory import short_of_memory
 from alexnet.models.net import summarize
 from alexnet.models.zoo import model_spec
+from alexnet.processors import given_threads
 from alexnet.recipe import Recipe
 from alexnet.runtime import HOPELESS, bf16_pace, choose_precision, pick_device, precisions, threads
 from alexnet.terminal import say
@@ -128,7 +129,7 @@ def _changes(first: Settings, fixed: Collection[str]) -> list[dict[str, Any]]:
     changes: list[dict[str, Any]] = [{"precision": other} for other in others]
     if "channels_last" not in fixed:
         changes.append({"channels_last": not first.channels_last})
-    if first.threads > 1 and "OMP_NUM_THREADS" not in os.environ and pick_device().type == "cpu":
+    if first.threads > 1 and not given_threads() and pick_device().type == "cpu":
         changes.append({"threads": 1})
     return changes
 
@@ -140,8 +141,8 @@ def operations(recipe: Recipe, classes: int) -> int:
 
 
 def chosen_threads(environment: Mapping[str, Any]) -> int:
-    """The threads that a run began with, for its bits; torch's where it does not say, or says what
-    this machine has not."""
+    """The threads that a run began with, for its bits, also where a quota leaves it fewer; torch's
+    where it does not say, or says what this machine has not."""
     try:
         count = environment["settings"]["chosen"]["threads"]
     except (KeyError, TypeError):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.models.strided import StridedConv
+from alexnet.region import over_pieces
 
 CHUNK = 200_000  # numbers rounded at a time
 
@@ -71,10 +72,13 @@ class ToIntegers(nn.Module):
     def _round(self, x: Tensor, out: Tensor) -> Tensor:
         at_once = max(CHUNK * len(x) // max(x.numel(), 1), 1)
         half = torch.tensor(self.rounds.zero + 0.5)
-        for start in range(0, len(x), at_once):
+
+        def round_rows(start: int) -> None:
             rows = x[start : start + at_once].float()
             rows = torch.add(half, rows, alpha=1 / self.rounds.scale).clamp_(0, 255)
             out[start : start + at_once].copy_(rows)
+
+        over_pieces(range(0, len(x), at_once), lambda: round_rows, out)
         return out
 
 

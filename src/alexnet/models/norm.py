@@ -5,6 +5,7 @@ cuda-convnet's other kind, over an n x n square of the same channel. N images, C
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 
 from alexnet.errors import UsageError
 from alexnet.models.chunks import Layout, channels_layout, maps_layout
+from alexnet.region import over_pieces, pieces_at_least
 
 Window = Literal["channels", "map"]
 
 CHUNK = 300_000  # numbers worked on at a time: few enough to stay in a core's cache
-SHARE = 4  # chunks at least, so that a few images take no more memory than torch's operation
 AWAY = 2**24  # numbers worked on at a time on another device, where starting work costs more
 LEAST = 2**15  # numbers in a chunk, below which calls would cost more than the work
 
@@ -117,7 +118,7 @@ def _power(s: Tensor, beta: float) -> Tensor:
 
 
 class _Chunked(torch.autograd.Function):
-    """Forward and backward, a chunk at a time, on a processor one that its cache holds.
+    """Forward and backward, a chunk at a time, on a processor one that a core's cache holds.
 
     With s = k + alpha * sum a^2 and h = g / s^beta:
     b = a / s^beta, da = h - 2 alpha beta a * sum' (a h / s), where sum' looks the other way.
@@ -131,9 +132,12 @@ class _Chunked(torch.autograd.Function):
         x = _dense(x)
         out = torch.empty_like(x)
         layout = _lay_out(x, around)
-        work = _Work(layout, x, around.n, alpha, beta, k, backward=False)
-        for a, b in zip(layout.cut(x), layout.cut(out), strict=True):
-            work.forward(a, b)
+
+        def make_worker() -> Callable[[tuple[Tensor, Tensor]], None]:
+            work = _Work(layout, x, around.n, alpha, beta, k, backward=False)
+            return lambda chunk: work.forward(*chunk)
+
+        over_pieces(list(zip(layout.cut(x), layout.cut(out), strict=True)), make_worker, out)
         return out
 
     @staticmethod
@@ -150,9 +154,13 @@ class _Chunked(torch.autograd.Function):
             gradient = torch.empty_like(x).copy_(gradient)
         out = torch.empty_like(x)
         layout = _lay_out(x, around)
-        work = _Work(layout, x, around.n, alpha, beta, k, backward=True)
-        for a, g, d in zip(*(layout.cut(t) for t in (x, gradient, out)), strict=True):
-            work.backward(a, g, d)
+
+        def make_worker() -> Callable[[tuple[Tensor, Tensor, Tensor]], None]:
+            work = _Work(layout, x, around.n, alpha, beta, k, backward=True)
+            return lambda chunk: work.backward(*chunk)
+
+        cuts = (layout.cut(t) for t in (x, gradient, out))
+        over_pieces(list(zip(*cuts, strict=True)), make_worker, out)
         return out, None, None, None, None
 
 
@@ -172,7 +180,11 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _lay_out(x: Tensor, around: Around) -> Layout:
-    most = min(CHUNK if x.device.type == "cpu" else AWAY, max(x.numel() // SHARE, LEAST))
+    # Of a few images small chunks: all threads' buffers together take no more memory than torch's
+    # operation, and every thread has its share.
+    most = min(
+        CHUNK if x.device.type == "cpu" else AWAY, max(x.numel() // pieces_at_least(), LEAST)
+    )
     if around.window == "map":
         return maps_layout(x, around.n, most)
     return channels_layout(x, around.n, around.groups, most)

@@ -1,0 +1,145 @@
+"""Images of batches to come, read by threads, and by whoever needs a batch that is not read yet.
+
+A processor that trains has no core to spare, so readers work in what the network's threads leave.
+Beside busy processes that may be next to nothing, and a reader may be off its core for long. So a
+batch is read in pieces: who waits for it takes those that nobody has begun, with all of torch's
+threads, and does once more what a reader does not get done.
+"""
+
+import contextlib
+import math
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet.data.slices import Slice, Unread
+from alexnet.interrupt import outspoken
+from alexnet.region import over_pieces
+
+PIECE_BYTES = 1 << 20  # of pixels: a few milliseconds of decoding
+PATIENCE_S = 0.02  # for readers that are at a piece of what is needed now
+NICE = 10  # of readers: they get what is left, and all of it while a network waits
+
+
+class PixelsAhead:
+    """Reads blocks of a slice, each asked for by `take` in its turn, ahead by `workers` threads.
+
+    `blocks` are the indices of each block, (M,); at most two for a thread are begun. Without
+    threads each is read when it is asked for. A context: its end stops the threads.
+    """
+
+    def __init__(self, split: Slice, blocks: Iterable[NDArray[np.intp]], workers: int) -> None:
+        self._split, self._blocks, self._most = split, iter(blocks), 2 * workers
+        self._waiting: deque[_Block] = deque()
+        self._pool = None
+        if workers:
+            self._pool = ThreadPoolExecutor(
+                workers, thread_name_prefix="reader", initializer=_step_back
+            )
+
+    def take(self, ids: NDArray[np.intp]) -> tuple[NDArray[np.uint8], Unread]:
+        """Pixels and `Unread` of the next block, as `Slice.try_read` gives them. `ids` are those
+        that are wanted by now: where they are others than foretold, they are read anew."""
+        block = self._waiting.popleft() if self._waiting else next(self._begun(), None)
+        for begun in self._begun():
+            self._waiting.append(begun)
+            if len(self._waiting) >= self._most:
+                break
+        if block is None or not np.array_equal(block.ids, ids):
+            if block is not None:
+                block.stop()
+            block = _Block(self._split, ids)
+        block.finish()
+        return block.pixels, dict(sorted(block.unread.items()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        for block in self._waiting:
+            block.stop()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _begun(self) -> "Iterator[_Block]":
+        """The blocks to come, a thread set to each."""
+        for ids in self._blocks:
+            block = _Block(self._split, ids)
+            if self._pool is not None:
+                self._pool.submit(block.read_ahead)
+            yield block
+
+
+class _Block:
+    """The images of one batch: `pixels` fill up a piece at a time, by any number of threads."""
+
+    def __init__(self, split: Slice, ids: NDArray[np.intp]) -> None:
+        self._split, self.ids = split, ids
+        shape = (split.size, split.size, split.channels)
+        self.pixels = np.empty((len(ids), *shape), np.uint8)
+        self.unread: Unread = {}
+        step = max(PIECE_BYTES // max(math.prod(shape), 1), 1)
+        # Both are changed by operations that no other thread can cut in two.
+        self._left = deque(slice(i, i + step) for i in range(0, len(ids), step))
+        self._open = {piece.start: piece for piece in self._left}
+        self._error: BaseException | None = None
+        self._done = threading.Event()
+
+    def read_ahead(self) -> None:
+        """What a reader does: one piece after the other until none is left."""
+        try:
+            while (piece := self._next()) is not None:
+                outspoken(self._read)(piece)
+        except Exception as error:  # for who takes the block
+            self._error = error
+            self._done.set()
+
+    def finish(self) -> None:
+        """Reads what is left, and waits for readers that are at a piece, but not for long."""
+        rest = list(iter(self._next, None))
+        over_pieces(rest, lambda: self._read, torch.from_numpy(self.pixels))
+        if self._open:
+            self._done.wait(PATIENCE_S)
+        if self._error is not None:
+            raise self._error
+        # A reader that comes to its end later writes the same pixels once more.
+        late = list(self._open.values())
+        over_pieces(late, lambda: self._read, torch.from_numpy(self.pixels))
+
+    def stop(self) -> None:
+        """Leaves what no reader has begun."""
+        self._left.clear()
+
+    def _next(self) -> slice | None:
+        try:
+            return self._left.popleft()
+        except IndexError:
+            return None
+
+    def _read(self, piece: slice) -> None:
+        _, unread = self._split.try_read(self.ids[piece], self.pixels[piece])
+        self.unread.update(unread)
+        self._open.pop(piece.start, None)
+        if not self._open:
+            self._done.set()
+
+
+def _step_back() -> None:
+    """A lower priority for this thread alone, which only Linux has."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
