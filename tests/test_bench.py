@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
