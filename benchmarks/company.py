@@ -6,11 +6,14 @@
 TREE is another checkout, such as `git worktree add TREE COMMIT` makes. Each tree computes in
 processes of its own (company_worker.py), which wait while another is timed, so that in each round
 every way is timed quiet and in every company, in both trees, one after the other, and the order
-turns round. Nobody else may be busy meanwhile. The busy processes are one a usable core:
+turns round. Nobody else may be busy meanwhile. The busy processes are one a usable core, but for
+the last:
 
 - nice 10: as a background job of a considerate user; no bar
 - lowest: nice 19
 - equal: the priority of what is measured
+- apart: two a core, each in a session of its own, as programs of other terminals or services are:
+  where Linux has autogroups each weighs as much as all that is measured; no bar of its own
 
 `norm` is measured as the program's commands compute and as a library of somebody else's program,
 without any setting; everything else as the program's commands. Variables that say how threads wait
@@ -46,7 +49,8 @@ HERE = Path(__file__).resolve().parent
 TASKS = ("norm", "train", "infer", "input")
 QUOTA = "quota"
 POLITE = "nice 10"
-BESIDE = (QUIET, POLITE, *COMPANIES)
+APART = "apart"
+BESIDE = (QUIET, POLITE, *COMPANIES, APART)
 # Fractions: of the way's own quiet rate, of the quiet rate before, of the one-thread rate.
 OF_QUIET = {"lowest": 0.85, "equal": 0.42}
 OF_BEFORE, OF_ONE_THREAD = 0.98, 0.85
@@ -157,7 +161,14 @@ def rows_of(
 
 @contextmanager
 def beside(company: str) -> Iterator[None]:
-    with busy_processes(10, find_processors().usable) if company == POLITE else in_company(company):
+    cores = find_processors().usable
+    if company == POLITE:
+        load = busy_processes(10, cores)
+    elif company == APART:
+        load = busy_processes(0, 2 * cores, apart=True)
+    else:
+        load = in_company(company)
+    with load:
         yield
 
 
@@ -396,10 +407,10 @@ def record_of(
     commit = f". Before is {before['commit'][:10]}" if before and before["commit"] else ""
     return {
         "note": f"Images/s, medians of {args.rounds} rounds, each with both trees in every company "
-        "of one busy process a core. What is kept is of the same tree's quiet rate, under a quota "
-        "of its rate with one thread and no quota; plain is plain PyTorch (of a norm, torch's own) "
-        "in the same company. A call of a norm is 32 images; as a library nothing is set in the "
-        f"environment{commit}",
+        "of one busy process a core; apart, of two in sessions of their own. What is kept is of "
+        "the same tree's quiet rate, under a quota of its rate with one thread and no quota; plain "
+        "is plain PyTorch (of a norm, torch's own) in the same company. A call of a norm is 32 "
+        f"images; as a library nothing is set in the environment{commit}",
         "rounds": args.rounds,
         "seconds": args.seconds,
         "cores": find_processors().usable,

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -94,6 +93,12 @@ def test_one_a_core_is_at_work_and_gone_afterwards() -> None:
         assert not any(map(is_alive, pids))
 
 
+def test_apart_they_are_of_other_sessions() -> None:
+    with busy_processes(19, 2, apart=True) as pids:
+        assert len({os.getsid(0), *map(os.getsid, pids)}) == 3
+    assert not any(map(is_alive, pids))
+
+
 def test_an_error_ends_them_too() -> None:
     pids: list[int] = []
 
@@ -177,16 +182,17 @@ def test_they_are_gone_when_a_bench_is_ended(
     wait_until(lambda: not any(map(is_alive, seen)), "they end with who started them")
 
 
-# Without any setting: what a program that imports alexnet has. The fork is of no thread.
+# Without any setting, as a program that imports alexnet has it, and beside programs of six other
+# sessions: only there did many parallel regions cost so much on two cores.
 BESIDE_TORCH = """
 import json, time
 import torch
 import torch.nn.functional as F
 from alexnet import response_norm
-from alexnet.benches.company import in_company
+from alexnet.benches.company import busy_processes
 
 torch.set_num_threads(2)
-x = torch.randn(16, 96, 27, 27)
+x = torch.randn(8, 96, 55, 55)
 gradient = torch.randn_like(x)
 theirs = lambda a: F.local_response_norm(a, 5, 5e-4, 0.75, 2.0)
 
@@ -198,22 +204,27 @@ def seconds(norm):
 
 for norm in (theirs, response_norm):
     seconds(norm)
-with in_company("equal", 2):
+with busy_processes(19, 6, apart=True):
     for _ in range(5):
         print(json.dumps([seconds(theirs), seconds(response_norm)]), flush=True)
 """
 
 
-def test_response_norm_is_no_slower_than_torchs_in_company() -> None:
-    """Beside busy processes, with two threads and no setting. Many short parallel regions, as it
-    once had, cost it ten times the time of torch's, for threads wait for each other after each;
-    quiet it takes an eighth. Medians of five turns, so that a hiccup fails nothing."""
+def test_response_norm_is_quicker_than_torchs_in_company() -> None:
+    """With two threads, beside busy processes, in five turns with torch's own norm. When it entered
+    a parallel region for each operation on each chunk it took from half of torch's time to three
+    times that, mostly more; with one region a call it takes a seventh."""
     mine = {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_PROC_BIND"}
     environment = {name: value for name, value in os.environ.items() if name not in mine}
-    done = subprocess.run(
-        [sys.executable, "-c", BESIDE_TORCH], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    turns = [json.loads(line) for line in done.stdout.splitlines()]
-    theirs, ours = (statistics.median(times) for times in zip(*turns, strict=True))
-    assert ours < theirs, f"seconds of torch's and of ours: {turns}"
+    tries = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", BESIDE_TORCH], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        turns = [json.loads(line) for line in done.stdout.splitlines()]
+        theirs, ours = (sum(times) for times in zip(*turns, strict=True))
+        tries.append(turns)
+        if 2.5 * ours < theirs:
+            return
+    raise AssertionError(f"seconds of torch's and of ours: {tries}")

@@ -66,8 +66,11 @@ def in_company(company: str, count: int | None = None) -> Iterator[list[int]]:
 
 
 @contextmanager
-def busy_processes(niceness: int, count: int) -> Iterator[list[int]]:
+def busy_processes(niceness: int, count: int, *, apart: bool = False) -> Iterator[list[int]]:
     """Inside, `count` processes of this priority (0 to 19) do nothing but work; yields their ids.
+
+    `apart` each is in a session of its own, as programs of other terminals are: with autogroups it
+    has as much time as all of the caller's session together, whatever its priority.
 
     All of them are at work when it begins and gone when it ends, however it ends; they outlive a
     killed caller by some milliseconds of their own time. A signal to the caller's group of
@@ -82,7 +85,8 @@ def busy_processes(niceness: int, count: int) -> Iterator[list[int]]:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                process_group=0,  # of the same session, which is what the scheduler goes by
+                process_group=None if apart else 0,  # a session of its own has a group too
+                start_new_session=apart,
             )
             stack.callback(_end, process)
             started.append(process)
