@@ -13,15 +13,16 @@ from alexnet.processors import set_up_threads
 set_up_threads()
 
 
-def obeyed(main: Callable[[], int | None]) -> None:
+def obeyed(main: Callable[[], int | None], again: str = "the same command goes on") -> None:
     """Runs a script, with memory as the program has it. What its user can mend ends it with one
-    line, as the program's verbs do; a signal with another, once everything is saved."""
+    line, as the program's verbs do; a signal with another, once everything is saved, which says
+    what comes of calling it `again`."""
     keep_pages()
     try:
         sys.exit(main())
     except AlexNetError as error:
         line, status = str(error), error.exit_status
     except Interrupted as error:
-        line, status = "interrupted; the same command goes on", 128 + error.signum
+        line, status = f"interrupted; {again}", 128 + error.signum
     print(f"{Path(sys.argv[0]).name}: {' '.join(line.split())}", file=sys.stderr)
     sys.exit(status)

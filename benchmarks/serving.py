@@ -5,8 +5,10 @@
 The server is a process of its own; who asks is this one, on the same machine. IMAGES is a folder of
 JPEGs. `one image` compares a request over HTTP with `Predictor.predict` of the same bytes in this
 process, which the bar is about, and with `Predictor.answer` of their pixels, decoded before, all
-three in turns. `batching` is two servers in turns, one of which takes one image at a time. Memory
-is resident bytes of the server, once it has warmed up under the same load and at the end.
+three in turns. `batching` is two servers in turns, one of which takes one image at a time.
+`company` is eight connections, quiet and beside a busy process a core, of the lowest and of an
+equal priority, in turns. Memory is resident bytes of the server, once it has warmed up under the
+same load and at the end.
 """
 
 import argparse
@@ -31,6 +33,8 @@ from typing import Any
 import numpy as np
 from script import obeyed
 
+from alexnet.benches.company import COMPANIES, QUIET, in_company, no_company
+from alexnet.benches.rounds import companies_by_round
 from alexnet.data.images import is_image
 from alexnet.errors import UsageError
 from alexnet.files import write_atomic
@@ -42,9 +46,9 @@ from alexnet.serving.explain import Explainer
 from alexnet.serving.server import open_socket, serve_on
 from alexnet.terminal import say
 
-CONNECTIONS, HALF_OPEN, BOMBS = 32, 300, 50
+CONNECTIONS, FEW, HALF_OPEN, BOMBS = 32, 8, 300, 50
 ROUNDS = 5  # of comparisons in turns
-BARS = {"batching": 1.5, "latency": 1.2, "growth_bytes": 50 * 2**20}
+BARS = {"batching": 1.5, "latency": 1.2, "growth_bytes": 50 * 2**20, "company": 3.0}
 
 
 @dataclass
@@ -272,6 +276,32 @@ def batching(
     }
 
 
+def in_companies(
+    server: Server, requests: Sequence[bytes], seconds: float
+) -> dict[str, dict[str, Any]]:
+    """Eight connections, quiet and in each company: what was heard in all rounds together, and how
+    many times the quiet p99 that of a company is, with the rounds' own."""
+    heard: dict[str, list[Heard]] = {}
+    beside = companies_by_round(3, () if no_company() else COMPANIES)
+    share = seconds / sum(map(len, beside))
+    for company in itertools.chain.from_iterable(beside):
+        with in_company(company):
+            found = asyncio.run(knock(server.port, requests, share, FEW))
+        heard.setdefault(company, []).append(found)
+    rows = {}
+    for company in (QUIET, *(name for name in COMPANIES if name in heard)):
+        rounds = heard[company]
+        statuses = sum((one.statuses for one in rounds), Counter[str]())
+        spent = [second for one in rounds for second in one.seconds]
+        rows[company] = Heard(spent, statuses, sum(one.wall_s for one in rounds)).row()
+        p99 = [one.row()["p99_ms"] for one in rounds]
+        rows[company] |= {
+            "p99_of_quiet": round(rows[company]["p99_ms"] / rows[QUIET]["p99_ms"], 2),
+            "p99_range_ms": [min(p99), max(p99)],
+        }
+    return rows
+
+
 def measure(run: Path, images: Sequence[bytes], seconds: float, engine: str) -> dict[str, Any]:
     requests = [request(image) for image in images]
     with serving(run, engine, 64) as together:
@@ -281,8 +311,10 @@ def measure(run: Path, images: Sequence[bytes], seconds: float, engine: str) -> 
         with serving(run, engine, 1) as alone:
             servers = {"together": together, "one by one": alone}
             batched = batching(servers, requests, max(seconds / 2, 6))
-        say(f"{CONNECTIONS} connections for {seconds:g} s")
         asyncio.run(knock(together.port, requests, max(seconds / 12, 2), CONNECTIONS))
+        say(f"{FEW} connections, quiet and in company")
+        company = in_companies(together, requests, max(seconds / 2, 9))
+        say(f"{CONNECTIONS} connections for {seconds:g} s")
         before = together.bytes
         load = asyncio.run(loaded(together.port, requests, seconds))
         growth = together.bytes - before
@@ -297,6 +329,7 @@ def measure(run: Path, images: Sequence[bytes], seconds: float, engine: str) -> 
         "load": {**load, "resident_bytes": before, "growth_bytes": growth, "errors": errors},
         "one_image": single,
         "batching": batched,
+        "company": company,
         "abuse": abuse,
         "bars": BARS,
         "meets": {
@@ -304,6 +337,11 @@ def measure(run: Path, images: Sequence[bytes], seconds: float, engine: str) -> 
             "growth": growth < BARS["growth_bytes"],
             "latency": single["ratio"] <= BARS["latency"],
             "batching": batched["ratio"] >= BARS["batching"],
+            **{
+                f"beside {name}": row["p99_of_quiet"] <= BARS["company"]
+                for name, row in company.items()
+                if name != QUIET
+            },
             "healthz": abuse["half_open"]["healthz_most_ms"] < 1000,
         },
     }
@@ -327,6 +365,14 @@ def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
          "met": met["batching"]},
         {"name": "one image", "figure": f"{took}: {one['ratio']:.2f}; {alone}",
          "met": met["latency"]},
+        *(
+            {"name": f"{FEW} connections, " + (
+                QUIET if name == QUIET else f"beside a busy process a core of {name} priority"),
+             "figure": f"{row['requests_per_s']:.1f} requests/s, p50 {row['p50_ms']:.0f} ms, "
+                       f"p99 {row['p99_ms']:.0f} ms: {row['p99_of_quiet']:.2f} times quiet",
+             "met": met.get(f"beside {name}", "")}
+            for name, row in found["company"].items()
+        ),
     ]  # fmt: skip
 
 

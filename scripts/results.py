@@ -176,7 +176,8 @@ def hours() -> list[str]:
     files = sorted((RESULTS / "bench").glob("train-alexnet-2012-*.json"))
     benches = {file.name: json.loads(file.read_text()) for file in files}
     for name, bench in benches.items():
-        best = max(bench["rows"], key=lambda row: row["images_per_s"])
+        quiet = [row for row in bench["rows"] if "company" not in row]
+        best = max(quiet, key=lambda row: row["images_per_s"])
         machine = bench["environment"]
         takes = training_hours(best["images_per_s"])
         found.append(

@@ -77,6 +77,24 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
+def is_in_company(row: dict[str, Any]) -> bool:
+    """Whether `alexnet bench` measured it beside busy processes; a quiet row has no `company`."""
+    return "company" in row and "of_quiet" in row
+
+
+def company_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Rows in company, a line for all companies of the same way: in each its images/s, their share
+    of its quiet rate, and the ratio to the reference in the same company."""
+    ways: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        name = {key: row[key] for key in ("name", "batch") if key in row}
+        line = ways.setdefault(tuple(name.values()), name)
+        line[f"{row['company']} priority"] = float(row["images_per_s"])
+        line[f"of quiet, {row['company']}"] = f"{100 * row['of_quiet']:.0f} %"
+        line[f"ratio, {row['company']}"] = row["ratio"]
+    return table(list(ways.values()))
+
+
 def machine(environment: dict[str, Any]) -> str:
     """One line on where and with what it was measured."""
     device = environment.get("gpu") or f"{environment['cpu']}, {environment['threads']} thread(s)"
@@ -109,7 +127,10 @@ def made(found: list[tuple[str, dict[str, Any]]]) -> str:
             lines += [f"Network: `{model}`.", ""]
         if note := r.get("note") or r.get("data_note"):
             lines += [f"{note}.", ""]
-        lines += [*table(r["rows"]), ""]
+        lines += [*table([row for row in r["rows"] if not is_in_company(row)]), ""]
+        if beside := [row for row in r["rows"] if is_in_company(row)]:
+            lines += ["In company, beside a busy process a core; images/s, medians:", ""]
+            lines += [*company_table(beside), ""]
         lines += [f"- Not measured: {line}." for line in r.get("missing", ())]
         lines += [""] if r.get("missing") else []
     lines += ["### On a GPU", ""]

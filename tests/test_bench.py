@@ -15,6 +15,7 @@ import alexnet
 from alexnet import runtime, show
 from alexnet.benches import infer, reference, train
 from alexnet.benches import input as bench
+from alexnet.benches.company import COMPANIES
 from alexnet.benches.rounds import peak_bytes, take_turns
 from alexnet.cli import main
 from alexnet.data import loader
@@ -24,6 +25,7 @@ from alexnet.engine import compiled
 from alexnet.errors import UsageError
 from alexnet.models.integers import has_int8
 from alexnet.models.norm import ResponseNormLayer
+from alexnet.processors import find_processors
 from alexnet.recipe import Recipe
 from conftest import Launch
 
@@ -49,13 +51,25 @@ def test_bench_input(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
     names = [row["name"] for row in found["rows"]]
     assert names[0] == bench.REFERENCE
     assert {"ours, jpeg, to uint8", "ours, raw, to float", "copy of the float batches"} < set(names)
-    by_name = {row["name"]: row for row in found["rows"]}
+    by_name = {row["name"]: row for row in reversed(found["rows"])}  # the first, which is quiet
     assert by_name[bench.REFERENCE]["ratio"] == 1
     slow = by_name[bench.REFERENCE]["images_per_s"]  # rounded to a tenth, which is much of little
-    for row in found["rows"]:
+    quiet, beside = found["rows"][: len(by_name)], found["rows"][len(by_name) :]
+    assert not any("company" in row for row in quiet)
+    for row in quiet:
         expected = row["images_per_s"] / slow
         assert row["ratio"] == pytest.approx(expected, rel=0.06 / slow, abs=0.02)
         assert row["range"][0] <= row["images_per_s"] <= row["range"][1]
+    assert [(r["company"], r["name"]) for r in beside] == [
+        (company, name) for company in COMPANIES for name in names[: len(quiet)]
+    ]
+    for row in beside:
+        assert row["range"][0] <= row["images_per_s"] <= row["range"][1]
+        expected = row["images_per_s"] / by_name[row["name"]]["images_per_s"]
+        assert row["of_quiet"] == pytest.approx(expected, rel=0.01 + 0.06 / row["images_per_s"])
+        assert row["ratio"] == 1 or row["name"] != bench.REFERENCE
+    assert found["company"]["niceness"]["lowest"] == 19
+    assert found["company"]["processes"] == find_processors().usable
     assert found["waits"].keys() == {"jpeg", "raw", "kept"}
     assert all(0 <= wait["share"] <= 1 for wait in found["waits"].values())
     assert found["images"] == 12
@@ -185,8 +199,10 @@ def test_what_fits_is_kept_on_the_device(
 
 
 def test_bench_is_a_function(photos: Path) -> None:
-    found = alexnet.bench("input", data=photos, batches=1, rounds=1, batch_size=2)
+    found = alexnet.bench("input", data=photos, batches=1, rounds=1, batch_size=2, alone=True)
     assert found["waits"] == {}
+    assert "company" not in found
+    assert not any("company" in row for row in found["rows"])
     assert "environment" in found
 
 
@@ -203,7 +219,7 @@ def bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
 @pytest.mark.parametrize("bf16", [True, False], indirect=True)
 def test_bench_train(bf16: bool, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["bench", "train", "--model", "cuda-convnet-11", "--batch-size", "4", "--rounds", "1"]
-    assert main([*words, "--json"]) == 0
+    assert main([*words, "--alone", "--json"]) == 0
     found: dict[str, Any] = json.loads(capfd.readouterr().out)
     names = [row["name"] for row in found["rows"]]
     assert names == [train.REFERENCE, "ours, fp32", *["ours, bf16"] * bf16]
@@ -226,7 +242,9 @@ def test_bench_train(bf16: bool, capfd: pytest.CaptureFixture[str]) -> None:
 def test_bench_train_compiled(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the others; traced, and not made into C++, which takes minutes."""
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
-    found = alexnet.bench("train", model="cuda-convnet-11", batch_size=4, rounds=1, compile=True)
+    found = alexnet.bench(
+        "train", model="cuda-convnet-11", batch_size=4, rounds=1, compile=True, alone=True
+    )
     names = [row["name"] for row in found["rows"][3:]]
     assert names == ["ours, fp32, compiled", "ours, bf16, compiled"]
     assert all(row["images_per_s"] > 0 for row in found["rows"])
@@ -260,10 +278,15 @@ def test_bench_infer(capfd: pytest.CaptureFixture[str], launch: Launch, tmp_path
             assert names[-1].startswith(name)
         else:
             assert any("pip install" in line for line in found["missing"])
-    assert [(row["name"], row["batch"]) for row in found["rows"]] == [
+    quiet = [row for row in found["rows"] if "company" not in row]
+    assert found["rows"][: len(quiet)] == quiet, "older readers take the first of a name"
+    assert [(row["name"], row["batch"]) for row in quiet] == [
         (name, batch) for batch in (1, 4) for name in names
     ]
-    for row in found["rows"]:
+    assert [(r["name"], r["batch"], r["company"]) for r in found["rows"][len(quiet) :]] == [
+        (name, batch, company) for batch in (1, 4) for company in COMPANIES for name in names
+    ]
+    for row in quiet:
         assert row["ms"] == pytest.approx(1e3 * row["batch"] / row["images_per_s"], rel=0.01)
         if row["name"] == infer.REFERENCE:
             assert row["ratio"] == 1
@@ -272,7 +295,9 @@ def test_bench_infer(capfd: pytest.CaptureFixture[str], launch: Launch, tmp_path
     assert all(ms >= 0 for part in found["parts"] for ms in part["ms"].values())
     assert found["floor_ms"] > 0
     show.bench(found)
-    assert "ms for 4" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "ms for 4" in out
+    assert "beside a busy process a core" in out
 
 
 def test_operations_are_counted() -> None:

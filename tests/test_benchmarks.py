@@ -19,6 +19,7 @@ def bench(script: str, *words: str | Path) -> list[str]:
     ("script", "words"),
     [
         ("accuracy.py", ["digits", "--epochs", "1", "--set", "lr"]),
+        ("company.py", ["--before", "MISSING"]),
         ("curves.py", ["MISSING", "--out", "picture.png"]),
         ("looking.py", ["MISSING"]),
         ("near_copies.py", ["--photos", "MISSING"]),
@@ -80,6 +81,34 @@ def test_accuracy_goes_on_after_a_signal_and_is_drawn(tmp_path: Path) -> None:
     picture = tmp_path / "curve.png"
     subprocess.run(bench("curves.py", out, "--out", picture), check=True)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_company_compares_two_trees(tmp_path: Path) -> None:
+    """Here the same tree twice; each of our ways in each company, before and after."""
+    out = tmp_path / "made/company.json"
+    words = ["--before", BENCHMARKS.parent, "--only", "train", "--small"]
+    words += ["--rounds", "1", "--seconds", "0", "--out", out]
+    subprocess.run(bench("company.py", *words), check=True, capture_output=True)
+    record = json.loads(out.read_text())
+    companies = ["quiet", "nice 10", "lowest", "equal", "apart"]
+    names = list(dict.fromkeys(row["name"] for row in record["rows"]))
+    assert names[0] == "train cuda-convnet-11, 4, ours, fp32"
+    assert [(row["name"], row["company"]) for row in record["rows"]] == [
+        (name, company) for name in names for company in companies
+    ]
+    for row in record["rows"]:
+        for tree in ("before", "after"):
+            assert row[f"{tree}_range"][0] <= row[tree] <= row[f"{tree}_range"][1]
+        rival = "train cuda-convnet-11, 4, plain PyTorch"
+        assert row["plain"] == record["rates"][rival][f"program, {row['company']}, after"][0]
+        assert "plain PyTorch" in row["at_least"]
+        if row["company"] == "equal":
+            assert "42 % of quiet" in row["at_least"]
+            if row["after_keeps"] != 0.42:  # rounded
+                assert ("42 % of quiet" in row["met"]) == (row["after_keeps"] < 0.42)
+    missed = sum(row.get("met", "yes") != "yes" for row in record["rows"])
+    assert len(record["bars_missed"]) == missed
+    assert record["trees"].keys() == {"before, program", "after, program"}
 
 
 @pytest.mark.parametrize("rows", [[], [{"epochs": 1, "top1": 0.9}]], ids=["no-rows", "no-range"])

@@ -244,6 +244,8 @@ def _bench(verbs: Any) -> None:
         help="to train or ask (default: alexnet-2014); of input: how long its steps wait for data",
     )
     sub.add_argument("--compile", action="store_true", help="of train: torch.compile beside it")
+    sub.add_argument("--alone", action="store_true",
+                     help="quiet alone: not also beside a busy process a core")  # fmt: skip
     sub.add_argument("--batches", type=int, metavar="INT", help="of input (default: 8)")
     for name, value in (("rounds", 5), ("batch-size", 128)):
         sub.add_argument(f"--{name}", type=int, default=value, metavar="INT",

@@ -1,12 +1,13 @@
 """Inference beside plain PyTorch's, for one image and for many."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from alexnet.benches.company import QUIET
 from alexnet.benches.reference import (
     DTYPES,
     Way,
@@ -16,7 +17,7 @@ from alexnet.benches.reference import (
     read_limit,
     settle,
 )
-from alexnet.benches.rounds import take_turns
+from alexnet.benches.rounds import company_rows, take_turns_in_company
 from alexnet.engine.infer import Inference
 from alexnet.engine.int8 import Int8, measure_ranges
 from alexnet.engine.network import build_net
@@ -41,12 +42,13 @@ def bench_infer(
     rounds: int = 5,
     classes: int = 1000,
     others: Others | None = None,
+    companies: Sequence[str] = (),
 ) -> dict[str, Any]:
     """`rows` for one image and for `batch_size`: name, batch, images_per_s, its range, ms a batch,
     ratio, extra_bytes, share of the machine's matrix multiply; `parts`: ms of each of ours in bf16,
     and in fp32 where the processor has nothing for it (int8 has other parts); `floor_ms`: what
     reading their weights once takes, which no answer can do without; `missing`: what could not be
-    measured, and why.
+    measured, and why. `rows` ends with those of `rounds.company_rows` for each of `companies`.
 
     On images of noise, in memory as preprocessing leaves them (channels last) for ours, and
     contiguous for the reference.
@@ -67,7 +69,7 @@ def bench_infer(
     limits = {kind: matrix_limit(DTYPES[kind], device) for kind in ours}
     flops = 2 * sum(row.macs for row in summarize(preset.spec(classes), net.input_shape))
     beside, lacking = others(net, example) if others is not None else ({}, [])
-    rows, parts = [], []
+    rows, parts, in_company = [], [], []
     for batch in dict.fromkeys((1, batch_size)):
         x = torch.randn(batch, channels, size, size, device=device)
         last = x.contiguous(memory_format=torch.channels_last)
@@ -77,12 +79,14 @@ def bench_infer(
             **{f"ours, {kind}": _way(answers, last, "fp32") for kind, answers in ours.items()},
             **{name: _way(answers, last, "fp32") for name, answers in beside.items()},
         }
-        found = take_turns(ways, rounds, f"answering {batch} at a time")
+        turns = take_turns_in_company(ways, rounds, f"answering {batch} at a time", companies)
+        found = turns[QUIET]
         for name, timed in found.items():
             limit = limits[next((kind for kind in ("int8", "bf16") if kind in name), "fp32")]
             row = timed.row(name, found[REFERENCE]) | {"batch": batch}
             row["ms"] = round(1e3 * batch / timed.images_per_s, 2)
             rows.append(row | {"share": round(timed.images_per_s * flops / limit, 3)})
+        in_company += [row | {"batch": batch} for row in company_rows(turns, REFERENCE)]
         parts.append({"batch": batch, "ms": _parts(quickest, last)})
     weights = sum(p.numel() * p.element_size() for p in quickest.parameters())
     read = read_limit(device)
@@ -93,7 +97,7 @@ def bench_infer(
         "limits": limits,
         "read_bytes_per_s": read,
         "floor_ms": round(1e3 * weights / read, 2),
-        "rows": rows,
+        "rows": rows + in_company,
         "parts": parts,
         "missing": emulated(device) + lacking,
     }

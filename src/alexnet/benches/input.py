@@ -8,7 +8,7 @@ and to what it hands to the device, stored uint8 (N, 256, 256, 3).
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from alexnet.benches.rounds import take_turns
+from alexnet.benches.company import QUIET
+from alexnet.benches.rounds import company_rows, take_turns_in_company
 from alexnet.data.arrange import arrange
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset, open_dataset
@@ -49,8 +50,10 @@ def bench_input(
     rounds: int = 5,
     batch_size: int = 128,
     model: str | None = None,
+    companies: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`rows`: name, images_per_s, its range, ratio to the reference, extra_bytes of memory.
+    """`rows`: name, images_per_s, its range, ratio to the reference, extra_bytes of memory; then
+    those of `rounds.company_rows` for each of `companies`.
 
     `data` is a class-folder tree of images; without one, photos' like are made and thrown away.
     With `model`, `waits` has the share of its training steps, in bfloat16, spent waiting for data:
@@ -79,13 +82,15 @@ def bench_input(
                 run = _ours(dataset, target == "float", recipe, batches, device)
                 ways[f"ours, {encoding}, to {target}"] = run
             ways[f"copy of the {target} batches"] = _floor(target == "float", recipe, batches)
-        found = take_turns(ways, rounds, "reading")
+        turns = take_turns_in_company(ways, rounds, "reading", companies)
+        found = turns[QUIET]
         waits = {}
         if model:
             waits = {name: _wait(one, recipe, device, keep=False) for name, one in ours.items()}
             waits["kept"] = _wait(ours["raw"], recipe, device, keep=True)
         size = sum(file.stat().st_size for file in files) / len(files)
     rows = [timed.row(name, found[REFERENCE]) for name, timed in found.items()]
+    rows += company_rows(turns, REFERENCE)
     return {
         "rows": rows, "waits": waits, "model": model, "jpeg_bytes": round(size),
         "images": len(files), "batch_size": batch_size, "batches": batches, "rounds": rounds,

@@ -4,17 +4,19 @@ import re
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from alexnet.benches.company import QUIET, in_company
 from alexnet.memory import give_back
 from alexnet.terminal import progress
 
 SAMPLE_S = 0.002  # between two looks at the memory
+IN_COMPANY = 3  # rounds: each takes as long as two or three quiet ones
 
 
 @dataclass(frozen=True)
@@ -50,24 +52,76 @@ def take_turns(
     The first round warms up and looks at the memory; it is not timed, nor are `untimed` runs at the
     start of each turn, after which a way has the memory back that the one before left in disorder.
     """
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    peaks: dict[str, int | None] = {}
-    with progress(what, (rounds + 1) * len(ways), "runs") as bar:
-        for turn in range(rounds + 1):
-            for name in list(ways) if turn % 2 else reversed(list(ways)):
-                if turn == 0:
-                    peaks[name] = peak_bytes(ways[name])
-                else:
-                    for _ in range(untimed):
-                        ways[name]()
-                    began = time.perf_counter()
-                    images = ways[name]()
-                    speeds[name].append(images / (time.perf_counter() - began))
-                bar.advance()
-    return {
-        name: Timed(statistics.median(found), min(found), max(found), peaks[name])
-        for name, found in speeds.items()
+    return take_turns_in_company(ways, rounds, what, (), untimed)[QUIET]
+
+
+def take_turns_in_company(
+    ways: Mapping[str, Callable[[], int]],
+    rounds: int,
+    what: str,
+    companies: Sequence[str],
+    untimed: int = 0,
+) -> dict[str, dict[str, Timed]]:
+    """The same by company, "quiet" first: some of the rounds, IN_COMPANY at most and spread over
+    all, have each way beside the busy processes of each company too, in turns with the quiet."""
+    beside = companies_by_round(rounds, companies)
+    speeds: dict[str, dict[str, list[float]]] = {
+        company: {name: [] for name in ways} for company in (QUIET, *companies)
     }
+    peaks: dict[str, int | None] = {}
+    runs = len(ways) * (1 + sum(map(len, beside)))
+    with progress(what, runs, "runs") as bar:
+        for name in reversed(list(ways)):
+            peaks[name] = peak_bytes(ways[name])
+            bar.advance()
+        for turn, of_round in enumerate(beside, start=1):
+            for company in of_round:
+                with in_company(company):
+                    for name in list(ways) if turn % 2 else reversed(list(ways)):
+                        for _ in range(untimed):
+                            ways[name]()
+                        began = time.perf_counter()
+                        images = ways[name]()
+                        speeds[company][name].append(images / (time.perf_counter() - began))
+                        bar.advance()
+    return {
+        company: {
+            name: Timed(
+                statistics.median(found),
+                min(found),
+                max(found),
+                peaks[name] if company == QUIET else None,
+            )
+            for name, found in by_name.items()
+        }
+        for company, by_name in speeds.items()
+    }
+
+
+def companies_by_round(rounds: int, companies: Sequence[str]) -> list[list[str]]:
+    """In which company each round is run, one after the other: "quiet" in all of them, and in
+    IN_COMPANY at most, spread over all, the others too, in an order turned round every time."""
+    some, done, found = min(rounds, IN_COMPANY), 0, []
+    for i in range(rounds):
+        beside = [QUIET]
+        if companies and (i + 1) * some // rounds > done:
+            beside = [QUIET, *companies] if done % 2 else [*reversed(companies), QUIET]
+            done += 1
+        found.append(beside)
+    return found
+
+
+def company_rows(found: Mapping[str, Mapping[str, Timed]], reference: str) -> list[dict[str, Any]]:
+    """A row for each way in each company: name, `company`, images_per_s, its range, ratio to the
+    reference in the same company, and `of_quiet`, the fraction of its own rate without company."""
+    rows = []
+    for company, by_name in found.items():
+        for name, timed in by_name.items() if company != QUIET else ():
+            row = {"company": company, **timed.row(name, by_name[reference])}
+            del row["extra_bytes"]  # what it holds does not depend on who is beside
+            of_quiet = timed.images_per_s / found[QUIET][name].images_per_s
+            rows.append({"name": row.pop("name"), **row, "of_quiet": round(of_quiet, 3)})
+    return rows
 
 
 def peak_bytes(run: Callable[[], object]) -> int | None:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexnet.benches.company import QUIET
 from alexnet.benches.reference import DTYPES, Way, emulated, matrix_limit, plain_net, settle
-from alexnet.benches.rounds import take_turns
+from alexnet.benches.rounds import company_rows, take_turns_in_company
 from alexnet.engine.compiled import compiled
 from alexnet.engine.network import build_net
 from alexnet.engine.optim import build_optimizer
@@ -32,10 +33,12 @@ def bench_train(
     rounds: int = 3,
     classes: int = 1000,
     compile: bool = False,
+    companies: Sequence[str] = (),
 ) -> dict[str, Any]:
     """`rows`: name, images_per_s, its range, ratio, extra_bytes, share of the machine's matrix
-    multiply in the same precision; `parts`: seconds of one step of ours, forward and backward;
-    `missing`: bf16, and why, where the processor has nothing for it.
+    multiply in the same precision; then those of `rounds.company_rows` for each of `companies`;
+    `parts`: seconds of one step of ours, forward and backward; `missing`: bf16, and why, where the
+    processor has nothing for it.
 
     On images of noise, made once: reading them is `bench input`.
     """
@@ -54,13 +57,15 @@ def bench_train(
     for name, one in recipes.items():
         ways[name] = _our_step(one, x, y, classes)
     limits = {kind: matrix_limit(DTYPES[kind], device) for kind in kinds}
-    found = take_turns(ways, rounds, f"training {model}", untimed=1)
+    turns = take_turns_in_company(ways, rounds, f"training {model}", companies, untimed=1)
+    found = turns[QUIET]
     flops = operations(model, classes)
     rows = []
     for name, timed in found.items():
         limit = limits["bf16" if "bf16" in name else "fp32"]
         share = round(timed.images_per_s * flops / limit, 3)
         rows.append({**timed.row(name, found[REFERENCE]), "share": share})
+    rows += company_rows(turns, REFERENCE)
     return {
         "model": model,
         "batch_size": batch_size,

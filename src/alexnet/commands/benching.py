@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from alexnet.benches.company import COMPANIES, described, no_company
 from alexnet.benches.infer import bench_infer
 from alexnet.benches.input import bench_input
 from alexnet.benches.train import bench_train
@@ -23,6 +24,7 @@ def bench(
     batch_size: int = 128,
     model: str | None = None,
     compile: bool = False,
+    alone: bool = False,
 ) -> dict[str, Any]:
     """Measures reading (`input`), training steps (`train`) or answers (`infer`), in turns with a
     named reference.
@@ -33,6 +35,10 @@ def bench(
     `compile` steps through torch.compile too; of infer the shares for one image and for a batch,
     `parts` in milliseconds, `floor_ms`, what reading the weights once takes, and the runtimes
     `missing` here; beside a GPU, other runtimes, which are a processor's, are left out.
+    Unless `alone`, `rows` ends with the same ways in company: beside one busy process a core, of
+    the lowest priority and of an equal one (`company`), in turns with the quiet rounds, with the
+    fraction of each way's own quiet rate (`of_quiet`); `company` says how many processes of which
+    priorities.
     """
     if what not in ("input", "train", "infer"):
         raise UsageError(f"cannot bench {what!r}: there are input, train and infer")
@@ -43,6 +49,7 @@ def bench(
         find_model(model)
     if compile and what != "train":
         raise UsageError(f"bench {what} compiles nothing: leave --compile out")
+    companies = () if alone or no_company() else COMPANIES
     if what != "input":
         if data is not None:
             raise UsageError(f"bench {what} makes its own images: leave --data out")
@@ -53,10 +60,21 @@ def bench(
             if what == "train"
             else partial(bench_infer, others=rivals if pick_device().type == "cpu" else None)
         )
-        found = measure(model or "alexnet-2014", batch_size=batch_size, rounds=rounds)
+        found = measure(
+            model or "alexnet-2014", batch_size=batch_size, rounds=rounds, companies=companies
+        )
     else:
         folder = Path(data).expanduser() if data is not None else None
         found = bench_input(
-            folder, batches=batches or 8, rounds=rounds, batch_size=batch_size, model=model
+            folder,
+            batches=batches or 8,
+            rounds=rounds,
+            batch_size=batch_size,
+            model=model,
+            companies=companies,
         )
+    if companies:
+        found["company"] = described()
+    if lacking := [] if alone else no_company():
+        found["missing"] = [*found.get("missing", ()), *lacking]
     return {"what": what, **found, "environment": environment()}

@@ -12,6 +12,7 @@ def bench(r: dict[str, Any]) -> None:
     places = 1 if with_share else 0
     if by_batch := "batch" in r["rows"][0]:
         heads[1:1] = ["batch", "ms"]
+    quiet = [row for row in r["rows"] if "company" not in row]
     rows = [
         (
             row["name"],
@@ -22,10 +23,35 @@ def bench(r: dict[str, Any]) -> None:
             "" if row["extra_bytes"] is None else f"{row['extra_bytes'] / 2**20:,.0f} MiB",
             *((percent(row["share"], 0),) if with_share else ()),
         )
-        for row in r["rows"]
+        for row in quiet
     ]
     print(table(heads, rows))
+    _in_company(r, places)
     {"input": _input, "train": _train, "infer": _infer}[r["what"]](r)
+
+
+def _in_company(r: dict[str, Any], places: int) -> None:
+    """Each way beside busy processes: a line a way (and batch), two columns a company."""
+    rows: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    for row in r["rows"]:
+        if "company" in row:
+            batch = (str(row["batch"]),) if "batch" in row else ()
+            rows.setdefault((row["name"], *batch), {})[row["company"]] = row
+    if not rows:
+        return
+    kinds = list(dict.fromkeys(row["company"] for row in r["rows"] if "company" in row))
+    heads = ["beside a busy process a core", *(["batch"] if len(next(iter(rows))) > 1 else [])]
+    for kind in kinds:
+        heads += [f"{kind} priority", "of quiet", "ratio"]
+    lines = []
+    for names, found in rows.items():
+        line = list(names)
+        for kind in kinds:
+            row = found[kind]
+            line += [f"{row['images_per_s']:,.{places}f}", percent(row["of_quiet"], 0)]
+            line += [f"{row['ratio']:.2f}"]
+        lines.append(line)
+    print(table(heads, lines))
 
 
 def _input(r: dict[str, Any]) -> None:
