@@ -89,9 +89,11 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
+            status = self.process.wait()
             raise UsageError(
-                f"a process that computes with {self.root} ended, with its own words above: the "
-                "tree may be too old, or the memory too little"
+                f"a process that computes with {self.root} ended with status {status}, its own "
+                "words above: the tree may be too old; where the status is -9 somebody killed it, "
+                "or memory ran out"
             )
         return json.loads(line)
 
