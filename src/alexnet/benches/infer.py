@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from alexnet.benches.company import QUIET
 from alexnet.benches.reference import (
-    DTYPES,
     Way,
     emulated,
-    matrix_limit,
+    matrix_limits,
     plain_net,
     read_limit,
     settle,
@@ -66,7 +65,7 @@ def bench_infer(
     ours[kinds[-1]] = quickest
     if device.type == "cpu" and has_int8():
         ours["int8"] = Int8(net, measure_ranges(net, [example]))
-    limits = {kind: matrix_limit(DTYPES[kind], device) for kind in ours}
+    limits = matrix_limits(ours, device)
     flops = 2 * sum(row.macs for row in summarize(preset.spec(classes), net.input_shape))
     beside, lacking = others(net, example) if others is not None else ({}, [])
     rows, parts, in_company = [], [], []
@@ -82,12 +81,14 @@ def bench_infer(
         turns = take_turns_in_company(ways, rounds, f"answering {batch} at a time", companies)
         found = turns[QUIET]
         for name, timed in found.items():
-            limit = limits[next((kind for kind in ("int8", "bf16") if kind in name), "fp32")]
             row = timed.row(name, found[REFERENCE]) | {"batch": batch}
-            row["ms"] = round(1e3 * batch / timed.images_per_s, 2)
-            rows.append(row | {"share": round(timed.images_per_s * flops / limit, 3)})
+            rows.append(row | {"ms": round(1e3 * batch / timed.images_per_s, 2)})
         in_company += [row | {"batch": batch} for row in company_rows(turns, REFERENCE)]
         parts.append({"batch": batch, "ms": _parts(quickest, last)})
+    limits = matrix_limits(ours, device, limits)
+    for row in rows:
+        kind = next((kind for kind in ("int8", "bf16") if kind in row["name"]), "fp32")
+        row["share"] = round(row["images_per_s"] * flops / limits[kind], 3)
     weights = sum(p.numel() * p.element_size() for p in quickest.parameters())
     read = read_limit(device)
     return {

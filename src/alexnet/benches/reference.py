@@ -1,7 +1,7 @@
 """What our speed is held against: plain PyTorch, and the machine's own limits."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -89,6 +89,15 @@ def matrix_limit(kind: torch.dtype, device: torch.device) -> float:
         settle(a)
         best = max(best, 4 * 2 * side**3 / (time.perf_counter() - began))
     return best
+
+
+def matrix_limits(
+    kinds: Iterable[str], device: torch.device, before: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """`matrix_limit` of each precision, or what was found `before`, where that is more: measured at
+    both ends of a bench, since other work on the machine can only lower it."""
+    before = before or {}
+    return {k: max(matrix_limit(DTYPES[k], device), before.get(k, 0.0)) for k in kinds}
 
 
 def read_limit(device: torch.device) -> float:

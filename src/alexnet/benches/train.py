@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.benches.company import QUIET
-from alexnet.benches.reference import DTYPES, Way, emulated, matrix_limit, plain_net, settle
+from alexnet.benches.reference import Way, emulated, matrix_limits, plain_net, settle
 from alexnet.benches.rounds import company_rows, take_turns_in_company
 from alexnet.engine.compiled import compiled
 from alexnet.engine.network import build_net
@@ -56,9 +56,9 @@ def bench_train(
     ways: dict[str, Way] = {REFERENCE: _plain_step(recipe, x, y, classes)}
     for name, one in recipes.items():
         ways[name] = _our_step(one, x, y, classes)
-    limits = {kind: matrix_limit(DTYPES[kind], device) for kind in kinds}
+    limits = matrix_limits(kinds, device)
     turns = take_turns_in_company(ways, rounds, f"training {model}", companies, untimed=1)
-    found = turns[QUIET]
+    found, limits = turns[QUIET], matrix_limits(kinds, device, limits)
     flops = operations(model, classes)
     rows = []
     for name, timed in found.items():

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,8 @@ from alexnet.interrupt import outspoken
 from alexnet.region import over_pieces
 
 PIECE_BYTES = 1 << 20  # of pixels: a few milliseconds of decoding
-PATIENCE_S = 0.02  # for readers that are at a piece of what is needed now
+LEAST_S = 0.001  # that readers are waited for who are at a piece of what is needed now
+IMPATIENT = 8  # blocks that are not waited for at all after one whose readers came too late
 NICE = 10  # of readers: they get what is left, and all of it while a network waits
 
 
@@ -40,6 +42,7 @@ class PixelsAhead:
     def __init__(self, split: Slice, blocks: Iterable[NDArray[np.intp]], workers: int) -> None:
         self._split, self._blocks, self._most = split, iter(blocks), 2 * workers
         self._waiting: deque[_Block] = deque()
+        self._patience = _Patience()
         self._pool = None
         if workers:
             self._pool = ThreadPoolExecutor(
@@ -57,7 +60,7 @@ class PixelsAhead:
         if block is None or not np.array_equal(block.ids, ids):
             if block is not None:
                 block.stop()
-            block = _Block(self._split, ids)
+            block = _Block(self._split, ids, self._patience)
         block.finish()
         return block.pixels, dict(sorted(block.unread.items()))
 
@@ -78,17 +81,38 @@ class PixelsAhead:
     def _begun(self) -> "Iterator[_Block]":
         """The blocks to come, a thread set to each."""
         for ids in self._blocks:
-            block = _Block(self._split, ids)
+            block = _Block(self._split, ids, self._patience)
             if self._pool is not None:
                 self._pool.submit(block.read_ahead)
             yield block
 
 
+class _Patience:
+    """How long a reader that is at a piece is waited for: twice what a piece takes of a processor,
+    which says nothing of how long the reader has none."""
+
+    def __init__(self) -> None:
+        self._piece_s, self._hurried = 0.0, 0
+
+    def note(self, piece_s: float) -> None:
+        self._piece_s = piece_s
+
+    def seconds(self) -> float:
+        if self._hurried:
+            self._hurried -= 1
+            return 0.0
+        return max(2 * self._piece_s, LEAST_S)
+
+    def lose(self) -> None:
+        """After a wait in vain."""
+        self._hurried = IMPATIENT
+
+
 class _Block:
     """The images of one batch: `pixels` fill up a piece at a time, by any number of threads."""
 
-    def __init__(self, split: Slice, ids: NDArray[np.intp]) -> None:
-        self._split, self.ids = split, ids
+    def __init__(self, split: Slice, ids: NDArray[np.intp], patience: _Patience) -> None:
+        self._split, self.ids, self._patience = split, ids, patience
         shape = (split.size, split.size, split.channels)
         self.pixels = np.empty((len(ids), *shape), np.uint8)
         self.unread: Unread = {}
@@ -112,8 +136,8 @@ class _Block:
         """Reads what is left, and waits for readers that are at a piece, but not for long."""
         rest = list(iter(self._next, None))
         over_pieces(rest, lambda: self._read, torch.from_numpy(self.pixels))
-        if self._open:
-            self._done.wait(PATIENCE_S)
+        if self._open and (wait := self._patience.seconds()) and not self._done.wait(wait):
+            self._patience.lose()
         if self._error is not None:
             raise self._error
         # A reader that comes to its end later writes the same pixels once more.
@@ -131,7 +155,9 @@ class _Block:
             return None
 
     def _read(self, piece: slice) -> None:
+        began = time.thread_time()
         _, unread = self._split.try_read(self.ids[piece], self.pixels[piece])
+        self._patience.note(time.thread_time() - began)
         self.unread.update(unread)
         self._open.pop(piece.start, None)
         if not self._open:
