@@ -1,15 +1,11 @@
 """Images of batches to come, read by threads, and by whoever needs a batch that is not read yet.
 
-A processor that trains has no core to spare, so readers work in what the network's threads leave.
-Beside busy processes that may be next to nothing, and a reader may be off its core for long. So a
-batch is read in pieces: who waits for it takes those that nobody has begun, with all of torch's
-threads, and does once more what a reader does not get done.
+A processor that trains has no core to spare, and beside busy processes a reader may be off its core
+for long. So a batch is read in pieces: who waits for it takes those that nobody has begun, with all
+of torch's threads, and does once more what a reader does not get done.
 """
 
-import contextlib
 import math
-import os
-import sys
 import threading
 import time
 from collections import deque
@@ -29,7 +25,6 @@ from alexnet.region import over_pieces
 PIECE_BYTES = 1 << 20  # of pixels: a few milliseconds of decoding
 LEAST_S = 0.001  # that readers are waited for who are at a piece of what is needed now
 IMPATIENT = 8  # blocks that are not waited for at all after one whose readers came too late
-NICE = 10  # of readers: they get what is left, and all of it while a network waits
 
 
 class PixelsAhead:
@@ -45,9 +40,7 @@ class PixelsAhead:
         self._patience = _Patience()
         self._pool = None
         if workers:
-            self._pool = ThreadPoolExecutor(
-                workers, thread_name_prefix="reader", initializer=_step_back
-            )
+            self._pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
 
     def take(self, ids: NDArray[np.intp]) -> tuple[NDArray[np.uint8], Unread]:
         """Pixels and `Unread` of the next block, as `Slice.try_read` gives them. `ids` are those
@@ -162,10 +155,3 @@ class _Block:
         self._open.pop(piece.start, None)
         if not self._open:
             self._done.set()
-
-
-def _step_back() -> None:
-    """A lower priority for this thread alone, which only Linux has."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
