@@ -17,6 +17,7 @@ import pytest
 
 from alexnet.launch import VARIABLES
 from alexnet.processors import (
+    Processors,
     describe_kept_threads,
     describe_threads,
     find_processors,
@@ -367,12 +368,14 @@ def test_the_runtime_hears_of_it() -> None:
 
 @pytest.mark.parametrize("script", BENCHMARKS, ids=lambda script: script.stem)
 def test_a_bench_sets_up_threads_before_it_loads_torch(script: Path) -> None:
-    """Importing `script` does that: first, beside what does so in turn."""
+    """Importing `script` does that: first, beside what does so in turn. Two scripts compute as a
+    library in somebody else's program does, or as they are told to, which is what they measure."""
     body = ast.parse(script.read_text()).body
     names = [n.names[0].name if isinstance(n, ast.Import) else n.module or "" for n in body
              if isinstance(n, ast.Import | ast.ImportFrom)]  # fmt: skip
     loads = [i for i, name in enumerate(names) if name.split(".")[0] in ("torch", "alexnet")]
-    if script.stem in ("script", "trainings", "keras_steps"):
+    own = ("script", "trainings", "keras_steps", "response_norm", "company_worker")
+    if script.stem in own:
         return
     assert min(names.index(one) for one in ("script", "accuracy") if one in names) < min(loads)
 
@@ -576,3 +579,25 @@ def test_processes_of_torchrun_have_its_number(
     assert (known["threads"], known["processes"]) == (int(number), 2)
     assert known["threads_given"] == f"OMP_NUM_THREADS={number}"
     assert log.read_text().count(f"OMP_NUM_THREADS={number}; ") == (number == "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "nonsense", "good"),
+    [
+        ("OMP_NUM_THREADS", "abc", "3"),
+        ("OMP_NUM_THREADS", "0", "4,2"),
+        ("OMP_WAIT_POLICY", "nonsense", "PASSIVE"),
+        ("GOMP_SPINCOUNT", "abc", "2k"),
+        ("GOMP_SPINCOUNT", "-1", "infinite"),
+    ],
+)
+def test_what_a_runtime_does_not_understand_says_nothing(
+    name: str, nonsense: str, good: str
+) -> None:
+    limited = Processors(8, 2, "a quota of 2.0 CPUs", 2)
+    added = thread_variables({name: nonsense}, limited)
+    assert (added["OMP_NUM_THREADS"], added["GOMP_SPINCOUNT"]) == ("2", "1000")
+    assert not given_threads({name: nonsense})
+    assert not waiting({name: nonsense})
+    assert name not in thread_variables({name: good}, limited)
+    assert f"{name}={good}" in given_threads({name: good}) + waiting({name: good})

@@ -24,6 +24,15 @@ _WAITS = (
 )
 # By which a user fixes threads, in the order in which torch believes them where it has MKL.
 _THREADS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
+# What each variable may hold; anything else its runtime leaves aside, and so do we.
+_COUNT = r"[1-9][0-9]*(,.*)?"
+_VALID = {
+    "OMP_NUM_THREADS": _COUNT,
+    "MKL_NUM_THREADS": _COUNT,
+    "OMP_WAIT_POLICY": r"(?i:active|passive)",
+    "GOMP_SPINCOUNT": r"[0-9]+ *(?i:[kmgt])?|(?i:infinite|infinity)",
+    "KMP_BLOCKTIME": r"[0-9]+ *(?i:us|ms|s)?|(?i:infinite)",
+}
 _OURS = "ALEXNET_OMP_NUM_THREADS"  # the OMP_NUM_THREADS that a command set: no user's word
 _ROOT = Path("/")
 
@@ -90,7 +99,7 @@ def thread_variables(environ: Mapping[str, str], processors: Processors) -> dict
     added = {
         name: value
         for name, value, others in _WAITS
-        if not any(environ.get(said) for said in (name, *others))
+        if not any(_said(said, environ) for said in (name, *others))
     }
     if processors.usable < processors.there and not given_threads(environ):
         added |= dict.fromkeys(("OMP_NUM_THREADS", _OURS), str(processors.threads))
@@ -101,7 +110,7 @@ def given_threads(environ: Mapping[str, str] = os.environ) -> str:
     """The variable by which the user, or torchrun, fixed the number of threads, as
     OMP_NUM_THREADS=1; empty where none did, also where a command of ours set it."""
     for name in _THREADS:
-        value = environ.get(name, "")
+        value = _said(name, environ)
         ours = name == "OMP_NUM_THREADS" and value == environ.get(_OURS)
         if value and not ours:
             return f"{name}={value}"
@@ -112,7 +121,13 @@ def waiting(environ: Mapping[str, str] = os.environ) -> str:
     """The variables that say how threads wait, as GOMP_SPINCOUNT=1000; empty where the runtime's
     own rule holds."""
     names = dict.fromkeys(name for one, _, others in _WAITS for name in (*others, one))
-    return ", ".join(f"{name}={environ[name]}" for name in names if environ.get(name))
+    return ", ".join(f"{name}={said}" for name in names if (said := _said(name, environ)))
+
+
+def _said(name: str, environ: Mapping[str, str]) -> str:
+    """What a variable says, empty where it says nothing that its runtime understands."""
+    value = environ.get(name, "").strip()
+    return value if re.fullmatch(_VALID.get(name, ".*"), value) else ""
 
 
 def describe_threads(
