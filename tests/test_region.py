@@ -115,17 +115,25 @@ def test_who_follows_operations_sees_them_all() -> None:
         from torch.utils._python_dispatch import TorchDispatchMode
         from alexnet import response_norm
         class Count(TorchDispatchMode):
-            calls = 0
+            calls = additions = 0
             def __torch_dispatch__(self, func, types, args=(), kwargs=None):
                 self.calls += 1
+                self.additions += func is torch.ops.aten.add_.Tensor
                 return func(*args, **(kwargs or {}))
         x = torch.randn(8, 96, 55, 55)
         plain = response_norm(x)
         with Count() as count:
             followed = response_norm(x)
         print(torch.equal(plain, followed), count.calls > 50)
+        import time
+        def add(i):
+            out[i].add_(1)
+            time.sleep(0.005)  # so that another thread, if there were one, would take some
+        with Count() as count:
+            over_pieces(range(40), lambda: add, out)
+        print(count.additions)
     """
-    assert run(body) == "True True"
+    assert run(body).split("\n") == ["True True", "40"]
 
 
 NORMS = """

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -45,11 +45,9 @@ class PixelsAhead:
     def take(self, ids: NDArray[np.intp]) -> tuple[NDArray[np.uint8], Unread]:
         """Pixels and `Unread` of the next block, as `Slice.try_read` gives them. `ids` are those
         that are wanted by now: where they are others than foretold, they are read anew."""
-        block = self._waiting.popleft() if self._waiting else next(self._begun(), None)
-        for begun in self._begun():
+        block = self._waiting.popleft() if self._waiting else self._begin()
+        while len(self._waiting) < self._most and (begun := self._begin()) is not None:
             self._waiting.append(begun)
-            if len(self._waiting) >= self._most:
-                break
         if block is None or not np.array_equal(block.ids, ids):
             if block is not None:
                 block.stop()
@@ -71,13 +69,14 @@ class PixelsAhead:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _begun(self) -> "Iterator[_Block]":
-        """The blocks to come, a thread set to each."""
-        for ids in self._blocks:
-            block = _Block(self._split, ids, self._patience)
-            if self._pool is not None:
-                self._pool.submit(block.read_ahead)
-            yield block
+    def _begin(self) -> "_Block | None":
+        """Sets a thread to the next block; None where there is no further one."""
+        if (ids := next(self._blocks, None)) is None:
+            return None
+        block = _Block(self._split, ids, self._patience)
+        if self._pool is not None:
+            self._pool.submit(block.read_ahead)
+        return block
 
 
 class _Patience:
