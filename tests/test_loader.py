@@ -58,14 +58,24 @@ def test_read_ahead_keeps_the_order_and_raises(workers: int) -> None:
     assert seen == list(range(7))
 
 
-def stuck(n: int, release: threading.Event) -> Slice:
-    """A slice whose readers do not get done before they are released: those of busy machines."""
+class Stuck:
+    """Images whose readers do not get done before they are released: those of busy machines."""
 
-    def read(ids: Any, pixels: Any) -> None:
+    def __init__(self, images: Any, release: threading.Event) -> None:
+        self.images, self.release, self.shape = images, release, images.shape
+
+    def read(self, ids: Any, out: Any = None) -> Any:
         if threading.current_thread().name.startswith("reader"):
-            release.wait(60)
+            self.release.wait(60)
+        if out is None:
+            return self.images[ids]
+        out[:] = self.images[ids]
+        return out
 
-    return replace(numbered(n), on_read=read)
+
+def stuck(n: int, release: threading.Event) -> Slice:
+    split = numbered(n)
+    return replace(split, pixels=Stuck(split.pixels, release))
 
 
 def test_who_waits_for_a_batch_does_what_readers_do_not_get_done() -> None:
@@ -92,6 +102,7 @@ def test_blocks_in_order_without_their_readers() -> None:
         list(range(14, 20)),
     ]
     assert [b.step for b in found] == [0, 1, 2]
+    assert all((b.images[:, 0, 0, 0].numpy() == b.ids).all() for b in found)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
