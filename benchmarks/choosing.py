@@ -20,12 +20,12 @@ from script import obeyed
 from trainings import tested, trained
 
 from alexnet.data.dataset import open_dataset
-from alexnet.engine.pace import measure_pace
 from alexnet.files import write_json
 from alexnet.recipebook import find_recipe
+from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment
-from alexnet.store.rundir import RunDir
 from alexnet.terminal import percent, say
+from alexnet.training.pace import measure_pace
 
 AGAINST = ("photos", "imagenette", "modern")
 POINTS = 2.0  # of test accuracy that the chosen recipe may be behind

@@ -121,11 +121,11 @@ def train(sizes: Sizes) -> dict[str, Way]:
     import torch.nn.functional as F
 
     from alexnet.benches.reference import plain_net
-    from alexnet.engine.network import build_net
-    from alexnet.engine.optim import build_optimizer
     from alexnet.models.zoo import find_model
     from alexnet.recipe import Recipe
     from alexnet.runtime import autocast
+    from alexnet.training.network import build_net
+    from alexnet.training.optim import build_optimizer
 
     device, classes, batch = torch.device("cpu"), 1000, sizes.train_batch
     side = find_model(sizes.trained).size
@@ -176,10 +176,10 @@ def infer(sizes: Sizes) -> dict[str, Way]:
     from torch import nn
 
     from alexnet.benches.reference import plain_net
-    from alexnet.engine.infer import Inference
-    from alexnet.engine.network import build_net
     from alexnet.models.zoo import find_model
     from alexnet.recipe import Recipe
+    from alexnet.training.infer import Inference
+    from alexnet.training.network import build_net
 
     side = find_model(sizes.asked).size
     recipe = Recipe(model=sizes.asked, size=side, crop=side, channels=3, channels_last=True)
@@ -212,8 +212,8 @@ def read(sizes: Sizes, packed: str) -> dict[str, Way]:
     from alexnet.data.augment import augment
     from alexnet.data.dataset import open_dataset
     from alexnet.data.loader import training_batches
-    from alexnet.engine.network import preprocessing
     from alexnet.recipe import Recipe
+    from alexnet.training.network import preprocessing
 
     recipe = Recipe(
         model="alexnet-2014", size=256, crop=224, flip=True, normalize="torchvision",

@@ -101,12 +101,12 @@ def main() -> None:
     from alexnet.data.augment import Preprocess
     from alexnet.data.loader import Batch
     from alexnet.data.statistics import Statistics
-    from alexnet.engine.network import build_net
-    from alexnet.engine.optim import build_optimizer
-    from alexnet.engine.train import train_step
     from alexnet.memory import keep_pages
     from alexnet.recipebook import find_recipe
     from alexnet.runtime import environment
+    from alexnet.training.network import build_net
+    from alexnet.training.optim import build_optimizer
+    from alexnet.training.train import train_step
 
     keep_pages()  # memory as `alexnet train` has it
     chance = np.random.default_rng(0)

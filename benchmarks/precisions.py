@@ -25,8 +25,8 @@ from alexnet.errors import UsageError
 from alexnet.figures.canvas import BLUE, ORANGE, new_figure, plain, write_figure
 from alexnet.files import write_json
 from alexnet.recipebook import find_recipe
+from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment
-from alexnet.store.rundir import RunDir
 from alexnet.terminal import say
 
 PRECISIONS = ("fp32", "bf16")

@@ -115,13 +115,13 @@ def work(batch: int, steps: int, model: str, out: Path) -> None:
 
     from alexnet.data.loader import Batch, Piece, Share
     from alexnet.data.statistics import Statistics
-    from alexnet.engine.network import build_net, preprocessing
-    from alexnet.engine.optim import build_optimizer
-    from alexnet.engine.parallel import join
-    from alexnet.engine.spread import spread
-    from alexnet.engine.step import train_step
     from alexnet.models.zoo import find_model
     from alexnet.recipe import Recipe
+    from alexnet.training.network import build_net, preprocessing
+    from alexnet.training.optim import build_optimizer
+    from alexnet.training.parallel import join
+    from alexnet.training.spread import spread
+    from alexnet.training.step import train_step
 
     side = find_model(model).size
     recipe = Recipe(model=model, size=side, crop=side, precision="fp32", batch_size=batch)

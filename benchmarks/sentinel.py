@@ -19,10 +19,10 @@ import torch.nn.functional as F
 
 from alexnet.benches.rounds import take_turns
 from alexnet.diagnosis.sentinel import LOOK, Sentinel
-from alexnet.engine.optim import PaperSGD
 from alexnet.files import write_json
 from alexnet.models.zoo import build_model
 from alexnet.runtime import autocast, choose_precision, environment, pick_device
+from alexnet.training.optim import PaperSGD
 
 MODELS = {"alexnet-2012": 64, "alexnet-2014": 64, "cifar-alexnet": 128}  # with the batch
 LINES, LOG_EVERY = 200, 20

@@ -35,8 +35,8 @@ from alexnet.data.sources import open_source
 from alexnet.errors import DataError, Diverged, UsageError
 from alexnet.metrics import wilson
 from alexnet.recipebook.choice import choose
+from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment
-from alexnet.store.rundir import RunDir
 from alexnet.terminal import percent
 
 CLASSES, PHOTOS = (2, 6), (20, 60)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import alexnet
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
 
 
 def trained(place: Path, data: str | Path | None, **how: Any) -> dict[str, Any]:

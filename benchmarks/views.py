@@ -20,11 +20,11 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
 from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
-from alexnet.engine.infer import Inference
-from alexnet.engine.network import build_net
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
 from alexnet.runtime import choose_precision, environment, pick_device
+from alexnet.training.infer import Inference
+from alexnet.training.network import build_net
 
 BATCH = 320  # crops in a forward pass
 

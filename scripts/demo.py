@@ -45,7 +45,7 @@ def three_test_images(folder: Path) -> list[str]:
 def main() -> None:
     run("train", "digits")
     # Not before it: this loads torch, whose threads the first command sets up.
-    from alexnet.store.rundir import latest_run
+    from alexnet.runs.rundir import latest_run
 
     trained = latest_run(Path("runs"), "digits")
     assert trained is not None

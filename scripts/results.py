@@ -21,7 +21,7 @@ from alexnet.data.ilsvrc import EPOCHS, training_hours
 from alexnet.files import read_json, write_atomic
 from alexnet.pages import CLAIM_HEADS, PUBLISHED_HEADS, claim_row, claims_page, published_rows
 from alexnet.recipebook import find_recipe
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
 from alexnet.terminal import duration, percent
 
 ROOT = Path(__file__).resolve().parents[1]

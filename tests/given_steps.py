@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from alexnet.engine.settings import Choosing, Settings, Step
 from alexnet.errors import Unavailable
 from alexnet.recipe import Recipe
+from alexnet.training.settings import Choosing, Settings, Step
 
 
 class Given:

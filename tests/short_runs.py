@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from alexnet import commands
-from alexnet.engine import train as engine
 from alexnet.models.layers import BatchNorm, Conv, Linear, ReLU
 from alexnet.models.net import Net
+from alexnet.training import train as engine
 from conftest import read_events, without_pictures
 
 QUICK: dict[str, Any] = {

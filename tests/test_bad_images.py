@@ -83,7 +83,7 @@ def split_of(place: Path, name: str) -> list[str]:
     """Files of a split inside the set, in its order."""
     from alexnet.data.dataset import reopen_dataset
     from alexnet.predict import read_recipe
-    from alexnet.store.rundir import RunDir
+    from alexnet.runs.rundir import RunDir
 
     dataset = reopen_dataset(*read_recipe(RunDir.open(place / "run")))
     return dataset.names(name)

@@ -241,7 +241,7 @@ def test_bad_input_in_json(
 
 
 def test_foreign_weights_are_refused_by_load(run: Path) -> None:
-    from alexnet.store.checkpoint import save_checkpoint
+    from alexnet.runs.checkpoint import save_checkpoint
 
     save_checkpoint(run / "checkpoints", 99, model={}, optimizer={}, state={}, best=True)
     with pytest.raises(CheckpointError, match="another recipe"):

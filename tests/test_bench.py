@@ -21,12 +21,12 @@ from alexnet.cli import main
 from alexnet.data import loader
 from alexnet.data.loader import Batch, Share, feed, read_batch, training_batches
 from alexnet.data.slices import Slice
-from alexnet.engine import compiled
 from alexnet.errors import UsageError
 from alexnet.models.integers import has_int8
 from alexnet.models.norm import ResponseNormLayer
 from alexnet.processors import find_processors
 from alexnet.recipe import Recipe
+from alexnet.training import compiled
 from conftest import Launch
 
 

@@ -11,13 +11,13 @@ import torch
 import alexnet
 from alexnet.cli import main
 from alexnet.data.statistics import Statistics
-from alexnet.engine.network import build_net, preprocessing
-from alexnet.engine.optim import build_optimizer, set_rate
 from alexnet.errors import UsageError
 from alexnet.models.family import FAMILY
 from alexnet.models.zoo import MODELS
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, TRAINING
+from alexnet.training.network import build_net, preprocessing
+from alexnet.training.optim import build_optimizer, set_rate
 
 IMAGENET = [name for name, make in RECIPES.items() if make().size == 256]
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from alexnet import commands
-from alexnet.engine import compiled as module
-from alexnet.engine.compiled import Compiled, compiled
-from alexnet.engine.network import build_net
-from alexnet.engine.parallel import Team
 from alexnet.errors import Interrupted, Unavailable, UsageError
 from alexnet.predict import load
 from alexnet.recipe import Recipe
+from alexnet.training import compiled as module
+from alexnet.training.compiled import Compiled, compiled
+from alexnet.training.network import build_net
+from alexnet.training.parallel import Team
 from conftest import read_events, without_report
 
 SMALL = Recipe(model="alexnet-2012-32", precision="fp32", compile=True)

@@ -14,12 +14,12 @@ from alexnet.data.dataset import open_dataset
 from alexnet.data.loader import read_batch
 from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
-from alexnet.engine.evaluate import evaluate
-from alexnet.engine.optim import build_optimizer
-from alexnet.engine.train import train_step
 from alexnet.errors import Diverged
 from alexnet.models.zoo import build_model
 from alexnet.recipe import Recipe
+from alexnet.training.evaluate import evaluate
+from alexnet.training.optim import build_optimizer
+from alexnet.training.train import train_step
 from conftest import read_events
 from crops import photos
 

@@ -93,7 +93,7 @@ class Unhalved(Dropout):
 
 def one_view(*given: object) -> object:
     model, images, preprocess, _, precision = given
-    from alexnet.engine.evaluate import predict_views
+    from alexnet.training.evaluate import predict_views
 
     return predict_views(model, images, preprocess, 1, precision)  # type: ignore[arg-type]
 

@@ -23,7 +23,7 @@ from alexnet.models.family import alexnet_2012_code, caffenet
 from alexnet.models.layers import Linear, ResponseNorm
 from alexnet.models.net import Net
 from alexnet.models.zoo import find_model, narrowed
-from alexnet.store.weights import read_weights
+from alexnet.runs.weights import read_weights
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 ort = pytest.importorskip("onnxruntime", reason="needs the extra onnx")

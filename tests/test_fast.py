@@ -18,22 +18,22 @@ from alexnet import commands
 from alexnet.data import loader
 from alexnet.data.augment import Preprocess
 from alexnet.data.statistics import Statistics
-from alexnet.engine import step
-from alexnet.engine.evaluate import predict_views
-from alexnet.engine.network import build_net, preprocessing, whiten
-from alexnet.engine.optim import build_optimizer
-from alexnet.engine.parallel import ALONE
-from alexnet.engine.towers import build_towers
 from alexnet.errors import UsageError
 from alexnet.models.zoo import build_model
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
 from alexnet.show import runs as show
+from alexnet.training import step
+from alexnet.training.evaluate import predict_views
+from alexnet.training.network import build_net, preprocessing, whiten
+from alexnet.training.optim import build_optimizer
+from alexnet.training.parallel import ALONE
+from alexnet.training.towers import build_towers
 from conftest import without_report, write_tree
 
 
 def test_whitened_patches_are_uncorrelated_and_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.engine.network.WHITEN_CHUNK", 24)  # the last one is smaller
+    monkeypatch.setattr("alexnet.training.network.WHITEN_CHUNK", 24)  # the last one is smaller
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(64, 3, 32, 32, generator=generator)
     images = torch.nn.functional.avg_pool2d(images, 3, 1, 1) * 5  # as photos: neighbours alike
@@ -88,7 +88,7 @@ def test_a_whitened_run_validates_mirrored_and_continues(
 ) -> None:
     """Whitened once, when it begins; frozen; the same to the bit when it is cut. Validation says
     by how many views it is."""
-    from alexnet.engine import train as engine
+    from alexnet.training import train as engine
 
     without_report(monkeypatch)
     data = write_tree(tmp_path / "tree", each=20)

@@ -51,7 +51,7 @@ def test_causes_are_named() -> None:
 def test_a_loss_is_counted(tmp_path: Path) -> None:
     """With what verifies a checkpoint taken away, damaged ones load, and that is seen."""
     blind = (
-        "from alexnet.store import checkpoint\n"
+        "from alexnet.runs import checkpoint\n"
         "checkpoint._read_sealed = lambda path, expected: path.read_bytes()\n"
         "from pathlib import Path\n"
         "from faults.library import FAULTS\n"

@@ -78,7 +78,7 @@ def test_features_wrapped_alone() -> None:
     """As pytorch/examples wraps an AlexNet on several GPUs."""
     import io
 
-    from alexnet.store.weights import parse_weights
+    from alexnet.runs.weights import parse_weights
 
     out = io.BytesIO()
     torch.save({"features.module.0.weight": torch.ones(2)}, out)

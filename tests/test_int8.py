@@ -17,9 +17,6 @@ from torch import Tensor, nn
 
 import alexnet
 from alexnet import commands
-from alexnet.engine import int8
-from alexnet.engine.infer import folded
-from alexnet.engine.int8 import Int8, Ranges, measure_ranges
 from alexnet.errors import CheckpointError, DataError, Differs, Unavailable, UsageError
 from alexnet.interchange import int8 as measured
 from alexnet.interchange.runtimes import with_engine
@@ -27,6 +24,9 @@ from alexnet.models.integers import IntegerPool, Steps, has_int8
 from alexnet.models.layers import Conv, Linear, Local, Pool, ReLU
 from alexnet.models.net import Net
 from alexnet.models.zoo import MODELS, build_model
+from alexnet.training import int8
+from alexnet.training.infer import folded
+from alexnet.training.int8 import Int8, Ranges, measure_ranges
 from conftest import write_tree
 from test_infer import trained_norms
 

@@ -10,11 +10,11 @@ from alexnet.data import draws
 from alexnet.data.augment import Preprocess, mix
 from alexnet.data.loader import Batch
 from alexnet.data.statistics import Statistics
-from alexnet.engine.optim import build_optimizer
-from alexnet.engine.train import train_step
 from alexnet.models.layers import Linear
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
+from alexnet.training.optim import build_optimizer
+from alexnet.training.train import train_step
 from crops import pictures
 
 

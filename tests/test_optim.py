@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.engine.optim import Lars, PaperSGD, build_optimizer, load_optimizer, optimizer_tensors
 from alexnet.models.zoo import build_model
 from alexnet.recipe import Recipe
+from alexnet.training.optim import (
+    Lars,
+    PaperSGD,
+    build_optimizer,
+    load_optimizer,
+    optimizer_tensors,
+)
 
 
 def test_paper_sgd_is_the_papers_recurrence() -> None:

@@ -11,14 +11,14 @@ from alexnet.data.augment import augment, mix
 from alexnet.data.loader import Share, read_batch
 from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics, measure
-from alexnet.engine.evaluate import evaluate
-from alexnet.engine.network import build_net, preprocessing
-from alexnet.engine.optim import build_optimizer
-from alexnet.engine.parallel import ALONE, Team, join
-from alexnet.engine.spread import spread
-from alexnet.engine.step import train_step
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import Recipe
+from alexnet.training.evaluate import evaluate
+from alexnet.training.network import build_net, preprocessing
+from alexnet.training.optim import build_optimizer
+from alexnet.training.parallel import ALONE, Team, join
+from alexnet.training.spread import spread
+from alexnet.training.step import train_step
 from conftest import patterns
 from teams import run_team
 

@@ -13,11 +13,11 @@ from alexnet import cli, runtime
 from alexnet.commands import benching
 from alexnet.data import loader
 from alexnet.data.slices import Slice
-from alexnet.engine import optim, parallel, settings
-from alexnet.engine.optim import Lars, PaperSGD
 from alexnet.errors import UsageError
 from alexnet.memory import short_of_memory
 from alexnet.recipe import Recipe
+from alexnet.training import optim, parallel, settings
+from alexnet.training.optim import Lars, PaperSGD
 
 
 @pytest.fixture

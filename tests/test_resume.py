@@ -18,10 +18,10 @@ import torch
 from alexnet import commands
 from alexnet.cli import main
 from alexnet.data.dataset import open_dataset
-from alexnet.engine import train as engine
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.predict import read_recipe
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
+from alexnet.training import train as engine
 from conftest import CLOCK, Launch, patterns, read_events, without_report, write_idx
 
 STEPS = 28  # of 13 an epoch

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from alexnet.engine.schedule import Watch, learning_rate
 from alexnet.recipe import Recipe
+from alexnet.training.schedule import Watch, learning_rate
 
 
 def rates(recipe: Recipe, total: int = 100, per_epoch: int = 10) -> list[float]:

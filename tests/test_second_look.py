@@ -17,10 +17,10 @@ from alexnet import commands
 from alexnet.commands.reproducing import reproduce
 from alexnet.commands.training import train_choosing
 from alexnet.errors import CheckpointError, Interrupted
+from alexnet.runs.again import begin_again, end_beginning_again
+from alexnet.runs.checkpoint import load_checkpoint, load_latest, save_checkpoint
+from alexnet.runs.rundir import AGAIN, RunDir
 from alexnet.runtime import threads
-from alexnet.store.again import begin_again, end_beginning_again
-from alexnet.store.checkpoint import load_checkpoint, load_latest, save_checkpoint
-from alexnet.store.rundir import AGAIN, RunDir
 from conftest import CLOCK, without_report
 from given_steps import Changing, Given, alone_at_first, train_and_die
 

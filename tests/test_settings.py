@@ -17,9 +17,11 @@ from alexnet import runtime
 from alexnet.commands.training import train_choosing
 from alexnet.data.augment import Preprocess
 from alexnet.data.statistics import Statistics
-from alexnet.engine import settings
-from alexnet.engine import train as engine
-from alexnet.engine.settings import (
+from alexnet.recipe import Recipe
+from alexnet.runtime import threads
+from alexnet.training import settings
+from alexnet.training import train as engine
+from alexnet.training.settings import (
     MOST_ROUNDS,
     ROUNDS,
     Choosing,
@@ -32,8 +34,6 @@ from alexnet.engine.settings import (
     prepare_steps,
     settle,
 )
-from alexnet.recipe import Recipe
-from alexnet.runtime import threads
 from conftest import without_report
 from given_steps import Given
 

@@ -15,9 +15,9 @@ import torch
 from alexnet import commands
 from alexnet.analysis.answers import Mistakes
 from alexnet.cli import main
-from alexnet.engine.parallel import Team
 from alexnet.errors import AlexNetError
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
+from alexnet.training.parallel import Team
 from conftest import patterns, without_report, write_idx, write_tree
 from teams import LONG, end, members, run_team, torchrun
 

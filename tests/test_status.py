@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from alexnet.engine.status import Status, spark
+from alexnet.training.status import Status, spark
 from test_terminal import COLOUR, run
 
 TRAIN = """
@@ -48,7 +48,7 @@ def test_a_log_gets_lines(idx_folder: Path, tmp_path: Path, tiny: dict[str, Any]
 
 
 def test_sparklines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.engine.status.can_print", lambda *_: True)
+    monkeypatch.setattr("alexnet.training.status.can_print", lambda *_: True)
     assert spark([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
     assert spark([3.0]) == spark([3.0, 3.0])[:1] == "▁"
     assert spark([]) == ""
@@ -58,7 +58,7 @@ def test_sparklines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sparklines_where_blocks_cannot_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.engine.status.can_print", lambda text, *_: text.isascii())
+    monkeypatch.setattr("alexnet.training.status.can_print", lambda text, *_: text.isascii())
     assert spark([0, 1, 2]) == "_-#"
 
 

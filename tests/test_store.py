@@ -19,10 +19,10 @@ import torch
 from alexnet import files
 from alexnet.errors import AlexNetError, CheckpointError, UsageError
 from alexnet.files import DirLock, read_json, sha256_of, write_atomic, write_json
-from alexnet.store import checkpoint
-from alexnet.store.board import Board
-from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, load_latest
-from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
+from alexnet.runs import checkpoint
+from alexnet.runs.board import Board
+from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint, load_latest
+from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run
 
 ENV = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[1])}
 
@@ -205,7 +205,7 @@ KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from alexnet.store.checkpoint import load_latest, save_checkpoint
+from alexnet.runs.checkpoint import load_latest, save_checkpoint
 torch.set_num_threads(1)
 root, step = Path(sys.argv[1]), 0
 def save(step):

@@ -21,7 +21,7 @@ from alexnet.errors import DataError
 from alexnet.files import write_atomic
 from alexnet.interchange.hub import plain
 from alexnet.pages import claims_page
-from alexnet.store.shape import odd_data, odd_event
+from alexnet.runs.shape import odd_data, odd_event
 
 SCRIPT = "<script>alert(1)<"
 CLASSES = (

@@ -25,14 +25,13 @@ LAYERS = (
         "interrupt",
         "terminal",
         "recipe",
-        "contradictions",
         "memory",
         "launch",
         "processors",
         "region",
     ),
-    ("runtime", "metrics", "models", "data", "store", "diagnosis"),
-    ("engine",),
+    ("runtime", "metrics", "models", "data", "runs", "diagnosis"),
+    ("training",),
     ("analysis", "predict", "evaluation_set", "figures", "benches", "pages", "recipebook"),
     ("claims", "interchange"),
     ("serving",),
@@ -109,18 +108,18 @@ def test_lower_layers_import_no_upper_ones() -> None:
 
 
 def test_the_import_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "alexnet/store").mkdir(parents=True)
-    file = tmp_path / "alexnet/store/bad.py"
+    (tmp_path / "alexnet/runs").mkdir(parents=True)
+    file = tmp_path / "alexnet/runs/bad.py"
     monkeypatch.setattr("test_structure.SOURCE", tmp_path / "alexnet")
     for line, refused in (
-        ("from alexnet.engine.train import fit", "alexnet.engine.train"),
+        ("from alexnet.training.train import fit", "alexnet.training.train"),
         ("def f():\n    import alexnet.data.draws", "alexnet.data.draws"),
         ("from alexnet import metrics", "alexnet"),
         ("from alexnet.errors import UsageError", None),
         ("import torch", None),
     ):
         file.write_text(line)
-        expected = [("alexnet.store.bad", refused)] if refused else []
+        expected = [("alexnet.runs.bad", refused)] if refused else []
         assert violations(file) == expected
 
 
@@ -136,10 +135,10 @@ def test_nothing_unpickles() -> None:
         for n in imports(f)
         if n.split(".")[0] in ("pickle", "marshal", "shelve")
     }
-    assert users <= {"alexnet.data.cifar", "alexnet.store.weights"}
+    assert users <= {"alexnet.data.cifar", "alexnet.runs.weights"}
     for file in FILES:
         loads = file.read_text().count("torch.load(")
-        assert loads == (module_name(file) == "alexnet.store.weights"), file
+        assert loads == (module_name(file) == "alexnet.runs.weights"), file
         assert file.read_text().count("weights_only=True") == loads
 
 

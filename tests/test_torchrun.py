@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from alexnet import commands
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
 from conftest import patterns, read_events, without_report, write_idx
 from teams import LONG, end, members, run_team, torchrun, workers
 from test_parallel import furthest

@@ -9,15 +9,15 @@ import torch
 
 from alexnet.data.loader import Share, read_batch
 from alexnet.data.slices import Slice
-from alexnet.engine.network import build_net, preprocessing
-from alexnet.engine.optim import build_optimizer, optimizer_tensors
-from alexnet.engine.parallel import ALONE, Team, join
-from alexnet.engine.spread import spread
-from alexnet.engine.step import train_step
-from alexnet.engine.towers import build_towers, plan_towers
 from alexnet.errors import UsageError
 from alexnet.models.zoo import find_model, model_spec
 from alexnet.recipe import Recipe
+from alexnet.training.network import build_net, preprocessing
+from alexnet.training.optim import build_optimizer, optimizer_tensors
+from alexnet.training.parallel import ALONE, Team, join
+from alexnet.training.spread import spread
+from alexnet.training.step import train_step
+from alexnet.training.towers import build_towers, plan_towers
 from conftest import patterns
 from teams import run_team
 from test_parallel import furthest, statistics_of

@@ -13,9 +13,9 @@ import alexnet
 from alexnet import commands
 from alexnet.commands.outset import Given
 from alexnet.data.dataset import open_dataset
-from alexnet.engine.network import take_weights
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.recipe import Recipe
+from alexnet.training.network import take_weights
 from conftest import patterns, read_events, write_tree
 from short_runs import QUICK, model_file, same_bits, saved, small_net
 from short_runs import no_pictures as no_pictures  # around every test here

@@ -16,10 +16,10 @@ from alexnet.cli import main
 from alexnet.commands import beginning
 from alexnet.commands.outset import Given
 from alexnet.commands.outset import choose as choose_recipe
-from alexnet.engine.network import build_net, take_weights
 from alexnet.errors import CheckpointError
 from alexnet.recipe import Recipe
-from alexnet.store.weights import read_weights
+from alexnet.runs.weights import read_weights
+from alexnet.training.network import build_net, take_weights
 from conftest import read_events
 from short_runs import QUICK, assert_same_end, cut_at, model_file, same_bits, saved, small_net
 from short_runs import no_pictures as no_pictures  # around every test here

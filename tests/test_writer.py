@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from alexnet import commands
-from alexnet.engine import train as engine
 from alexnet.errors import CheckpointError
-from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from alexnet.store.writer import Writer, snapshot
+from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from alexnet.runs.writer import Writer, snapshot
+from alexnet.training import train as engine
 from conftest import read_events, without_report
 
 

@@ -12,11 +12,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from alexnet.errors import AlexNetError, Elsewhere, Interrupted, UsageError
+from alexnet.errors import AlexNetError, Elsewhere, Interrupted, UsageError, did_you_mean
 from alexnet.launch import processes, rank, refuse_half_launched
 from alexnet.memory import keep_pages, short_of_memory
 from alexnet.processors import set_up_threads
-from alexnet.recipe import nearest
 from alexnet.terminal import escaped, say
 from alexnet.verbs import Verb, make_parser
 
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _left_others() -> bool:
     """Whether there was a team, and others of it wait for this process on their GPUs."""
-    parallel = sys.modules.get("alexnet.engine.parallel")
+    parallel = sys.modules.get("alexnet.training.parallel")
     return parallel is not None and parallel.left_others()
 
 
@@ -118,7 +117,7 @@ def _read(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
         raise UsageError(needs)
     if unknown:
         word = unknown[0].partition("=")[0]
-        hint = nearest(word, sub._option_string_actions)
+        hint = did_you_mean(word, sub._option_string_actions)
         raise UsageError(f"{sub.prog} does not take {word!r}{hint}")
     if given.pop("amp", False) and given.setdefault("precision", "bf16") != "bf16":
         raise UsageError(f"--amp is bf16, and --precision {given['precision']}: leave one out")

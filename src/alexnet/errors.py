@@ -11,7 +11,8 @@ AlexNetError            anything below; the command line prints it and exits 2
 └── Differs             an export does not compute what its network does (exit 1)
 """
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 
 
 class AlexNetError(Exception):
@@ -88,3 +89,12 @@ class Interrupted(Exception):
     def __init__(self, signum: int, message: str = "") -> None:
         super().__init__(message)
         self.signum = signum
+
+
+def did_you_mean(word: str, known: Iterable[str], where: str = "alexnet --help") -> str:
+    """Return the end of an error about a misspelt word: the most similar known word, all of them
+    where there are few, or the command `where` that lists them."""
+    names = list(known)
+    if close := difflib.get_close_matches(word, names, n=1):
+        return f": did you mean {close[0]!r}?"
+    return f": there are {', '.join(names)}" if len(names) <= 12 else f": see `{where}`"

@@ -25,11 +25,11 @@ from alexnet.data.images import lies_turned
 from alexnet.data.other_images import ALL, OtherImages, name_some
 from alexnet.data.slices import Slice, Unread
 from alexnet.data.sources import open_source
-from alexnet.engine.parallel import ALONE, Team
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.recipe import Recipe
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
 from alexnet.terminal import progress, say
+from alexnet.training.parallel import ALONE, Team
 
 T = TypeVar("T")
 

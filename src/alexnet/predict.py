@@ -16,17 +16,17 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.images import Orient, decode_image, fit_image
 from alexnet.data.packed import packed
 from alexnet.data.statistics import Statistics
-from alexnet.engine.evaluate import predict_views
-from alexnet.engine.infer import Inference
-from alexnet.engine.network import build_net, load_weights, preprocessing
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
+from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint
+from alexnet.runs.rundir import RunDir
+from alexnet.runs.shape import odd_data, odd_start
 from alexnet.runtime import chance_kept, choose_precision, pick_device
-from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
-from alexnet.store.rundir import RunDir
-from alexnet.store.shape import odd_data, odd_start
 from alexnet.terminal import say
+from alexnet.training.evaluate import predict_views
+from alexnet.training.infer import Inference
+from alexnet.training.network import build_net, load_weights, preprocessing
 
 Image = str | Path | bytes | NDArray[np.uint8]
 PRECISIONS = ("auto", "fp32", "bf16")  # that answers may be asked for in

@@ -5,7 +5,6 @@ one command-line flag (`batch_size` is `--batch-size`), and all are checked on c
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -16,8 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from alexnet.contradictions import refuse_contradictions
-from alexnet.errors import UsageError
+from alexnet.errors import UsageError, did_you_mean
 
 
 def _f(default: Any, help: str, **metadata: Any) -> Any:
@@ -215,7 +213,7 @@ class Recipe:
         _require(self.bad_share <= 1, "bad_share", self.bad_share, "at most 1")
         _require(0 < self.val_fraction < 1, "val_fraction", self.val_fraction, "between 0 and 1")
         _require(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")
-        refuse_contradictions(self)
+        _refuse_contradictions(self)
 
     @property
     def peak_lr(self) -> float:
@@ -251,7 +249,7 @@ class Recipe:
         """A copy with fields changed; unknown names are refused with the nearest known one."""
         for key, value in changes.items():
             if key not in _KINDS:
-                raise UsageError(f"unknown recipe field {key!r}{nearest(key, _KINDS)}")
+                raise UsageError(f"unknown recipe field {key!r}{did_you_mean(key, _KINDS)}")
             if isinstance(value, list | tuple) and tuple in _KINDS[key]:
                 changes[key] = tuple(float(v) if type(v) is int else v for v in value)
         return dataclasses.replace(self, **changes)
@@ -276,13 +274,66 @@ def first_line(recipe: Callable[[], Recipe]) -> str:
     return (recipe.__doc__ or "").splitlines()[0]
 
 
-def nearest(word: str, known: typing.Iterable[str], where: str = "alexnet --help") -> str:
-    """The end of an error about a misspelt word: the nearest known one, all where there are few,
-    or the command `where` that lists them."""
-    names = list(known)
-    if close := difflib.get_close_matches(word, names, n=1):
-        return f": did you mean {close[0]!r}?"
-    return f": there are {', '.join(names)}" if len(names) <= 12 else f": see `{where}`"
+def _refuse_contradictions(recipe: Recipe) -> None:
+    """Raise UsageError on the first fields that contradict each other, with their values and the
+    remedy. Each field alone is taken to be valid."""
+    if recipe.crop > recipe.size:
+        raise UsageError(
+            f"crop {recipe.crop} is larger than size {recipe.size}: store larger images "
+            f"(--size {recipe.crop}) or cut smaller ones (--crop {recipe.size})"
+        )
+    if recipe.drops and recipe.schedule != "steps":
+        raise UsageError(
+            f"drops {recipe.drops} mean nothing to schedule {recipe.schedule}: use --schedule steps"
+        )
+    if recipe.schedule == "steps" and not recipe.drops:
+        raise UsageError("schedule steps needs the epochs of its drops, as --drops 20 30")
+    if list(recipe.drops) != sorted(set(recipe.drops)):
+        raise UsageError(f"drops {recipe.drops} must rise: give the epochs in order, each once")
+    if recipe.schedule != "onecycle" and 0 < recipe.epochs <= recipe.warmup_epochs:
+        raise UsageError(
+            f"warmup_epochs {recipe.warmup_epochs} leaves nothing of {recipe.epochs} epochs: "
+            "use fewer"
+        )
+    moved = [name for name in ("shift", "rotate", "scale") if getattr(recipe, name)]
+    moved += ["area"] * (recipe.area < 1)
+    if recipe.normalize == "image" and moved:
+        raise UsageError(
+            f"normalize image subtracts the mean image before cropping, and {moved[0]} moves "
+            "pixels away from it: use --normalize mean"
+        )
+    if recipe.mixup + recipe.cutmix > 1:
+        raise UsageError(
+            f"mixup {recipe.mixup} and cutmix {recipe.cutmix} are shares of the batches and are "
+            "more than 1 together: lower one"
+        )
+    if recipe.colour and recipe.channels == 1:
+        raise UsageError(
+            f"colour {recipe.colour} needs colours, and grey images have none: use --colour 0, "
+            "or --channels 3"
+        )
+    if recipe.flip_rule == "alternate" and recipe.crop_chunk > 1:
+        raise UsageError(
+            f"flip_rule alternate mirrors each image in turn, and crop_chunk {recipe.crop_chunk} "
+            "images share a flip: use --flip-rule random, or --crop-chunk 1"
+        )
+    if recipe.accumulate > recipe.batch_size:
+        raise UsageError(
+            f"accumulate {recipe.accumulate} cuts a batch of {recipe.batch_size} images into more "
+            "parts than it has: lower it"
+        )
+    if recipe.compile and recipe.accumulate > 1:  # each micro-batch has its place in the masks
+        raise UsageError(
+            f"compile takes whole batches, and accumulate is {recipe.accumulate}: leave one out"
+        )
+    if recipe.trust and recipe.opt != "sgd":
+        raise UsageError(
+            f"trust {recipe.trust} (LARS) is of --opt sgd, and opt is {recipe.opt}: leave one out"
+        )
+    if recipe.cutout >= recipe.crop:
+        raise UsageError(f"cutout {recipe.cutout} hides the whole {recipe.crop}-pixel image")
+    if recipe.shift >= recipe.crop:
+        raise UsageError(f"shift {recipe.shift} can move the whole {recipe.crop}-pixel image away")
 
 
 def _require(ok: bool, name: str, value: Any, expected: str) -> None:

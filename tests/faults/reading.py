@@ -19,8 +19,8 @@ import torch
 
 from alexnet.data.sources import open_source
 from alexnet.errors import AlexNetError, CheckpointError
-from alexnet.store import checkpoint
-from alexnet.store.weights import read_weights
+from alexnet.runs import checkpoint
+from alexnet.runs.weights import read_weights
 from faults.tally import Tally, in_child
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")

@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 
 from alexnet.errors import CheckpointError
-from alexnet.store import checkpoint
+from alexnet.runs import checkpoint
 from faults.tally import Tally, in_child
 
 CALLS = ("fsync", "rename", "replace", "symlink", "mkdir", "unlink", "rmdir", "open")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet import commands
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
 from conftest import patterns, without_report, write_idx
 from faults.tally import Tally, in_child
 from teams import end, members, torchrun
@@ -119,7 +119,7 @@ def _cut_two(data: Path, whole: Path, run: Path, step: int, fields: dict[str, An
 
 def kill_after(step: int) -> None:
     """The process dies by SIGKILL once a checkpoint of that step is there."""
-    from alexnet.engine import train
+    from alexnet.training import train
 
     real = train.save_checkpoint
 

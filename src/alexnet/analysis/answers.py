@@ -11,11 +11,11 @@ from torch import nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.slices import Slice, Unread
-from alexnet.engine.evaluate import batch_starts, evaluate
-from alexnet.engine.parallel import ALONE, Team
 from alexnet.metrics import Tally
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress
+from alexnet.training.evaluate import batch_starts, evaluate
+from alexnet.training.parallel import ALONE, Team
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from alexnet.benches.reference import (
     settle,
 )
 from alexnet.benches.rounds import company_rows, take_turns_in_company
-from alexnet.engine.infer import Inference
-from alexnet.engine.int8 import Int8, measure_ranges
-from alexnet.engine.network import build_net
 from alexnet.models.integers import has_int8
 from alexnet.models.net import Net, summarize
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast, pick_device, precisions
+from alexnet.training.infer import Inference
+from alexnet.training.int8 import Int8, measure_ranges
+from alexnet.training.network import build_net
 
 REFERENCE = "plain PyTorch: eager, fp32, contiguous, its own response norm"
 AUTOCAST = "plain PyTorch under bf16 autocast"

@@ -30,12 +30,12 @@ from alexnet.data.loader import Batch, training_batches
 from alexnet.data.pack import Options, pack
 from alexnet.data.packed import PackedJpegs
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD
-from alexnet.engine.network import build_net, preprocessing
-from alexnet.engine.optim import build_optimizer
-from alexnet.engine.step import train_step
 from alexnet.recipe import Recipe
 from alexnet.runtime import pick_device
 from alexnet.terminal import progress
+from alexnet.training.network import build_net, preprocessing
+from alexnet.training.optim import build_optimizer
+from alexnet.training.step import train_step
 
 REFERENCE = "torch DataLoader, Pillow, 2 workers, to float"
 STEPS = {"cpu": 4, "cuda": 100}  # of training that are timed

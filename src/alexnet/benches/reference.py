@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.engine.network import build_net
 from alexnet.models.integers import Product, Steps
 from alexnet.models.net import Net
 from alexnet.models.norm import ResponseNormLayer
 from alexnet.models.strided import StridedConv
 from alexnet.recipe import Recipe
 from alexnet.runtime import bf16_pace, precisions
+from alexnet.training.network import build_net
 
 SQUARE = {"cpu": 2048, "cuda": 8192}  # sides of the matrices that the limit is measured with
 READ = {"cpu": 2**29, "cuda": 2**32}  # bytes that are read to measure memory

@@ -13,14 +13,14 @@ from torch import Tensor
 from alexnet.benches.company import QUIET
 from alexnet.benches.reference import Way, emulated, matrix_limits, plain_net, settle
 from alexnet.benches.rounds import company_rows, take_turns_in_company
-from alexnet.engine.compiled import compiled
-from alexnet.engine.network import build_net
-from alexnet.engine.optim import build_optimizer
-from alexnet.engine.parallel import ALONE
 from alexnet.models.net import Net, summarize
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast, pick_device, precisions
+from alexnet.training.compiled import compiled
+from alexnet.training.network import build_net
+from alexnet.training.optim import build_optimizer
+from alexnet.training.parallel import ALONE
 
 STEPS = {"cpu": 1, "cuda": 50}  # that are timed as one: a GPU's are too short for a clock
 REFERENCE = "plain PyTorch: eager, fp32, contiguous, its own response norm, SGD one by one"

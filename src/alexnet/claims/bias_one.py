@@ -19,7 +19,6 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
 from alexnet.data.slices import Slice
 from alexnet.diagnosis.signal import cross_entropy, measure_signals
-from alexnet.engine.optim import PaperSGD
 from alexnet.errors import UsageError
 from alexnet.metrics import Tally, wilson
 from alexnet.models.layers import Conv, Linear, Part
@@ -27,6 +26,7 @@ from alexnet.models.net import Net
 from alexnet.models.zoo import model_spec, narrowed
 from alexnet.recipe import Recipe
 from alexnet.runtime import pick_device
+from alexnet.training.optim import PaperSGD
 
 SIZE, CROP, NARROW = 256, 224, 4
 IMAGES, HELD = 2000, 500

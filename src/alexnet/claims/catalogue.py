@@ -11,8 +11,7 @@ from alexnet.claims import (
     tables,
 )
 from alexnet.claims.lab import Claim
-from alexnet.errors import UsageError
-from alexnet.recipe import nearest
+from alexnet.errors import UsageError, did_you_mean
 
 _ALL = (
     *(*counts.CLAIMS, *rules.CLAIMS),
@@ -26,5 +25,5 @@ CLAIMS: dict[str, Claim] = {claim.name: claim for claim in _ALL}
 def find_claim(name: str) -> Claim:
     """A claim by name; a misspelt one gets the nearest."""
     if name not in CLAIMS:
-        raise UsageError(f"unknown claim {name!r}{nearest(name, CLAIMS, 'alexnet claim')}")
+        raise UsageError(f"unknown claim {name!r}{did_you_mean(name, CLAIMS, 'alexnet claim')}")
     return CLAIMS[name]

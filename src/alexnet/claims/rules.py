@@ -12,13 +12,13 @@ from alexnet.claims.counts import exact
 from alexnet.claims.lab import Claim, Lab, Outcome, Verdict
 from alexnet.data.augment import Preprocess, augment, colour_noise
 from alexnet.data.statistics import Statistics, Sums
-from alexnet.engine.evaluate import predict_views
-from alexnet.engine.optim import PaperSGD
 from alexnet.models.layers import Dropout, Linear, ReLU
 from alexnet.models.net import Net
 from alexnet.models.norm import response_norm
 from alexnet.models.zoo import model_spec, narrowed
 from alexnet.recipe import Recipe
+from alexnet.training.evaluate import predict_views
+from alexnet.training.optim import PaperSGD
 
 STORED, CROP = 256, 224
 ROUNDING = 1e-6  # relative; float32 has 6e-8

@@ -17,20 +17,20 @@ from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.data.loader import steps_per_epoch, training_batches
 from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
-from alexnet.engine.evaluate import evaluate
-from alexnet.engine.network import build_net, load_weights, preprocessing
-from alexnet.engine.optim import build_optimizer
-from alexnet.engine.step import train_step
-from alexnet.engine.train import fit
 from alexnet.errors import UsageError
 from alexnet.files import write_json
 from alexnet.metrics import Tally, wilson
 from alexnet.recipe import Recipe
 from alexnet.recipebook.imagenet import paper_2010, paper_2012
+from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint, load_latest
+from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment, pick_device
-from alexnet.store.checkpoint import find_checkpoint, load_checkpoint, load_latest
-from alexnet.store.rundir import RunDir
 from alexnet.terminal import say
+from alexnet.training.evaluate import evaluate
+from alexnet.training.network import build_net, load_weights, preprocessing
+from alexnet.training.optim import build_optimizer
+from alexnet.training.step import train_step
+from alexnet.training.train import fit
 
 VIEWS = 10
 # Steps that hours are estimated from, after two that warm up; of a GPU's the first few take

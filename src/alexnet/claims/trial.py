@@ -19,15 +19,15 @@ from alexnet.data.dataset import open_dataset
 from alexnet.data.loader import steps_per_epoch, training_batches
 from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics, measure
-from alexnet.engine.evaluate import evaluate
-from alexnet.engine.network import build_net, preprocessing, take_weights
-from alexnet.engine.optim import build_optimizer
-from alexnet.engine.schedule import Watch, learning_rate, total_steps, validation_steps
-from alexnet.engine.step import train_step
 from alexnet.models.net import Net, Spec, named_parts
 from alexnet.models.zoo import model_spec
 from alexnet.recipe import Recipe
 from alexnet.runtime import choose_precision, pick_device
+from alexnet.training.evaluate import evaluate
+from alexnet.training.network import build_net, preprocessing, take_weights
+from alexnet.training.optim import build_optimizer
+from alexnet.training.schedule import Watch, learning_rate, total_steps, validation_steps
+from alexnet.training.step import train_step
 
 HELD, TEST = 1000, 5000  # images at most of the slice for decisions, and of test
 METHOD = 1  # part of every cell; one more where what a trial does changes

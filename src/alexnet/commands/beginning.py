@@ -15,11 +15,11 @@ from alexnet.data.dataset import Dataset
 from alexnet.data.images import decode_image, open_image
 from alexnet.data.raw import Source
 from alexnet.data.sources import open_source
-from alexnet.engine.pace import measure_pace
 from alexnet.errors import DataError
 from alexnet.recipebook.candidates import Look
 from alexnet.recipebook.choice import MINUTES, Choice, choose
 from alexnet.terminal import say
+from alexnet.training.pace import measure_pace
 
 SAMPLE = 64  # headers read to learn sizes and colours
 DECODED = 8  # images decoded to learn how long reading takes

@@ -11,7 +11,7 @@ from alexnet import figures
 from alexnet.data.augment import Preprocess
 from alexnet.data.slices import Slice
 from alexnet.models.net import Net
-from alexnet.store.board import Board
+from alexnet.runs.board import Board
 
 SHOWN = 8  # validation images, always the same
 SEEN = 64  # whose activations make the histograms

@@ -15,8 +15,7 @@ from alexnet.data.labelled import Arranged
 from alexnet.data.pack import Encoding, Options, pack
 from alexnet.data.packed import count_turned
 from alexnet.data.payload import expected_bytes
-from alexnet.errors import DataError, UsageError
-from alexnet.recipe import nearest
+from alexnet.errors import DataError, UsageError, did_you_mean
 from alexnet.terminal import progress, say
 
 PAPER_SIZE = 256  # pixels, section 2
@@ -25,7 +24,7 @@ PAPER_SIZE = 256  # pixels, section 2
 def data_get(name: str, *, offline: bool = False) -> dict[str, Any]:
     """Fetches a data set into the cache, checksum verified; returns where it is."""
     if name not in fetch.NAMES:
-        raise UsageError(f"no data set {name!r} to fetch{nearest(name, fetch.NAMES)}")
+        raise UsageError(f"no data set {name!r} to fetch{did_you_mean(name, fetch.NAMES)}")
     total = sum(file.size for file in fetch.NAMES[name].files)
     with progress(f"fetching {name}", total, "bytes") as bar:
         path = fetch.fetch(

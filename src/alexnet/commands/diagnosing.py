@@ -23,17 +23,17 @@ from alexnet.diagnosis.rules import dead
 from alexnet.diagnosis.signal import cross_entropy, measure_signals
 from alexnet.diagnosis.trial import taken_back
 from alexnet.diagnosis.verdict import CAUSES, Verdict, is_healthy, ranked
-from alexnet.engine.network import build_net, preprocessing, take_weights
-from alexnet.engine.optim import build_optimizer, set_rate
 from alexnet.errors import DataError, Unreadable, UsageError
 from alexnet.files import write_atomic
 from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
+from alexnet.runs.rundir import RunDir
 from alexnet.runtime import chance_kept, pick_device
-from alexnet.store.rundir import RunDir
 from alexnet.terminal import say, shows_top5, why_no_top5
+from alexnet.training.network import build_net, preprocessing, take_weights
+from alexnet.training.optim import build_optimizer, set_rate
 
 MEMORY = 256 << 20  # bytes of images that are looked at
 SAMPLE = 500  # images that mean and deviation are taken from, where no packed set brings them

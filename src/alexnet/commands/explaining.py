@@ -3,11 +3,11 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from alexnet.errors import UsageError
+from alexnet.errors import UsageError, did_you_mean
 from alexnet.models.compare import Difference, compare
 from alexnet.models.net import Preset, summarize, with_dropout
 from alexnet.models.zoo import MODELS, find_model, model_spec
-from alexnet.recipe import Recipe, nearest
+from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, TRAINING, find_recipe, source_of
 from alexnet.recipebook.written import RECORD, SUFFIX
 
@@ -64,7 +64,7 @@ def _find(name: str) -> tuple[Recipe | None, str]:
         return recipe, recipe.model
     if name in MODELS:
         return None, name
-    near = nearest(name, [*RECIPES, *MODELS], "alexnet recipes")
+    near = did_you_mean(name, [*RECIPES, *MODELS], "alexnet recipes")
     raise UsageError(f"no recipe or network {name!r}{near}")
 
 

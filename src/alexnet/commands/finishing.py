@@ -11,19 +11,19 @@ from alexnet.commands.reporting import report
 from alexnet.data.bad_images import left_out_of
 from alexnet.data.dataset import Dataset
 from alexnet.data.statistics import Statistics
-from alexnet.engine.network import preprocessing
-from alexnet.engine.parallel import Team
-from alexnet.engine.record import Doctor
-from alexnet.engine.state import State
-from alexnet.engine.train import SecondLook, fit
 from alexnet.errors import CheckpointError, Diverged
 from alexnet.interchange.certificate import certify_run
 from alexnet.predict import load
 from alexnet.recipe import Recipe
-from alexnet.store.board import Board
-from alexnet.store.checkpoint import Checkpoint, find_checkpoint
-from alexnet.store.rundir import RunDir
+from alexnet.runs.board import Board
+from alexnet.runs.checkpoint import Checkpoint, find_checkpoint
+from alexnet.runs.rundir import RunDir
 from alexnet.terminal import say
+from alexnet.training.network import preprocessing
+from alexnet.training.parallel import Team
+from alexnet.training.record import Doctor
+from alexnet.training.state import State
+from alexnet.training.train import SecondLook, fit
 
 RECIPE_FILE = "recipe.toml"
 

@@ -8,7 +8,6 @@ from typing import Any
 from alexnet.commands.training import RUNS
 from alexnet.data.dataset import find_data
 from alexnet.data.sources import open_source
-from alexnet.engine.state import State
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_bytes, sha256_of, write_json
@@ -18,10 +17,11 @@ from alexnet.interchange.hub import pull
 from alexnet.interchange.incoming import expected, read_net
 from alexnet.interchange.judge import judge
 from alexnet.predict import load
+from alexnet.runs.checkpoint import save_checkpoint
+from alexnet.runs.rundir import RunDir, fresh_run_path
 from alexnet.runtime import chance_kept, environment
-from alexnet.store.checkpoint import save_checkpoint
-from alexnet.store.rundir import RunDir, fresh_run_path
 from alexnet.terminal import percent, say
+from alexnet.training.state import State
 
 HUB = "hf:"
 LIST_LIMIT = 2**22  # bytes of a list of classes

@@ -7,8 +7,7 @@ from typing import Any
 
 from alexnet.commands import featuring, inside, outcome
 from alexnet.commands.view import View
-from alexnet.errors import UsageError
-from alexnet.recipe import nearest
+from alexnet.errors import UsageError, did_you_mean
 from alexnet.runtime import chance_kept
 
 WHATS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -59,7 +58,7 @@ def inspect(
     pictures made, and the figures they show.
     """
     if what not in WHATS:
-        raise UsageError(f"cannot inspect {what!r}{nearest(what, WHATS)}")
+        raise UsageError(f"cannot inspect {what!r}{did_you_mean(what, WHATS)}")
     show = WHATS[what]
     takes = [name for name in python.signature(show).parameters if name != "view"]
     given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}

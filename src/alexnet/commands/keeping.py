@@ -4,8 +4,8 @@ from typing import Any
 
 from alexnet.data.copies import find_copies
 from alexnet.data.dataset import Dataset
-from alexnet.engine.parallel import Team
 from alexnet.terminal import escaped, say
+from alexnet.training.parallel import Team
 
 MANY = 8  # classes that a line names
 

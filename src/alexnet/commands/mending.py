@@ -12,7 +12,7 @@ from alexnet.data.inventory import GONE, size_of
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.slices import Unread
 from alexnet.errors import Unreadable
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
 from alexnet.terminal import say
 
 TRAINED_ON = ("train", "val")

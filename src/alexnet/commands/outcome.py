@@ -24,7 +24,7 @@ from alexnet.commands.view import View
 from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
 from alexnet.terminal import percent, shorten, shows_top5, why_no_top5
 
 PAIRS = 12

@@ -16,9 +16,6 @@ from alexnet.data.dataset import Dataset
 from alexnet.data.images import lies_turned
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.statistics import Statistics
-from alexnet.engine.network import build_net
-from alexnet.engine.parallel import Team
-from alexnet.engine.schedule import describe_unreached, refuse_endless_warmup
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import sha256_of
 from alexnet.launch import launched
@@ -29,10 +26,13 @@ from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.recipebook.choice import Choice
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_in
-from alexnet.store.checkpoint import find_checkpoint, load_checkpoint
-from alexnet.store.rundir import RunDir
-from alexnet.store.weights import read_weights
+from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint
+from alexnet.runs.rundir import RunDir
+from alexnet.runs.weights import read_weights
 from alexnet.terminal import say, shorten
+from alexnet.training.network import build_net
+from alexnet.training.parallel import Team
+from alexnet.training.schedule import describe_unreached, refuse_endless_warmup
 
 LOOKED_AT = 64  # training files whose EXIF orientation is counted
 NAMED = 12  # classes that are named before the first step

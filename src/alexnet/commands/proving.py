@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.engine.network import build_net
 from alexnet.errors import CheckpointError, DataError
 from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_bytes
@@ -15,9 +14,10 @@ from alexnet.interchange.chain import Chain, Function, OnnxNet
 from alexnet.interchange.heldout import measure
 from alexnet.predict import load, read_recipe
 from alexnet.recipe import Recipe
-from alexnet.store.rundir import RunDir
-from alexnet.store.weights import SIZE_LIMIT, read_weights
+from alexnet.runs.rundir import RunDir
+from alexnet.runs.weights import SIZE_LIMIT, read_weights
 from alexnet.terminal import percent
+from alexnet.training.network import build_net
 
 Check = dict[str, Any]
 

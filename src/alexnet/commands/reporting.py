@@ -17,8 +17,8 @@ from alexnet.files import read_json, write_atomic
 from alexnet.interchange.certificate import precision_of
 from alexnet.pages import RunPart, report_page
 from alexnet.predict import read_recipe
+from alexnet.runs.rundir import RunDir
 from alexnet.show.inside import say_calibration
-from alexnet.store.rundir import RunDir
 from alexnet.terminal import percent, say, shows_top5
 
 Pictures = list[tuple[str, Path, str]]

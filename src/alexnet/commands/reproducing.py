@@ -14,8 +14,8 @@ from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
 from alexnet.recipebook.again import conditions, recorded_call, train_command
-from alexnet.store.checkpoint import find_checkpoint
-from alexnet.store.rundir import RunDir, fresh_run_path
+from alexnet.runs.checkpoint import find_checkpoint
+from alexnet.runs.rundir import RunDir, fresh_run_path
 from alexnet.verbs import make_parser
 
 

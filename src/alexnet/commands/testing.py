@@ -12,7 +12,6 @@ from alexnet.analysis.answers import Mistakes, count
 from alexnet.commands.outset import check_same
 from alexnet.commands.proving import prove
 from alexnet.data.slices import Slice, Unread
-from alexnet.engine.parallel import Team, join
 from alexnet.errors import CheckpointError, Unreadable, UsageError
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import sha256_of
@@ -20,10 +19,11 @@ from alexnet.interchange.certificate import certify_run
 from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.metrics import Tally
 from alexnet.predict import Predictor, load
+from alexnet.runs.checkpoint import find_checkpoint
+from alexnet.runs.rundir import RunDir
 from alexnet.runtime import chance_kept
-from alexnet.store.checkpoint import find_checkpoint
-from alexnet.store.rundir import RunDir
 from alexnet.terminal import say
+from alexnet.training.parallel import Team, join
 
 SHOWN = 24  # mistakes in the picture
 

@@ -28,18 +28,6 @@ from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.digests import BEFORE, ImageDigests
 from alexnet.data.held_parts import check_parts
 from alexnet.data.inventory import write_inventory
-from alexnet.engine.network import preprocessing
-from alexnet.engine.parallel import Team, join, restarted
-from alexnet.engine.record import Doctor
-from alexnet.engine.schedule import shorten_warmup
-from alexnet.engine.settings import (
-    Choosing,
-    chosen_threads,
-    is_worth_a_second_look,
-    settle,
-    settle_again,
-)
-from alexnet.engine.train import SecondLook, save_step_0
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.evaluation_set import read_digests
 from alexnet.files import as_json, read_json, sha256_of, write_atomic, write_json
@@ -53,11 +41,23 @@ from alexnet.recipebook import find_recipe
 from alexnet.recipebook.again import Call, train_command
 from alexnet.recipebook.choice import Choice
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_written, write_recipe
+from alexnet.runs.again import begin_again, end_beginning_again
+from alexnet.runs.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_latest
+from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
-from alexnet.store.again import begin_again, end_beginning_again
-from alexnet.store.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_latest
-from alexnet.store.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.terminal import say
+from alexnet.training.network import preprocessing
+from alexnet.training.parallel import Team, join, restarted
+from alexnet.training.record import Doctor
+from alexnet.training.schedule import shorten_warmup
+from alexnet.training.settings import (
+    Choosing,
+    chosen_threads,
+    is_worth_a_second_look,
+    settle,
+    settle_again,
+)
+from alexnet.training.train import SecondLook, save_step_0
 
 RUNS = Path("runs")
 ENVIRONMENT = "environment.json"

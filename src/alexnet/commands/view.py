@@ -23,7 +23,7 @@ from alexnet.evaluation_set import (
     read_digests,
 )
 from alexnet.predict import Predictor, load
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
 from alexnet.terminal import say
 
 T = TypeVar("T")

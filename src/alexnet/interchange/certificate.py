@@ -19,13 +19,13 @@ from torch import Tensor
 from alexnet.data import draws, fetch
 from alexnet.data.augment import Preprocess
 from alexnet.data.statistics import Statistics
-from alexnet.engine.network import preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.chain import Chain
 from alexnet.predict import Predictor
 from alexnet.recipe import Recipe
 from alexnet.recipebook.again import recorded_call
+from alexnet.training.network import preprocessing
 
 FORMAT = 1
 NAME = "certificate.json"

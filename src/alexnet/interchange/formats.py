@@ -15,7 +15,7 @@ from alexnet.data.augment import Preprocess
 from alexnet.errors import UsageError
 from alexnet.interchange.chain import Chain, OnnxNet, compare, missing, quiet
 from alexnet.models.net import Net
-from alexnet.store.weights import parse_weights
+from alexnet.runs.weights import parse_weights
 
 OPSET = 20
 

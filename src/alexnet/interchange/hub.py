@@ -13,7 +13,7 @@ from alexnet.files import write_atomic, write_json
 from alexnet.interchange.certificate import NAME
 from alexnet.interchange.chain import missing
 from alexnet.recipebook.again import Call, conditions, train_command
-from alexnet.store.checkpoint import pack_tensors
+from alexnet.runs.checkpoint import pack_tensors
 from alexnet.terminal import escaped, percent, shows_top5
 
 _CARD = """---

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD, Statistics
-from alexnet.engine.network import build_net
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.interchange.certificate import check_sha256, place_of, read_certificate, recipe_of
 from alexnet.interchange.foreign import Layer, Norm, named, read_caffemodel, read_mean, read_onnx
 from alexnet.models.net import Net
 from alexnet.models.zoo import build_model, find_model
 from alexnet.recipe import Recipe
-from alexnet.store.rundir import RunDir
-from alexnet.store.weights import read_weights
+from alexnet.runs.rundir import RunDir
+from alexnet.runs.weights import read_weights
+from alexnet.training.network import build_net
 
 CAFFE_MEAN = (122.67891434, 116.66876762, 104.00698793)  # RGB; of Caffe's ilsvrc_2012_mean
 _CAFFE = ("alexnet-caffe", "caffenet")

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.data.slices import Slice
-from alexnet.engine.int8 import Int8, Ranges, measure_ranges, require_int8
 from alexnet.errors import CheckpointError, DataError, Differs
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import read_json, sha256_of, write_json
@@ -21,6 +20,7 @@ from alexnet.interchange.quantise import calibration_of
 from alexnet.metrics import wilson
 from alexnet.predict import Predictor
 from alexnet.terminal import percent, progress, say
+from alexnet.training.int8 import Int8, Ranges, measure_ranges, require_int8
 
 NAME = "int8.json"
 REMEDY = "delete it, and it is made anew"

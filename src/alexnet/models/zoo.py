@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 
-from alexnet.errors import UsageError
+from alexnet.errors import UsageError, did_you_mean
 from alexnet.models.family import FAMILY
 from alexnet.models.layers import Conv, Linear, Part
 from alexnet.models.net import Net, Preset, Spec, check_fits
 from alexnet.models.small import SMALL
-from alexnet.recipe import nearest
 
 MODELS: dict[str, Preset] = dict(sorted({**FAMILY, **SMALL}.items()))
 
@@ -15,7 +14,7 @@ MODELS: dict[str, Preset] = dict(sorted({**FAMILY, **SMALL}.items()))
 def find_model(name: str) -> Preset:
     """A preset by name; a misspelt one gets the nearest."""
     if name not in MODELS:
-        raise UsageError(f"unknown model {name!r}{nearest(name, MODELS, 'alexnet recipes')}")
+        raise UsageError(f"unknown model {name!r}{did_you_mean(name, MODELS, 'alexnet recipes')}")
     return MODELS[name]
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from alexnet.errors import UsageError
-from alexnet.recipe import Recipe, nearest
+from alexnet.errors import UsageError, did_you_mean
+from alexnet.recipe import Recipe
 from alexnet.recipebook.imagenet import (
     bn,
     caffe,
@@ -123,5 +123,5 @@ def find_recipe(name: str) -> Recipe:
     if name.endswith(RECORD):
         return read_recorded_recipe(Path(name))
     if name not in RECIPES:
-        raise UsageError(f"unknown recipe {name!r}{nearest(name, RECIPES, 'alexnet recipes')}")
+        raise UsageError(f"unknown recipe {name!r}{did_you_mean(name, RECIPES, 'alexnet recipes')}")
     return RECIPES[name]()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alexnet.errors import CheckpointError
 from alexnet.files import read_bytes
-from alexnet.store.checkpoint import unpack_tensors
+from alexnet.runs.checkpoint import unpack_tensors
 
 SIZE_LIMIT = 4 * 2**30
 """Largest weight file read, in bytes; the largest AlexNet's takes 250 million."""

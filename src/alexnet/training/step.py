@@ -12,13 +12,13 @@ from alexnet.data import draws
 from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.data.device import sent
 from alexnet.data.loader import Batch, Piece
-from alexnet.engine.optim import set_rate
-from alexnet.engine.parallel import ALONE, Team
 from alexnet.metrics import topk_hits
 from alexnet.models.dropout import Place
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast
+from alexnet.training.optim import set_rate
+from alexnet.training.parallel import ALONE, Team
 
 
 def train_step(

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from alexnet.engine.parallel import Team
 from alexnet.models.net import Net
+from alexnet.training.parallel import Team
 
 
 def spread(net: Net, team: Team) -> nn.Module:

@@ -20,11 +20,21 @@ from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.verdict import Verdict
-from alexnet.engine.compiled import compiled
-from alexnet.engine.digest_keeper import DigestKeeper
-from alexnet.engine.evaluate import evaluate
-from alexnet.engine.intake import Intake
-from alexnet.engine.network import (
+from alexnet.errors import DataError, Diverged, Elsewhere, Interrupted, Unreadable
+from alexnet.interrupt import PREEMPT, Signals
+from alexnet.launch import launched
+from alexnet.models.net import Net
+from alexnet.recipe import Recipe
+from alexnet.runs.checkpoint import Checkpoint, save_checkpoint
+from alexnet.runs.rundir import RunDir
+from alexnet.runs.writer import Writer, snapshot
+from alexnet.runtime import pick_device
+from alexnet.terminal import progress, say, shows_top5
+from alexnet.training.compiled import compiled
+from alexnet.training.digest_keeper import DigestKeeper
+from alexnet.training.evaluate import evaluate
+from alexnet.training.intake import Intake
+from alexnet.training.network import (
     WHITEN_IMAGES,
     build_net,
     load_weights,
@@ -32,24 +42,14 @@ from alexnet.engine.network import (
     take_weights,
     whiten,
 )
-from alexnet.engine.optim import build_optimizer, load_optimizer, optimizer_tensors
-from alexnet.engine.parallel import ALONE, Team
-from alexnet.engine.record import Doctor, Record
-from alexnet.engine.schedule import learning_rate, total_steps, validation_steps
-from alexnet.engine.spread import spread
-from alexnet.engine.state import Clock, State
-from alexnet.engine.step import train_step
-from alexnet.engine.towers import Towers, build_towers
-from alexnet.errors import DataError, Diverged, Elsewhere, Interrupted, Unreadable
-from alexnet.interrupt import PREEMPT, Signals
-from alexnet.launch import launched
-from alexnet.models.net import Net
-from alexnet.recipe import Recipe
-from alexnet.runtime import pick_device
-from alexnet.store.checkpoint import Checkpoint, save_checkpoint
-from alexnet.store.rundir import RunDir
-from alexnet.store.writer import Writer, snapshot
-from alexnet.terminal import progress, say, shows_top5
+from alexnet.training.optim import build_optimizer, load_optimizer, optimizer_tensors
+from alexnet.training.parallel import ALONE, Team
+from alexnet.training.record import Doctor, Record
+from alexnet.training.schedule import learning_rate, total_steps, validation_steps
+from alexnet.training.spread import spread
+from alexnet.training.state import Clock, State
+from alexnet.training.step import train_step
+from alexnet.training.towers import Towers, build_towers
 
 
 @dataclass(frozen=True)

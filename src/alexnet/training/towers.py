@@ -13,13 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from alexnet.engine.parallel import Team
-from alexnet.engine.spread import joined, summed
 from alexnet.errors import UsageError
 from alexnet.models.layers import Conv, Dropout, Linear, MeanTo, Part, Pool, ReLU, ResponseNorm
 from alexnet.models.net import Net, Spec, named_parts
 from alexnet.models.zoo import find_model, model_spec
 from alexnet.recipe import Recipe
+from alexnet.training.parallel import Team
+from alexnet.training.spread import joined, summed
 
 SAME = (Dropout, MeanTo, Pool, ReLU)  # parts that look at one map or unit at a time
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.files import DirLock, cannot, read_bytes, read_json, write_atomic, write_json
-from alexnet.store.checkpoint import pack_tensors, unpack_tensors
-from alexnet.store.shape import odd_event
+from alexnet.runs.checkpoint import pack_tensors, unpack_tensors
+from alexnet.runs.shape import odd_event
 
 DIGESTS = "image-digests.safetensors"
 AGAIN = "starting-again.json"  # while it is there, a run starts again: see `begin_again`

@@ -19,13 +19,13 @@ from alexnet.data.dataset import SPLITS, Dataset
 from alexnet.data.device import sent
 from alexnet.data.loader import Batch, Share, read_batch, training_batches
 from alexnet.data.slices import Slice, Unread
-from alexnet.engine.parallel import Team
-from alexnet.engine.state import Clock
 from alexnet.errors import AlexNetError, DataError, Elsewhere, Unreadable
 from alexnet.interrupt import Signals
 from alexnet.recipe import Recipe
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
 from alexnet.terminal import say
+from alexnet.training.parallel import Team
+from alexnet.training.state import Clock
 
 
 class Intake:

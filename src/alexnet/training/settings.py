@@ -18,11 +18,6 @@ import torch
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.loader import Batch
-from alexnet.engine.compiled import compiled
-from alexnet.engine.network import build_net
-from alexnet.engine.optim import build_optimizer
-from alexnet.engine.parallel import ALONE
-from alexnet.engine.step import train_step
 from alexnet.errors import Unavailable
 from alexnet.memory import short_of_memory
 from alexnet.models.net import summarize
@@ -39,6 +34,11 @@ from alexnet.runtime import (
     threads,
 )
 from alexnet.terminal import say
+from alexnet.training.compiled import compiled
+from alexnet.training.network import build_net
+from alexnet.training.optim import build_optimizer
+from alexnet.training.parallel import ALONE
+from alexnet.training.step import train_step
 
 WORTH = 2e13  # operations of a training below which nothing is measured: a minute of two cores
 GAIN = 1.1  # times faster that a setting must be to replace the one before it

@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 
 from alexnet.errors import CheckpointError
 from alexnet.files import cannot, fsync_dir, read_json, write_atomic, write_json
-from alexnet.store.rundir import AGAIN, RunDir
+from alexnet.runs.rundir import AGAIN, RunDir
 
 RECORDS = ("recipe.json", "environment.json", "recipe.toml")
 _STAGED = "checkpoints-again"

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from alexnet.diagnosis.sentinel import Sentinel
 from alexnet.diagnosis.verdict import Verdict
-from alexnet.engine.status import Status
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
 from alexnet.terminal import Progress, duration, percent, say
+from alexnet.training.status import Status
 
 Doctor = Literal["stop", "say", "off"]  # what is done when the sentinel finds something
 

@@ -3,11 +3,11 @@
 import torch
 
 from alexnet.data.statistics import Statistics
-from alexnet.engine.network import preprocessing
-from alexnet.engine.settings import Prepare, prepare_steps, time_alone, trial_size
 from alexnet.recipe import Recipe
 from alexnet.runtime import chance_kept, choose_precision, pick_device
 from alexnet.terminal import say
+from alexnet.training.network import preprocessing
+from alexnet.training.settings import Prepare, prepare_steps, time_alone, trial_size
 
 ROUNDS = 6  # of one step each, after one that is not timed
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from alexnet.data.dataset import Dataset
 from alexnet.data.digests import BEFORE, UNREAD, ImageDigests, SliceDigests
 from alexnet.data.slices import Slice
-from alexnet.engine.parallel import Team
-from alexnet.store.rundir import RunDir
+from alexnet.runs.rundir import RunDir
+from alexnet.training.parallel import Team
 
 
 class DigestKeeper:

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.engine.parallel import Team
 from alexnet.errors import Interrupted, Unavailable, UsageError
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.terminal import say
+from alexnet.training.parallel import Team
 
 BACKEND = "inductor"
 

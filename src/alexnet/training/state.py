@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from alexnet.data.loader import Batch
-from alexnet.engine.parallel import ALONE, Team
-from alexnet.engine.schedule import Watch
 from alexnet.recipe import Recipe
+from alexnet.training.parallel import ALONE, Team
+from alexnet.training.schedule import Watch
 
 
 @dataclass

@@ -13,7 +13,7 @@ from alexnet.errors import CheckpointError, UsageError
 from alexnet.models.net import Net, Spec
 from alexnet.models.zoo import find_model, model_spec
 from alexnet.recipe import Recipe
-from alexnet.store.checkpoint import Checkpoint
+from alexnet.runs.checkpoint import Checkpoint
 
 WHITEN_IMAGES = 5_000  # of the training slice, from which the first layer is made
 WHITEN_CHUNK = 200  # images whose patches are held at once

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.engine.infer import folded
 from alexnet.errors import Unavailable
 from alexnet.models.dropout import DropoutLayer, PaperDropout
 from alexnet.models.integers import IntegerPool, Product, Steps, ToIntegers, has_int8
 from alexnet.models.net import Net
 from alexnet.models.strided import MOST_CHANNELS, StridedConv
 from alexnet.runtime import choose_precision
+from alexnet.training.infer import folded
 
 FEW = 8  # channels, below which a processor's units for products stay mostly empty
 
