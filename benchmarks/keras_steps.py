@@ -104,9 +104,9 @@ def main() -> None:
     from alexnet.memory import keep_pages
     from alexnet.recipebook import find_recipe
     from alexnet.runtime import environment
+    from alexnet.training import train_step
     from alexnet.training.network import build_net
     from alexnet.training.optim import build_optimizer
-    from alexnet.training.train import train_step
 
     keep_pages()  # memory as `alexnet train` has it
     chance = np.random.default_rng(0)

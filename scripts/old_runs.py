@@ -71,7 +71,7 @@ COMMAND = """
 import os, signal, sys
 from alexnet.cli import main
 if at := int(os.environ.get("STOP_AT", "0")):
-    from alexnet.training import train
+    from alexnet.engine import train
     step = train.train_step
     def stopping(model, optimizer, batch, *rest):
         if batch.step + 1 == at:

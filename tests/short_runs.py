@@ -12,7 +12,7 @@ from torch import Tensor
 from alexnet import commands
 from alexnet.models.layers import BatchNorm, Conv, Linear, ReLU
 from alexnet.models.net import Net
-from alexnet.training import train as engine
+from alexnet.training import trainer as engine
 from conftest import read_events, without_pictures
 
 QUICK: dict[str, Any] = {

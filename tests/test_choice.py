@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import alexnet
-import alexnet.training.train as engine
+import alexnet.training.trainer as engine
 from alexnet import cli
 from alexnet.commands.beginning import look_at, time_decoding
 from alexnet.data.sources import open_source
@@ -29,8 +29,8 @@ from alexnet.recipebook import RECIPES, find_recipe
 from alexnet.recipebook.candidates import Look
 from alexnet.recipebook.choice import Choice, choose
 from alexnet.recipebook.written import read_recipe_file, write_recipe
+from alexnet.training import class_weights
 from alexnet.training.pace import measure_pace
-from alexnet.training.train import class_weights
 from conftest import without_report
 
 QUICK = ("--epochs", 1, "--precision", "fp32", "-j", 0, "--no-doctor")

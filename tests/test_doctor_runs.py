@@ -12,7 +12,7 @@ from benchmarks.doctor.faults import Case
 from torch import Tensor, nn
 
 import alexnet
-import alexnet.training.train as engine
+import alexnet.training.trainer as engine
 from alexnet import diagnose
 from alexnet.cli import main
 from alexnet.diagnosis.history import judge_history, learning

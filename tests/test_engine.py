@@ -17,9 +17,9 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import Diverged
 from alexnet.models.zoo import build_model
 from alexnet.recipe import Recipe
+from alexnet.training import train_step
 from alexnet.training.evaluate import evaluate
 from alexnet.training.optim import build_optimizer
-from alexnet.training.train import train_step
 from conftest import read_events
 from crops import photos
 

@@ -88,7 +88,7 @@ def test_a_whitened_run_validates_mirrored_and_continues(
 ) -> None:
     """Whitened once, when it begins; frozen; the same to the bit when it is cut. Validation says
     by how many views it is."""
-    from alexnet.training import train as engine
+    from alexnet.training import trainer as engine
 
     without_report(monkeypatch)
     data = write_tree(tmp_path / "tree", each=20)

@@ -13,8 +13,8 @@ from alexnet.data.statistics import Statistics
 from alexnet.models.layers import Linear
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
+from alexnet.training import train_step
 from alexnet.training.optim import build_optimizer
-from alexnet.training.train import train_step
 from crops import pictures
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import alexnet.training.train as engine
+import alexnet.training.fitting as engine
 from alexnet import commands
 from alexnet.cli import main
 from alexnet.data.dataset import open_dataset

@@ -21,7 +21,8 @@ from alexnet.data.dataset import open_dataset
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.predict import read_recipe
 from alexnet.runs.rundir import RunDir
-from alexnet.training import train as engine
+from alexnet.training import fit
+from alexnet.training import fitting as engine
 from conftest import CLOCK, Launch, patterns, read_events, without_report, write_idx
 
 STEPS = 28  # of 13 an epoch
@@ -382,7 +383,7 @@ def half(references: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
         patch.setattr(engine, "save_checkpoint", save_and_die)
         data = open_dataset(recipe, described["path"])
         with pytest.raises(Cut):
-            engine.fit(recipe, data, data.statistics, folder, None)
+            fit(recipe, data, data.statistics, folder, None)
     folder.close()
     assert os.readlink(run / "checkpoints/last") == "step-15"
     return run

@@ -20,7 +20,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.recipe import Recipe
 from alexnet.runtime import threads
 from alexnet.training import settings
-from alexnet.training import train as engine
+from alexnet.training import trainer as engine
 from alexnet.training.settings import (
     MOST_ROUNDS,
     ROUNDS,

@@ -112,7 +112,7 @@ def test_the_import_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file = tmp_path / "alexnet/runs/bad.py"
     monkeypatch.setattr("test_structure.SOURCE", tmp_path / "alexnet")
     for line, refused in (
-        ("from alexnet.training.train import fit", "alexnet.training.train"),
+        ("from alexnet.training.trainer import Trainer", "alexnet.training.trainer"),
         ("def f():\n    import alexnet.data.draws", "alexnet.data.draws"),
         ("from alexnet import metrics", "alexnet"),
         ("from alexnet.errors import UsageError", None),

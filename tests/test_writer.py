@@ -12,7 +12,7 @@ from alexnet import commands
 from alexnet.errors import CheckpointError
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from alexnet.runs.writer import Writer, snapshot
-from alexnet.training import train as engine
+from alexnet.training import fitting as engine
 from conftest import read_events, without_report
 
 

@@ -119,9 +119,9 @@ def _cut_two(data: Path, whole: Path, run: Path, step: int, fields: dict[str, An
 
 def kill_after(step: int) -> None:
     """The process dies by SIGKILL once a checkpoint of that step is there."""
-    from alexnet.training import train
+    from alexnet.training import fitting
 
-    real = train.save_checkpoint
+    real = fitting.save_checkpoint
 
     def save(root: Path, at: int, **rest: Any) -> Path:
         made = real(root, at, **rest)
@@ -129,7 +129,7 @@ def kill_after(step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return made
 
-    train.save_checkpoint = save
+    fitting.save_checkpoint = save
 
 
 def _data(folder: Path) -> Path:

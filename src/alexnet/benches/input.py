@@ -33,9 +33,8 @@ from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD
 from alexnet.recipe import Recipe
 from alexnet.runtime import pick_device
 from alexnet.terminal import progress
-from alexnet.training.network import build_net, preprocessing
-from alexnet.training.optim import build_optimizer
-from alexnet.training.step import train_step
+from alexnet.training.network import preprocessing
+from alexnet.training.trainer import Trainer, TrainingData
 
 REFERENCE = "torch DataLoader, Pillow, 2 workers, to float"
 STEPS = {"cpu": 4, "cuda": 100}  # of training that are timed
@@ -156,14 +155,15 @@ def _wait(dataset: Dataset, recipe: Recipe, device: torch.device, *, keep: bool)
     """The share of a training step's time in which it waits for its batch, and the hours that 90
     epochs of ILSVRC-2012 take at this pace; the first step is warm-up."""
     steps = STEPS[device.type]
-    net = build_net(recipe, len(dataset.classes)).to(device)
-    optimizer, sums = build_optimizer(net, recipe), torch.zeros(4, device=device).double()
-    preprocess = preprocessing(recipe, dataset.statistics)
+    data = TrainingData(
+        dataset.split("train"), dataset.split("val"), len(dataset.classes), dataset.statistics
+    )
+    trainer = Trainer(recipe, data)
     waited, began, last = 0.0, 0.0, 0.0
     with progress(f"{recipe.model} from {dataset.source.path}", steps + 1, "steps") as bar:
         for batch in _read(dataset, recipe, steps + 1, device, keep):
             waited += time.perf_counter() - last if began else 0.0
-            train_step(net, optimizer, batch, 0.01, recipe, preprocess, sums)
+            trainer.train_step(batch, lr=0.01)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             last = time.perf_counter()

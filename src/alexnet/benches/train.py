@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,14 +14,14 @@ from torch import Tensor
 from alexnet.benches.company import QUIET
 from alexnet.benches.reference import Way, emulated, matrix_limits, plain_net, settle
 from alexnet.benches.rounds import company_rows, take_turns_in_company
+from alexnet.data.slices import Slice
+from alexnet.data.statistics import Statistics
 from alexnet.models.net import Net, summarize
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast, pick_device, precisions
-from alexnet.training.compiled import compiled
-from alexnet.training.network import build_net
-from alexnet.training.optim import build_optimizer
-from alexnet.training.parallel import ALONE
+from alexnet.training.step import plain_step
+from alexnet.training.trainer import Trainer, TrainingData
 
 STEPS = {"cpu": 1, "cuda": 50}  # that are timed as one: a GPU's are too short for a clock
 REFERENCE = "plain PyTorch: eager, fp32, contiguous, its own response norm, SGD one by one"
@@ -113,24 +114,31 @@ def _several(step: Callable[[], None], x: Tensor) -> Way:
 
 
 def _our_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Way:
-    net = build_net(recipe, classes).to(x.device)
-    optimizer, model = build_optimizer(net, recipe), compiled(net, recipe, ALONE)
+    trainer = _trainer(recipe, classes)
     x = x.contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(x.device, recipe.precision):
-            logits = model(x)
-        F.cross_entropy(logits, y).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        plain_step(trainer.quick, trainer.optimizer, x, y, recipe.precision)
 
     return _several(step, x)
 
 
+def _trainer(recipe: Recipe, classes: int) -> Trainer:
+    """A trainer whose images are not read: what is timed begins with images as a network takes
+    them."""
+    shape = (recipe.batch_size, recipe.size, recipe.size, recipe.channels)
+    labels = np.zeros(recipe.batch_size, np.int64)
+    black = Slice(
+        "train", labels, np.broadcast_to(np.uint8(0), shape), recipe.size, recipe.channels
+    )
+    statistics = Statistics((0.0,) * recipe.channels, (1.0,) * recipe.channels, ())
+    return Trainer(recipe, TrainingData(black, black, classes, statistics))
+
+
 def _parts(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> list[dict[str, Any]]:
     """Seconds of each part, medians of three steps after two: forward, backward, optimiser."""
-    net = build_net(recipe, classes).to(x.device)
-    optimizer = build_optimizer(net, recipe)
+    trainer = _trainer(recipe, classes)
+    net, optimizer = trainer.net, trainer.optimizer
     x = x.contiguous(memory_format=torch.channels_last)
     steps: list[dict[str, dict[str, float]]] = []
     for _ in range(5):

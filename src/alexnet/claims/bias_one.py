@@ -27,6 +27,7 @@ from alexnet.models.zoo import model_spec, narrowed
 from alexnet.recipe import Recipe
 from alexnet.runtime import pick_device
 from alexnet.training.optim import PaperSGD
+from alexnet.training.step import plain_step
 
 SIZE, CROP, NARROW = 256, 224, 4
 IMAGES, HELD = 2000, 500
@@ -184,11 +185,7 @@ def _trained(
     for _ in range(cell["steps"]):
         ids = torch.randint(len(train), (cell["batch"],), generator=chance)
         x, y = _batch(train, ids, preprocess)
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x.to(device)), y.to(device))
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(float(loss.detach()))
+        losses.append(float(plain_step(model, optimizer, x.to(device), y.to(device))))
         if not math.isfinite(losses[-1]):
             break
     return {"losses": [round(x, 4) for x in losses], **_state(model, held, preprocess, classes)}

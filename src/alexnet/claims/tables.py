@@ -14,7 +14,6 @@ from alexnet.claims.lab import Claim, Lab, Outcome, Row, Verdict
 from alexnet.claims.trial import resolved
 from alexnet.data.dataset import Dataset, open_dataset
 from alexnet.data.ilsvrc import OFFICIAL
-from alexnet.data.loader import steps_per_epoch, training_batches
 from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.errors import UsageError
@@ -27,10 +26,9 @@ from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment, pick_device
 from alexnet.terminal import say
 from alexnet.training.evaluate import evaluate
+from alexnet.training.fitting import fit
 from alexnet.training.network import build_net, load_weights, preprocessing
-from alexnet.training.optim import build_optimizer
-from alexnet.training.step import train_step
-from alexnet.training.train import fit
+from alexnet.training.trainer import Trainer, TrainingData
 
 VIEWS = 10
 # Steps that hours are estimated from, after two that warm up; of a GPU's the first few take
@@ -142,23 +140,18 @@ def _network(
 
 def estimate(recipe: Recipe, dataset: Dataset, statistics_: Statistics) -> dict[str, float]:
     """Images a second of this machine in training, and the hours that the recipe takes with it."""
-    device = pick_device()
-    net = build_net(recipe, len(dataset.classes)).to(device)
-    optimizer, preprocess = build_optimizer(net, recipe), preprocessing(recipe, statistics_)
-    sums = torch.zeros(4, dtype=torch.float64, device=device)
-    timed = TIMED[device.type]
-    steps = range(timed + 2)
+    data = TrainingData(dataset.train, dataset.val, len(dataset.classes), statistics_)
+    trainer = Trainer(recipe, data)
+    timed = TIMED[trainer.device.type]
     began = 0.0
-    batches = training_batches(dataset.train, recipe, steps, recipe.workers, device)
-    for step, batch in zip(steps, batches, strict=True):
-        if step == 2:
-            sums.sum().item()  # waits for the device
+    for batch in trainer.batches(range(timed + 2)):
+        if batch.step == 2:
+            trainer.state.sums.sum().item()  # waits for the device
             began = time.monotonic()
-        train_step(net, optimizer, batch, recipe.lr, recipe, preprocess, sums)
-    sums.sum().item()
+        trainer.train_step(batch, lr=recipe.lr)
+    trainer.state.sums.sum().item()
     speed = timed * recipe.batch_size / (time.monotonic() - began)
-    per_epoch = steps_per_epoch(len(dataset.train), recipe.batch_size)
-    total = recipe.steps or recipe.epochs * per_epoch
+    total = recipe.steps or recipe.epochs * trainer.steps_per_epoch
     return {"images_per_s": speed, "hours": total * recipe.batch_size / speed / 3600}
 
 

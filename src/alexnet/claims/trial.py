@@ -16,7 +16,6 @@ from torch import Tensor
 from alexnet.claims.lab import Lab, Row
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
-from alexnet.data.loader import steps_per_epoch, training_batches
 from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics, measure
 from alexnet.models.net import Net, Spec, named_parts
@@ -24,10 +23,7 @@ from alexnet.models.zoo import model_spec
 from alexnet.recipe import Recipe
 from alexnet.runtime import choose_precision, pick_device
 from alexnet.training.evaluate import evaluate
-from alexnet.training.network import build_net, preprocessing, take_weights
-from alexnet.training.optim import build_optimizer
-from alexnet.training.schedule import Watch, learning_rate, total_steps, validation_steps
-from alexnet.training.step import train_step
+from alexnet.training.trainer import Trainer, TrainingData
 
 HELD, TEST = 1000, 5000  # images at most of the slice for decisions, and of test
 METHOD = 1  # part of every cell; one more where what a trial does changes
@@ -167,31 +163,24 @@ def train(
 ) -> Trained:
     """Trains to the recipe's end, until its policy stops it, until `until` says so of a point of
     the curve, or until the loss is not a number."""
-    device = pick_device()
-    net = build_net(recipe, material.classes, change).to(device)
-    if weights is not None:
-        take_weights(net, weights, "the pre-trained network")
-    optimizer = build_optimizer(net, recipe)
-    preprocess = preprocessing(recipe, material.statistics)
-    trained = Trained(net, preprocess, recipe, material, [], [])
-    per_epoch = steps_per_epoch(len(material.train), recipe.batch_size)
-    total = total_steps(recipe, per_epoch)
-    eval_steps = validation_steps(recipe, per_epoch)
-    sums, watch = torch.zeros(4, dtype=torch.float64, device=device), Watch()
-    batches = training_batches(material.train, recipe, range(total), recipe.workers, device)
-    for step, batch in enumerate(batches, 1):
-        lr = learning_rate(recipe, batch.step, per_epoch, total, watch.drops)
-        train_step(net, optimizer, batch, lr, recipe, preprocess, sums)
-        if step % recipe.log_every == 0 or step == total:
+    data = TrainingData(material.train, material.held, material.classes, material.statistics)
+    trainer = Trainer(recipe, data, weights=weights, change=change)
+    trained = Trained(trainer.net, trainer.preprocess, recipe, material, [], [])
+    sums = torch.zeros_like(trainer.state.sums)  # between two points of the curve
+    for batch in trainer.batches():
+        trainer.train_step(batch, sums=sums)
+        step = trainer.state.step
+        if step % recipe.log_every == 0 or trainer.is_at_end:
             n, loss, hits, _ = sums.tolist()
             sums.zero_()
             trained.curve.append([step, round(1 - hits / n, 5), round(loss / n, 5)])
             if not math.isfinite(loss) or (until and until(trained.curve[-1])):
                 break
-        if step % eval_steps == 0 or step == total:
+        if step % trainer.steps_per_validation == 0 or trainer.is_at_end:
             found = trained.figures(material.held)
             trained.held.append([step, round(found["error"], 5), round(found["loss"], 5)])
-            _, stop = watch.update(1 - found["error"], found["loss"], step, recipe)
+            top1 = 1 - found["error"]
+            _, stop = trainer.state.watch.update(top1, found["loss"], step, recipe)
             if stop:
                 break
     return trained

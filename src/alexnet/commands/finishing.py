@@ -19,11 +19,12 @@ from alexnet.runs.board import Board
 from alexnet.runs.checkpoint import Checkpoint, find_checkpoint
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import say
+from alexnet.training.fitting import fit
+from alexnet.training.guard import Doctor
 from alexnet.training.network import preprocessing
 from alexnet.training.parallel import Team
-from alexnet.training.record import Doctor
 from alexnet.training.state import State
-from alexnet.training.train import SecondLook, fit
+from alexnet.training.trainer import SecondLook
 
 RECIPE_FILE = "recipe.toml"
 

@@ -46,9 +46,10 @@ from alexnet.runs.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
 from alexnet.terminal import say
+from alexnet.training.fitting import save_step_0
+from alexnet.training.guard import Doctor
 from alexnet.training.network import preprocessing
 from alexnet.training.parallel import Team, join, restarted
-from alexnet.training.record import Doctor
 from alexnet.training.schedule import shorten_warmup
 from alexnet.training.settings import (
     Choosing,
@@ -57,7 +58,7 @@ from alexnet.training.settings import (
     settle,
     settle_again,
 )
-from alexnet.training.train import SecondLook, save_step_0
+from alexnet.training.trainer import SecondLook
 
 RUNS = Path("runs")
 ENVIRONMENT = "environment.json"

@@ -51,6 +51,15 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
 
+    def state_dict(self) -> dict[str, Any]:
+        """What `Trainer.load_state_dict` takes."""
+        return {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "state": self.state,
+            "source": str(self.path),
+        }
+
 
 def save_checkpoint(
     root: Path,

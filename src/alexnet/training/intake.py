@@ -5,39 +5,37 @@ the update whose batch wants it first, not of the moment at which a thread that 
 upon it; and a batch that was read ahead with it is read again without it.
 """
 
-import shlex
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from alexnet.data.bad_images import BadImage, most_left_out, remedy
 from alexnet.data.dataset import SPLITS, Dataset
 from alexnet.data.device import sent
-from alexnet.data.loader import Batch, Share, read_batch, training_batches
-from alexnet.data.slices import Slice, Unread
+from alexnet.data.loader import Batch, read_batch
+from alexnet.data.slices import Unread
 from alexnet.errors import AlexNetError, DataError, Elsewhere, Unreadable
 from alexnet.interrupt import Signals
-from alexnet.recipe import Recipe
+from alexnet.metrics import Tally
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import say
-from alexnet.training.parallel import Team
 from alexnet.training.state import Clock
+from alexnet.training.trainer import Trainer
 
 
 class Intake:
     """What is read of a run's data while it trains. `trouble` is why no batch can be given: all
-    processes of the team have it, and the first says what it is."""
+    processes of the team have it, and the first says what it is. `again` is the command that goes
+    on with the run."""
 
     def __init__(
-        self, dataset: Dataset, train: Slice, recipe: Recipe, run: RunDir, steps: range,
-        share: Share, team: Team, device: torch.device, signals: Signals,
-    ) -> None:  # fmt: skip
-        self._dataset, self._recipe, self._run, self._team = dataset, recipe, run, team
-        self._train, self._share, self._steps, self._device = train, share, steps, device
+        self, dataset: Dataset, trainer: Trainer, run: RunDir, again: str, signals: Signals
+    ) -> None:
+        self._dataset, self._trainer, self._run, self._again = dataset, trainer, run, again
+        self._recipe, self._team = trainer.recipe, trainer.team
         self._batches: Iterator[Batch] | None = None
         self._batch: Batch | None = None
         self._error: DataError | None = None
@@ -49,14 +47,24 @@ class Intake:
         """Waits for the next batch."""
         try:
             if self._batches is None:
-                batches = training_batches(
-                    self._train, self._recipe, self._steps, self._recipe.workers, self._device,
-                    self._share, left_out=self._left_out,
-                )  # fmt: skip
+                batches = self._trainer.batches(left_out=self._left_out)
                 self._batches = clock.waiting(batches)
             self._batch = self._renewed(next(self._batches))
         except DataError as error:
             self._error = error
+
+    def evaluate(self, step: int, tally: Callable[[Unread | None], Tally]) -> Tally | None:
+        """What `tally` counts without the images that are left out. None where an image that
+        cannot be read is `trouble`."""
+        gone = dict.fromkeys(self._dataset.bad.out_at("val", step).tolist(), ("", ""))
+        unread = dict(gone)
+        try:
+            counted = tally(unread)
+        except (DataError, Elsewhere) as error:
+            self.trouble = error
+            return None
+        self._settle("val", {i: x for i, x in unread.items() if i not in gone}, step)
+        return None if self.trouble else counted
 
     def close(self) -> None:
         """Ends what reads ahead."""
@@ -80,7 +88,7 @@ class Intake:
             self._pass_on(None if isinstance(self._error, Unreadable) else self._error)
             if self.trouble is not None:
                 return
-            self.settle("train", own, step, over=self._error is not None)
+            self._settle("train", own, step, over=self._error is not None)
             if self._batch is not None and self.trouble is None:
                 try:
                     self._batch = self._renewed(self._batch)
@@ -89,12 +97,12 @@ class Intake:
             if not any(self._team.largest(self.is_odd)):
                 return
 
-    def reason(self, again: str) -> AlexNetError:
+    def reason(self) -> AlexNetError:
         """`trouble`, which says how to go on."""
         assert self.trouble is not None
         if type(self.trouble) in (Elsewhere, Unreadable) or "--resume" in str(self.trouble):
             return self.trouble
-        return DataError(f"{self.trouble}; all is saved, go on with `{again}`")
+        return DataError(f"{self.trouble}; all is saved, go on with `{self._again}`")
 
     def take(self) -> Batch:
         """The batch that was waited for."""
@@ -108,15 +116,19 @@ class Intake:
         if batch.whole is None or not len(out) or not np.isin(batch.whole, out).any():
             return batch
         anew = read_batch(
-            self._train, self._recipe, batch.step, self._share, left_out=self._left_out
+            self._trainer.data.train,
+            self._recipe,
+            batch.step,
+            self._trainer.share,
+            left_out=self._left_out,
         )
-        images, labels = (sent(x, self._device) for x in (anew.images, anew.labels))
+        images, labels = (sent(x, self._trainer.device) for x in (anew.images, anew.labels))
         return replace(anew, images=images, labels=labels, unread=batch.unread | anew.unread)
 
     def _left_out(self, step: int) -> NDArray[np.intp]:
         return self._dataset.bad.out_at("train", step)
 
-    def settle(self, split: str, own: Unread, step: int, over: bool = False) -> None:
+    def _settle(self, split: str, own: Unread, step: int, over: bool = False) -> None:
         """Leaves images out from a step on, or finds that this is `trouble`: where the recipe says
         stop, or where they are `over` its share, which is then known."""
         told = self._team.share({"images": [[i, *image] for i, image in own.items()], "over": over})
@@ -126,7 +138,7 @@ class Intake:
         images = {i: image for i, image in sorted(images.items()) if over or i not in out}
         if not images:
             return
-        count = len(self._train if split == "train" else self._dataset.val)
+        count = len(self._trainer.data.train if split == "train" else self._dataset.val)
         most = most_left_out(recipe.bad_share, count)
         stops = recipe.bad_images == "stop"
         over = over or len(images) + len(out) > most
@@ -146,9 +158,8 @@ class Intake:
         elif not self._team.leads:
             self.trouble = Elsewhere(exit_status=2)
         else:
-            again = f"alexnet train --resume --run {shlex.quote(str(self._run.path))}"
             share = None if stops else recipe.bad_share
-            self.trouble = Unreadable(split, images, remedy(again, step, share, most))
+            self.trouble = Unreadable(split, images, remedy(self._again, step, share, most))
 
     def _gone(self, known: Collection[str], step: int) -> list[BadImage]:
         """The files that are not there, of every split that is cut from those that it trains on,

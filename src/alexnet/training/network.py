@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,21 +48,33 @@ def build_net(recipe: Recipe, classes: int, change: Callable[[Spec], Spec] | Non
 
 def load_weights(model: Net, checkpoint: Checkpoint, recipe: Recipe) -> None:
     """A run's weights into its network; a checkpoint from elsewhere is a CheckpointError."""
-    if checkpoint.state.get("recipe") != recipe.digest:
+    check_recipe(checkpoint.state, recipe, str(checkpoint.path))
+    own = {name: value.shape for name, value in model.state_dict().items()}
+    check_weights(own, checkpoint.model, str(checkpoint.path))
+    model.load_state_dict(checkpoint.model)
+
+
+def check_recipe(state: Mapping[str, Any], recipe: Recipe, source: str) -> None:
+    """CheckpointError where the state of `source` is of another recipe."""
+    if state.get("recipe") != recipe.digest:
         raise CheckpointError(
-            f"{checkpoint.path} was made by another recipe than this run's recipe.json: "
+            f"{source} was made by another recipe than this run's recipe.json: "
             "put the run's own checkpoint back, or start a new run"
         )
-    own = model.state_dict()
-    for name in own.keys() ^ checkpoint.model.keys():
-        raise CheckpointError(f"{checkpoint.path}: {name!r} is only in one of file and network")
-    for name, value in checkpoint.model.items():
-        if value.shape != own[name].shape:
+
+
+def check_weights(
+    shapes: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], source: str
+) -> None:
+    """CheckpointError where the tensors of `source` are not those of a network of these shapes."""
+    for name in shapes.keys() ^ tensors.keys():
+        raise CheckpointError(f"{source}: {name!r} is only in one of file and network")
+    for name, value in tensors.items():
+        if value.shape != shapes[name]:
             raise CheckpointError(
-                f"{checkpoint.path}: {name} is {tuple(value.shape)} and the network needs "
-                f"{tuple(own[name].shape)}"
+                f"{source}: {name} is {tuple(value.shape)} and the network needs "
+                f"{tuple(shapes[name])}"
             )
-    model.load_state_dict(checkpoint.model)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ import torch
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.loader import Batch
+from alexnet.data.slices import Slice
 from alexnet.errors import Unavailable
 from alexnet.memory import short_of_memory
 from alexnet.models.net import summarize
@@ -34,11 +35,7 @@ from alexnet.runtime import (
     threads,
 )
 from alexnet.terminal import say
-from alexnet.training.compiled import compiled
-from alexnet.training.network import build_net
-from alexnet.training.optim import build_optimizer
-from alexnet.training.parallel import ALONE
-from alexnet.training.step import train_step
+from alexnet.training.trainer import Trainer, TrainingData
 
 WORTH = 2e13  # operations of a training below which nothing is measured: a minute of two cores
 GAIN = 1.1  # times faster that a setting must be to replace the one before it
@@ -340,14 +337,15 @@ def prepare_steps(preprocess: Preprocess, classes: int, ranks: int = 1) -> Prepa
         pixels = chance.integers(0, 256, (n, recipe.size, recipe.size, recipe.channels), np.uint8)
         labels = torch.from_numpy(np.arange(n) % classes)
         batch = Batch(0, 0, np.arange(n), torch.from_numpy(pixels).to(device), labels.to(device))
-        net = build_net(recipe, classes).to(device).train()
-        optimizer, model = build_optimizer(net, recipe), compiled(net, recipe, ALONE)
-        sums = torch.zeros(4, dtype=torch.float64, device=device)
+        noise = Slice("train", labels.numpy(), pixels, recipe.size, recipe.channels)
+        data = TrainingData(noise, noise, classes, preprocess.statistics)
+        # A whole batch of its own; the first layer is of no account here.
+        trainer = Trainer(recipe.replace(batch_size=n, accumulate=1, whiten=False), data)
 
         def step() -> float:
             with threads(count):
                 began = time.perf_counter()
-                train_step(model, optimizer, batch, 0.0, recipe, preprocess, sums)
+                trainer.train_step(batch, lr=0.0)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 return time.perf_counter() - began

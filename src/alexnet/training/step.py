@@ -3,8 +3,10 @@
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -52,6 +54,37 @@ def train_step(
     optimizer.step()
     assert total is not None
     return total
+
+
+def plain_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    labels: Tensor,
+    precision: str = "fp32",
+) -> Tensor:
+    """One update of any network by the mean cross-entropy, from images as it takes them.
+
+    Shapes: (N, C, H, W), (N,). Returns the loss, on the device.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    with autocast(x.device, precision):
+        logits = model(x)
+    loss = F.cross_entropy(logits, labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.detach()
+
+
+def class_weights(
+    recipe: Recipe, counts: NDArray[np.integer], device: torch.device
+) -> Tensor | None:
+    """What an image of each class counts in the loss, (K,) with mean 1 over the images, from the
+    number of images a class, (K,); None for all alike."""
+    if recipe.class_weights == "none":
+        return None
+    weights = counts.sum() / (len(counts) * counts)
+    return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def _gradients(

@@ -1,0 +1,86 @@
+"""The doctor beside a training: it reads the log, looks at some steps, and may stop it."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from alexnet.diagnosis.sentinel import Sentinel
+from alexnet.diagnosis.verdict import Verdict
+from alexnet.errors import Diverged
+from alexnet.terminal import say
+from alexnet.training.log import RunLog
+from alexnet.training.trainer import Trainer
+
+Doctor = Literal["stop", "say", "off"]  # what is done when the sentinel finds something
+
+BY_THE_CLOCK = ("starved-loader",)
+
+
+class RunGuard:
+    """Lets a sentinel read the log and look at steps; writes what it finds into the log.
+
+    `fatal` is why the run is to stop: set where the sentinel finds what keeps it from learning and
+    `doctor` is "stop". `again` is the command that goes on.
+    """
+
+    def __init__(self, sentinel: Sentinel, log: RunLog, again: str, doctor: Doctor) -> None:
+        self._sentinel, self._log, self._again, self._doctor = sentinel, log, again, doctor
+        self.fatal: Diverged | None = None
+        if doctor != "off":
+            log.readers.append(self._read)
+
+    def looks_at(self, step: int) -> bool:
+        return step % self._sentinel.every == 0
+
+    @contextmanager
+    def look(self, step: int) -> Iterator[None]:
+        if self._doctor == "off":
+            yield
+            return
+        with self._sentinel.look(step):
+            yield
+        if self._sentinel.measured:
+            self._log.write("look", step + 1, self._sentinel.measured)
+        self._heed(self._sentinel.found, step + 1)
+
+    def read_back(self, events: Iterable[dict[str, Any]], trainer: Trainer) -> None:
+        """Let the sentinel know what was before a restart, and heed what nobody heeded then."""
+        step, unsaid = trainer.state.step, dict[str, Verdict]()
+        for event in events:
+            self._log.read_back(event)
+            if event["event"] == "train" and "n" not in event:  # as 0.1.0 wrote it
+                steps = (event["step"] - 1) % trainer.steps_per_epoch + 1
+                event["n"] = steps * trainer.recipe.batch_size
+            if event["event"] == "doctor":
+                said = unsaid.pop(event["name"], None)
+                # An earlier version stopped some that had learnt: those go on.
+                fatal = event["severity"] == "will not learn" and not self._sentinel.has_learnt()
+                if fatal and self._doctor == "stop":
+                    self.fatal = self._stopped(said or _verdict(event), step)
+            unsaid |= {v.name: v for v in self._sentinel.note(event)}
+        if self._doctor != "off":
+            self._heed(list(unsaid.values()), step)
+
+    def _read(self, step: int, line: dict[str, Any]) -> None:
+        if line["event"] != "doctor":
+            self._heed(self._sentinel.note(line), step)
+
+    def _heed(self, verdicts: list[Verdict], step: int) -> None:
+        for v in verdicts:
+            if v.name in BY_THE_CLOCK:  # not a function of recipe and data, as the log is
+                say(f"doctor: {v.name}: {v.evidence}; {v.advice}")
+                continue
+            told = {k: getattr(v, k) for k in ("name", "severity", "where", "evidence", "advice")}
+            self._log.add("doctor", step, told)
+            if v.severity == "will not learn" and self._doctor == "stop" and not self.fatal:
+                self.fatal = self._stopped(v, step)
+
+    def _stopped(self, v: Verdict, step: int) -> Diverged:
+        return Diverged(
+            f"stopped at step {step:,}: {v.name}: {v.evidence}; {v.advice}; "
+            f"to go on all the same: {self._again} --doctor say"
+        )
+
+
+def _verdict(event: dict[str, Any]) -> Verdict:
+    return Verdict(event["name"], event["severity"], event["evidence"], "", event["advice"])

@@ -1,0 +1,623 @@
+"""The trainer: a network, its optimiser and its data, and the loop that brings them together.
+
+    trainer = Trainer(recipe, data)
+    trainer.run()                                   # to the recipe's end, or
+
+    for batch in trainer.batches():                 # step by step
+        loss = trainer.train_step(batch)
+
+What a run directory needs besides is handed to `run`: who reads, keeps the log, saves, guards,
+tells the time and takes signals. Without them nothing is written and nothing is said.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alexnet.data import draws
+from alexnet.data.augment import augment
+from alexnet.data.loader import Batch, Share, steps_per_epoch, training_batches
+from alexnet.data.slices import Slice, Unread
+from alexnet.data.statistics import Statistics
+from alexnet.diagnosis.sentinel import first_not_finite
+from alexnet.errors import Diverged, Elsewhere, Interrupted, Unreadable
+from alexnet.interrupt import Signals
+from alexnet.metrics import Tally
+from alexnet.models.net import Net, Spec
+from alexnet.recipe import Recipe
+from alexnet.runtime import pick_device
+from alexnet.terminal import say
+from alexnet.training.compiled import compiled
+from alexnet.training.evaluate import evaluate
+from alexnet.training.network import (
+    WHITEN_IMAGES,
+    build_net,
+    check_recipe,
+    check_weights,
+    preprocessing,
+    take_weights,
+    whiten,
+)
+from alexnet.training.optim import build_optimizer, load_optimizer, optimizer_tensors
+from alexnet.training.parallel import ALONE, Team
+from alexnet.training.schedule import learning_rate, total_steps, validation_steps
+from alexnet.training.spread import spread
+from alexnet.training.state import Clock, State
+from alexnet.training.step import class_weights, train_step
+from alexnet.training.towers import build_towers
+
+PINNED = 64  # flags of a GPU's losses that are on their way at once
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training sees: images to train on and to validate on, `classes` as a number, and the
+    statistics that preprocessing takes from the images to train on."""
+
+    train: Slice
+    val: Slice
+    classes: int
+    statistics: Statistics
+
+
+class NotFinite(Diverged):
+    """A loss or a weight is not a number: at which step, the loss, and the first layer or weight
+    that is not finite."""
+
+    def __init__(self, step: int, loss: float, where: str) -> None:
+        self.step, self.loss, self.where = step, loss, where
+        said = f"the loss is {loss} at step {step:,}, from {where} on"
+        if math.isfinite(loss):  # that of the weights before the step
+            said = f"{where} is not finite after step {step:,}, whose loss was {loss:.4g}"
+        super().__init__(said)
+
+
+class Reader(Protocol):
+    """Gives `Trainer.run` its batches, and says what is odd about the images it reads."""
+
+    @property
+    def trouble(self) -> Exception | None:
+        """Why there is no next batch; all processes of a team have it."""
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether this process has come upon something that the others have to know."""
+
+    def fetch(self, clock: Clock) -> None:
+        """Wait for the next batch."""
+
+    def take(self) -> Batch:
+        """Return the batch that was waited for."""
+
+    def agree(self, step: int) -> None:
+        """Settle with the other processes what is odd. All of them call it."""
+
+    def evaluate(self, step: int, tally: Callable[[Unread | None], Tally]) -> Tally | None:
+        """Return what `tally` counts without the images that are left out; None in `trouble`."""
+
+    def reason(self) -> Exception:
+        """Return `trouble` with how to go on."""
+
+    def close(self) -> None:
+        """End what reads ahead."""
+
+
+class Log(Protocol):
+    """Takes the figures of a training."""
+
+    def train(self, step: int, figures: dict[str, Any]) -> None:
+        """Take the figures of the steps since the epoch began; `loss` is the last step's."""
+
+    def val(self, step: int, figures: dict[str, Any], net: Net) -> None:
+        """Take the figures of a validation, and see the network that made them."""
+
+    def advance(self) -> None:
+        """Note that a step is done."""
+
+
+class Guard(Protocol):
+    """Looks at some steps, and may find that the training cannot learn."""
+
+    @property
+    def fatal(self) -> Exception | None:
+        """Why this training has to stop, or None."""
+
+    def looks_at(self, step: int) -> bool:
+        """Whether it looks at this step by hooks, which compiled code does not call."""
+
+    def look(self, step: int) -> AbstractContextManager[None]:
+        """Surround a step."""
+
+
+class Checkpoints(Protocol):
+    """Where a training is saved. `again` is the command that goes on from there."""
+
+    again: str
+
+    def save(self, trainer: "Trainer", best: bool) -> None:
+        """Save what `Trainer.state_dict` gives. All processes of a team call it."""
+
+    def failed(self) -> bool:
+        """Whether saving has failed by now."""
+
+    def wait(self) -> None:
+        """Wait until all is on the disk; raise what failed."""
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """Look once more at how a training is computed, after its first seconds or at the end of its
+    first epoch. `look` is given the step and says whether training has to start again from step 0.
+    """
+
+    look: Callable[[int], bool]
+    after_s: float
+
+
+class Trainer:
+    """A network in training, from its first step, from given weights, or from a checkpoint.
+
+    Weights and figures are a function of recipe and data alone: wherever a training is cut and
+    continued, they are the same bits on the same processor, with the same number of threads and of
+    processes. Every process of a `team` makes one.
+
+    `weights` replace the seed's, as far as they fit; `change` alters the specification of the
+    network, for an ablation that has no name.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TrainingData,
+        *,
+        start: Mapping[str, Any] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+        change: Callable[[Spec], Spec] | None = None,
+        team: Team = ALONE,
+    ) -> None:
+        self.recipe, self.data, self.team = recipe, data, team
+        self.device = pick_device()
+        self.preprocess = preprocessing(recipe, data.statistics)
+        self.steps_per_epoch = steps_per_epoch(len(data.train), recipe.batch_size)
+        self.total_steps = total_steps(recipe, self.steps_per_epoch)
+        self.steps_per_validation = validation_steps(recipe, self.steps_per_epoch)
+        self.share = Share(team.rank, team.ranks, recipe.accumulate)
+        self.share.places(recipe.batch_size)  # refuses what leaves a process without images
+        self.state = State()
+        self.state.sums = self.state.sums.to(self.device)
+
+        net = build_net(recipe, data.classes, change)
+        self._shapes = {name: t.shape for name, t in net.state_dict().items()}
+        if start is None and weights is not None:
+            say(f"weights: {take_weights(net, weights, '--init')}")
+        self.net = net.to(self.device)
+        self.towers = build_towers(net, recipe, data.classes, team)
+        self.optimizer = build_optimizer(net, recipe)
+        if start is not None:
+            self.load_state_dict(start)
+        elif recipe.whiten and weights is None:
+            self._whiten_first_layer()
+        counts = np.bincount(data.train.labels, minlength=data.classes)
+        self.class_weights = class_weights(recipe, counts, self.device)
+        self.class_shares = counts / counts.sum()  # of the training labels
+        if self.class_weights is not None:  # as the loss sees them
+            self.class_shares = np.full(data.classes, 1 / data.classes)
+        self.model: nn.Module = self.net
+        if not self.state.finished:
+            self.model = spread(self.net, team)
+
+    @cached_property
+    def quick(self) -> nn.Module:
+        """The model as steps use it that nobody looks into: compiled, where the recipe says so."""
+        return compiled(self.model, self.recipe, self.team)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        state = self.state
+        return learning_rate(
+            self.recipe, state.step, self.steps_per_epoch, self.total_steps, state.watch.drops
+        )
+
+    def batches(self, steps: range | None = None, **options: Any) -> Iterator[Batch]:
+        """The batches of these steps, of all that are left where none are named; this process's
+        share of each. `options` are those of `training_batches`."""
+        steps = range(self.state.step, self.total_steps) if steps is None else steps
+        recipe = self.recipe
+        return training_batches(
+            self.data.train, recipe, steps, recipe.workers, self.device, self.share, **options
+        )
+
+    def train_step(
+        self,
+        batch: Batch,
+        *,
+        lr: float | None = None,
+        sums: Tensor | None = None,
+        hooked: bool = False,
+    ) -> Tensor:
+        """Update the weights once. Returns this process's share of the mean loss, on the device.
+
+        The schedule says the rate, unless `lr` does. Images, loss and hits are added to `sums`
+        (4,), which are the state's of this epoch unless they are given. A step that hooks look
+        into (`hooked`) is not compiled.
+        """
+        state = self.state
+        if sums is None:
+            if state.step % self.steps_per_epoch == 0:
+                state.sums = torch.zeros_like(state.sums)
+            sums = state.sums
+        loss = train_step(
+            self.model if hooked else self.quick,
+            self.optimizer,
+            batch,
+            self.learning_rate if lr is None else lr,
+            self.recipe,
+            self.preprocess,
+            sums,
+            self.class_weights,
+            self.team,
+        )
+        state.step += 1
+        return loss
+
+    def validate(self, unread: Unread | None = None) -> Tally:
+        """Evaluate on the images to validate on, all processes together; see `evaluate`."""
+        recipe = self.recipe
+        return evaluate(
+            self.net,
+            self.data.val,
+            self.preprocess,
+            self.data.classes,
+            views=recipe.views,
+            precision=recipe.precision,
+            batch=recipe.eval_batch,
+            workers=recipe.workers,
+            team=self.team,
+            unread=unread,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs: `model` and `optimizer` as tensors by name, of
+        both towers where there are two, and `state` as plain data. All processes call it."""
+        model, moments = dict(self.net.state_dict()), optimizer_tensors(self.optimizer, self.net)
+        if self.towers is not None:
+            model, moments = self.towers.whole(model), self.towers.whole(moments)
+        return {
+            "model": model,
+            "optimizer": moments,
+            "state": self.state.to_dict(self.recipe, self.team),
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave, also with another number of processes.
+
+        Raises CheckpointError, which names the `source` of what is saved, where it is of another
+        recipe or network.
+        """
+        source = str(saved.get("source", "the state"))
+        check_recipe(saved["state"], self.recipe, source)
+        check_weights(self._shapes, saved["model"], source)
+        model, moments = saved["model"], saved["optimizer"]
+        if self.towers is not None:
+            model, moments = self.towers.cut(model), self.towers.cut(moments)
+        self.net.load_state_dict(model)
+        load_optimizer(self.optimizer, self.net, moments)
+        self.state = State.from_dict(saved["state"], self.team)
+        self.state.sums = self.state.sums.to(self.device)
+
+    def run(
+        self,
+        *,
+        reader: Reader | None = None,
+        log: Log | None = None,
+        checkpoints: Checkpoints | None = None,
+        guard: Guard | None = None,
+        clock: Clock | None = None,
+        signals: Signals | None = None,
+        second_look: SecondLook | None = None,
+    ) -> State:
+        """Train to the recipe's end; or, alone in the team, until `second_look` says that training
+        has to start again: what comes back is then not `finished`.
+
+        Raises Interrupted, after saving, when a signal has come; NotFinite at the first loss that
+        is not a number; what `guard` finds fatal; and what the reader is in trouble about.
+        """
+        state, recipe, losses = self.state, self.recipe, LossWatch(self.total_steps)
+        reader, log = reader or PlainReader(self), log or Silence()
+        checkpoints, guard = checkpoints or Unsaved(), guard or Unguarded()
+        clock, signals = clock or self.clock(), signals or Signals(())
+        _ = self.quick  # says that it compiles before the first step
+        saves, loss, batch = False, torch.tensor(0.0), None
+        while True:
+            if second_look and self._is_time_for(second_look, clock):
+                with clock.paused():
+                    starts_again = second_look.look(state.step)
+                if starts_again and not signals.received:
+                    break
+                second_look = None
+            validates = state.due
+            best = validates and self._validate(reader, log, clock, loss)
+            if not state.finished and reader.trouble is None:
+                reader.fetch(clock)
+            asked = self._ask_all(reader, checkpoints, guard, signals, losses)
+            if asked.not_finite:
+                raise self._not_finite(loss, asked.not_finite, batch)
+            if validates or asked.stop or asked.fatal or saves or reader.trouble:
+                self.save(checkpoints, clock, loss, best=best)
+            if asked.fatal:  # also at the last step: what cannot learn has not ended well
+                raise guard.fatal or Elsewhere()
+            if state.finished:
+                break
+            if asked.stop or reader.trouble:
+                checkpoints.wait()
+                raise reader.reason() if not asked.stop else self._interrupted(asked, checkpoints)
+
+            batch, lr = reader.take(), self.learning_rate
+            with guard.look(state.step):
+                loss = self.train_step(batch, lr=lr, hooked=guard.looks_at(state.step))
+            losses.note(state.step, loss)
+            log.advance()
+            state.due = state.step % self.steps_per_validation == 0 or self.is_at_end
+            saves = bool(recipe.save_every) and state.step % recipe.save_every == 0
+            if state.due or state.step % recipe.log_every == 0:
+                mean = self.team.sum(loss).item()
+                if not math.isfinite(mean):
+                    raise self._not_finite(loss, state.step, batch)
+                figures = {"loss": mean, **self._means(), "lr": lr, **clock.read(state.step)}
+                log.train(state.step, figures)
+        reader.close()
+        state.seconds = clock.seconds()
+        return state
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether all steps are done."""
+        return self.state.step == self.total_steps
+
+    def clock(self) -> Clock:
+        """A clock that goes on from the seconds that were spent so far."""
+        return Clock(self.state, self.total_steps, self.recipe.batch_size)
+
+    def save(
+        self, checkpoints: Checkpoints, clock: Clock, loss: Tensor | None = None, *, best: bool
+    ) -> None:
+        """Save the training; NotFinite where a step left what cannot be gone on from."""
+        with clock.paused():
+            self._refuse_not_finite(loss)
+            self.state.seconds = clock.seconds()
+            checkpoints.save(self, best)
+
+    def _validate(self, reader: Reader, log: Log, clock: Clock, loss: Tensor) -> bool:
+        """Validate; whether this is the best so far. An image that cannot be read may leave the
+        validation due, so that it is made up for before the next step."""
+        self._refuse_not_finite(loss)
+        state, recipe = self.state, self.recipe
+        with clock.paused():
+            tally = reader.evaluate(state.step, self.validate)
+            if tally is None:
+                return False
+            state.due = False
+            found = tally.figures()
+            shown = {**found, "views": recipe.views} if recipe.views > 1 else found
+            log.val(state.step, shown, self.net)
+            best, state.finished = state.watch.update(
+                found["top1"], found["loss"], state.step, recipe
+            )
+            if self.is_at_end:
+                state.finished = state.finished or "all steps are done"
+            return best
+
+    def _ask_all(
+        self,
+        reader: Reader,
+        checkpoints: Checkpoints,
+        guard: Guard,
+        signals: Signals,
+        losses: "LossWatch",
+    ) -> "_Asked":
+        """What any process asks for, which then all do at the same step."""
+        stop, fatal, failed, odd, early = self.team.largest(
+            signals.received or 0,
+            guard.fatal is not None,
+            checkpoints.failed(),
+            reader.is_odd,
+            losses.earliness,
+        )
+        if stop:  # of whichever process: all end with its status, and note what follows
+            signals.received = stop
+        if failed:
+            checkpoints.wait()
+            raise Elsewhere()
+        not_finite = self.total_steps + 1 - early if early else 0
+        if odd and not stop and not not_finite:
+            reader.agree(self.state.step)
+        return _Asked(stop, bool(fatal), not_finite)
+
+    def _interrupted(self, asked: "_Asked", checkpoints: Checkpoints) -> Interrupted:
+        say(f"saved at step {self.state.step:,} of {self.total_steps:,}")
+        return Interrupted(asked.stop, checkpoints.again)
+
+    def _is_time_for(self, second: SecondLook, clock: Clock) -> bool:
+        step = self.state.step
+        return 0 < step < self.total_steps and (
+            clock.seconds() >= second.after_s or step >= self.steps_per_epoch
+        )
+
+    def _means(self) -> dict[str, Any]:
+        """Figures of this epoch's images so far, of all processes."""
+        n, loss, hits1, hits5 = self.team.sum(self.state.sums).tolist()
+        return {
+            "n": round(n),
+            "loss_mean": loss / n,
+            "top1": hits1 / n,
+            "top5": hits5 / n if self.data.classes > 5 else None,
+        }
+
+    def _refuse_not_finite(self, loss: Tensor | None) -> None:
+        """Raise NotFinite where a step left what can be neither used nor gone on from."""
+        tensors = {**self.net.state_dict(), **optimizer_tensors(self.optimizer, self.net)}
+        bad = [name for name, t in tensors.items() if not bool(t.isfinite().all())]
+        if any(self.team.largest(bool(bad))):
+            loss = torch.tensor(0.0) if loss is None else loss
+            raise self._not_finite(loss, self.state.step, where=bad[0] if bad else "")
+
+    def _not_finite(
+        self, loss: Tensor, step: int, batch: Batch | None = None, where: str = ""
+    ) -> Exception:
+        mean = self.team.sum(loss).item()
+        if not self.team.leads:
+            return Elsewhere()
+        x = None
+        if batch is not None and self.towers is None:
+            x = augment(
+                batch.images, batch.ids, batch.epoch, self.recipe, self.preprocess, batch.leaders
+            )
+        # Among several a batch norm would wait for the others.
+        net = self.net if self.team.size == 1 else self.net.eval()
+        return NotFinite(step, mean, where or first_not_finite(net, x))
+
+    def _whiten_first_layer(self) -> None:
+        """Make the first layer from training images. Unreadable where some cannot be read, unless
+        the recipe leaves such out."""
+        train = self.data.train
+        ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:WHITEN_IMAGES]
+        pixels, unread = train.try_read(ids)
+        if unread and self.recipe.bad_images == "stop":
+            raise Unreadable("train", unread)
+        seen = torch.from_numpy(pixels[~np.isin(ids, list(unread))])
+        whiten(self.net, self.preprocess.views(seen, 1)[0])
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The signal to stop at, whether a guard found something fatal, and the step whose loss was the
+    first that is not finite; 0 where there is none."""
+
+    stop: int
+    fatal: bool
+    not_finite: int
+
+
+class LossWatch:
+    """Sees the first loss that is not finite, and its step, without waiting for the device.
+
+    On a processor that is at once. On a GPU each step's flag is copied to the host behind the step,
+    and looked at when the copy has come: usually a step later, with the number of its own step.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total, self._first = total, 0
+        self._flags: Tensor | None = None
+        self._pending: deque[tuple[int, int, Any]] = deque()
+
+    def note(self, step: int, loss: Tensor) -> None:
+        """Take the loss of step `step`, counted from 1."""
+        if loss.device.type != "cuda":
+            if not self._first and not math.isfinite(loss.item()):
+                self._first = step
+            return
+        if self._flags is None:
+            self._flags = torch.empty(PINNED, dtype=torch.bool, pin_memory=True)
+        if len(self._pending) == PINNED:  # the host is that far ahead
+            self._pending[0][2].synchronize()
+            self._read()
+        place = step % PINNED
+        self._flags[place].copy_(loss.isfinite(), non_blocking=True)
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        self._pending.append((step, place, event))
+
+    @property
+    def first(self) -> int:
+        """The first step, counted from 1, whose loss is known not to be finite, or 0."""
+        self._read()
+        return self._first
+
+    @property
+    def earliness(self) -> int:
+        """A number that is larger the earlier that step was, or 0: the largest of several
+        processes is of the earliest."""
+        return self._total + 1 - self.first if self.first else 0
+
+    def _read(self) -> None:
+        while self._pending and self._pending[0][2].query():
+            step, place, _ = self._pending.popleft()
+            assert self._flags is not None
+            if not self._first and not bool(self._flags[place]):
+                self._first = step
+
+
+class PlainReader:
+    """Reads the batches of a trainer in order; an image that cannot be read ends the training."""
+
+    trouble: Exception | None = None
+    is_odd = False
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._batches: Iterator[Batch] | None = None
+        self._batch: Batch | None = None
+
+    def fetch(self, clock: Clock) -> None:
+        if self._batches is None:
+            self._batches = clock.waiting(self._trainer.batches())
+        self._batch = next(self._batches)
+
+    def take(self) -> Batch:
+        assert self._batch is not None
+        return self._batch
+
+    def agree(self, step: int) -> None: ...
+
+    def evaluate(self, step: int, tally: Callable[[Unread | None], Tally]) -> Tally | None:
+        return tally(None)
+
+    def reason(self) -> Exception:
+        raise AssertionError("a plain reader raises what it comes upon")
+
+    def close(self) -> None:
+        self._batches = None
+
+
+class Silence:
+    """A log that nobody keeps."""
+
+    def train(self, step: int, figures: dict[str, Any]) -> None: ...
+
+    def val(self, step: int, figures: dict[str, Any], net: Net) -> None: ...
+
+    def advance(self) -> None: ...
+
+
+class Unsaved:
+    """Checkpoints that nobody keeps."""
+
+    again = ""
+
+    def save(self, trainer: Trainer, best: bool) -> None: ...
+
+    def failed(self) -> bool:
+        return False
+
+    def wait(self) -> None: ...
+
+
+class Unguarded:
+    """A guard that does not look."""
+
+    fatal: Exception | None = None
+
+    def looks_at(self, step: int) -> bool:
+        return False
+
+    def look(self, step: int) -> AbstractContextManager[None]:
+        return nullcontext()
