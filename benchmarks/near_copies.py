@@ -28,11 +28,11 @@ from alexnet.data.near_copies import (
     DISAGREEMENT,
     POSSIBLE,
     SURE,
-    Look,
-    glance,
+    Fingerprint,
+    fingerprint_image,
     group_copies,
-    look_closely,
     near_any,
+    read_detail,
 )
 from alexnet.errors import UsageError
 from alexnet.files import write_json
@@ -95,19 +95,19 @@ class Images:
     def __init__(self, sources: list[Path | bytes]) -> None:
         self.sources = sources
 
-    def look(self, i: int) -> Look:
+    def look(self, i: int) -> Fingerprint:
         source = self.sources[i]
         data = source if isinstance(source, bytes) else source.read_bytes()
         with open_image(data) as image:
-            return glance(image, hashlib.sha256(data).digest())
+            return fingerprint_image(image, hashlib.sha256(data).digest())
 
-    def groups(self) -> tuple[list[Look], list[list[int]]]:
+    def groups(self) -> tuple[list[Fingerprint], list[list[int]]]:
         with ThreadPoolExecutor(WORKERS) as pool:
             looks = list(pool.map(self.look, range(len(self.sources)), chunksize=16))
 
         def detail(i: int) -> Any:
             with open_image(self.sources[i]) as image:
-                return look_closely(image)
+                return read_detail(image)
 
         return looks, group_copies(looks, detail, WORKERS)
 
