@@ -252,7 +252,7 @@ def test_a_run_carries_a_certificate_that_holds(run: Path) -> None:
 
 def test_probes_are_the_same_everywhere() -> None:
     preprocess = Preprocess(16, 16, 3, Statistics((0.0,) * 3, (1.0,) * 3, ()), "std")
-    probes = certificates.probe(preprocess, "images")
+    probes = certificates.draw_probe_images(preprocess, "images")
     assert probes[0, ::6, ::6].flatten().tolist() == PROBED
     assert probes.shape == (4, 16, 16, 3)
 

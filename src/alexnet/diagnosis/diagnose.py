@@ -161,9 +161,9 @@ def _measure(
         )  # fmt: skip
 
 
-def _normalised(images: Tensor, seen: BatchSample) -> Tensor:
+def _normalised(images: Tensor, sample: BatchSample) -> Tensor:
     """Images of mean 0 and deviation 1, channel by channel."""
-    mean, scale = (v[:, None, None].to(images) for v in (seen.mean, seen.scale()))
+    mean, scale = (v[:, None, None].to(images) for v in (sample.mean, sample.scale()))
     return (images - mean) / scale
 
 
@@ -192,14 +192,14 @@ def _undrawn(*loaders: Any) -> Iterator[None]:
             generator.set_state(state)
 
 
-def _batches(seen: BatchSample, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+def _batches(sample: BatchSample, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Up to 16 batches of 32 finite images: mixed by a fixed seed, as they should be."""
     floats = (p for p in model.parameters() if p.is_floating_point())
     like = next(floats, torch.zeros(0))
-    shape = seen.images[0].shape[1:]  # others come from multi-scale loaders
+    shape = sample.images[0].shape[1:]  # others come from multi-scale loaders
     places = [
         (i, j)
-        for i, images in enumerate(seen.images)
+        for i, images in enumerate(sample.images)
         if images.shape[1:] == shape
         for j in images.flatten(1).isfinite().all(1).nonzero()[:, 0].tolist()
     ]
@@ -208,8 +208,10 @@ def _batches(seen: BatchSample, model: nn.Module) -> list[tuple[Tensor, Tensor]]
     whole = [part for part in parts if len(part) == BATCH] or parts[:1]
     return [
         (
-            torch.stack([seen.images[i][j] for i, j in part]).detach().to(like.device, like.dtype),
-            torch.stack([seen.labels[i][j] for i, j in part]).to(like.device),
+            torch.stack([sample.images[i][j] for i, j in part])
+            .detach()
+            .to(like.device, like.dtype),
+            torch.stack([sample.labels[i][j] for i, j in part]).to(like.device),
         )
         for part in whole
         if len(part) > 1
