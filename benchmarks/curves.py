@@ -15,7 +15,16 @@ from typing import Any
 from script import obeyed
 
 from alexnet.errors import UsageError
-from alexnet.figures.canvas import BLUE, GREEN, ORANGE, PURPLE, RED, new_figure, plain, write_figure
+from alexnet.figures.canvas import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    new_figure,
+    style_axes,
+    write_figure,
+)
 from alexnet.files import read_json
 from alexnet.recipebook import find_recipe
 
@@ -62,7 +71,7 @@ def draw(records: list[dict[str, Any]], out: Path) -> None:
         axis.set_major_formatter("{x:g}")
         axis.set_ticks([], minor=True)
     axes.legend(frameon=False, fontsize=8, loc="center right")
-    plain(axes)
+    style_axes(axes)
     write_figure(figure, out)
 
 

@@ -28,11 +28,11 @@ from alexnet.data.near_copies import (
     DISAGREEMENT,
     POSSIBLE,
     SURE,
-    Look,
-    glance,
+    Fingerprint,
+    fingerprint_image,
     group_copies,
-    look_closely,
     near_any,
+    read_detail,
 )
 from alexnet.errors import UsageError
 from alexnet.files import write_json
@@ -95,21 +95,21 @@ class Images:
     def __init__(self, sources: list[Path | bytes]) -> None:
         self.sources = sources
 
-    def look(self, i: int) -> Look:
+    def fingerprint(self, i: int) -> Fingerprint:
         source = self.sources[i]
         data = source if isinstance(source, bytes) else source.read_bytes()
         with open_image(data) as image:
-            return glance(image, hashlib.sha256(data).digest())
+            return fingerprint_image(image, hashlib.sha256(data).digest())
 
-    def groups(self) -> tuple[list[Look], list[list[int]]]:
+    def groups(self) -> tuple[list[Fingerprint], list[list[int]]]:
         with ThreadPoolExecutor(WORKERS) as pool:
-            looks = list(pool.map(self.look, range(len(self.sources)), chunksize=16))
+            fingerprints = list(pool.map(self.fingerprint, range(len(self.sources)), chunksize=16))
 
         def detail(i: int) -> Any:
             with open_image(self.sources[i]) as image:
-                return look_closely(image)
+                return read_detail(image)
 
-        return looks, group_copies(looks, detail, WORKERS)
+        return fingerprints, group_copies(fingerprints, detail, WORKERS)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -127,8 +127,8 @@ def recall(files: list[Path]) -> list[dict[str, Any]]:
             with Image.open(file) as image:
                 copies.append(copy(image.convert("RGB")))
         n = len(files)
-        looks, groups = Images([*files, *copies]).groups()
-        digests = np.array([look.digest for look in looks], np.uint64)
+        fingerprints, groups = Images([*files, *copies]).groups()
+        digests = np.array([one.digest for one in fingerprints], np.uint64)
         pairs = {(group[0], group[1]) for group in groups if len(group) == 2}
         alone = [near_any(digests[n + i : n + i + 1], digests[i : i + 1])[0] for i in range(n)]
         row = {
@@ -145,9 +145,9 @@ def recall(files: list[Path]) -> list[dict[str, Any]]:
 def of_set(name: str, folder: Path) -> dict[str, Any]:
     files = files_in(folder)
     began = time.perf_counter()
-    looks, groups = Images([*files]).groups()
+    fingerprints, groups = Images([*files]).groups()
     wall = time.perf_counter() - began
-    digests = np.array([look.digest for look in looks], np.uint64)
+    digests = np.array([one.digest for one in fingerprints], np.uint64)
     together = {i: k for k, group in enumerate(groups) for i in group}
     others = [i for i in range(len(files)) if i not in together]
     # Every image that is in no group, against all others before it: as new against known ones.

@@ -22,7 +22,7 @@ from script import obeyed
 from trainings import trained
 
 from alexnet.errors import UsageError
-from alexnet.figures.canvas import BLUE, ORANGE, new_figure, plain, write_figure
+from alexnet.figures.canvas import BLUE, ORANGE, new_figure, style_axes, write_figure
 from alexnet.files import write_json
 from alexnet.recipebook import find_recipe
 from alexnet.runs.rundir import RunDir
@@ -67,7 +67,7 @@ def draw(curves: dict[str, list[dict[float, float]]], name: str, out: Path) -> N
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend(frameon=False, fontsize=8)
-    plain(axes)
+    style_axes(axes)
     write_figure(figure, out)
 
 

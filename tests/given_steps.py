@@ -10,7 +10,7 @@ import pytest
 
 from alexnet.errors import Unavailable
 from alexnet.recipe import Recipe
-from alexnet.training.settings import Choosing, Settings, Step
+from alexnet.training.settings import Settings, Step, TimingRule
 
 
 class Given:
@@ -47,9 +47,9 @@ class Changing:
         self.when_later()
         return self.later(recipe, count)
 
-    def choosing(self, after_s: float = 1e9) -> Choosing:
+    def choosing(self, after_s: float = 1e9) -> TimingRule:
         """Every training is long for it; it looks again after an epoch, or after some seconds."""
-        return Choosing(lambda *_: self, worth=0, long_s=0, again_after_s=after_s)
+        return TimingRule(lambda *_: self, worth=0, long_s=0, again_after_s=after_s)
 
 
 def alone_at_first(run: Path, **more: Any) -> Changing:

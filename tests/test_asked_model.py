@@ -10,8 +10,8 @@ import torch
 
 from alexnet.errors import UsageError
 from alexnet.models.zoo import MODELS, build_model
-from alexnet.recipebook.candidates import Look
-from alexnet.recipebook.choice import choose
+from alexnet.recipebook.candidates import DataSummary
+from alexnet.recipebook.choice import choose_recipe
 from conftest import without_report, write_tree
 from shell import Cli
 from shell import clean_folder as clean_folder  # around every test here
@@ -52,10 +52,10 @@ def test_a_light_network_trains(
 @pytest.mark.parametrize("model", MODELS)
 def test_every_network_gets_a_resolution_that_it_takes(model: str, side: int, kind: str) -> None:
     """At whatever pace; only a packed set, which has one size, may be too small for it."""
-    look = Look("here", kind, ("a", "b"), (90, 90), (side,) * 3, 3)
+    look = DataSummary("here", kind, ("a", "b"), (90, 90), (side,) * 3, 3)
     for rate in (0.1, 1e6):
         try:
-            recipe = choose(look, lambda _, r=rate: r, fields={"model": model}).recipe
+            recipe = choose_recipe(look, lambda _, r=rate: r, fields={"model": model}).recipe
         except UsageError as error:
             said = str(error)
         else:

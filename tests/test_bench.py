@@ -22,6 +22,7 @@ from alexnet.data import loader
 from alexnet.data.loader import Batch, Share, feed, read_batch, training_batches
 from alexnet.data.slices import Slice
 from alexnet.errors import UsageError
+from alexnet.models import find_model, training_operations
 from alexnet.models.integers import has_int8
 from alexnet.models.norm import ResponseNormLayer
 from alexnet.processors import find_processors
@@ -308,7 +309,9 @@ def test_operations_are_counted() -> None:
         + 13 * 13 * 9 * (384 * 192 + 256 * 384 + 256 * 256)
         + 9216 * 4096 + 4096 * 4096 + 4096 * 1000,
     }  # fmt: skip
-    assert train.operations("alexnet-2014", 1000) == 4 * macs["conv1"] + 6 * macs["rest"]
+    spec, shape = find_model("alexnet-2014").spec(1000), (3, 224, 224)
+    assert training_operations(spec, shape) == 4 * macs["conv1"] + 6 * macs["rest"]
+    assert training_operations(spec, shape, image_gradient=True) == 6 * sum(macs.values())
 
 
 def test_their_norm_is_ours_in_other_words() -> None:

@@ -26,8 +26,8 @@ from alexnet.errors import DataError, UsageError
 from alexnet.models.zoo import build_model
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
-from alexnet.recipebook.candidates import Look
-from alexnet.recipebook.choice import Choice, choose
+from alexnet.recipebook.candidates import DataSummary
+from alexnet.recipebook.choice import Choice, choose_recipe
 from alexnet.recipebook.written import read_recipe_file, write_recipe
 from alexnet.training import class_weights
 from alexnet.training.pace import measure_pace
@@ -36,19 +36,19 @@ from conftest import without_report
 QUICK = ("--epochs", 1, "--precision", "fp32", "-j", 0, "--no-doctor")
 
 
-def seen(counts: tuple[int, ...] = (400, 400), side: int = 300, **more: Any) -> Look:
+def seen(counts: tuple[int, ...] = (400, 400), side: int = 300, **more: Any) -> DataSummary:
     names = tuple(f"class-{i}" for i in range(len(counts)))
-    return Look("photos", "folder", names, counts, (side, side, side), more.pop("channels", 3),
-                **more)  # fmt: skip
+    sides, channels = (side, side, side), more.pop("channels", 3)
+    return DataSummary("photos", "folder", names, counts, sides, channels, **more)
 
 
-def chosen(look: Look, rate: float = 100.0, **more: Any) -> Recipe:
+def chosen(look: DataSummary, rate: float = 100.0, **more: Any) -> Recipe:
     """What is chosen where 64 pixels train at `rate` images/s, and others by their pixels."""
     return choice(look, rate, **more).recipe
 
 
-def choice(look: Look, rate: float = 100.0, **more: Any) -> Choice:
-    return choose(look, lambda recipe: rate * (64 / recipe.crop) ** 2, **more)
+def choice(look: DataSummary, rate: float = 100.0, **more: Any) -> Choice:
+    return choose_recipe(look, lambda recipe: rate * (64 / recipe.crop) ** 2, **more)
 
 
 def test_faster_machines_and_more_time_see_more_pixels() -> None:
@@ -101,7 +101,7 @@ def test_slower_machines_are_not_timed_beyond_reason() -> None:
         asked.append(recipe.crop)
         return 0.5
 
-    choose(seen(), pace)
+    choose_recipe(seen(), pace)
     assert asked == [32]
 
 
@@ -154,7 +154,7 @@ def test_grey_images_are_not_mirrored() -> None:
 
 def test_known_sets_keep_their_recipes() -> None:
     for kind, side, name in (("digits", 28, "digits"), ("cifar10", 32, "cifar10")):
-        look = Look(kind, kind, ("a", "b"), (25_000, 25_000), (side,) * 3, 3, held=("test",))
+        look = DataSummary(kind, kind, ("a", "b"), (25_000, 25_000), (side,) * 3, 3, held=("test",))
         found = chosen(look, 1e4)
         assert found == RECIPES[name]().replace(eval_every=found.eval_every)
     assert chosen(look, 10, minutes=10).epochs < RECIPES["cifar10"]().epochs
@@ -163,7 +163,7 @@ def test_known_sets_keep_their_recipes() -> None:
 def test_packed_sets_are_taken_at_their_size() -> None:
     for side, crop in ((256, 224), (144, 124), (110, 96), (72, 63), (32, 32)):
         for channels in (1, 3):
-            look = Look("p", "packed", ("a", "b"), (500, 500), (side,) * 3, channels)
+            look = DataSummary("p", "packed", ("a", "b"), (500, 500), (side,) * 3, channels)
             found = chosen(look, 1)
             assert (found.size, found.crop, found.channels) == (side, crop, channels)
             build_model(found.model, 2, channels=channels, size=crop)

@@ -26,7 +26,7 @@ from alexnet.claims.lab import Effect, Lab, OutOfTime, effect, t_quantile
 from alexnet.claims.paired import compare_scores, search
 from alexnet.claims.trial import gather, resolved, train
 from alexnet.commands import claiming
-from alexnet.data.statistics import measure
+from alexnet.data.statistics import measure_statistics
 from alexnet.errors import UsageError
 from alexnet.figures import draw_arms
 from alexnet.models.zoo import model_spec
@@ -327,7 +327,7 @@ def test_a_deadline_stops_between_cells(tmp_path: Path) -> None:
 
 def test_statistics_are_of_the_images_that_train(idx_folder: Path) -> None:
     material = gather(resolved(TINY), Lab(Path(), idx_folder), 120)
-    own = measure(material.train.read, np.arange(120), colours=False, mean_image=False)
+    own = measure_statistics(material.train.read, np.arange(120), colours=False, mean_image=False)
     assert material.statistics.mean == own.mean
 
 

@@ -16,7 +16,7 @@ import alexnet
 from alexnet import diagnose
 from alexnet.cli import main
 from alexnet.diagnosis import rate_rules
-from alexnet.diagnosis.batches import Seen
+from alexnet.diagnosis.batches import BatchSample
 from alexnet.diagnosis.findings import Findings
 from alexnet.diagnosis.trial import Trial, taken_back
 from alexnet.diagnosis.verdict import CAUSES, SEVERITIES, Verdict, is_healthy, ranked
@@ -250,9 +250,9 @@ def test_worst_first_then_nearest_to_the_input() -> None:
     ],
 )
 def test_a_loss_that_comes_down_again(losses: list[float], named: list[str]) -> None:
-    found = Findings(Seen(labels=[torch.arange(10)]), rate=0.01, classes=10)
+    found = Findings(BatchSample(labels=[torch.arange(10)]), rate=0.01, classes=10)
     found.trial = Trial(losses, {})
-    assert [v.name for v in rate_rules.judge(found)] == named
+    assert [v.name for v in rate_rules.find_rate_faults(found)] == named
 
 
 # the command

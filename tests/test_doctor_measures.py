@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from benchmarks.doctor.faults import Case
 from torch import Tensor, nn
 
-from alexnet.diagnosis.batches import Seen, look_at, order_of_labels, probe_labels
+from alexnet.diagnosis.batches import BatchSample, order_of_labels, probe_labels, sample_batches
 from alexnet.diagnosis.graph import linear_pairs
 from alexnet.diagnosis.signal import measure_signals
 from alexnet.diagnosis.sizes import image_signal
@@ -105,36 +105,36 @@ def test_what_a_layer_does() -> None:
 def test_labels_by_chance_have_full_entropy() -> None:
     y = torch.arange(640) % 10
     mixed = y[torch.randperm(640, generator=torch.Generator().manual_seed(1))]
-    seen = Seen(labels=list(mixed.split(32)))
+    seen = BatchSample(labels=list(mixed.split(32)))
     batch, chance = order_of_labels(seen, 10)
     assert batch == pytest.approx(chance, rel=0.03)
     assert chance < math.log(10)  # 32 labels of 10 classes are never quite even
-    ordered = Seen(labels=list(y.sort().values.split(32)))
+    ordered = BatchSample(labels=list(y.sort().values.split(32)))
     batch, chance = order_of_labels(ordered, 10)
     assert batch < 0.3 * chance
 
 
 def test_the_probe_finds_what_there_is(case: Case) -> None:
-    train = look_at(case.batches(), images=600, seconds=60)
-    val = look_at(case.val_batches(), images=200, seconds=60)
+    train = sample_batches(case.batches(), images=600, seconds=60)
+    val = sample_batches(case.val_batches(), images=200, seconds=60)
     probe = probe_labels(train, val, 10)
     assert probe is not None
     assert probe.accuracy > 0.9
     assert probe.shifts[0] > 0.9
     assert probe.chance == pytest.approx(0.1)
-    mixed = Seen(train.images, [y[torch.randperm(len(y))] for y in train.labels])
+    mixed = BatchSample(train.images, [y[torch.randperm(len(y))] for y in train.labels])
     chance = probe_labels(mixed, None, 10)
     assert chance is not None
     assert chance.accuracy < 0.2
-    assert probe_labels(Seen(train.images[:2], train.labels[:2]), None, 10) is None
+    assert probe_labels(BatchSample(train.images[:2], train.labels[:2]), None, 10) is None
 
 
 def test_the_probe_sets_no_prize_on_the_commonest_class() -> None:
     """97 images of 100 are of one class: naming it always is worth one half."""
     y = (torch.arange(1500) % 33 == 0).long()
     noise = torch.randn(1500, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    told = probe_labels(Seen([noise + 3 * y[:, None, None, None]], [y]), None, 2)
-    untold = probe_labels(Seen([noise], [y]), None, 2)
+    told = probe_labels(BatchSample([noise + 3 * y[:, None, None, None]], [y]), None, 2)
+    untold = probe_labels(BatchSample([noise], [y]), None, 2)
     assert told is not None
     assert untold is not None
     assert told.chance == untold.chance == 0.5
@@ -147,6 +147,6 @@ def test_a_shuffle_by_seed_0_does_not_meet_the_folds(case: Case) -> None:
     images, labels = patterns(600)
     order = torch.randperm(600, generator=torch.Generator().manual_seed(0)).numpy()
     x, y = torch.from_numpy(images[order])[:, None].float(), torch.from_numpy(labels[order]).long()
-    probe = probe_labels(look_at([(x, y)], images=600, seconds=60), None, 10)
+    probe = probe_labels(sample_batches([(x, y)], images=600, seconds=60), None, 10)
     assert probe is not None
     assert probe.accuracy > 0.9

@@ -15,7 +15,7 @@ import alexnet
 import alexnet.training.trainer as engine
 from alexnet import diagnose
 from alexnet.cli import main
-from alexnet.diagnosis.history import judge_history, learning
+from alexnet.diagnosis.history import find_run_faults, learning
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.verdict import ranked
 from conftest import read_events
@@ -73,17 +73,17 @@ TIED = {"top5_optimistic": 1.0, "top5_pessimistic": 0.0}
     ids=str,
 )
 def test_what_the_figures_of_a_run_say(events: list[Any], expected: str | None) -> None:
-    found = [v.name for v in ranked(judge_history(events, EVEN))]
+    found = [v.name for v in ranked(find_run_faults(events, EVEN))]
     assert found[:1] == ([expected] if expected else [])
 
 
 def test_a_rate_that_rises_is_no_jump() -> None:
     rising = [{"event": "train", "step": s, "loss": 1.0, "lr": s / 1000} for s in (20, 40, 60)]
     last = {"event": "train", "step": 80, "loss": 1.0, "lr": 0.08}
-    assert not list(judge_history([*rising, {"event": "resume", "step": 60}, last], EVEN))
+    assert not list(find_run_faults([*rising, {"event": "resume", "step": 60}, last], EVEN))
     assert not Sentinel(small_net(), EVEN).note({"event": "resume", "step": 25})
     events = [*rising, {"event": "resume", "step": 60}, {**last, "lr": 0.6}]
-    assert [v.name for v in judge_history(events, EVEN)] == ["rate-jumped"]
+    assert [v.name for v in find_run_faults(events, EVEN)] == ["rate-jumped"]
 
 
 # the sentinel
@@ -242,22 +242,22 @@ def test_a_plateau_is_said_and_may_end() -> None:
     guard = Sentinel(small_net(), EVEN)
     told = [v for line in figures_of(0.1, 2.303, 800) for v in guard.note(line)]
     assert [(v.name, v.severity) for v in told] == [("loss-is-prior", "learns badly")]
-    found = list(judge_history(figures_of(0.1, 2.303, 800), EVEN))  # of a run that has ended
+    found = list(find_run_faults(figures_of(0.1, 2.303, 800), EVEN))  # of a run that has ended
     assert [(v.name, v.severity) for v in found] == [("loss-is-prior", "will not learn")]
 
 
 def test_a_loss_at_the_entropy_of_the_labels_may_have_learnt() -> None:
     """Mixed images and smoothed labels hold the loss up; validation of six proves nothing."""
     lines = figures_of(0.95, 0.69, 800)
-    assert not list(judge_history([*lines, *val_lines([0.7], top1=0.5, n=6)], [0.5, 0.5]))
+    assert not list(find_run_faults([*lines, *val_lines([0.7], top1=0.5, n=6)], [0.5, 0.5]))
     lines = figures_of(0.5, 0.69, 800, n=4)
     right = val_lines([0.1], every=800, top1=1.0, n=6, top1_ci95=[0.61, 1.0])
-    assert not list(judge_history([*lines, *right], [0.5, 0.5]))
+    assert not list(find_run_faults([*lines, *right], [0.5, 0.5]))
 
 
 def test_a_rate_that_rises_has_not_had_its_steps() -> None:
     lines = [{**e, "lr": e["step"] / 1e4} for e in figures_of(0.1, 2.303, 800)]
-    assert not list(judge_history(lines, EVEN))
+    assert not list(find_run_faults(lines, EVEN))
 
 
 def test_the_means_of_an_epoch_are_taken_apart() -> None:

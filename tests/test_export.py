@@ -17,7 +17,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, Differs, Unavailable, UsageError
 from alexnet.files import sha256_of
 from alexnet.interchange import certificate as certificates
-from alexnet.interchange.chain import Chain, OnnxNet, compare
+from alexnet.interchange.chain import Chain, OnnxNet, check_export
 from alexnet.interchange.formats import Subject, to_onnx, to_torchvision
 from alexnet.models.family import alexnet_2012_code, caffenet
 from alexnet.models.layers import Linear, ResponseNorm
@@ -130,16 +130,16 @@ def test_chain_is_the_preprocessing_of_views(rule: Any) -> None:
 def test_another_function_is_refused(change: Any) -> None:
     net = nn.Linear(3, 7)
     inputs = torch.randn(9, 3) / 10
-    assert compare(net, net, inputs, "it")["largest_difference"] == 0
+    assert check_export(net, net, inputs, "it")["largest_difference"] == 0
     with pytest.raises(Differs, match="it"):
-        compare(net, lambda x: change(net(x)), inputs, "it")
+        check_export(net, lambda x: change(net(x)), inputs, "it")
 
 
 def test_an_order_that_differs_within_rounding_is_no_fault() -> None:
     """As of a dead network, whose classes all tie."""
     flat = torch.zeros(64, 9)
     noise = torch.randn(64, 9) * 1e-7
-    compare(lambda x: flat[: len(x)], lambda x: noise[: len(x)], torch.zeros(4, 1), "it")
+    check_export(lambda x: flat[: len(x)], lambda x: noise[: len(x)], torch.zeros(4, 1), "it")
 
 
 def test_nothing_is_written_where_verification_fails(
@@ -252,7 +252,7 @@ def test_a_run_carries_a_certificate_that_holds(run: Path) -> None:
 
 def test_probes_are_the_same_everywhere() -> None:
     preprocess = Preprocess(16, 16, 3, Statistics((0.0,) * 3, (1.0,) * 3, ()), "std")
-    probes = certificates.probe(preprocess, "images")
+    probes = certificates.draw_probe_images(preprocess, "images")
     assert probes[0, ::6, ::6].flatten().tolist() == PROBED
     assert probes.shape == (4, 16, 16, 3)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet.data.raw import Rows
+from alexnet.data.raw import PixelFile
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
 
@@ -37,7 +37,7 @@ def test_idx(tmp_path: Path, end: str, mark: str) -> None:
     assert (source.kind, source.path, source.parts) == ("idx", str(tmp_path), ("train", "test"))
     for name in source.parts:
         part = source.load(name)
-        assert isinstance(part.images, Rows)
+        assert isinstance(part.images, PixelFile)
         backwards = np.arange(len(IMAGES))[::-1]
         np.testing.assert_array_equal(part.images[backwards], IMAGES[backwards][..., None])
         assert part.labels.dtype == np.int64
@@ -47,7 +47,7 @@ def test_idx(tmp_path: Path, end: str, mark: str) -> None:
 def test_idx_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
     write_idx(tmp_path)
     images = open_source(tmp_path).load("train").images
-    assert isinstance(images, Rows)
+    assert isinstance(images, PixelFile)
     file = tmp_path / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:-1])
     np.testing.assert_array_equal(images[np.array([4])], IMAGES[4:5, ..., None])

@@ -21,7 +21,7 @@ from alexnet.cli import main
 from alexnet.errors import AlexNetError, CheckpointError, UsageError
 from alexnet.interchange.chain import quiet
 from alexnet.interchange.foreign import named, read_caffemodel, read_mean
-from alexnet.interchange.judge import judge
+from alexnet.interchange.untrained_weights import detect_untrained
 from alexnet.models.family import alexnet_bn, caffenet
 from alexnet.models.layers import BatchNorm
 from alexnet.models.net import Net
@@ -237,7 +237,7 @@ def test_onnx_with_batch_norms_comes_back(model: str, tmp_path: Path) -> None:
     """Those that stand after a pool are in the file; those right after a layer the exporter has
     made part of it. Either way the network says the same."""
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    from alexnet.interchange.foreign import Norm, read_onnx
+    from alexnet.interchange.foreign import ForeignNorm, read_onnx
 
     torch.manual_seed(2)
     if model == "alexnet-bn":
@@ -257,7 +257,7 @@ def test_onnx_with_batch_norms_comes_back(model: str, tmp_path: Path) -> None:
     with quiet():
         torch.onnx.export(net.eval(), (x,), file, dynamo=True, external_data=False, verbose=False)
     layers = read_onnx(file)
-    norms = sum(isinstance(one, Norm) for one in layers)
+    norms = sum(isinstance(one, ForeignNorm) for one in layers)
     assert (norms > 0) == (model == "alexnet-28")
     found = named(layers, net, file, bgr=False)
     again = copy.deepcopy(net)
@@ -277,11 +277,11 @@ def test_onnx_with_batch_norms_comes_back(model: str, tmp_path: Path) -> None:
 
 
 def test_trained_and_random_weights_are_told_apart(trained: Path) -> None:
-    judged = judge(alexnet.load(trained).model)  # forty steps: some layers moved
+    judged = detect_untrained(alexnet.load(trained).model)  # forty steps: some layers moved
     assert judged["verdict"] == "half-trained"
     assert "fc6" not in judged["why"]
     for name in ("alexnet-28", "cifar-alexnet", MODEL):
-        judged = judge(build_model(name))
+        judged = detect_untrained(build_model(name))
         assert judged["verdict"] == "random", name
         assert "largest singular value" in judged["why"]
 
@@ -295,15 +295,15 @@ def test_half_trained_weights() -> None:
             assert isinstance(w, Tensor)
             flat = w.view(len(w), -1)
             flat += 0.3 * flat.std() * flat[:, :1].sign() * torch.randn(flat.shape[1])
-    assert judge(model)["verdict"] == "half-trained"
+    assert detect_untrained(model)["verdict"] == "half-trained"
     with torch.no_grad():
         w = model.part("conv1").weight
         assert isinstance(w, Tensor)
         w.copy_(torch.nn.functional.avg_pool2d(w, 5, 1, 2))
-    assert judge(model)["verdict"] == "trained"
+    assert detect_untrained(model)["verdict"] == "trained"
     with torch.no_grad():
         w.zero_()
-    assert judge(model)["verdict"] == "constant"
+    assert detect_untrained(model)["verdict"] == "constant"
 
 
 # Refused

@@ -288,7 +288,7 @@ def test_a_pages_columns_of_words_begin_at_the_left() -> None:
     """Numbers end at the right; sentences that begin with one, and words, are words."""
     rows = [("a", "12 MB", "97.5 %", "60 million parameters, as the paper has it", "yes"),
             ("b", "3", "", "54 pixels", "")]  # fmt: skip
-    made = parts.table(("name", "size", "share", "finding", "met"), rows)
+    made = parts.render_table(("name", "size", "share", "finding", "met"), rows)
     heads = re.findall(r'<th scope="col"(.*?)>(\w+)<', made)
     assert [name for kind, name in heads if "words" in kind] == ["name", "finding", "met"]
     assert made.count('<td class="words">') == 4

@@ -10,7 +10,7 @@ import torch
 from alexnet.data.augment import augment, mix
 from alexnet.data.loader import Share, read_batch
 from alexnet.data.slices import Slice
-from alexnet.data.statistics import Statistics, measure
+from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import Recipe
 from alexnet.training.evaluate import evaluate
@@ -45,7 +45,7 @@ def material(n: int = 130) -> Slice:
 
 
 def statistics_of(split: Slice) -> Statistics:
-    return measure(split.read, np.arange(len(split)), colours=False, mean_image=False)
+    return measure_statistics(split.read, np.arange(len(split)), colours=False, mean_image=False)
 
 
 def recipe_of(fields: dict[str, Any]) -> Recipe:

@@ -55,7 +55,7 @@ def test_what_runs_out_of_memory_is_not_chosen(
         return lambda: 1.0
 
     recipe = Recipe(model="alexnet-2014", size=256, crop=224)
-    settled, found = settings.settle(recipe, 10, 10**8, ("compile",), prepare)
+    settled, found = settings.choose_settings(recipe, 10, 10**8, ("compile",), prepare)
     assert (settled.precision, settled.channels_last) == ("bf16", True)
     assert [one["seconds"] for one in found["measured"]] == [1.0]
     assert capfd.readouterr().err.count("not chosen: ") == 2
@@ -66,7 +66,7 @@ def test_what_runs_out_of_memory_is_not_chosen(
         return lambda: 1.0
 
     with pytest.raises(RuntimeError, match="some other fault"):
-        settings.settle(recipe, 10, 10**8, ("compile",), broken)
+        settings.choose_settings(recipe, 10, 10**8, ("compile",), broken)
 
 
 @pytest.mark.parametrize(

@@ -24,15 +24,15 @@ from alexnet.training import trainer as engine
 from alexnet.training.settings import (
     MOST_ROUNDS,
     ROUNDS,
-    Choosing,
     Contest,
     Settings,
     Step,
+    TimingRule,
+    choose_settings,
     chosen_threads,
-    compare,
     is_faster,
     prepare_steps,
-    settle,
+    time_in_turns,
 )
 from conftest import without_report
 from given_steps import Given
@@ -61,31 +61,31 @@ def steps(*seconds: float, then: float) -> Step:
 def test_a_slow_round_of_the_better_does_not_turn_the_choice() -> None:
     for place in range(ROUNDS):
         slow = [0.5] * place + [2.5]
-        assert is_faster(*compare(steps(then=1.0), steps(*slow, then=0.5))) is True
-        assert is_faster(*compare(steps(*slow, then=0.5), steps(then=1.0))) is False
+        assert is_faster(*time_in_turns(steps(then=1.0), steps(*slow, then=0.5))) is True
+        assert is_faster(*time_in_turns(steps(*slow, then=0.5), steps(then=1.0))) is False
 
 
 def test_a_fast_round_of_the_worse_does_not_turn_the_choice() -> None:
     for place in range(ROUNDS):
-        ours, theirs = compare(steps(then=0.1), steps(*[0.12] * place, 0.01, then=0.12))
+        ours, theirs = time_in_turns(steps(then=0.1), steps(*[0.12] * place, 0.01, then=0.12))
         assert is_faster(ours, theirs) is None
         assert len(ours) == len(theirs) == MOST_ROUNDS, "more rounds, but not for ever"
 
 
 def test_a_real_difference_is_found_in_few_rounds() -> None:
-    ours, theirs = compare(steps(then=1.0), steps(then=0.85))
+    ours, theirs = time_in_turns(steps(then=1.0), steps(then=0.85))
     assert is_faster(ours, theirs)
     assert len(ours) == len(theirs) == ROUNDS
-    slow, slower = compare(steps(then=60.0), steps(then=90.0))
+    slow, slower = time_in_turns(steps(then=60.0), steps(then=90.0))
     assert len(slow) == len(slower) == 2, "minutes are not spent on it"
-    assert not is_faster(*compare(steps(then=1.0), steps(then=0.95))), "not worth it"
+    assert not is_faster(*time_in_turns(steps(then=1.0), steps(then=0.95))), "not worth it"
 
 
 def test_a_disagreement_that_ends_is_settled() -> None:
     """Of two slow rounds in three the best says the opposite of the rest, until there are more."""
-    ours, theirs = compare(steps(0.5, 0.5, then=0.1), steps(then=0.097))
+    ours, theirs = time_in_turns(steps(0.5, 0.5, then=0.1), steps(then=0.097))
     assert is_faster(ours, theirs) is False
-    ours, theirs = compare(steps(then=0.1), steps(0.19, 0.19, then=0.05))
+    ours, theirs = time_in_turns(steps(then=0.1), steps(0.19, 0.19, then=0.05))
     assert is_faster(ours, theirs) is True
 
 
@@ -112,7 +112,7 @@ def test_a_neighbour_that_leaves_midway_decides_nothing(
 ) -> None:
     """Timed one after the other, the second of two equals had seemed ten times faster."""
     machine = Machine(until, 10.0)
-    found = is_faster(*compare(machine.step("a", 0.1), machine.step("b", work)))
+    found = is_faster(*time_in_turns(machine.step("a", 0.1), machine.step("b", work)))
     assert bool(found) is faster
 
 
@@ -145,14 +145,14 @@ def test_a_neighbour_that_comes_and_goes_seldom_decides(
     wrong = 0
     for seed in range(200):
         machine = Company(seed)
-        found = is_faster(*compare(machine.step(work), machine.step(work * factor)))
+        found = is_faster(*time_in_turns(machine.step(work), machine.step(work * factor)))
         wrong += bool(found) is not faster
     assert wrong <= 8, f"{wrong} of 200"
 
 
 def test_who_goes_first_changes() -> None:
     machine = Machine(0, 1)
-    compare(machine.step("a", 1.0), machine.step("b", 1.0))
+    time_in_turns(machine.step("a", 1.0), machine.step("b", 1.0))
     assert "".join(machine.taken) == "abbaab"
 
 
@@ -162,7 +162,7 @@ def test_rounds_that_disagree_are_said_and_keep_the_rule(
     def prepare(recipe: Recipe, count: int) -> Step:
         return steps(0.01, then=0.13) if count == 1 else steps(then=0.1)
 
-    _, found = settle(Recipe(), 10, LONG, ("channels_last",), prepare)
+    _, found = choose_settings(Recipe(), 10, LONG, ("channels_last",), prepare)
     assert found["chosen"]["threads"] == 2
     said = capfd.readouterr().err
     one = Settings("fp32", True, 1)
@@ -174,7 +174,7 @@ def test_rounds_that_disagree_are_said_and_keep_the_rule(
 
 def test_how_long_it_lasts_is_by_what_steps_usually_take(two_threads: None) -> None:
     """In company that is not what the fastest takes."""
-    _, found = settle(Recipe(), 10, LONG, (), lambda *_: steps(0.1, then=0.12))
+    _, found = choose_settings(Recipe(), 10, LONG, (), lambda *_: steps(0.1, then=0.12))
     assert found["expected_s"] == pytest.approx(0.12 * LONG / 32)
 
 
@@ -211,7 +211,7 @@ def test_memory_that_runs_out_in_a_round_is_said(
 
         return step
 
-    _, found = settle(Recipe(), 10, LONG, (), prepare)
+    _, found = choose_settings(Recipe(), 10, LONG, (), prepare)
     assert found["chosen"]["threads"] == 2
     assert "1 thread(s): out of memory" in capfd.readouterr().err
 
@@ -224,7 +224,7 @@ def test_a_caller_draws_what_it_would_have_drawn(two_threads: None) -> None:
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
-    settle(Recipe(), 10, LONG, (), prepare)
+    choose_settings(Recipe(), 10, LONG, (), prepare)
     assert torch.rand(1) == expected
 
 
@@ -242,7 +242,7 @@ def test_what_is_quicker_is_chosen(
     two_threads: None, seconds: dict[str, float], best: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = Given(**seconds)
-    recipe, found = settle(Recipe(), 10, LONG, (), given)
+    recipe, found = choose_settings(Recipe(), 10, LONG, (), given)
     assert (recipe.precision, recipe.channels_last) == (best.precision, best.channels_last)
     assert found["chosen"]["threads"] == best.threads
     assert len(found["measured"]) == len(given.asked) == 4
@@ -261,12 +261,12 @@ def test_bf16_is_not_tried_where_it_is_hopeless(
     for module in (runtime, settings):
         monkeypatch.setattr(module, "bf16_pace", lambda device: 128.4)
     given = Given(bf16=0.1)
-    recipe, _ = settle(Recipe(), 10, LONG, (), given)
+    recipe, _ = choose_settings(Recipe(), 10, LONG, (), given)
     assert recipe.precision == "fp32"
     assert {one.precision for one in given.asked} == {"fp32"}
     assert "bf16" not in capfd.readouterr().err
     monkeypatch.setattr(settings, "choose_precision", lambda asked, _: asked)
-    recipe, _ = settle(Recipe(precision="bf16"), 10, LONG, (), given)
+    recipe, _ = choose_settings(Recipe(precision="bf16"), 10, LONG, (), given)
     assert recipe.precision == "bf16", "what is asked for is done"
     assert "bf16 products take 128 times as long as fp32" in capfd.readouterr().err
 
@@ -282,16 +282,16 @@ def test_the_pace_of_bf16_is_measured_once() -> None:
 
 def test_what_is_given_is_kept(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     given = Given(bf16=0.1, plain=0.1, threads1=0.1)
-    recipe, found = settle(Recipe(precision="fp32"), 10, LONG, ("precision",), given)
+    recipe, found = choose_settings(Recipe(precision="fp32"), 10, LONG, ("precision",), given)
     assert (recipe.precision, found["measured"], given.asked) == ("fp32", [], [])
-    recipe, _ = settle(Recipe(), 10, LONG, ("channels_last",), given)
+    recipe, _ = choose_settings(Recipe(), 10, LONG, ("channels_last",), given)
     assert all(one.channels_last for one in given.asked)
     assert recipe.channels_last
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    _, found = settle(Recipe(), 10, LONG, (), given)
+    _, found = choose_settings(Recipe(), 10, LONG, (), given)
     assert found["chosen"]["threads"] == 2
     given.asked.clear()
-    recipe, _ = settle(Recipe(), 10, 100, (), given)  # too short to be worth it
+    recipe, _ = choose_settings(Recipe(), 10, 100, (), given)  # too short to be worth it
     assert (recipe.precision, given.asked) == ("fp32", [])
 
 
@@ -318,7 +318,7 @@ def test_a_gpu_compiles_what_lasts(
 ) -> None:  # fmt: skip
     given, recipe = Given(compiled=seconds), Recipe(model="alexnet-2014", size=256, crop=224,
                                                       batch_size=256)  # fmt: skip
-    settled, found = settle(recipe, 10, round(images), (), given)
+    settled, found = choose_settings(recipe, 10, round(images), (), given)
     assert settled.compile is found["chosen"]["compile"] is bool(chosen)
     assert any(one.compile for one in given.asked) is (chosen is not None)
     assert "for 256 images" in capfd.readouterr().err
@@ -328,7 +328,7 @@ def test_a_gpu_compiles_what_lasts(
         (("compile",), recipe.replace(compile=True)),
     ):
         given.asked.clear()
-        settled, found = settle(other, 10, HOUR, fixed, given)
+        settled, found = choose_settings(other, 10, HOUR, fixed, given)
         assert not any(one.compile for one in given.asked)
         assert settled.compile is found["chosen"]["compile"] is other.compile
 
@@ -339,7 +339,7 @@ def test_what_cannot_compile_is_said_and_trained(
     given = Given(compiled=0.1)
     given.cannot = True
     recipe = Recipe(model="alexnet-2014", size=256, crop=224, batch_size=256)
-    settled, _ = settle(recipe, 10, HOUR, (), given)
+    settled, _ = choose_settings(recipe, 10, HOUR, (), given)
     assert not settled.compile
     assert "not compiled: no g++ here" in capfd.readouterr().err
 
@@ -379,9 +379,9 @@ def test_a_continued_run_keeps_what_was_chosen(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     fields = {**tiny, "precision": "auto", "doctor": "off"}
 
-    def quick(*wins: str) -> Choosing:
+    def quick(*wins: str) -> TimingRule:
         given = Given(**dict.fromkeys(wins, 0.5))
-        return Choosing(prepare=lambda *_: given, worth=0)
+        return TimingRule(prepare=lambda *_: given, worth=0)
 
     def run(name: str) -> bytes:
         first = quick("fp32", "threads1")

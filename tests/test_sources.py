@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet.data.raw import Rows
+from alexnet.data.raw import PixelFile
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError, Unavailable
 
@@ -57,7 +57,7 @@ def shared() -> Path:
 def test_real_mnist(shared: Path) -> None:
     source = open_source(shared / "mnist")
     train, test = source.load("train"), source.load("test")
-    assert isinstance(train.images, Rows)
+    assert isinstance(train.images, PixelFile)
     assert train.images.shape == (60_000, 28, 28, 1)
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount(train.labels).tolist() == counts

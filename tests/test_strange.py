@@ -19,7 +19,7 @@ from alexnet.data.raw import class_names
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
 from alexnet.files import write_atomic
-from alexnet.interchange.hub import plain
+from alexnet.interchange.hub import escape_markdown
 from alexnet.pages import claims_page
 from alexnet.runs.shape import odd_data, odd_event
 
@@ -109,7 +109,7 @@ def test_other_formats_take_the_names(strange: Path, tmp_path: Path) -> None:
     commands.export(strange, format="safetensors", out=tmp_path / "hub")
     card = (tmp_path / "hub/README.md").read_text()
     assert SCRIPT not in card
-    assert plain(SCRIPT) in card
+    assert escape_markdown(SCRIPT) in card
     assert "![x]" not in card
     pytest.importorskip("pyarrow", reason="needs the extra parquet")
     commands.inspect(strange, "features", out=tmp_path / "f.parquet")

@@ -5,7 +5,8 @@ import importlib
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,11 @@ LAYERS = (
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()
+
+# Classes that several modules define under one name.
+SHARED_NAMES = {
+    "Record": "a record of runs.records, and what a training writes its log with",
+}
 
 FLAGS = """
     --accumulate --amp --area --bad-images --bad-share --batch-size --bias-lr --channels
@@ -121,6 +127,34 @@ def test_the_import_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         file.write_text(line)
         expected = [("alexnet.runs.bad", refused)] if refused else []
         assert violations(file) == expected
+
+
+def import_circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """The modules of one circle, in the order of its imports; none where there is no circle."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_import_circle() -> None:
+    """Imports in functions, and those that only a type checker sees, count."""
+    modules = {module_name(file) for file in FILES}
+    graph = {module_name(file): modules.intersection(imports(file)) for file in FILES}
+    assert len(graph) > 100
+    assert import_circle(graph) == []
+    assert import_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    places: dict[str, set[str]] = {}
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, set()).add(module_name(file))
+    shared = {name: homes for name, homes in places.items() if len(homes) > 1}
+    assert shared.keys() <= SHARED_NAMES.keys(), shared
 
 
 def test_only_figures_draws() -> None:

@@ -172,12 +172,12 @@ def test_bars_are_proportional_and_aligned(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_names_cannot_command_the_terminal() -> None:
     assert "\x1b" not in terminal.bars([("\x1b[2J", 1.0)])
-    assert "\x1b" not in terminal.table(["\x1b[2J"], [["\x1b]0;x"]])
+    assert "\x1b" not in terminal.format_table(["\x1b[2J"], [["\x1b]0;x"]])
     assert terminal.printable("caf\udce9\u202e") == "caf\\udce9\\u202e"
 
 
 def test_table() -> None:
-    text = terminal.table(
+    text = terminal.format_table(
         ["model", "top-1", "time", "layer"],
         [["alexnet", "98.60 %", "3 min 05 s", "11x11"], ["犬", "9.10 %", "-", "3"]],
     )

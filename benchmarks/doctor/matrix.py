@@ -18,7 +18,7 @@ from benchmarks.doctor.during import DURING, train_under_guard
 from benchmarks.doctor.faults import FAULTS, Case, Fault
 
 from alexnet import diagnosis
-from alexnet.commands.diagnosing import SAMPLE, examine
+from alexnet.commands.diagnosing import SAMPLE, diagnose_recipe
 from alexnet.data.dataset import open_dataset
 from alexnet.diagnosis import rate_rules
 from alexnet.diagnosis.diagnose import diagnose
@@ -118,7 +118,7 @@ def _examined(recipe: Recipe, folder: str | None) -> Row:
     dataset = open_dataset(recipe, folder)
     train, val = dataset.split("train"), dataset.split("val")
     statistics = dataset.measure(train, SAMPLE)
-    return _row(examine(recipe, len(dataset.classes), train, val, statistics, SECONDS), ())
+    return _row(diagnose_recipe(recipe, len(dataset.classes), train, val, statistics, SECONDS), ())
 
 
 def _row(found: dict[str, Any], causes: tuple[str, ...], harmless: bool = False) -> Row:

@@ -278,9 +278,9 @@ def open_evaluation_set(
     if team.size == 1:  # read twice: for digests, then for answers
         found.around(lambda whole: _in_memory(found, whole, recipe))
     if others is not None or name not in LEARNT_FROM:
-        exact, judged = _find_seen(found.images, digests, recipe.workers, team)
-        if judged is not None:
-            is_seen, is_near = judged
+        exact, matches = _find_seen(found.images, digests, recipe.workers, team)
+        if matches is not None:
+            is_seen, is_near = matches
             found.seen, found.near = int(is_seen.sum()), int(is_near.sum())
             if found.seen and not with_seen:
                 rest = np.flatnonzero(~is_seen)
@@ -428,18 +428,18 @@ def _find_seen(
                 bar.advance(len(ids))
 
     team.together(read)
-    exact, look = (
+    exact, perceptual = (
         torch.stack(team.gather(torch.from_numpy(share))).sum(0)
-        for share in (here.exact, here.look)
+        for share in (here.exact, here.perceptual)
     )
     if not known:
         return exact.numpy(), None
-    judged = torch.zeros(2, n, dtype=torch.int64)
+    matches = torch.zeros(2, n, dtype=torch.int64)
     if team.leads and digests is not None:
         is_seen = digests.has(exact.numpy())
-        judged[0] = torch.from_numpy(is_seen)
-        judged[1] = torch.from_numpy(digests.has_near(look.numpy()) & ~is_seen)
-    seen, near = team.sum(judged).numpy() > 0
+        matches[0] = torch.from_numpy(is_seen)
+        matches[1] = torch.from_numpy(digests.has_near(perceptual.numpy()) & ~is_seen)
+    seen, near = team.sum(matches).numpy() > 0
     return exact.numpy(), (seen, near)
 
 

@@ -26,7 +26,7 @@ def add_reading_of_runs(parser: Parser) -> None:
     add_checkpoint(parser)
 
 
-def add_judging(parser: Parser) -> None:
+def add_image_exclusions(parser: Parser) -> None:
     """What becomes of images of --data that say nothing about the network."""
     add_ignore_unknown(parser)
     parser.add_argument("--with-seen", action="store_true",

@@ -107,7 +107,7 @@ def are_numbers(cells: Sequence[str]) -> bool:
     return bool(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return an aligned plain-text table; columns of numbers are aligned to the right."""
     from rich.cells import cell_len
 

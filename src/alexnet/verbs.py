@@ -14,7 +14,7 @@ from alexnet.flags import (
     add_engine,
     add_fields,
     add_ignore_unknown,
-    add_judging,
+    add_image_exclusions,
     add_precision,
     add_reading,
     add_reading_of_runs,
@@ -102,7 +102,7 @@ def _test(verbs: Any) -> None:
     sub.add_argument("--data", metavar="DIR", help="other images, read whole; classes by name")
     sub.add_argument("--split", help="of the run's data train, val or test (default: test); of "
                      "other data a part, or all (default: test, else val, else all)")  # fmt: skip
-    add_judging(sub)
+    add_image_exclusions(sub)
     add_reading_of_runs(sub)
 
 
@@ -291,7 +291,7 @@ def _inspect(verbs: Any) -> None:
     )
     sub.add_argument("--label", metavar="CLASS", help="of saliency: the class to look for")
     sub.add_argument("--data", metavar="DIR", help="where the data is now, or other images")
-    add_judging(sub)
+    add_image_exclusions(sub)
     add_precision(sub)
     add_checkpoint(sub)
     sub.add_argument("--out", metavar="FILE", help="FILE.png or .svg (default: in RUN/figures); "

@@ -20,7 +20,7 @@ BLOCK_BYTES = 64 << 20  # of rows held as float32 at a time
 SPARE = 8  # candidates beyond k: float32 sums may put near ones in the wrong order
 
 
-class Rows(Protocol):
+class Matrix(Protocol):
     """A matrix that is read by slices and by lists of rows: an array, a memory map, or images."""
 
     def __len__(self) -> int: ...
@@ -41,7 +41,7 @@ class Agreement:
 
 
 def nearest(
-    queries: Rows, keys: Rows, k: int, metric: Metric = "euclidean"
+    queries: Matrix, keys: Matrix, k: int, metric: Metric = "euclidean"
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """The k keys nearest to each query, the nearest first; equal ones in the order of their rows.
 
@@ -87,7 +87,7 @@ def agreement(
 
 def _candidates(
     some: NDArray[np.float32],
-    keys: Rows,
+    keys: Matrix,
     count: int,
     metric: Metric,
     block: int,

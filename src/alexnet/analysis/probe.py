@@ -18,7 +18,7 @@ HISTORY = 10  # steps that L-BFGS remembers, each twice the weights: torch's 100
 
 
 @dataclass(frozen=True)
-class Probe:
+class FeatureProbe:
     """Accuracy on `n` rows that were not fitted, with its 95 % interval; the L2 term chosen."""
 
     top1: float
@@ -28,14 +28,14 @@ class Probe:
     strength: float
 
 
-def linear_probe(
+def fit_linear_probe(
     train: NDArray[np.floating],
     train_labels: NDArray[np.integer],
     test: NDArray[np.floating],
     test_labels: NDArray[np.integer],
     classes: int,
     iterations: int = 60,
-) -> Probe:
+) -> FeatureProbe:
     """Fits softmax regression to features and tries it on others.
 
     Shapes: (N, D), (N,), (M, D), (M,). Features are brought to mean 0 and deviation 1 as of
@@ -57,7 +57,7 @@ def linear_probe(
     weights = _fit(x, y, weights, strength, iterations)
     other = (torch.from_numpy(np.asarray(test, np.float32)) - mean) / std
     right, n = _hits(weights, other, torch.from_numpy(test_labels).long()), len(test)
-    return Probe(right / n, wilson(right, n), n, len(train), strength)
+    return FeatureProbe(right / n, wilson(right, n), n, len(train), strength)
 
 
 def alike(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:

@@ -14,7 +14,7 @@ from alexnet.benches.reference import (
     matrix_limits,
     plain_net,
     read_limit,
-    settle,
+    synchronize,
 )
 from alexnet.benches.rounds import company_rows, take_turns_in_company
 from alexnet.models.integers import has_int8
@@ -112,7 +112,7 @@ def _way(net: nn.Module, x: Tensor, precision: str) -> Way:
         for _ in range(times):
             with autocast(x.device, precision):
                 net(x)
-        settle(x)
+        synchronize(x)
         return times * len(x)
 
     return answer
@@ -126,7 +126,7 @@ def _parts(net: Inference, x: Tensor) -> dict[str, float]:
 
     def timed(name: str) -> Callable[..., None]:
         def note(*_: Any) -> None:
-            settle(x)
+            synchronize(x)
             now = time.perf_counter()
             least[name] = min(least.get(name, now), 1e3 * (now - clock["at"]))
             clock["at"] = now

@@ -56,7 +56,7 @@ class _TheirNorm(nn.Module):
         return F.local_response_norm(x, n, alpha * times, self.c["beta"], self.c["k"])
 
 
-def settle(x: Tensor) -> None:
+def synchronize(x: Tensor) -> None:
     """Waits for the device."""
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
@@ -86,7 +86,7 @@ def matrix_limit(kind: torch.dtype, device: torch.device) -> float:
         began = time.perf_counter()
         for _ in range(4):
             multiply(a)
-        settle(a)
+        synchronize(a)
         best = max(best, 4 * 2 * side**3 / (time.perf_counter() - began))
     return best
 
@@ -107,6 +107,6 @@ def read_limit(device: torch.device) -> float:
     for _ in range(8):
         began = time.perf_counter()
         numbers.sum()
-        settle(numbers)
+        synchronize(numbers)
         best = max(best, 4 * len(numbers) / (time.perf_counter() - began))
     return best

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.benches.company import QUIET
-from alexnet.benches.reference import Way, emulated, matrix_limits, plain_net, settle
+from alexnet.benches.reference import Way, emulated, matrix_limits, plain_net, synchronize
 from alexnet.benches.rounds import company_rows, take_turns_in_company
 from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
-from alexnet.models.net import Net, summarize
+from alexnet.models.net import Net, training_operations
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast, pick_device, precisions
@@ -60,7 +60,7 @@ def bench_train(
     limits = matrix_limits(kinds, device)
     turns = take_turns_in_company(ways, rounds, f"training {model}", companies, untimed=1)
     found, limits = turns[QUIET], matrix_limits(kinds, device, limits)
-    flops = operations(model, classes)
+    flops = training_operations(preset.spec(classes), (channels, size, size))
     rows = []
     for name, timed in found.items():
         limit = limits["bf16" if "bf16" in name else "fp32"]
@@ -77,14 +77,6 @@ def bench_train(
         "parts": _parts(quickest, x, y, classes),
         "missing": emulated(device),
     }
-
-
-def operations(model: str, classes: int) -> int:
-    """Additions and multiplications of a training step, an image: the products alone, without the
-    gradient of the images, which nobody needs."""
-    preset = find_model(model)
-    layers = summarize(preset.spec(classes), (preset.channels, preset.size, preset.size))
-    return 6 * sum(row.macs for row in layers) - 2 * layers[0].macs
 
 
 def _plain_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Way:
@@ -107,7 +99,7 @@ def _several(step: Callable[[], None], x: Tensor) -> Way:
     def run() -> int:
         for _ in range(STEPS[x.device.type]):
             step()
-        settle(x)
+        synchronize(x)
         return len(x) * STEPS[x.device.type]
 
     return run
@@ -147,10 +139,10 @@ def _parts(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> list[dict[str,
         with _timed(net, seconds, x), autocast(x.device, recipe.precision):
             loss = F.cross_entropy(net(x), y)
             loss.backward()  # type: ignore[no-untyped-call]
-        settle(x)
+        synchronize(x)
         began = time.perf_counter()
         optimizer.step()
-        settle(x)
+        synchronize(x)
         seconds["optimiser"] = {"forward": time.perf_counter() - began, "backward": 0.0}
         steps.append(seconds)
     return [
@@ -174,7 +166,7 @@ def _timed(net: Net, seconds: dict[str, dict[str, float]], x: Tensor) -> Iterato
 
     def arrive(name: str, before: str | None) -> Callable[[Tensor], None]:
         def note(gradient: Tensor) -> None:
-            settle(x)
+            synchronize(x)
             now = time.perf_counter()
             if before is not None:
                 seconds[before]["backward"] = now - clock["at"]
@@ -187,11 +179,11 @@ def _timed(net: Net, seconds: dict[str, dict[str, float]], x: Tensor) -> Iterato
         after = names[i + 1] if i + 1 < len(names) else None
 
         def start(*_: Any, name: str = name) -> None:
-            settle(x)
+            synchronize(x)
             seconds[name]["forward"] = -time.perf_counter()
 
         def stop(_m: Any, _i: Any, out: Tensor, name: str = name, after: Any = after) -> None:
-            settle(x)
+            synchronize(x)
             seconds[name]["forward"] += time.perf_counter()
             if out.requires_grad:
                 out.register_hook(arrive(name, after))  # type: ignore[no-untyped-call]
@@ -202,7 +194,7 @@ def _timed(net: Net, seconds: dict[str, dict[str, float]], x: Tensor) -> Iterato
         ]
     try:
         yield
-        settle(x)
+        synchronize(x)
         seconds[names[0]]["backward"] = time.perf_counter() - clock["at"]
     finally:
         for handle in handles:

@@ -16,7 +16,7 @@ from alexnet.claims.trial import (
     train,
 )
 from alexnet.errors import UsageError
-from alexnet.models.compare import compare
+from alexnet.models.compare import compare_presets
 from alexnet.models.net import Preset
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
@@ -88,7 +88,7 @@ class Comparison:
         for name in first.recipe.conflicts(second.recipe):
             one, other = (getattr(arm.recipe, name) for arm in (first, second))
             yield name, f"{one} and {other}"
-        for d in compare(first.preset(), second.preset(), classes):
+        for d in compare_presets(first.preset(), second.preset(), classes):
             yield d.what, f"{d.first} and {d.second}"
 
     def __call__(self, lab: Lab) -> Outcome:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from alexnet.claims.lab import Claim, Lab, Outcome, Verdict, as_printed
+from alexnet.claims.lab import Claim, ClaimVerdict, Lab, Outcome, as_printed
 from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.data.sources import open_source
 from alexnet.errors import UsageError
@@ -27,7 +27,7 @@ def layers(spec: Spec | None = None) -> list[LayerRow]:
     return [row for row in rows if row.macs]
 
 
-def exact(measured: float, verdict: Verdict, finding: str, **figures: object) -> Outcome:
+def exact(measured: float, verdict: ClaimVerdict, finding: str, **figures: object) -> Outcome:
     return Outcome(verdict, float(measured), None, finding, figures)
 
 
@@ -68,7 +68,7 @@ def conv_shares(lab: Lab) -> Outcome:
     shares = {r.name: 100 * r.parameters / total for r in rows if r.name.startswith("conv")}
     largest = max(shares.values())
     said = ", ".join(f"{name} {share:.2f} %" for name, share in shares.items())
-    verdict: Verdict = "confirmed" if largest <= ONE_PERCENT else "contradicted"
+    verdict: ClaimVerdict = "confirmed" if largest <= ONE_PERCENT else "contradicted"
     return exact(largest, verdict, said, shares=shares)
 
 
@@ -83,7 +83,7 @@ def conv_work(lab: Lab) -> Outcome:
         f"{weights:.1f} % of the parameters; one tower without groups: "
         f"{sum(r.macs for r in layers(model_spec('alexnet-one-column', CLASSES))):,}"
     )
-    verdict: Verdict = "confirmed" if 90 <= share <= 95 else "contradicted"
+    verdict: ClaimVerdict = "confirmed" if 90 <= share <= 95 else "contradicted"
     return exact(share, verdict, finding, macs={row.name: row.macs for row in rows})
 
 

@@ -12,7 +12,9 @@ from alexnet.claims.workers import at_once, measured
 from alexnet.files import DirLock, read_json, write_json
 from alexnet.terminal import duration, progress
 
-Verdict = Literal["confirmed", "not confirmed at this scale", "contradicted", "not enough seeds"]
+ClaimVerdict = Literal[
+    "confirmed", "not confirmed at this scale", "contradicted", "not enough seeds"
+]
 Row = dict[str, Any]
 
 ENOUGH = 3  # seeds below which an interval is not worth printing a verdict on
@@ -31,7 +33,7 @@ class Outcome:
     """What was measured: a number in the claim's unit with its 95 % interval where chance has a
     part in it, a sentence, and all figures behind it. `draw` puts pictures into a folder."""
 
-    verdict: Verdict
+    verdict: ClaimVerdict
     measured: float
     ci95: tuple[float, float] | None
     finding: str
@@ -137,7 +139,7 @@ class Effect:
     high: float
     n: int
 
-    def judge(self, printed: float | None) -> Verdict:
+    def judge(self, printed: float | None) -> ClaimVerdict:
         """What the interval says of a claim that the effect is above 0, and as large as printed.
 
         One that holds both 0 and the printed effect tells the two not apart.
@@ -179,7 +181,7 @@ def t_quantile(df: int, share: float = 0.95) -> float:
     return high
 
 
-def as_printed(measured: float, printed: float | None, digits: int) -> Verdict:
+def as_printed(measured: float, printed: float | None, digits: int) -> ClaimVerdict:
     """Whether an exact number is, rounded to the digits that are printed, what is printed."""
     assert printed is not None
     same = float(f"{measured:.{digits}g}") == float(f"{printed:.{digits}g}")

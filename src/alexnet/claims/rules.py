@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.claims.counts import exact
-from alexnet.claims.lab import Claim, Lab, Outcome, Verdict
+from alexnet.claims.lab import Claim, ClaimVerdict, Lab, Outcome
 from alexnet.data.augment import Preprocess, augment, colour_noise
 from alexnet.data.statistics import Statistics, Sums
 from alexnet.models.layers import Dropout, Linear, ReLU
@@ -48,7 +48,7 @@ def crops(lab: Lab) -> Outcome:
         f"{len(seen):,} different ones in {epoch * len(ids):,} draws; {far} x {far} places with "
         f"mirrors would be {2 * far * far:,}, {far + 1} x {far + 1} are {2 * (far + 1) ** 2:,}"
     )
-    verdict: Verdict = "confirmed" if len(seen) == lab.printed else "contradicted"
+    verdict: ClaimVerdict = "confirmed" if len(seen) == lab.printed else "contradicted"
     return exact(len(seen), verdict, finding)
 
 
@@ -100,7 +100,7 @@ def equation(lab: Lab) -> Outcome:
     return exact(ours, "confirmed" if ours < ROUNDING else "contradicted", finding, torch=theirs)
 
 
-def ten_views(lab: Lab) -> Outcome:
+def ten_views_by_hand(lab: Lab) -> Outcome:
     """Ten crops cut by hand, each through the network, outputs averaged; beside the code's."""
     torch.manual_seed(0)
     net = Net(narrowed(model_spec("alexnet-2012", 10), 16), (3, CROP, CROP)).eval()
@@ -179,11 +179,11 @@ def dropout_mean(lab: Lab) -> Outcome:
     return exact(off[0], "confirmed" if off[0] < 1e-12 else "contradicted", finding, two=off[1])
 
 
-def bits(lab: Lab) -> Outcome:
+def label_bits(lab: Lab) -> Outcome:
     classes = model_spec("alexnet-2012", 1000)[-1]
     assert isinstance(classes, Linear)
     found = math.log2(classes.out)
-    verdict: Verdict = "confirmed" if round(found) == lab.printed else "contradicted"
+    verdict: ClaimVerdict = "confirmed" if round(found) == lab.printed else "contradicted"
     return exact(found, verdict, f"the logarithm of {classes.out:,} classes to base 2")
 
 
@@ -218,7 +218,7 @@ CLAIMS = (
         source="section 4.1",
         unit="largest difference of a probability",
         printed=0,
-        measure=ten_views,
+        measure=ten_views_by_hand,
     ),
     Claim(
         name="colour-covariance",
@@ -242,6 +242,6 @@ CLAIMS = (
         source="section 4",
         unit="bits",
         printed=10,
-        measure=bits,
+        measure=label_bits,
     ),
 )

@@ -75,7 +75,7 @@ def neighbours(lab: Lab) -> Outcome:
         return {
             "curve": trained.curve,
             "held": trained.figures(material.held),
-            "fc7": others(features(trained, asked), features(trained, keys)),
+            "fc7": others(compute_fc7(trained, asked), compute_fc7(trained, keys)),
             "pixels": others(*raw),
         }
 
@@ -94,7 +94,7 @@ def neighbours(lab: Lab) -> Outcome:
 
 
 @torch.inference_mode()
-def features(trained: Trained, part: Slice) -> NDArray[np.float32]:
+def compute_fc7(trained: Trained, part: Slice) -> NDArray[np.float32]:
     """What the last hidden layer makes of every image. Shapes: (N, units of fc7)."""
     trained.net.eval()
     device, found = next(trained.net.parameters()).device, []

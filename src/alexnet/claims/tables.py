@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.claims.lab import Claim, Lab, Outcome, Row, Verdict
+from alexnet.claims.lab import Claim, ClaimVerdict, Lab, Outcome, Row
 from alexnet.claims.trial import resolved
 from alexnet.data.dataset import Dataset, open_dataset
 from alexnet.data.ilsvrc import OFFICIAL
@@ -90,7 +90,7 @@ def table(make: Callable[[], Recipe], kind: str, lab: Lab) -> Outcome:
         f"{len(rows)}, ten views, n {n:,}; {cost['hours']:,.1f} hours each as estimated"
     )
     whole = len(dataset.train) + len(dataset.val) >= 0.98 * OFFICIAL[kind]["train"]
-    verdict: Verdict = "contradicted" if whole else "not confirmed at this scale"
+    verdict: ClaimVerdict = "contradicted" if whole else "not confirmed at this scale"
     assert lab.printed is not None
     if low <= lab.printed:
         verdict = "confirmed"

@@ -17,7 +17,7 @@ from alexnet.claims.lab import Lab, Row
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
 from alexnet.data.slices import Slice
-from alexnet.data.statistics import Statistics, measure
+from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.models.net import Net, Spec, named_parts
 from alexnet.models.zoo import model_spec
 from alexnet.recipe import Recipe
@@ -74,7 +74,7 @@ def gather(recipe: Recipe, lab: Lab, images: int, alter_test: Alter | None = Non
         train,
         some(dataset.split("val"), HELD),
         alter_test(test) if alter_test else test,
-        measure(
+        measure_statistics(
             train.read,
             np.arange(len(train)),
             colours=recipe.channels == 3,

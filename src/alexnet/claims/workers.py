@@ -22,7 +22,7 @@ from alexnet.errors import Elsewhere
 from alexnet.runtime import pick_device, threads
 
 Row = dict[str, Any]
-How = Callable[[Row], Row]
+MakeMeasurement = Callable[[Row], Row]
 
 _KILL_WITH_PARENT = 1  # of Linux's prctl
 
@@ -38,7 +38,7 @@ def _forks() -> bool:
 
 
 def measured(
-    how: How, cells: Sequence[Row], most: int, go_on: Callable[[], bool]
+    how: MakeMeasurement, cells: Sequence[Row], most: int, go_on: Callable[[], bool]
 ) -> Iterator[tuple[int, Row]]:
     """Each cell's number and what `how` says of it, in the order in which they are done, with
     `wall_s`. None is begun once `go_on` says no.
@@ -72,7 +72,7 @@ def measured(
             process.join()
 
 
-def _begin(how: How, cell: Row) -> tuple[Connection, Any]:
+def _begin(how: MakeMeasurement, cell: Row) -> tuple[Connection, Any]:
     # By forking, as torch's own loader does: what is measured on need not be copied.
     forking = multiprocessing.get_context("fork")
     ours, theirs = forking.Pipe(duplex=False)
@@ -84,7 +84,7 @@ def _begin(how: How, cell: Row) -> tuple[Connection, Any]:
     return ours, process
 
 
-def _work(how: How, cell: Row, answer: Connection) -> None:
+def _work(how: MakeMeasurement, cell: Row, answer: Connection) -> None:
     """In the new process."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_KILL_WITH_PARENT, signal.SIGKILL)
@@ -115,6 +115,6 @@ def _hear(heard: Connection, process: Any) -> Row:
     return dict(found)
 
 
-def _timed(how: How, cell: Row) -> Row:
+def _timed(how: MakeMeasurement, cell: Row) -> Row:
     began = time.monotonic()
     return how(cell) | {"wall_s": round(time.monotonic() - began, 1)}

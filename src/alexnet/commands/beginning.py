@@ -16,8 +16,8 @@ from alexnet.data.images import decode_image, open_image
 from alexnet.data.raw import Source
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError
-from alexnet.recipebook.candidates import Look
-from alexnet.recipebook.choice import MINUTES, Choice, choose
+from alexnet.recipebook.candidates import DataSummary
+from alexnet.recipebook.choice import MINUTES, Choice, choose_recipe
 from alexnet.terminal import say
 from alexnet.training.pace import measure_pace
 
@@ -42,7 +42,7 @@ def begin(
     def pace(recipe: Any) -> float:
         return measure_pace(recipe, len(look.classes))
 
-    return choose(look, pace, minutes=MINUTES if minutes is None else minutes,
+    return choose_recipe(look, pace, minutes=MINUTES if minutes is None else minutes,
                   inherited=inherited, fields=fields)  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def explain(choice: Choice, dataset: Dataset) -> list[str]:
     return list(reasons)
 
 
-def look_at(source: Source, skip: bool = False) -> Look:
+def look_at(source: Source, skip: bool = False) -> DataSummary:
     """Classes and counts from the labels of the part to train on, sizes and colours from a sample
     of headers. DataError, naming the file, for one that is no image, unless such are to be skipped.
     """
@@ -65,7 +65,7 @@ def look_at(source: Source, skip: bool = False) -> Look:
     known = source.path, source.kind, source.classes, counts
     if not isinstance(part.images, tuple):
         side = min(part.images.shape[1:3])
-        return Look(*known, (side, side, side), part.images.shape[3], held=held)
+        return DataSummary(*known, (side, side, side), part.images.shape[3], held=held)
     at = np.linspace(0, len(part.images) - 1, min(SAMPLE, len(part.images))).astype(int)
     files = [part.images[i] for i in at]
     sides, grey = [], []
@@ -87,7 +87,7 @@ def look_at(source: Source, skip: bool = False) -> Look:
         )
     middle = int(statistics.median(sides))
     read_s = time_decoding(files[:DECODED], min(middle, 256), skip)
-    return Look(
+    return DataSummary(
         *known,
         (min(sides), middle, max(sides)),
         1 if all(grey) else 3,

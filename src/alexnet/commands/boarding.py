@@ -40,7 +40,7 @@ class Show:
         with torch.no_grad():
             logits, kept = model.activations(x, [n for n in model.parts if n[:4] == "relu"])
         model.train(was_training)
-        self._board.look(step, model, kept)
+        self._board.add_histograms(step, model, kept)
         probabilities = logits.softmax(1).cpu().numpy()
         edge = (self._preprocess.size - self._preprocess.crop) // 2
         side = slice(edge, edge + self._preprocess.crop)

@@ -9,7 +9,7 @@ import numpy as np
 
 from alexnet.data import check, fetch
 from alexnet.data.arrange import arrange
-from alexnet.data.identity import look_at_sizes
+from alexnet.data.identity import sample_sizes
 from alexnet.data.images import MAX_PIXELS, MOST_PIXELS, Orient
 from alexnet.data.labelled import Arranged
 from alexnet.data.pack import Encoding, Options, pack
@@ -135,7 +135,7 @@ def _empty_classes(out: Path, manifest: dict[str, Any]) -> list[str]:
 
 def _choose_size(source: Arranged, size: int | None, channels: int, encoding: str) -> int:
     """The size to pack at. Says where it is not PAPER_SIZE, or most images would be enlarged."""
-    seen = look_at_sizes(source)
+    seen = sample_sizes(source)
     sides = sorted(min(shape) for shape in seen)
     if size is None and len(set(seen)) == 1 and sides[0] <= PAPER_SIZE // 2:
         height, width = seen[0]

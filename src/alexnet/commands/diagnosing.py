@@ -18,7 +18,7 @@ from alexnet.data.loader import read_batch, steps_per_epoch
 from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.diagnose import diagnose
-from alexnet.diagnosis.history import judge_history, learning
+from alexnet.diagnosis.history import find_run_faults, learning
 from alexnet.diagnosis.rules import dead
 from alexnet.diagnosis.signal import cross_entropy, measure_signals
 from alexnet.diagnosis.trial import taken_back
@@ -75,14 +75,14 @@ def doctor(
     statistics = dataset.measure(train, SAMPLE)
     found = {
         "recipe": recipe.name,
-        **examine(recipe, len(dataset.classes), train, val, statistics, seconds),
+        **diagnose_recipe(recipe, len(dataset.classes), train, val, statistics, seconds),
     }
     if page is not None:
         _write_page(found, [], page, len(dataset.classes))
     return found
 
 
-def examine(
+def diagnose_recipe(
     recipe: Recipe,
     classes: int,
     train: Slice,
@@ -165,7 +165,7 @@ def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
         layers += [asdict(layer) for layer in signals.layers]
         verdicts += dead(signals, "at the last checkpoint")
         found["checkpoint"] = str(predictor.checkpoint)
-    verdicts += judge_history(events, shares)
+    verdicts += find_run_faults(events, shares)
     verdicts = ranked([*verdicts, *_stopped_on(events, shares, {v.name for v in verdicts})])
     unmeasured = ""
     if not any(e["event"] in ("train", "val") for e in events):

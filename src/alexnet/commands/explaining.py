@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from alexnet.errors import UsageError, did_you_mean
-from alexnet.models.compare import Difference, compare
+from alexnet.models.compare import Difference, compare_presets
 from alexnet.models.net import Preset, summarize, with_dropout
 from alexnet.models.zoo import MODELS, find_model, model_spec
 from alexnet.recipe import Recipe
@@ -71,7 +71,7 @@ def _find(name: str) -> tuple[Recipe | None, str]:
 def _differences(name: str, other: str, classes: int | None) -> list[Difference]:
     (first, model), (second, twin) = _find(name), _find(other)
     presets = _as_used(first, model), _as_used(second, twin)
-    found = compare(*presets, classes or max(p.classes for p in presets))
+    found = compare_presets(*presets, classes or max(p.classes for p in presets))
     if first is not None and second is not None:
         mine, theirs = first.to_dict(), second.to_dict()
         fields = [

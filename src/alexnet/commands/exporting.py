@@ -71,7 +71,7 @@ def export(
     result: dict[str, Any] = {"format": format, "run": str(run), "verified": proof | source}
 
     takes = "images" if preprocess or folder else "tensors"
-    probes = certificates.probe(predictor.preprocess, takes)
+    probes = certificates.draw_probe_images(predictor.preprocess, takes)
     tolerance = certificates.TOLERANCE
     if takes == "images":
         logits = certificates.run_logits(predictor, probes)
@@ -121,7 +121,7 @@ def _images(
         if needed or data is not None:
             raise
         say(f"warning: verified on drawn images, not on real ones (--data names them): {error}")
-        return certificates.probe(predictor.preprocess, "images"), {"images": "drawn"}
+        return certificates.draw_probe_images(predictor.preprocess, "images"), {"images": "drawn"}
 
 
 def _quantised(

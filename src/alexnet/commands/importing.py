@@ -12,10 +12,10 @@ from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_bytes, sha256_of, write_json
 from alexnet.interchange.certificate import certify_run, run_logits
-from alexnet.interchange.heldout import measure
+from alexnet.interchange.heldout import tally_scores
 from alexnet.interchange.hub import pull
 from alexnet.interchange.incoming import expected, read_net
-from alexnet.interchange.judge import judge
+from alexnet.interchange.untrained_weights import detect_untrained
 from alexnet.predict import load
 from alexnet.runs.checkpoint import save_checkpoint
 from alexnet.runs.rundir import RunDir, fresh_run_path
@@ -90,7 +90,7 @@ def _import(
     images = None if data is None else Path(find_data(recipe, data))
     count = len(next(reversed(net.state_dict().values())))
     names = _names(classes, images, wanted.classes, count)
-    judged = judge(net)
+    judged = detect_untrained(net)
     folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, recipe.name))
     digest = sha256_of(path / "model.safetensors" if path.is_dir() else path)
     described: dict[str, Any] = {
@@ -134,7 +134,7 @@ def _import(
             tested = open_evaluation_set(recipe, described, data, **asked)
             for note in tested.notes():
                 say(note)
-            tally = measure(lambda x: run_logits(predictor, x), tested.images, len(names))
+            tally = tally_scores(lambda x: run_logits(predictor, x), tested.images, len(names))
             result |= {**tally.figures(), **tested.figures(), "data": tested.path}
             result["precision"] = "fp32"
             _held_against_chance(result, len(names))

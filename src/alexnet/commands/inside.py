@@ -15,7 +15,7 @@ from alexnet.analysis import features as feats
 from alexnet.analysis import saliency as evidence
 from alexnet.analysis.kernels import colour_scores, tower_scores, towers_of
 from alexnet.analysis.maps import most_excited, patch, strongest
-from alexnet.analysis.neighbours import METRICS, Metric, Rows, agreement, nearest
+from alexnet.analysis.neighbours import METRICS, Matrix, Metric, agreement, nearest
 from alexnet.commands.view import View
 from alexnet.errors import UsageError
 from alexnet.models.zoo import model_spec
@@ -178,7 +178,7 @@ def neighbors(
         queries = _outputs(view, asked, part)
         pixels = feats.Crops(train, p.preprocess.crop)
         found = {}
-        by_part: tuple[str, Rows, Rows] = (part, queries, keys)
+        by_part: tuple[str, Matrix, Matrix] = (part, queries, keys)
         for way, some, of_all in (by_part, ("pixels", view.crop(asked), pixels)):
             found[way] = nearest(some, of_all, k, metric)
     shown = min(count, len(asked)) if labels is not None else len(asked)

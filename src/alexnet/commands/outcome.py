@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from alexnet import figures
 from alexnet.analysis.answers import Answers
 from alexnet.analysis.confidence import (
-    calibration as calibrate,
-)
-from alexnet.analysis.confidence import (
     confused_pairs,
     doubtful_labels,
+    measure_calibration,
     surest_mistakes,
     too_weak_for_labels,
 )
@@ -73,10 +71,10 @@ def predictions(
 def mistakes(view: View, *, split: str | None = None, count: int = 24) -> dict[str, Any]:
     """The surest mistakes, the most confused pairs, and the labels that deserve a look, where the
     network is good enough to say which."""
-    return judge_mistakes(view, view.ask(split), view.open(split).names, count)
+    return report_mistakes(view, view.ask(split), view.open(split).names, count)
 
 
-def judge_mistakes(
+def report_mistakes(
     view: View, answers: Answers, names: Sequence[str], count: int = 24
 ) -> dict[str, Any]:
     """The same of answers that are there already."""
@@ -140,10 +138,10 @@ def judge_mistakes(
 def confusion(view: View, *, split: str | None = None) -> dict[str, Any]:
     """How often each class is taken for each other."""
     answers = view.ask(split)
-    return draw_confusion(view, answers) | answers.tally.figures()
+    return report_confusion(view, answers) | answers.tally.figures()
 
 
-def draw_confusion(view: View, answers: Answers) -> dict[str, Any]:
+def report_confusion(view: View, answers: Answers) -> dict[str, Any]:
     """The picture, and right and total of each class."""
     classes, name = view.predictor.classes, answers.split.name
     out = view.figure(f"confusion-{name}")
@@ -154,13 +152,13 @@ def draw_confusion(view: View, answers: Answers) -> dict[str, Any]:
 
 def calibration(view: View, *, split: str | None = None) -> dict[str, Any]:
     """How far probabilities can be believed: the reliability diagram and its error (ECE)."""
-    return draw_calibration(view, view.ask(split))
+    return report_calibration(view, view.ask(split))
 
 
-def draw_calibration(view: View, answers: Answers) -> dict[str, Any]:
+def report_calibration(view: View, answers: Answers) -> dict[str, Any]:
     """The same of answers that are there already."""
     of = answers.split
-    found = calibrate(answers.probabilities, of.labels)
+    found = measure_calibration(answers.probabilities, of.labels)
     out = view.figure(f"calibration-{of.name}")
     low, high = found.ece_ci95
     title = (

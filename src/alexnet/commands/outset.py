@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alexnet.commands.beginning import begin
-from alexnet.commands.diagnosing import examine
+from alexnet.commands.diagnosing import diagnose_recipe
 from alexnet.data.dataset import Dataset
 from alexnet.data.images import lies_turned
 from alexnet.data.loader import steps_per_epoch
@@ -257,6 +257,6 @@ def look_before(
 ) -> None:
     """A brief look before the first step: data, signals and contract, no trial steps."""
     given = len(dataset.classes), dataset.train, dataset.val, statistics
-    for verdict in examine(recipe, *given, BRIEF_S, steps=0, weights=weights)["verdicts"]:
+    for verdict in diagnose_recipe(recipe, *given, BRIEF_S, steps=0, weights=weights)["verdicts"]:
         if verdict["severity"] != "note":
             say(f"doctor: {verdict['name']}: {verdict['evidence']}; {verdict['advice']}")

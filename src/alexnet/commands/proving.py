@@ -11,7 +11,7 @@ from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_bytes
 from alexnet.interchange import certificate as certificates
 from alexnet.interchange.chain import Chain, Function, OnnxNet
-from alexnet.interchange.heldout import measure
+from alexnet.interchange.heldout import tally_scores
 from alexnet.predict import load, read_recipe
 from alexnet.recipe import Recipe
 from alexnet.runs.rundir import RunDir
@@ -87,7 +87,9 @@ def _network(
                     f"{content}: not the weights of {recipe.model}, which its certificate names"
                 ) from None
             run = Chain(model, preprocess).logits if takes == "images" else model
-    checks.append(certificates.check_logits(made, run(certificates.probe(preprocess, takes))))
+    checks.append(
+        certificates.check_logits(made, run(certificates.draw_probe_images(preprocess, takes)))
+    )
     if takes == "images":
         return checks, run
     if preprocess.rule in ("image", "centre"):
@@ -134,7 +136,7 @@ def _figures(
             raise
         skipped.append(f"accuracy on {split}: {error}")
         return []
-    found = measure(scores, tested.images, len(classes)).figures()
+    found = tally_scores(scores, tested.images, len(classes)).figures()
     low, high = claim["top1_ci95"]
     evidence = (
         f"{percent(found['top1'])} of {found['n']:,} in fp32, claimed {percent(claim['top1'])} "

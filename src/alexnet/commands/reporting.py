@@ -11,7 +11,7 @@ from alexnet.commands.diagnosing import doctor
 from alexnet.commands.reproducing import reproduce
 from alexnet.commands.view import View
 from alexnet.data.bad_images import left_out_of
-from alexnet.diagnosis.history import judge_history
+from alexnet.diagnosis.history import find_run_faults
 from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
 from alexnet.interchange.certificate import precision_of
@@ -139,7 +139,7 @@ def _verdicts(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     what it would have said."""
     found = [e for e in events if e["event"] == "doctor"]
     names = {e["name"] for e in found}
-    ended = judge_history([e for e in events if e["event"] == "diverged"], (1.0,))
+    ended = find_run_faults([e for e in events if e["event"] == "diverged"], (1.0,))
     return [v.to_dict() for v in ended if v.name not in names] + found
 
 
@@ -161,17 +161,17 @@ def _of_images(view: View, split: str, pictures: Pictures, before: Pictures) -> 
         )
     answers = view.ask(split)
     top1 = answers.tally.figures()["top1"]
-    outcome.draw_confusion(view, answers)
+    outcome.report_confusion(view, answers)
     says = (
         f"confusion matrix of {split}, answers in {view.predictor.precision}: {percent(top1)} of "
         f"{answers.tally.n:,} images are right"
     )
     pictures.append((f"Confusion, {split}", view.drawn[-1], says))
-    found = outcome.draw_calibration(view, answers) | {"precision": view.predictor.precision}
+    found = outcome.report_calibration(view, answers) | {"precision": view.predictor.precision}
     says = f"reliability diagram of {split}: {'; '.join(say_calibration(found))}"
     pictures.append((f"Calibration, {split}", view.drawn[-1], says))
     first = len(view.drawn)
-    found = outcome.judge_mistakes(view, answers, view.open(split).names)
+    found = outcome.report_mistakes(view, answers, view.open(split).names)
     titles = ("The surest mistakes", "The most confused pairs", "Labels that deserve a look")
     pairs = ", ".join(f"{p['class']} taken for {p['said']} {p['n']} times" for p in found["pairs"])
     words = (

@@ -52,11 +52,11 @@ from alexnet.training.network import preprocessing
 from alexnet.training.parallel import Team, join, restarted
 from alexnet.training.schedule import shorten_warmup
 from alexnet.training.settings import (
-    Choosing,
+    TimingRule,
+    choose_settings,
+    choose_settings_again,
     chosen_threads,
     is_worth_a_second_look,
-    settle,
-    settle_again,
 )
 from alexnet.training.trainer import SecondLook
 
@@ -93,14 +93,14 @@ def train(
     recipe was chosen, and `recipe_file`, the recipe as a file to edit.
     """
     return train_choosing(
-        Choosing(), recipe, data=data, run=run, resume=resume, tensorboard=tensorboard, init=init,
+        TimingRule(), recipe, data=data, run=run, resume=resume, tensorboard=tensorboard, init=init,
         doctor=doctor, towers=towers, stop_signal=stop_signal, minutes=minutes, **fields,
     )  # fmt: skip
 
 
 @chance_kept()
 def train_choosing(
-    choosing: Choosing,
+    choosing: TimingRule,
     recipe: str | Recipe | None = None,
     *,
     data: str | Path | None = None,
@@ -151,7 +151,7 @@ def _start(
     how: How,
     team: Team,
     stack: ExitStack,
-    choosing: Choosing,
+    choosing: TimingRule,
 ) -> dict[str, Any]:
     def read_given() -> Given:
         if init is None:
@@ -214,7 +214,7 @@ def _start(
         def decide() -> dict[str, Any]:
             total = (chosen.steps or 0) * chosen.batch_size or chosen.epochs * len(dataset.train)
             fixed = {*fields, "compile"} if team.size > 1 else fields
-            settled, settings = settle(
+            settled, settings = choose_settings(
                 chosen, n_classes, round(total), fixed, prepare, team.ranks, choosing.worth
             )
             return {"recipe": settled.to_dict(), "settings": settings}
@@ -271,7 +271,7 @@ def _start(
 
         def look_again(step: int) -> bool:
             """Times the settings again; whether others win."""
-            found, record, said = settle_again(chosen, settings, prepare, step)
+            found, record, said = choose_settings_again(chosen, settings, prepare, step)
             if record["chosen"] != settings["chosen"]:
                 better.append((found, record, said))
                 return True

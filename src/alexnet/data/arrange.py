@@ -12,7 +12,7 @@ from alexnet.data.check import endings
 from alexnet.data.images import IMAGE_SUFFIXES, is_image
 from alexnet.data.labelled import Arranged, make_files
 from alexnet.data.listing import Listing, list_files
-from alexnet.data.raw import Rows, class_names
+from alexnet.data.raw import PixelFile, class_names
 from alexnet.data.sources import find_arrays
 from alexnet.errors import DataError
 from alexnet.terminal import say
@@ -36,7 +36,7 @@ def arrange(root: Path) -> Arranged:
 class _Arrays:
     """The images of IDX files or CIFAR's archives, each as the bytes of an uncompressed file."""
 
-    images: NDArray[np.uint8] | Rows
+    images: NDArray[np.uint8] | PixelFile
     names: list[str]
     sizes: NDArray[np.int64]
     stamp: int
@@ -54,7 +54,7 @@ def _arrays(root: Path) -> Arranged | None:
     parts, stamp = {}, list_files(root).stamp if root.is_dir() else root.stat().st_mtime_ns
     for name in source.parts:
         part = source.load(name)
-        assert isinstance(part.images, np.ndarray | Rows)
+        assert isinstance(part.images, np.ndarray | PixelFile)
         count = len(part.labels)
         names = [f"{name}/{i:06d}.ppm" for i in range(count)]
         sizes = np.full(count, math.prod(part.images.shape[1:]), np.int64)

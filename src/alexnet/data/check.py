@@ -11,7 +11,13 @@ from alexnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS, Orient, is_image
 from alexnet.data.layout import split_of
 from alexnet.data.listing import Listing, list_files
 from alexnet.data.loader import read_ahead
-from alexnet.data.near_copies import Detail, Look, glance, group_copies, look_closely
+from alexnet.data.near_copies import (
+    Detail,
+    Fingerprint,
+    fingerprint_image,
+    group_copies,
+    read_detail,
+)
 from alexnet.data.odd import known_as
 from alexnet.errors import DataError
 from alexnet.terminal import progress
@@ -22,7 +28,7 @@ _PIECE = 16  # images a thread takes at a time
 
 
 @dataclass
-class Report:
+class CheckReport:
     """What was found. Paths are as a person would find the file: ROOT/NAME inside an archive."""
 
     images: int = 0
@@ -42,13 +48,13 @@ class Report:
 
 def check(
     path: Path, *, orient: Orient = "ignore", max_pixels: int = MAX_PIXELS, workers: int = 2
-) -> Report:
+) -> CheckReport:
     """Decodes every image of a folder, a tar, a zip, or a folder of such archives.
 
     Nothing is changed or written. DataError where the container itself cannot be trusted.
     """
     listings = find_listings(path)
-    report = Report()
+    report = CheckReport()
     tasks = []
     for listing in listings:
         chosen = [i for i, name in enumerate(listing.names) if is_image(name)]
@@ -61,16 +67,16 @@ def check(
             raise DataError(f"{path}: a packed set; check what it was packed from")
         raise DataError(f"{path}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     contents: dict[bytes, list[tuple[str, str, str]]] = defaultdict(list)
-    looks: list[Look] = []
+    fingerprints: list[Fingerprint] = []
     places: list[tuple[Listing, int]] = []
     entries: list[tuple[str, str, str]] = []
 
-    def look(task: int) -> list[tuple[str, bytes, Examined]]:
+    def examine_piece(task: int) -> list[tuple[str, bytes, Examined]]:
         listing, ids = tasks[task]
-        return [_look(listing, i, orient, max_pixels) for i in ids]
+        return [_examine(listing, i, orient, max_pixels) for i in ids]
 
     with progress(f"checking {path.name}", total, "images") as bar:
-        for task, seen in enumerate(read_ahead(look, range(len(tasks)), workers)):
+        for task, seen in enumerate(read_ahead(examine_piece, range(len(tasks)), workers)):
             listing, ids = tasks[task]
             for i, (where, digest, found) in zip(ids, seen, strict=True):
                 report.images += 1
@@ -84,7 +90,7 @@ def check(
                 contents[digest].append(entry)
                 entries.append(entry)
                 places.append((listing, i))
-                looks.append(replace(found.seen, content=digest))
+                fingerprints.append(replace(found.extracted, content=digest))
                 if found.repairs:
                     known = known_as(PurePosixPath(where).stem)
                     reason = ", ".join(found.repairs) + (f"; known of {known}" if known else "")
@@ -106,12 +112,12 @@ def check(
             return None
         seen: Detail | None = examine(
             data, listing.names[at], orient=orient, max_pixels=max_pixels,
-            see=look_closely,
-        ).seen  # fmt: skip
+            extract=read_detail,
+        ).extracted  # fmt: skip
         return seen
 
-    for group in group_copies(looks, read, workers):
-        if len({looks[i].content for i in group}) > 1:  # else they are told of already
+    for group in group_copies(fingerprints, read, workers):
+        if len({fingerprints[i].content for i in group}) > 1:  # else they are told of already
             same = [entries[i] for i in group]
             _add(same, report.near_copies, report.near_across, report.near_two_classes)
     for listing in listings:
@@ -154,7 +160,7 @@ def _add(
         two_classes.append(paths)
 
 
-def _look(
+def _examine(
     listing: Listing, index: int, orient: Orient, max_pixels: int
 ) -> tuple[str, bytes, Examined]:
     name = listing.names[index]
@@ -163,7 +169,7 @@ def _look(
         data = listing.read(index)
     except DataError as error:
         return where, b"", Examined((), str(error).removeprefix(f"{where}: "))
-    found = examine(data, name, orient=orient, max_pixels=max_pixels, see=glance)
+    found = examine(data, name, orient=orient, max_pixels=max_pixels, extract=fingerprint_image)
     return where, hashlib.sha256(data).digest(), found
 
 

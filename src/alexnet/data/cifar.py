@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet.data.raw import Part, Source, check_names, make_source, reading
+from alexnet.data.raw import LabelledImages, Source, check_names, make_source, reading
 from alexnet.errors import DataError
 
 _CIFAR10 = (
@@ -32,7 +32,7 @@ _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _MAX_MEMBER_BYTES = 256 << 20  # one CIFAR-10 batch has 31 MB
 
 
-def cifar10(root: Path) -> Source | None:
+def open_cifar10(root: Path) -> Source | None:
     if root.name.endswith((".bin", ".bin.xz")) and root.is_file():
         return make_source("cifar10", root, _CIFAR10, {"all": lambda: _read_loose(root)})
     for place in _CIFAR10_PLACES:
@@ -92,24 +92,24 @@ def _check_size(path: Path, size: int) -> None:
 
 
 def _read_batches(
-    store: Path, names: tuple[str, ...], decode: Callable[[bytes, Path], Part]
-) -> Part:
+    store: Path, names: tuple[str, ...], decode: Callable[[bytes, Path], LabelledImages]
+) -> LabelledImages:
     entries = _entries(store, names)
     batches = [decode(entries[name], store / name) for name in names]
-    return Part(
+    return LabelledImages(
         np.concatenate([batch.labels for batch in batches]),
         np.concatenate([np.asarray(batch.images) for batch in batches]),
     )
 
 
-def _read_loose(path: Path) -> Part:
+def _read_loose(path: Path) -> LabelledImages:
     with reading(path), lzma.open(path) if path.suffix == ".xz" else path.open("rb") as file:
         content = file.read(_MAX_MEMBER_BYTES + 1)
     _check_size(path, len(content))
     return _decode_records(content, path)
 
 
-def _decode_records(content: bytes, path: Path) -> Part:
+def _decode_records(content: bytes, path: Path) -> LabelledImages:
     """Records of one label byte, then the red, green and blue planes, row by row."""
     length = 1 + _CIFAR10_PIXELS
     if not content or len(content) % length:
@@ -121,13 +121,13 @@ def _decode_records(content: bytes, path: Path) -> Part:
     return _planes_part(records[:, 0], records[:, 1:])
 
 
-def _planes_part(labels: np.ndarray, planes: np.ndarray) -> Part:
+def _planes_part(labels: np.ndarray, planes: np.ndarray) -> LabelledImages:
     """labels (N,), planes (N, 3072) channel first -> images (N, 32, 32, 3)."""
     images = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return Part(labels.astype(np.int64), np.ascontiguousarray(images))
+    return LabelledImages(labels.astype(np.int64), np.ascontiguousarray(images))
 
 
-def _decode_pickle(content: bytes, path: Path) -> Part:
+def _decode_pickle(content: bytes, path: Path) -> LabelledImages:
     batch = _unpickle(content, path)
     pixels, labels = batch.get("data"), batch.get("labels")
     if not (

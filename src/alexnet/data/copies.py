@@ -12,13 +12,13 @@ from alexnet.data.loader import read_ahead
 from alexnet.data.near_copies import (
     MANY,
     Detail,
-    Look,
+    Fingerprint,
     as_image,
-    glance,
+    fingerprint_image,
     group_copies,
-    look_closely,
+    read_detail,
 )
-from alexnet.data.raw import Part, Rows, Source
+from alexnet.data.raw import LabelledImages, PixelFile, Source
 from alexnet.errors import DataError
 from alexnet.terminal import progress
 
@@ -49,7 +49,7 @@ def find_copies(source: Source, workers: int) -> Copies:
     if source.kind in SMALL:
         return Copies()
     main = "train" if "train" in source.parts else source.parts[0]
-    parts: dict[str, Part] = {main: source.load(main)}
+    parts: dict[str, LabelledImages] = {main: source.load(main)}
     images = parts[main].images
     if not isinstance(images, tuple) and min(images.shape[1:3]) < ARRAYS:
         return Copies()
@@ -63,15 +63,15 @@ def find_copies(source: Source, workers: int) -> Copies:
     if len(places) > MANY:
         return Copies(why_not=f"{len(places):,} images are more than {MANY:,}")
 
-    def glance_at(start: int) -> list[Look]:
-        return [_glance(*place) for place in places[start : start + _PIECE]]
+    def fingerprint_piece(start: int) -> list[Fingerprint]:
+        return [_fingerprint(*place) for place in places[start : start + _PIECE]]
 
-    looks: list[Look] = []
+    fingerprints: list[Fingerprint] = []
     with progress("looking for copies", len(places), "images") as bar:
-        for some in read_ahead(glance_at, range(0, len(places), _PIECE), workers):
-            looks += some
+        for some in read_ahead(fingerprint_piece, range(0, len(places), _PIECE), workers):
+            fingerprints += some
             bar.advance(len(some))
-    found = group_copies(looks, lambda i: _look_closely(*places[i]), workers)
+    found = group_copies(fingerprints, lambda i: _read_detail(*places[i]), workers)
     names = [name for name, part in parts.items() for _ in range(len(part.labels))]
     across: Counter[str] = Counter()
     groups: list[tuple[int, ...]] = []
@@ -87,7 +87,7 @@ def find_copies(source: Source, workers: int) -> Copies:
             uniform.add(source.classes[label])
             same: dict[bytes, list[int]] = {}
             for i in own:
-                same.setdefault(looks[i].content, []).append(i)
+                same.setdefault(fingerprints[i].content, []).append(i)
             groups += [tuple(one) for one in same.values() if len(one) > 1]
             continue
         across.update(names[i] for i in group if names[i] != main)
@@ -96,37 +96,37 @@ def find_copies(source: Source, workers: int) -> Copies:
     return Copies(tuple(groups), tuple(sorted(across.items())), tuple(sorted(uniform)))
 
 
-def _glance(part: Part, i: int) -> Look:
+def _fingerprint(part: LabelledImages, i: int) -> Fingerprint:
     try:
         if isinstance(part.images, tuple):
             if not part.images[i].is_file():  # to open a pipe would never end
-                return Look(0, f"unread {id(part)} {i}".encode())
+                return Fingerprint(0, f"unread {id(part)} {i}".encode())
             data = part.images[i].read_bytes()
             content = hashlib.sha256(data).digest()
             try:
                 with open_image(data) as image:
-                    return glance(image, content)
+                    return fingerprint_image(image, content)
             except Exception:  # Pillow's parsers raise almost anything on hostile bytes
-                return Look(0, content)
+                return Fingerprint(0, content)
         pixels = _row(part, i)
-        return glance(as_image(pixels), hashlib.sha256(pixels.tobytes()).digest())
+        return fingerprint_image(as_image(pixels), hashlib.sha256(pixels.tobytes()).digest())
     except (OSError, DataError):
-        return Look(0, f"unread {id(part)} {i}".encode())
+        return Fingerprint(0, f"unread {id(part)} {i}".encode())
 
 
-def _look_closely(part: Part, i: int) -> Detail | None:
+def _read_detail(part: LabelledImages, i: int) -> Detail | None:
     try:
         if isinstance(part.images, tuple):
             with open_image(part.images[i]) as image:
-                return look_closely(image)
-        return look_closely(as_image(_row(part, i)))
+                return read_detail(image)
+        return read_detail(as_image(_row(part, i)))
     except Exception:  # as above; it was read a moment ago
         return None
 
 
-def _row(part: Part, i: int) -> NDArray[np.uint8]:
+def _row(part: LabelledImages, i: int) -> NDArray[np.uint8]:
     """One image of arrays, (H, W, C)."""
     assert not isinstance(part.images, tuple)
     images, ids = part.images, np.array([i])
-    read = images[ids] if isinstance(images, np.ndarray | Rows) else images.read(ids)
+    read = images[ids] if isinstance(images, np.ndarray | PixelFile) else images.read(ids)
     return np.asarray(read[0], np.uint8)

@@ -23,10 +23,10 @@ from alexnet.data.inventory import (
     size_of,
     take_inventory,
 )
-from alexnet.data.raw import Part, Rows, Source, Stored
+from alexnet.data.raw import LabelledImages, PixelFile, Source, Stored
 from alexnet.data.slices import Fitted, Slice, Unread
 from alexnet.data.sources import open_source
-from alexnet.data.statistics import Statistics, measure
+from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.recipe import Recipe
 from alexnet.terminal import say
@@ -153,10 +153,10 @@ class Dataset:
                 raise DataError(
                     f"{self.source.path}: the labels of {name} are not known: use --split val"
                 )
-            assert not isinstance(part.images, Rows)
+            assert not isinstance(part.images, PixelFile)
             pixels, rows = part.images, ids
         else:
-            pixels, rows = Fitted(cast("NDArray[np.uint8] | Rows", part.images), r), ids
+            pixels, rows = Fitted(cast("NDArray[np.uint8] | PixelFile", part.images), r), ids
             height, width = part.images.shape[1:3]
             if min(height, width) != r.size:
                 say(f"resizing {len(ids):,} images from {height}x{width} to {r.size} pixels")
@@ -193,7 +193,7 @@ class Dataset:
                 return [lines[i] for i in ids]
         return [f"{role}/{i}" for i in ids]
 
-    def _rows(self, name: str, part: Part) -> NDArray[np.intp]:
+    def _rows(self, name: str, part: LabelledImages) -> NDArray[np.intp]:
         """Which images of its part a split is, without those that are left out of it."""
         labels = part.labels
         ids = self._cut(labels)[name] if self._shared(name) else np.arange(len(labels))
@@ -412,7 +412,9 @@ class Dataset:
             missing.update(unread)
             return block[~np.isin(ids, list(unread))]
 
-        found = measure(read, ids, colours=self.recipe.colour > 0, mean_image=wants_image)
+        found = measure_statistics(
+            read, ids, colours=self.recipe.colour > 0, mean_image=wants_image
+        )
         if missing:
             self.leave_out(Unreadable("train", missing))
             self.__dict__.pop("train", None)
@@ -473,7 +475,7 @@ class Dataset:
         }
 
 
-def _call(part: Part, root: str) -> list[str] | range:
+def _call(part: LabelledImages, root: str) -> list[str] | range:
     """What images are called in the record of a run: files by their names, others by number."""
     if isinstance(part.images, tuple):
         return [os.path.relpath(file, root) for file in part.images]

@@ -5,8 +5,8 @@ known by its picture, whatever its file, name, folder or format.
 
     exact    the same pixels: a class folder, a packed set of raw pixels and a lossless copy of an
              image have one digest
-    look     the same picture, nearly: a copy that was compressed anew, resized or mirrored has a
-             digest that differs in a few bits (`near_copies`)
+    perceptual  the same picture, nearly: a copy that was compressed anew, resized or mirrored has a
+             digest that differs in a few bits (`near_copies`); in files it is called `look`
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def digest_images(pixels: NDArray[np.uint8]) -> Digests:
     return digests
 
 
-def digest_looks(pixels: NDArray[np.uint8]) -> Digests:
+def perceptual_digests(pixels: NDArray[np.uint8]) -> Digests:
     """The perceptual digest of each image, 0 of one with too little in it. Shapes: uint8
     (N, H, W, C) -> int64 (N,)."""
     return np.array([perceptual_digest(image) for image in pixels], np.uint64).view(np.int64)
@@ -49,10 +49,10 @@ def digest_looks(pixels: NDArray[np.uint8]) -> Digests:
 
 @dataclass(frozen=True)
 class SliceDigests:
-    """Of N images, `exact` and `look` (N,) int64; `UNREAD` where an image was not read yet."""
+    """Of N images, `exact` and `perceptual` (N,) int64; `UNREAD` where one was not read yet."""
 
     exact: Digests
-    look: Digests
+    perceptual: Digests
 
     @classmethod
     def unread(cls, n: int) -> "SliceDigests":
@@ -62,7 +62,7 @@ class SliceDigests:
         """Digests those of some images that were not read before. Shapes: (M,), (M, H, W, C)."""
         new = self.exact[ids] == UNREAD
         if new.any():
-            self.look[ids[new]] = digest_looks(pixels[new])
+            self.perceptual[ids[new]] = perceptual_digests(pixels[new])
             self.exact[ids[new]] = digest_images(pixels[new])
 
     def read(self, part: Slice, ids: NDArray[np.integer], workers: int) -> None:
@@ -112,16 +112,16 @@ class ImageDigests:
 
     def merged(self) -> SliceDigests:
         """All that were read, as one."""
-        exact, look = (
+        exact, perceptual = (
             np.concatenate([getattr(split, kind) for split in self.splits.values()])
-            for kind in ("exact", "look")
+            for kind in ("exact", "perceptual")
         )
-        return SliceDigests(exact[exact != UNREAD], look[exact != UNREAD])
+        return SliceDigests(exact[exact != UNREAD], perceptual[exact != UNREAD])
 
     def to_arrays(self) -> dict[str, Digests]:
         """For a file: `train` and `val`, and `train.look` and `val.look`."""
         exact = {name: split.exact for name, split in self.splits.items()}
-        return exact | {f"{name}.look": split.look for name, split in self.splits.items()}
+        return exact | {f"{name}.look": split.perceptual for name, split in self.splits.items()}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Digests]) -> "ImageDigests":
@@ -129,10 +129,10 @@ class ImageDigests:
         names = [name for name in arrays if "." not in name]
         splits = {}
         for name in names:
-            exact, look = arrays[name], arrays.get(f"{name}.look")
-            if look is None or look.shape != exact.shape:
+            exact, perceptual = arrays[name], arrays.get(f"{name}.look")
+            if perceptual is None or perceptual.shape != exact.shape:
                 raise ValueError(f"no look of each image of {name}")
-            splits[name] = SliceDigests(exact, look)
+            splits[name] = SliceDigests(exact, perceptual)
         if not splits:
             raise ValueError("no splits")
         return cls(splits)
@@ -150,7 +150,7 @@ class ImageDigests:
         places = np.searchsorted(self._known, digests).clip(max=len(self._known) - 1)
         return np.asarray(self._known[places] == digests)
 
-    def has_near(self, looks: Digests) -> NDArray[np.bool_]:
-        """Which looks are nearly those of one of these images. Shapes: (M,) -> bool (M,)."""
-        known = np.concatenate([split.look for split in self.splits.values()])
-        return near_any(looks.view(np.uint64), known[known != UNREAD].view(np.uint64))
+    def has_near(self, perceptual: Digests) -> NDArray[np.bool_]:
+        """Which perceptual digests are nearly one of these images'. Shapes: (M,) -> bool (M,)."""
+        known = np.concatenate([split.perceptual for split in self.splits.values()])
+        return near_any(perceptual.view(np.uint64), known[known != UNREAD].view(np.uint64))

@@ -53,14 +53,14 @@ _PNG_END = b"IEND\xaeB`\x82"
 class Examined:
     """One file: `repairs` in words (none where it is as it should be), or why it was `refused`.
 
-    pixels are uint8 (size, size, channels), or None where refused or not asked for; `seen` is what
-    `see` gave of the image.
+    pixels are uint8 (size, size, channels), or None where refused or not asked for; `extracted` is
+    what `extract` gave of the image.
     """
 
     repairs: tuple[str, ...]
     refused: str = ""
     pixels: NDArray[np.uint8] | None = None
-    seen: Any = None
+    extracted: Any = None
 
 
 def examine(
@@ -71,13 +71,13 @@ def examine(
     channels: int = 3,
     orient: Orient = "ignore",
     max_pixels: int = MAX_PIXELS,
-    see: Callable[[Image.Image], Any] = lambda image: None,
+    extract: Callable[[Image.Image], Any] = lambda image: None,
 ) -> Examined:
     """Decodes a file's bytes to the last and says what was odd. Never raises on bad data.
 
-    With `size` the pixels come along: shorter side to `size`, centre square; with `see` what that
-    function makes of the image. `orient` says whether
-    the EXIF orientation is applied or ignored (ILSVRC's images were used as they lie).
+    With `size` the pixels come along: shorter side to `size`, centre square; with `extract` what
+    that function makes of the image. `orient` says whether the EXIF orientation is applied or
+    ignored (ILSVRC's images were used as they lie).
     """
     repairs: list[str] = []
     pixels: NDArray[np.uint8] | None = None
@@ -111,7 +111,7 @@ def examine(
             upright = turn_upright(image) if orient == "apply" else image
             if size is not None:
                 pixels = fit_image(upright, channels=channels, size=size)
-            seen = see(upright)
+            extracted = extract(upright)
     except UnidentifiedImageError:
         return Examined((), "not an image")
     except Image.DecompressionBombError:  # of the header, before its size is known to us
@@ -120,7 +120,7 @@ def examine(
     except Exception as error:
         why = " ".join((getattr(error, "strerror", None) or str(error) or repr(error)).split())
         return Examined((), f"cannot be decoded ({why})")
-    return Examined(tuple(repairs), "", pixels, seen)
+    return Examined(tuple(repairs), "", pixels, extracted)
 
 
 def _oddities(image: Image.Image, kind: str, name: str, data: bytes) -> list[str]:

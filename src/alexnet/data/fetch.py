@@ -11,7 +11,7 @@ from pathlib import Path
 
 from alexnet.errors import DataError, Unavailable, UsageError
 
-Progress = Callable[[int, int | None], None]
+OnProgress = Callable[[int, int | None], None]
 """Called with (bytes done so far, bytes in total) over all files of the data set."""
 
 _CHUNK_BYTES = 1 << 18
@@ -113,7 +113,7 @@ def fetch(
     cache: Path | None = None,
     offline: bool = False,
     mirrors: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     timeout_s: float = 30.0,
 ) -> Path:
     """The folder with the files of data set `name`, downloaded where they are not there yet.

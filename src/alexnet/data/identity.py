@@ -15,7 +15,7 @@ from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import parse_json, read_bytes, sha256_of
 from alexnet.terminal import progress
 
-LOOKED_AT = 64  # images, before the work begins
+SAMPLED = 64  # images, before the work begins
 
 
 def key_of(source: Arranged, options: dict[str, Any]) -> str:
@@ -124,12 +124,12 @@ def count_across(digests: bytes, counts: list[int]) -> int:
     return found
 
 
-def look_at_sizes(source: Arranged) -> list[tuple[int, int]]:
-    """(H, W) of up to LOOKED_AT images, evenly over the source, from their headers; those that
+def sample_sizes(source: Arranged) -> list[tuple[int, int]]:
+    """(H, W) of up to SAMPLED images, evenly over the source, from their headers; those that
     cannot be read so are passed over."""
     total = sum(len(files) for files in source.parts.values())
     found = []
-    for at in np.linspace(0, total - 1, min(LOOKED_AT, total), dtype=int).tolist():
+    for at in np.linspace(0, total - 1, min(SAMPLED, total), dtype=int).tolist():
         for files in source.parts.values():
             if at < len(files):
                 break

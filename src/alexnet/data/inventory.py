@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.raw import Part, Source
+from alexnet.data.raw import LabelledImages, Source
 from alexnet.errors import CheckpointError
 from alexnet.files import read_bytes, write_atomic
 
@@ -38,7 +38,7 @@ def size_of(file: Path) -> int:
         return GONE
 
 
-def names_of(part: Part, root: str) -> list[str]:
+def names_of(part: LabelledImages, root: str) -> list[str]:
     """What the files of a part are called inside the set."""
     assert isinstance(part.images, tuple)
     start = len(os.path.join(root, ""))
@@ -96,7 +96,7 @@ def as_listed(source: Source, listed: dict[str, Listed], excused: Collection[str
     """The source with the files that were listed, in that order, where all that are missing are
     excused and none came to them; else as it is."""
 
-    def load(name: str) -> Part:
+    def load(name: str) -> LabelledImages:
         part = source.load(name)
         was = listed.get(name)
         if was is None or not isinstance(part.images, tuple):
@@ -107,6 +107,6 @@ def as_listed(source: Source, listed: dict[str, Listed], excused: Collection[str
         if not set(was.names) - set(now) <= set(excused):
             return part
         root = Path(source.path)
-        return Part(was.labels, tuple(root / name for name in was.names))
+        return LabelledImages(was.labels, tuple(root / name for name in was.names))
 
     return replace(source, load=load)

@@ -157,8 +157,9 @@ def _near_pairs(
 
 
 @dataclass(frozen=True)
-class Look:
-    """An image at a glance: its digest, its own bytes' digest, and log(width / height)."""
+class Fingerprint:
+    """What tells images apart at little cost: the perceptual digest, the digest of the bytes, and
+    `shape`, log(width / height)."""
 
     digest: int
     content: bytes
@@ -168,7 +169,7 @@ class Look:
 @dataclass(frozen=True)
 class Detail:
     """An image to be compared: grey uint8 (128, 128), colour uint8 (16, 16, 2), `shape` as that of
-    a `Look`; `plain` where it is a drawing, or mostly empty."""
+    a `Fingerprint`; `plain` where it is a drawing, or mostly empty."""
 
     grey: NDArray[np.uint8]
     colour: NDArray[np.uint8]
@@ -176,18 +177,18 @@ class Detail:
     plain: bool
 
 
-def glance(image: Image.Image, content: bytes = b"") -> Look:
+def fingerprint_image(image: Image.Image, content: bytes = b"") -> Fingerprint:
     """An opened image; of a JPEG no more is decoded than is needed, unless it is loaded. `content`
     is a digest of its bytes."""
     shape = float(np.log(image.width / image.height))
     if min(image.size) < SMALLEST:
-        return Look(0, content, shape)
+        return Fingerprint(0, content, shape)
     image.draft("L", (4 * _SIDE, 4 * _SIDE))
-    return Look(perceptual_digest(fit_image(image, channels=1, size=None)), content, shape)
+    return Fingerprint(perceptual_digest(fit_image(image, channels=1, size=None)), content, shape)
 
 
-def look_closely(image: Image.Image) -> Detail:
-    """An opened image, as `glance`."""
+def read_detail(image: Image.Image) -> Detail:
+    """The detail of an opened image, as of `fingerprint_image`."""
     shape = float(np.log(image.width / image.height))
     image.draft("RGB", (_FINE, _FINE))
     pixels = Image.fromarray(fit_image(image, channels=3, size=None))
@@ -201,26 +202,26 @@ def look_closely(image: Image.Image) -> Detail:
 
 
 def group_copies(
-    looks: Sequence[Look], read: Callable[[int], Detail | None], workers: int = 2
+    fingerprints: Sequence[Fingerprint], read: Callable[[int], Detail | None], workers: int = 2
 ) -> list[list[int]]:
-    """Images that are copies of each other, in groups of two or more, by place in `looks`.
+    """Images that are copies of each other, in groups of two or more, by place in `fingerprints`.
 
     Files of the same bytes are copies whatever they show. `read` gives an image's detail, or None
     where it cannot be read. In order of their first members.
     """
-    groups = _Groups(len(looks))
-    digests = np.array([look.digest for look in looks], np.uint64)
+    groups = _Groups(len(fingerprints))
+    digests = np.array([one.digest for one in fingerprints], np.uint64)
     first: dict[bytes, int] = {}
-    for i, look in enumerate(looks):
-        groups.join(first.setdefault(look.content, i), i)
-        if first[look.content] != i:
+    for i, one in enumerate(fingerprints):
+        groups.join(first.setdefault(one.content, i), i)
+        if first[one.content] != i:
             digests[i] = 0  # its twin stands for it
-    shapes = np.array([look.shape for look in looks])
+    shapes = np.array([one.shape for one in fingerprints])
     pairs = _candidates(digests, shapes)
     starts = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1))
     recalled = lru_cache(_KEPT)(read)
 
-    def compare(k: int) -> list[tuple[int, int]]:
+    def find_copies(k: int) -> list[tuple[int, int]]:
         mine = pairs[starts[k] : starts[k + 1] if k + 1 < len(starts) else None]
         one = recalled(int(mine[0, 0]))
         same = []
@@ -231,7 +232,7 @@ def group_copies(
         return same
 
     with progress("comparing", len(starts), "images") as bar:
-        for same in read_ahead(compare, range(len(starts)), workers):
+        for same in read_ahead(find_copies, range(len(starts)), workers):
             for i, j in same:
                 groups.join(i, j)
             bar.advance(1)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data.dataset import Dataset
-from alexnet.data.raw import Part, Source
+from alexnet.data.raw import LabelledImages, Source
 from alexnet.data.slices import Slice
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import Recipe
@@ -55,7 +55,7 @@ class OtherImages(Dataset):
                     f"{source.path}: the labels of {name} are not known: use another --split"
                 )
         labels = self._join(source, classes, ignore_unknown)
-        joined = Part(labels, _chain([part.images for part in self._loaded.values()]))
+        joined = LabelledImages(labels, _chain([part.images for part in self._loaded.values()]))
         super().__init__(
             replace(
                 source,
@@ -120,7 +120,7 @@ class OtherImages(Dataset):
     def _roles(self) -> dict[str, str]:
         return {self.split_name: self.split_name}
 
-    def _rows(self, name: str, part: Part) -> NDArray[np.intp]:
+    def _rows(self, name: str, part: LabelledImages) -> NDArray[np.intp]:
         return np.flatnonzero(part.labels >= 0)
 
     def _else(self, size: int, channels: int) -> str:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.data.examine import TURNED
-from alexnet.data.raw import Part, Source, make_source, reading
+from alexnet.data.raw import LabelledImages, Source, make_source, reading
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError
 from alexnet.files import read_json
@@ -84,7 +84,7 @@ def packed(root: Path) -> Source | None:
     try:
         manifest = read_json(root / "manifest.json")
         shape = (manifest["size"], manifest["size"], manifest["channels"])
-        readers: dict[str, Callable[[], Part]] = {}
+        readers: dict[str, Callable[[], LabelledImages]] = {}
         for split, count in manifest["counts"].items():
             readers[split] = partial(_read, root, split, count, shape, manifest["encoding"])
         for name, said in manifest["payload"].items():
@@ -126,7 +126,9 @@ def count_turned(manifest: Mapping[str, Any]) -> int:
     return sum(any(TURNED in r for r in o["repairs"]) for o in manifest.get("repairs", ()))
 
 
-def _read(root: Path, split: str, count: int, shape: tuple[int, ...], encoding: str) -> Part:
+def _read(
+    root: Path, split: str, count: int, shape: tuple[int, ...], encoding: str
+) -> LabelledImages:
     def table(name: str, mapped: bool = False) -> NDArray[np.generic]:
         with reading(root / name):
             found: NDArray[np.generic] = np.load(
@@ -141,6 +143,8 @@ def _read(root: Path, split: str, count: int, shape: tuple[int, ...], encoding: 
         pixels = table(f"{split}.npy", mapped=True)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != shape:
             raise DataError(f"{root / split}.npy: {pixels.dtype} {pixels.shape}: pack again")
-        return Part(labels, np.asarray(pixels))  # memmap's own views cost more than a small image
+        return LabelledImages(
+            labels, np.asarray(pixels)
+        )  # memmap's own views cost more than a small image
     index = table(f"{split}.index.npy").astype(np.int64)
-    return Part(labels, PackedJpegs(root, split, index, shape))
+    return LabelledImages(labels, PackedJpegs(root, split, index, shape))

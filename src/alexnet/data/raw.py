@@ -32,12 +32,12 @@ class Unlabelled(DataError):
 
 
 @dataclass(frozen=True)
-class Part:
+class LabelledImages:
     """One named part of a source. labels: (N,) int64, images: (N, H, W, C) uint8 in memory or in a
     file, N files, or N images of one stored size that are decoded by index."""
 
     labels: np.ndarray
-    images: "np.ndarray | Rows | tuple[Path, ...] | Stored"
+    images: "np.ndarray | PixelFile | tuple[Path, ...] | Stored"
 
 
 class Stored(Protocol):
@@ -67,7 +67,7 @@ class Source:
     path: str
     classes: tuple[str, ...]
     parts: tuple[str, ...]
-    load: Callable[[str], Part]
+    load: Callable[[str], LabelledImages]
     digest: str = ""
     folders: Mapping[str, str] | None = None
     statistics: Any = None
@@ -77,11 +77,14 @@ class Source:
 
 
 def make_source(
-    kind: str, path: Path | str, classes: tuple[str, ...], readers: Mapping[str, Callable[[], Part]]
+    kind: str,
+    path: Path | str,
+    classes: tuple[str, ...],
+    readers: Mapping[str, Callable[[], LabelledImages]],
 ) -> Source:
     where = str(path) or kind
 
-    def load(name: str) -> Part:
+    def load(name: str) -> LabelledImages:
         if name not in readers:
             raise DataError(f"{where}: has no part {name!r}; choose from {', '.join(readers)}")
         part = readers[name]()
@@ -122,7 +125,7 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read ({why}); check it or get it again") from error
 
 
-class Rows:
+class PixelFile:
     """Images (N, H, W, C) that lie in a file one after the other, read by index from any thread.
 
     A file is held open and nothing of it in memory; one that is packed is unpacked into a temporary
@@ -150,17 +153,17 @@ class Rows:
         return out
 
 
-def read_rows(stream: BinaryIO, shape: tuple[int, ...], path: Path, plain: bool) -> Rows:
+def open_pixel_file(stream: BinaryIO, shape: tuple[int, ...], path: Path, plain: bool) -> PixelFile:
     """The images that are all the rest of a stream; `plain` where it is the file at `path`."""
     size, offset = math.prod(shape), stream.tell()
     if plain:
         check_rest(os.fstat(stream.fileno()).st_size - offset, size, path)
-        return Rows(stream, offset, shape, path)
+        return PixelFile(stream, offset, shape, path)
     with tempfile.TemporaryFile() as file:
         shutil.copyfileobj(Limited(stream, size + 1), file, _CHUNK_BYTES)
         file.flush()
         check_rest(file.tell(), size, path)
-        return Rows(file, 0, shape, path)
+        return PixelFile(file, 0, shape, path)
 
 
 class Limited(io.RawIOBase):

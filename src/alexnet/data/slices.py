@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alexnet.data.away import SHORT_OF, Away, Folder
 from alexnet.data.images import Orient, decode_image
-from alexnet.data.raw import Rows, Stored
+from alexnet.data.raw import PixelFile, Stored
 from alexnet.errors import DataError, Unreadable
 from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
@@ -174,7 +174,7 @@ class Fitted:
     """Arrays as a recipe stores them, when asked for: its channels, shorter side to size, centre
     square. shape is (N, size, size, C)."""
 
-    def __init__(self, images: NDArray[np.uint8] | Rows, recipe: Recipe) -> None:
+    def __init__(self, images: NDArray[np.uint8] | PixelFile, recipe: Recipe) -> None:
         self._images, self._size, self._channels = images, recipe.size, recipe.channels
         size, channels = recipe.size, recipe.channels
         self.shape: tuple[int, ...] = (images.shape[0], size, size, channels)

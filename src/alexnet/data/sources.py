@@ -22,18 +22,18 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from alexnet.data.cifar import cifar10
+from alexnet.data.cifar import open_cifar10
 from alexnet.data.images import is_image
 from alexnet.data.layout import FoldersOnDisk, Layout, find_layout
 from alexnet.data.packed import packed
 from alexnet.data.raw import (
-    Part,
-    Rows,
+    LabelledImages,
+    PixelFile,
     Source,
     Unlabelled,
     make_source,
+    open_pixel_file,
     read_lines,
-    read_rows,
     reading,
 )
 from alexnet.errors import DataError, Unavailable
@@ -75,7 +75,7 @@ def open_source(
     with reading(root):
         if not root.exists():
             raise DataError(f"{root}: no such file or folder; give a path to images or 'digits'")
-        source = packed(root) or _idx(root, to_train) or cifar10(root)
+        source = packed(root) or _idx(root, to_train) or open_cifar10(root)
         source = source or _folder(root, to_train, older, known, aloud)
     if source is None and not to_train and root.is_dir():
         raise DataError(
@@ -92,7 +92,7 @@ def find_arrays(root: Path) -> Source | None:
     if root.is_file() and "cifar" not in root.name and not root.name.endswith((".bin", ".bin.xz")):
         return None  # an archive of photos is not to be read through to find that out
     with reading(root):
-        return _idx(root) or cifar10(root)
+        return _idx(root) or open_cifar10(root)
 
 
 # digits
@@ -108,10 +108,10 @@ def _digits() -> Source:
     return make_source("digits", "", _DIGITS, {"all": lambda: _read_digits(files[0])})
 
 
-def _read_digits(path: Path) -> Part:
+def _read_digits(path: Path) -> LabelledImages:
     with reading(path), gzip.open(path, "rt") as text:
         table = np.loadtxt(text, delimiter=",", dtype=np.uint8)
-        return Part(table[:, -1].astype(np.int64), table[:, :-1].reshape(-1, 28, 28, 1))
+        return LabelledImages(table[:, -1].astype(np.int64), table[:, :-1].reshape(-1, 28, 28, 1))
 
 
 # idx
@@ -124,7 +124,7 @@ def _idx(root: Path, to_train: bool = True) -> Source | None:
     }
     if not any(file for pair in pairs.values() for file in pair):
         return None
-    readers: dict[str, Callable[[], Part]] = {}
+    readers: dict[str, Callable[[], LabelledImages]] = {}
     for part, (images, labels) in pairs.items():
         if images and labels:
             readers[part] = partial(_read_idx_pair, images, labels)
@@ -144,17 +144,17 @@ def _idx_file(root: Path, stem: str, dims: int) -> Path | None:
     return next((root / name for name in names if (root / name).is_file()), None)
 
 
-def _read_idx_pair(images_file: Path, labels_file: Path) -> Part:
+def _read_idx_pair(images_file: Path, labels_file: Path) -> LabelledImages:
     images, rows = _read_idx(images_file, 3), _read_idx(labels_file, 1)
     if len(images) != len(rows):
         raise DataError(
             f"{images_file}: {len(images):,} images but {len(rows):,} labels in "
             f"{labels_file.name}; get both files from one source"
         )
-    return Part(rows[np.arange(len(rows))].ravel().astype(np.int64), images)
+    return LabelledImages(rows[np.arange(len(rows))].ravel().astype(np.int64), images)
 
 
-def _read_idx(path: Path, dims: int) -> Rows:
+def _read_idx(path: Path, dims: int) -> PixelFile:
     """An IDX file of bytes of `dims` dimensions: (N, 1, 1, 1) labels or (N, H, W, 1) images."""
     is_packed = path.suffix == ".gz"
     with reading(path), gzip.open(path) if is_packed else path.open("rb") as file:
@@ -168,7 +168,7 @@ def _read_idx(path: Path, dims: int) -> Rows:
         if not 0 < math.prod(shape) <= _MAX_BYTES:
             raise DataError(f"{path}: declares shape {shape}, expected 1 to {_MAX_BYTES:,} bytes")
         shape = (*shape, 1, 1, 1)[:4]
-        return read_rows(cast("BinaryIO", file), shape, path, plain=not is_packed)
+        return open_pixel_file(cast("BinaryIO", file), shape, path, plain=not is_packed)
 
 
 # folder
@@ -228,7 +228,7 @@ def _class_folders(tree: Path) -> tuple[str, ...]:
         return FoldersOnDisk(tree).inside("")
 
 
-def _read_tree(tree: Path, classes: tuple[str, ...], to_train: bool) -> Part:
+def _read_tree(tree: Path, classes: tuple[str, ...], to_train: bool) -> LabelledImages:
     present = _class_folders(tree)
     if not present:
         why = f"{tree}: holds no class folders; sort its images into {classes[0]}, ..."
@@ -243,7 +243,7 @@ def _read_tree(tree: Path, classes: tuple[str, ...], to_train: bool) -> Part:
         images = _image_files(tree / name, empty=not to_train)
         labels += [classes.index(name)] * len(images)
         files += images
-    return Part(np.array(labels, np.int64), tuple(files))
+    return LabelledImages(np.array(labels, np.int64), tuple(files))
 
 
 def _image_files(folder: Path, empty: bool = False) -> list[Path]:

@@ -23,7 +23,7 @@ FILTERS, TEXTURE_SIDE = 48, 48
 
 
 @dataclass
-class Seen:
+class BatchSample:
     """What some batches of a split hold. `mean`, `std` (C,) are over the finite images' pixels."""
 
     images: list[Tensor] = field(default_factory=list)
@@ -44,26 +44,26 @@ class Seen:
         return self.std.clamp(min=max(1e-3 * float(self.std.mean()), 1e-12))
 
 
-def look_at(loader: Iterable[Any], *, images: int, seconds: float) -> Seen:
+def sample_batches(loader: Iterable[Any], *, images: int, seconds: float) -> BatchSample:
     """Reads batches (images, labels, ...) until so many images, so much time or memory.
 
     Raises UsageError for what is no batch of images with one class each.
     """
-    seen, until = Seen(), time.monotonic() + seconds
+    sample, until = BatchSample(), time.monotonic() + seconds
     sums: list[tuple[Tensor, Tensor, int]] = []
     held = 0
     for batch in loader:
         x, y = _checked(batch)
         held += x.numel() * x.element_size()
-        seen.images.append(x)
-        seen.labels.append(y)
+        sample.images.append(x)
+        sample.labels.append(y)
         flat = x.detach().float().flatten(1)
         finite = flat.isfinite().all(1)
-        seen.bad += int((~finite).sum())
-        seen.constant += int(((flat.amax(1) - flat.amin(1)) == 0)[finite].sum())
+        sample.bad += int((~finite).sum())
+        sample.constant += int(((flat.amax(1) - flat.amin(1)) == 0)[finite].sum())
         for image in x.detach().cpu():
             data = image.contiguous().view(torch.uint8).numpy()
-            seen.hashes.append(hashlib.blake2b(data, digest_size=12).digest())
+            sample.hashes.append(hashlib.blake2b(data, digest_size=12).digest())
         good = x.detach().float()[finite]
         if len(good):
             sums.append(
@@ -73,16 +73,16 @@ def look_at(loader: Iterable[Any], *, images: int, seconds: float) -> Seen:
                     good[:, 0].numel(),
                 )
             )
-            seen.largest = max(seen.largest, float(good.abs().max()))
+            sample.largest = max(sample.largest, float(good.abs().max()))
         late = time.monotonic() > until or held > MEMORY
-        if seen.n >= images or (seen.n >= FEWEST and late):
+        if sample.n >= images or (sample.n >= FEWEST and late):
             break
     if sums:
         count = sum(n for _, _, n in sums)
-        seen.mean = (sum((s for s, _, _ in sums), torch.zeros(1)) / count).float().cpu()
+        sample.mean = (sum((s for s, _, _ in sums), torch.zeros(1)) / count).float().cpu()
         square = (sum((s for _, s, _ in sums), torch.zeros(1)) / count).float().cpu()
-        seen.std = (square - seen.mean**2).clamp(min=0).sqrt()
-    return seen
+        sample.std = (square - sample.mean**2).clamp(min=0).sqrt()
+    return sample
 
 
 def _checked(batch: Any) -> tuple[Tensor, Tensor]:
@@ -114,30 +114,30 @@ def entropy(counts: Tensor) -> float:
     return float(-(p[p > 0] * p[p > 0].log()).sum())
 
 
-def order_of_labels(seen: Seen, classes: int) -> tuple[float, float]:
+def order_of_labels(sample: BatchSample, classes: int) -> tuple[float, float]:
     """The mean entropy of the labels of a batch, and what batches drawn by chance would have.
 
     By chance: the same labels, shuffled by a fixed seed and cut alike.
     """
-    labels = torch.cat(seen.labels)
+    labels = torch.cat(sample.labels)
     shuffled = labels[mixed(len(labels))]
-    sizes = [len(batch) for batch in seen.labels]
+    sizes = [len(batch) for batch in sample.labels]
 
     def mean(parts: Iterable[Tensor]) -> float:
         found = [entropy(torch.bincount(part, minlength=classes)) for part in parts]
         return sum(found) / max(len(found), 1)
 
-    return mean(seen.labels), mean(shuffled.split(sizes))  # type: ignore[no-untyped-call]
+    return mean(sample.labels), mean(shuffled.split(sizes))  # type: ignore[no-untyped-call]
 
 
-def shared(train: Seen, other: Seen) -> float:
+def shared(train: BatchSample, other: BatchSample) -> float:
     """The share of another split's images that are in train, bit for bit."""
     known = set(train.hashes)
     return sum(h in known for h in other.hashes) / max(len(other.hashes), 1)
 
 
 @dataclass(frozen=True)
-class Probe:
+class LabelProbe:
     """How well a linear probe on small pictures names images it has not seen.
 
     `accuracy` is the mean over the classes, which sets no prize on naming the commonest; `chance`
@@ -161,7 +161,7 @@ def mixed(n: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(SEED))
 
 
-def probe_labels(train: Seen, val: Seen | None, classes: int) -> Probe | None:
+def probe_labels(train: BatchSample, val: BatchSample | None, classes: int) -> LabelProbe | None:
     """Ridge regression from images to labels, two folds of train, then val.
 
     From pictures of 16 pixels, and where those say nothing from how strongly random filters answer:
@@ -169,7 +169,7 @@ def probe_labels(train: Seen, val: Seen | None, classes: int) -> Probe | None:
     """
     y = torch.cat(train.labels)
     known = (y >= 0) & (y < classes)
-    best: Probe | None = None
+    best: LabelProbe | None = None
     for describe in (_pictures, _textures):
         x = describe(train)
         keep = known & x.isfinite().all(1)
@@ -186,7 +186,7 @@ def probe_labels(train: Seen, val: Seen | None, classes: int) -> Probe | None:
     return best
 
 
-def _probed(x: Tensor, y: Tensor, classes: int) -> Probe:
+def _probed(x: Tensor, y: Tensor, classes: int) -> LabelProbe:
     fold = mixed(len(y)) % 2 == 0
     right = torch.zeros(classes)
     for part in (fold, ~fold):
@@ -197,10 +197,10 @@ def _probed(x: Tensor, y: Tensor, classes: int) -> Probe:
     chance = 1 / int(present.sum())
     error = float((chance * (1 - chance) / counts[present]).sum().sqrt()) * chance
     accuracy = float((right[present] / counts[present]).mean())
-    return Probe(len(y), accuracy, chance, error, int(counts[present].min()))
+    return LabelProbe(len(y), accuracy, chance, error, int(counts[present].min()))
 
 
-def _on_val(probe: Probe, named: Tensor, val: Seen, classes: int) -> Probe:
+def _on_val(probe: LabelProbe, named: Tensor, val: BatchSample, classes: int) -> LabelProbe:
     truth = torch.cat(val.labels)
     keep = (truth >= 0) & (truth < classes)
     named, truth = named[keep], truth[keep]
@@ -219,19 +219,19 @@ def _on_val(probe: Probe, named: Tensor, val: Seen, classes: int) -> Probe:
     return replace(probe, val_n=len(truth), shifts=shifts, renamed=renamed)
 
 
-def _pictures(seen: Seen) -> Tensor:
-    small = [F.adaptive_avg_pool2d(x.detach().float().cpu(), PROBE_SIDE) for x in seen.images]
+def _pictures(sample: BatchSample) -> Tensor:
+    small = [F.adaptive_avg_pool2d(x.detach().float().cpu(), PROBE_SIDE) for x in sample.images]
     return torch.cat(small).flatten(1)
 
 
-def _textures(seen: Seen) -> Tensor:
+def _textures(sample: BatchSample) -> Tensor:
     """The mean and the largest answer of random filters, in four quarters of an image."""
-    channels = seen.images[0].shape[1]
+    channels = sample.images[0].shape[1]
     chance = torch.Generator().manual_seed(SEED)
     filters = torch.randn(FILTERS, channels, 7, 7, generator=chance)
     filters -= filters.mean((1, 2, 3), keepdim=True)
     found = []
-    for x in seen.images:
+    for x in sample.images:
         for part in x.detach().float().cpu().split(64):  # type: ignore[no-untyped-call]
             side = min(*part.shape[-2:], TEXTURE_SIDE)
             answer = F.conv2d(F.adaptive_avg_pool2d(part, side), filters, padding=3).relu_()

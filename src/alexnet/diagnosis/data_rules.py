@@ -23,7 +23,7 @@ SAME = 0.5  # share of validation images that are training images
 SOME = 0.002
 
 
-def judge(f: Findings) -> Iterator[Verdict]:
+def find_data_faults(f: Findings) -> Iterator[Verdict]:
     """Everything that images and labels show."""
     yield from _labels(f)
     yield from _pixels(f)

@@ -1,5 +1,6 @@
-"""Anybody's network with anybody's loader: measured, and judged."""
+"""Anybody's network with anybody's loader: measured, and diagnosed."""
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,14 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from alexnet.diagnosis import data_rules, rate_rules, rules
-from alexnet.diagnosis.batches import Seen, look_at, mixed, probe_labels
+from alexnet.diagnosis.batches import BatchSample, mixed, probe_labels, sample_batches
 from alexnet.diagnosis.contract import check_contract
+from alexnet.diagnosis.data_rules import find_data_faults
 from alexnet.diagnosis.findings import Findings
+from alexnet.diagnosis.rate_rules import find_rate_faults
+from alexnet.diagnosis.rules import find_network_faults
 from alexnet.diagnosis.signal import Loss, cross_entropy, evaluating, measure_signals, switched_off
 from alexnet.diagnosis.sizes import rms
 from alexnet.diagnosis.trial import find_rates, taken_back, try_steps
-from alexnet.diagnosis.verdict import is_healthy, plain, settled
+from alexnet.diagnosis.verdict import is_healthy, rank_by_cause, without_non_finite
 from alexnet.errors import UsageError
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -56,11 +59,11 @@ def diagnose(
     if any(is_lazy(p) for p in model.parameters()):
         raise UsageError("the network has layers without a size yet: run one batch through it")
     with taken_back(model, optimizer), _undrawn(loader, val_loader):
-        train = look_at(loader, images=images, seconds=seconds / 6)
+        train = sample_batches(loader, images=images, seconds=seconds / 6)
         if not train.n:
             raise UsageError("the loader gives no batch: nothing to diagnose")
         if val_loader is not None:
-            val = look_at(val_loader, images=images, seconds=seconds / 12)
+            val = sample_batches(val_loader, images=images, seconds=seconds / 12)
         warmup = _planned(optimizer) or warmup
         found = Findings(train=train, val=val, rate=_rate(optimizer))
         batches = _batches(train, model)
@@ -72,9 +75,10 @@ def diagnose(
             )
     found.classes = classes or found.classes or int(torch.cat(train.labels).max()) + 1
     found.probe = probe_labels(train, val, found.classes)
-    verdicts = settled(v for rule in (data_rules, rules, rate_rules) for v in rule.judge(found))
+    faults = (find_data_faults(found), find_network_faults(found), find_rate_faults(found))
+    verdicts = rank_by_cause(itertools.chain(*faults))
     layers = [asdict(layer) for layer in found.signals.layers] if found.signals else []
-    return plain(
+    return without_non_finite(
         {
             "healthy": is_healthy(verdicts, found.unmeasured),
             "unmeasured": found.unmeasured,
@@ -157,9 +161,9 @@ def _measure(
         )  # fmt: skip
 
 
-def _normalised(images: Tensor, seen: Seen) -> Tensor:
+def _normalised(images: Tensor, sample: BatchSample) -> Tensor:
     """Images of mean 0 and deviation 1, channel by channel."""
-    mean, scale = (v[:, None, None].to(images) for v in (seen.mean, seen.scale()))
+    mean, scale = (v[:, None, None].to(images) for v in (sample.mean, sample.scale()))
     return (images - mean) / scale
 
 
@@ -188,14 +192,14 @@ def _undrawn(*loaders: Any) -> Iterator[None]:
             generator.set_state(state)
 
 
-def _batches(seen: Seen, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+def _batches(sample: BatchSample, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Up to 16 batches of 32 finite images: mixed by a fixed seed, as they should be."""
     floats = (p for p in model.parameters() if p.is_floating_point())
     like = next(floats, torch.zeros(0))
-    shape = seen.images[0].shape[1:]  # others come from multi-scale loaders
+    shape = sample.images[0].shape[1:]  # others come from multi-scale loaders
     places = [
         (i, j)
-        for i, images in enumerate(seen.images)
+        for i, images in enumerate(sample.images)
         if images.shape[1:] == shape
         for j in images.flatten(1).isfinite().all(1).nonzero()[:, 0].tolist()
     ]
@@ -204,8 +208,10 @@ def _batches(seen: Seen, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     whole = [part for part in parts if len(part) == BATCH] or parts[:1]
     return [
         (
-            torch.stack([seen.images[i][j] for i, j in part]).detach().to(like.device, like.dtype),
-            torch.stack([seen.labels[i][j] for i, j in part]).to(like.device),
+            torch.stack([sample.images[i][j] for i, j in part])
+            .detach()
+            .to(like.device, like.dtype),
+            torch.stack([sample.labels[i][j] for i, j in part]).to(like.device),
         )
         for part in whole
         if len(part) > 1

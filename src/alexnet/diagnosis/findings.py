@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.diagnosis.batches import Probe, Seen, entropy, order_of_labels, shared
+from alexnet.diagnosis.batches import BatchSample, LabelProbe, entropy, order_of_labels, shared
 from alexnet.diagnosis.contract import Contract
-from alexnet.diagnosis.signal import Layer, Signals
+from alexnet.diagnosis.signal import LayerSignal, SignalPropagation
 from alexnet.diagnosis.sizes import image_signal
 from alexnet.diagnosis.trial import RateRange, Trial
 
@@ -34,11 +34,11 @@ class Findings:
     far they differ between images; `known` is the cross-entropy of logits before any step;
     `unmeasured` says why the network could not be measured, or is empty."""
 
-    train: Seen
-    val: Seen | None = None
+    train: BatchSample
+    val: BatchSample | None = None
     rate: float | None = None
     classes: int = 0
-    signals: Signals | None = None
+    signals: SignalPropagation | None = None
     standard: Tensor | None = None
     moves: float = 0.0
     entropic: bool = True
@@ -48,7 +48,7 @@ class Findings:
     after: dict[str, float] | None = None
     rates: RateRange | None = None
     overfit: Trial | None = None
-    probe: Probe | None = None
+    probe: LabelProbe | None = None
     known: float | None = None
     unmeasured: str = ""
 
@@ -93,7 +93,7 @@ class Findings:
         """Whether the weights enlarge what they are given beyond what any good network does."""
         return (self.gain() or 0.0) > GAIN
 
-    def head(self) -> Layer | None:
+    def head(self) -> LayerSignal | None:
         """The last layer with weights."""
         layers = self.signals.layers if self.signals else []
         return next((layer for layer in reversed(layers) if layer.has_weights), None)

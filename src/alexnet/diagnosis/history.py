@@ -94,7 +94,7 @@ def _rising(lines: Sequence[Event]) -> bool:
     return (lines[-1].get("lr") or 0.0) > (lines[0].get("lr") or 0.0)
 
 
-def judge_history(events: Sequence[Event], shares: Sequence[float]) -> Iterator[Verdict]:
+def find_run_faults(events: Sequence[Event], shares: Sequence[float]) -> Iterator[Verdict]:
     """Everything that the figures of a run show. `shares` of the classes among training labels."""
     train = [e for e in events if e["event"] == "train"]
     val = [e for e in events if e["event"] == "val"]

@@ -54,7 +54,7 @@ def _creeps(f: Findings) -> bool:
     return statistics.fmean(tried[-4:]) > 0.98 * tried[0] and min(better) < 0.7 * better[0]
 
 
-def judge(f: Findings) -> Iterator[Verdict]:
+def find_rate_faults(f: Findings) -> Iterator[Verdict]:
     """Everything that steps show."""
     t, ln_k = f.trial, math.log(max(f.classes, 2))
     if t is not None and t.losses and f.rate is not None:

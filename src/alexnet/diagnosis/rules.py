@@ -7,7 +7,7 @@ import torch
 
 from alexnet.diagnosis.contract import ALIKE
 from alexnet.diagnosis.findings import GAIN, Findings
-from alexnet.diagnosis.signal import Signals
+from alexnet.diagnosis.signal import SignalPropagation
 from alexnet.diagnosis.verdict import Severity, Verdict
 
 ZEROS = 0.1  # share of logits that are exactly zero, none being negative
@@ -23,7 +23,7 @@ ENDS = ("Relu", "Sigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Clamp", "ClampMin
 BOUNDED = ("Tanh", "Sigmoid", "Hardtanh", "Hardsigmoid", "Softsign", "ReLU6")
 
 
-def judge(f: Findings) -> Iterator[Verdict]:
+def find_network_faults(f: Findings) -> Iterator[Verdict]:
     """Everything that the network shows; nothing where it could not be run."""
     if f.signals is None or f.contract is None:
         return
@@ -33,7 +33,7 @@ def judge(f: Findings) -> Iterator[Verdict]:
     yield from _scale(f, f.signals)
 
 
-def _head(f: Findings, s: Signals) -> Iterator[Verdict]:
+def _head(f: Findings, s: SignalPropagation) -> Iterator[Verdict]:
     logits = s.logits
     one_image = float((logits.sum(1) - 1).abs().max()) < 1e-3
     zeros, low, high = (logits == 0).float().mean().item(), float(logits.min()), float(logits.max())
@@ -146,7 +146,7 @@ def _contract(f: Findings) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _wiring(f: Findings, s: Signals) -> Iterator[Verdict]:
+def _wiring(f: Findings, s: SignalPropagation) -> Iterator[Verdict]:
     dead_ends = [p for p in s.parameters if p.trained and p.gradient is None]
     if dead_ends:
         everything = len(dead_ends) == sum(p.trained for p in s.parameters)
@@ -170,7 +170,7 @@ def _wiring(f: Findings, s: Signals) -> Iterator[Verdict]:
         )  # fmt: skip
 
 
-def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
+def _scale(f: Findings, s: SignalPropagation) -> Iterator[Verdict]:
     gain = f.gain() or 0.0
     ceiling = LOSS * math.log(max(f.classes, 2))
     if f.explodes() and s.loss > ceiling:
@@ -235,7 +235,7 @@ def _scale(f: Findings, s: Signals) -> Iterator[Verdict]:
     yield from dead(s, "at the beginning")
 
 
-def dead(s: Signals, when: str) -> Iterator[Verdict]:
+def dead(s: SignalPropagation, when: str) -> Iterator[Verdict]:
     """The first layer whose units are 0 for every image."""
     for layer in s.layers:
         # Weights of zero are how some networks begin; what is off for good is an activation.

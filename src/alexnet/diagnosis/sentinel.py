@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.diagnosis.history import Learning, judge_history, learning
+from alexnet.diagnosis.history import Learning, find_run_faults, learning
 from alexnet.diagnosis.rate_rules import SHRINKING, decay_alone
 from alexnet.diagnosis.sizes import dead_share
 from alexnet.diagnosis.trial import Move, moved, weights_now
@@ -106,7 +106,7 @@ class Sentinel:
             return []
         self.highest = max(self.highest, event.get("lr") or 0.0)
         self.events = [*self.events[-KEPT:], event]
-        return self._new(map(_still_training, ranked(judge_history(self.events, self.shares))))
+        return self._new(map(_still_training, ranked(find_run_faults(self.events, self.shares))))
 
     def _new(self, verdicts: Iterable[Verdict]) -> list[Verdict]:
         fresh = []

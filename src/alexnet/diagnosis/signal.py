@@ -26,7 +26,7 @@ NUDGE = 1.01  # by which a layer's input is scaled to see how its output follows
 
 
 @dataclass
-class Layer:
+class LayerSignal:
     """`signal` is 1 - cosine between the outputs for two different images, on average: how much the
     image still matters; `arrives` is the same of the input. `follows` is the elasticity of the
     output's size with the input's, 1 for ReLU and pooling; `responds` is how much of a small change
@@ -62,11 +62,11 @@ class Parameter:
 
 
 @dataclass
-class Signals:
+class SignalPropagation:
     """All that one batch shows. logits (N, K) as evaluation sees them; `ends_in` is the operation
     that made them, by its gradient's name."""
 
-    layers: list[Layer]
+    layers: list[LayerSignal]
     parameters: list[Parameter]
     logits: Tensor
     loss: float
@@ -74,13 +74,13 @@ class Signals:
     ends_in: str = ""
 
 
-def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signals:
+def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> SignalPropagation:
     """Runs x (N, ...) and labels y (N,) through the network; weights stay, gradients are cleared.
 
     Activations are those of evaluation, batch norm as in training, since at the beginning its
     running figures are not of this data; gradients are those of training.
     """
-    layers: list[Layer] = []
+    layers: list[LayerSignal] = []
     seen: dict[str, int] = {}
     names = {module: name for name, module in model.named_modules()}
 
@@ -92,7 +92,7 @@ def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signa
         if alone and inputs[0].is_floating_point():
             given[module] = inputs[0].detach().clone()  # some layers work in place
 
-    def look(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def record_output(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return
         name = names.get(module) or type(module).__name__
@@ -100,7 +100,7 @@ def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signa
         if seen[name] == 1 and output.dim() > 1 and ".parametrizations." not in f".{name}":
             layers.append(_describe(module, name, given.pop(module, None), output))
 
-    with evaluating(model, norms=True), torch.no_grad(), _hooked(model, look, before):
+    with evaluating(model, norms=True), torch.no_grad(), _hooked(model, record_output, before):
         model(x.clone())
     with evaluating(model), torch.no_grad():
         logits = model(x.clone()).float()
@@ -137,7 +137,7 @@ def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Signa
     ]
     model.zero_grad(set_to_none=True)
     ends_in = kind_of(made.grad_fn).removesuffix("Backward") if made.grad_fn else ""
-    return Signals(layers, parameters, logits, float(total.detach()), linear, ends_in)
+    return SignalPropagation(layers, parameters, logits, float(total.detach()), linear, ends_in)
 
 
 def switched_off(model: nn.Module, x: Tensor) -> dict[str, float]:
@@ -145,25 +145,25 @@ def switched_off(model: nn.Module, x: Tensor) -> dict[str, float]:
     names = {module: name for name, module in model.named_modules()}
     shares: dict[str, float] = {}
 
-    def look(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def record_output(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         bare = not any(True for _ in module.parameters(recurse=False))
         seen = [dead_share(t) for t in (*inputs, output) if isinstance(t, Tensor) and t.dim() > 1]
         if bare and len(seen) == 2 and seen[0] <= ALL:
             shares.setdefault(names.get(module, ""), seen[1])
 
-    with evaluating(model, norms=True), torch.no_grad(), _hooked(model, look):
+    with evaluating(model, norms=True), torch.no_grad(), _hooked(model, record_output):
         model(x.clone())
     return shares
 
 
-def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor) -> Layer:
+def _describe(module: nn.Module, name: str, given: Tensor | None, output: Tensor) -> LayerSignal:
     out = output.detach().float().clone()
     before = rms(given) if given is not None else 0.0
     weights = any(True for _ in module.parameters(recurse=False))
     follows, responds = None, None
     if not weights and given is not None and before > 0:
         follows, responds = _tried(module, given, out, before)
-    return Layer(
+    return LayerSignal(
         name,
         type(module).__name__,
         tuple(out.shape[1:]),

@@ -86,7 +86,7 @@ class Verdict:
         return asdict(self)
 
 
-def plain(found: dict[str, Any]) -> dict[str, Any]:
+def without_non_finite(found: dict[str, Any]) -> dict[str, Any]:
     """The same for JSON, which has no NaN and no infinity: they are None."""
 
     def clean(value: Any) -> Any:
@@ -107,7 +107,7 @@ def ranked(verdicts: Iterable[Verdict]) -> list[Verdict]:
     )
 
 
-def settled(verdicts: Iterable[Verdict]) -> list[Verdict]:
+def rank_by_cause(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """Ranked, once what is only a consequence no longer outranks its cause.
 
     A symptom that keeps the network from learning makes the first fault before it as bad.

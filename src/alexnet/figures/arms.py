@@ -10,7 +10,7 @@ from alexnet.figures.canvas import (
     RED,
     fitting,
     new_figure,
-    plain,
+    style_axes,
     write_figure,
 )
 
@@ -38,10 +38,10 @@ def draw_arms(
             right[0].plot(steps, errors, color=colour, lw=1, label=None if j else names[i])
     left.set_xticks(range(len(names)), names, fontsize=8)
     left.set_xlim(-0.5, len(names) - 0.5)
-    plain(left)
+    style_axes(left)
     for axes in right:
         axes.set_xlabel("step")
         axes.set_ylabel("error in training (%)")
         axes.legend(frameon=False, fontsize=8)
-        plain(axes)
+        style_axes(axes)
     write_figure(figure, out)

@@ -62,7 +62,7 @@ def show(axes: "Axes", image: "NDArray[np.uint8]") -> None:
     axes.set_axis_off()
 
 
-def plain(axes: "Axes") -> None:
+def style_axes(axes: "Axes") -> None:
     """A light grid behind the data, and no frame."""
     axes.grid(color=GRID, lw=0.8)
     axes.set_axisbelow(True)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet.figures.canvas import BLUE, GREEN, ORANGE, RED, new_figure, plain, write_figure
+from alexnet.figures.canvas import BLUE, GREEN, ORANGE, RED, new_figure, style_axes, write_figure
 
 
 def draw_panels(
@@ -33,7 +33,7 @@ def draw_panels(
             axes.plot(range(1, len(values) + 1), values, color=colours[label], lw=1.2, label=shown)
         axes.set_title(name, fontsize=9)
         axes.set_ylim(0, high)
-        plain(axes)
+        style_axes(axes)
     grid[0].legend(frameon=False, fontsize=8)
     figure.supxlabel("step", fontsize=10)
     figure.supylabel("loss (nats)", fontsize=10)
@@ -61,7 +61,7 @@ def draw_dots(
                 axes.scatter(values, [at] * len(values), c=shades, s=14, zorder=2)
         axes.set_title(name, fontsize=9)
         axes.set_yticks(range(len(rows)), rows, fontsize=8)
-        plain(axes)
+        style_axes(axes)
         if i in logarithmic:
             axes.set_xscale("log")
     grid[0].invert_yaxis()
@@ -101,7 +101,7 @@ def draw_distributions(panels: Sequence[Panel], out: Path, title: str) -> None:
         axes.set_yticks(range(len(panel.groups)), list(panel.groups), fontsize=8)
         axes.set_ylim(len(panel.groups) - 0.5, -0.5)
         axes.tick_params(axis="x", labelsize=8)
-        plain(axes)
+        style_axes(axes)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     write_figure(figure, out)

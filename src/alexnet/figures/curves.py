@@ -18,7 +18,7 @@ from alexnet.figures.canvas import (
     SKY,
     fitting,
     new_figure,
-    plain,
+    style_axes,
     write_figure,
 )
 from alexnet.terminal import percent
@@ -56,7 +56,7 @@ def draw_looks(events: list[Event], out: Path, title: str) -> bool:
     update.plot(epochs, values, color=BLUE, lw=1.4)
     update.set(title="Steps", xlabel="epoch", ylabel="update / weight (median)", yscale="log")
     for axes in (dead, update):
-        plain(axes)
+        style_axes(axes)
     write_figure(figure, out)
     return True
 
@@ -106,7 +106,7 @@ def draw_curves(runs: Mapping[str, list[Event]], out: Path, title: str, no_top5:
         axes.set(title=name, xlabel="epoch", ylabel=unit)
         if len(places) == 1:  # ticks around one point are long and lie over each other
             axes.set_xticks(list(places), [f"{epoch:.3g}" for epoch in places])
-        plain(axes)
+        style_axes(axes)
         if not len(values):
             axes.set(xticks=[], yticks=[])
             axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.figures.canvas import BLUE, ORANGE, fitting, new_figure, plain, show, write_figure
+from alexnet.figures.canvas import BLUE, ORANGE, fitting, new_figure, show, style_axes, write_figure
 
 Box = tuple[int, int, int, int]
 
@@ -55,7 +55,7 @@ def draw_maps(
         right.set_yticks(range(len(maps)), [str(c) for c in channels], fontsize=7)
         right.invert_yaxis()
         right.set(xlabel="activation", ylabel=f"unit (of {total:,})")
-        plain(right)
+        style_axes(right)
     else:
         columns = math.ceil(math.sqrt(len(maps)))
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))

@@ -12,7 +12,7 @@ from alexnet.figures.canvas import (
     ORANGE,
     fitting,
     new_figure,
-    plain,
+    style_axes,
     whole_numbers,
     write_figure,
 )
@@ -46,7 +46,7 @@ def draw_calibration(
     below.set(xlabel="probability that was said (%)", ylabel="images")
     whole_numbers(below.yaxis)
     for axes in (above, below):
-        plain(axes)
+        style_axes(axes)
     write_figure(figure, out)
 
 
@@ -77,7 +77,7 @@ def draw_bars(
     axes.set(xlabel=unit, xlim=(0, None))
     if (values == values.round()).all():  # counts
         whole_numbers(axes.xaxis)
-    plain(axes)
+    style_axes(axes)
     write_figure(figure, out)
 
 
@@ -96,7 +96,7 @@ def draw_counts(
             axes.set_title(f"{split}: {int(n.sum()):,}", fontsize=10)
             axes.set_xlabel("images")
             whole_numbers(axes.xaxis)
-            plain(axes)
+            style_axes(axes)
         grid[0].set_yticks(range(len(names)), names, fontsize=8)
         grid[0].invert_yaxis()
     else:
@@ -110,7 +110,7 @@ def draw_counts(
         axes.set(xlabel="class, the largest first", ylabel="images", ylim=(0, None))
         whole_numbers(axes.yaxis)
         axes.legend(frameon=False)
-        plain(axes)
+        style_axes(axes)
     write_figure(figure, out)
 
 

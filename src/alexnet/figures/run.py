@@ -13,7 +13,7 @@ from alexnet.figures.canvas import (
     RED,
     fitting,
     new_figure,
-    plain,
+    style_axes,
     write_figure,
 )
 from alexnet.figures.images import draw_captioned, draw_nothing, pair_caption
@@ -46,7 +46,7 @@ def draw_layers(layers: Sequence[dict[str, Any]], out: Path, title: str) -> None
             axes.set_xscale("log")
         axes.set(xlabel=unit)
         axes.set_yticks(range(len(names)), names, fontsize=8)
-        plain(axes)
+        style_axes(axes)
     figure.axes[0].invert_yaxis()
     write_figure(figure, out)
 

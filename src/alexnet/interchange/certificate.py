@@ -128,7 +128,7 @@ def certify(
 
 def certify_run(predictor: Predictor) -> dict[str, Any]:
     """The certificate of a run's checkpoint, written into the run."""
-    probes = probe(predictor.preprocess, "images")
+    probes = draw_probe_images(predictor.preprocess, "images")
     weights = predictor.checkpoint / "model.safetensors"
     logits = run_logits(predictor, probes)
     made = certify(describe(predictor), sha256_of(weights), "images", logits, TOLERANCE)
@@ -144,7 +144,7 @@ def run_logits(predictor: Predictor, images: Tensor) -> Tensor:
     return chain.logits(images.to(device)).cpu()
 
 
-def probe(preprocess: Preprocess, takes: str) -> Tensor:
+def draw_probe_images(preprocess: Preprocess, takes: str) -> Tensor:
     """The images of a rule: squares of drawn greys or colours, an eighth of a side each.
 
     "images": uint8 (PROBES, size, size, C). "tensors": float32 (PROBES, C, crop, crop), the same

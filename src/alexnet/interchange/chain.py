@@ -53,7 +53,7 @@ class OnnxNet:
         try:
             import onnxruntime
         except ImportError:
-            raise missing("onnxruntime") from None
+            raise missing_package("onnxruntime") from None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = torch.get_num_threads()
@@ -73,7 +73,7 @@ class OnnxNet:
         return torch.from_numpy(found)
 
 
-def missing(package: str, extra: str = "onnx") -> Unavailable:
+def missing_package(package: str, extra: str = "onnx") -> Unavailable:
     """The one line about a package that is not installed."""
     return Unavailable(
         f"this needs {package}, which is not installed: pip install 'alexnet[{extra}]'"
@@ -81,7 +81,9 @@ def missing(package: str, extra: str = "onnx") -> Unavailable:
 
 
 @torch.inference_mode()
-def compare(network: Function, export: Function, inputs: Tensor, source: str) -> dict[str, Any]:
+def check_export(
+    network: Function, export: Function, inputs: Tensor, source: str
+) -> dict[str, Any]:
     """Holds an export against its network on batches of 1, 5 and 64 inputs.
 
     Returns the batches, the largest difference and the largest output. Raises Differs where they

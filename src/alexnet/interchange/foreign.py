@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from alexnet.errors import CheckpointError
 from alexnet.files import read_bytes
-from alexnet.interchange.chain import missing
+from alexnet.interchange.chain import missing_package
 from alexnet.models.net import Net
 
 ONNX_EPSILON = 1e-5  # of a batch norm that does not say its own
@@ -24,7 +24,7 @@ SIZE_LIMIT = 2**31 - 1  # of a protobuf message, bytes
 
 
 @dataclass(frozen=True)
-class Layer:
+class ForeignLayer:
     """A convolution (out, in / groups, k, k) or a fully connected layer (out, in)."""
 
     name: str
@@ -34,7 +34,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Norm:
+class ForeignNorm:
     """A batch norm: scale, shift, mean and variance of each channel (C,)."""
 
     name: str
@@ -77,7 +77,7 @@ def _caffe() -> Mapping[str, Any]:
     try:
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
     except ImportError:
-        raise missing("protobuf") from None
+        raise missing_package("protobuf") from None
     file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
     kind = descriptor_pb2.FieldDescriptorProto
     types = {"int32": kind.TYPE_INT32, "int64": kind.TYPE_INT64, "string": kind.TYPE_STRING}
@@ -101,7 +101,7 @@ def _caffe() -> Mapping[str, Any]:
     }
 
 
-def read_caffemodel(path: Path) -> list[Layer]:
+def read_caffemodel(path: Path) -> list[ForeignLayer]:
     """The layers with weights of a .caffemodel, in order; colours are as in the file (BGR)."""
     net = _parse(path, "NetParameter")
     found = []
@@ -112,7 +112,7 @@ def read_caffemodel(path: Path) -> list[Layer]:
         weight, *rest = (_blob(path, layer.name, blob) for blob in layer.blobs)
         weight = weight.flatten(0, -2) if kind == "fc" else weight
         bias = rest[0].flatten() if rest else None
-        found.append(Layer(layer.name, weight, bias, layer.convolution_param.group or 1))
+        found.append(ForeignLayer(layer.name, weight, bias, layer.convolution_param.group or 1))
     if not found:
         raise CheckpointError(f"{path} holds no weights: it is no .caffemodel, or another one")
     return found
@@ -151,7 +151,7 @@ def _blob(path: Path, name: str, blob: Any) -> Tensor:
     return torch.from_numpy(data.reshape(shape).astype(np.float32))
 
 
-def read_onnx(path: Path) -> list[Layer | Norm]:
+def read_onnx(path: Path) -> list[ForeignLayer | ForeignNorm]:
     """The convolutions, fully connected layers and batch norms of an ONNX graph in its order.
 
     Exporters make a batch norm part of a layer right before it, and then it is not among them.
@@ -159,7 +159,7 @@ def read_onnx(path: Path) -> list[Layer | Norm]:
     try:
         import onnx
     except ImportError:
-        raise missing("onnx") from None
+        raise missing_package("onnx") from None
     content = read_bytes(path, SIZE_LIMIT)
     try:
         graph = onnx.load_model_from_string(content).graph
@@ -178,7 +178,7 @@ def read_onnx(path: Path) -> list[Layer | Norm]:
             raise CheckpointError(f"{path}: {name} is damaged: get it again") from None
         return torch.from_numpy(np.array(array, np.float32))
 
-    found: list[Layer | Norm] = []
+    found: list[ForeignLayer | ForeignNorm] = []
     for node in graph.node:
         if node.op_type == "BatchNormalization":
             parts = [one for name in node.input[1:5] if (one := tensor(name)) is not None]
@@ -190,7 +190,7 @@ def read_onnx(path: Path) -> list[Layer | Norm]:
             epsilon = {a.name: a.f for a in node.attribute}.get("epsilon", ONNX_EPSILON)
             name = node.input[1].removesuffix(".weight")
             scale, shift, mean, variance = parts
-            found.append(Norm(name, scale, shift, mean, variance, epsilon))
+            found.append(ForeignNorm(name, scale, shift, mean, variance, epsilon))
             continue
         if node.op_type not in ("Conv", "Gemm") or len(node.input) < 2:
             continue
@@ -205,17 +205,19 @@ def read_onnx(path: Path) -> list[Layer | Norm]:
             weight = weight.T.contiguous()
         bias = tensor(node.input[2]) if len(node.input) > 2 else None
         name = node.input[1].removesuffix(".weight").removesuffix("_w_0")
-        found.append(Layer(name, weight, bias, numbers.get("group", 1)))
-    if not any(isinstance(one, Layer) for one in found):
+        found.append(ForeignLayer(name, weight, bias, numbers.get("group", 1)))
+    if not any(isinstance(one, ForeignLayer) for one in found):
         raise CheckpointError(f"{path} has no convolution or fully connected layer with weights")
     return found
 
 
-def named(given: Sequence[Layer | Norm], model: Net, path: Path, *, bgr: bool) -> dict[str, Tensor]:
+def named(
+    given: Sequence[ForeignLayer | ForeignNorm], model: Net, path: Path, *, bgr: bool
+) -> dict[str, Tensor]:
     """The state dict of a network from layers and batch norms in its order. With `bgr` the colours
     of the first are turned round. A batch norm that the file has made part of the layer before it
     becomes one that changes nothing. CheckpointError names the first that does not fit."""
-    layers = [one for one in given if isinstance(one, Layer)]
+    layers = [one for one in given if isinstance(one, ForeignLayer)]
     if len(layers) != len(model.layers):
         raise CheckpointError(
             f"{path} has {len(layers)} layers ({', '.join(x.name for x in layers)}) and the "
@@ -226,11 +228,11 @@ def named(given: Sequence[Layer | Norm], model: Net, path: Path, *, bgr: bool) -
     for name, prefix in model.parts.items():
         part = model.part(name)
         if isinstance(part, _BatchNorm):
-            norm = rest[0] if rest and isinstance(rest[0], Norm) else None
+            norm = rest[0] if rest and isinstance(rest[0], ForeignNorm) else None
             rest = rest[1:] if norm else rest
             found |= {f"{prefix}.{k}": v for k, v in _norm(part, norm, name, path).items()}
         elif name in model.layers:
-            if isinstance(rest[0], Norm):
+            if isinstance(rest[0], ForeignNorm):
                 raise CheckpointError(
                     f"{path} has a batch norm {rest[0].name} before {name}, where the network has "
                     "none: name another network with --as"
@@ -247,11 +249,11 @@ def named(given: Sequence[Layer | Norm], model: Net, path: Path, *, bgr: bool) -
 
 
 def _layer(
-    part: nn.Module, given: Layer | Norm, name: str, path: Path, *, turn: bool
+    part: nn.Module, given: ForeignLayer | ForeignNorm, name: str, path: Path, *, turn: bool
 ) -> dict[str, Tensor]:
     own = part.get_parameter("weight")
     groups = getattr(part, "groups", 1)
-    assert isinstance(given, Layer)
+    assert isinstance(given, ForeignLayer)
     if given.weight.shape != own.shape or given.groups != groups:
         raise CheckpointError(
             f"{path}: {given.name} is {tuple(given.weight.shape)} in {given.groups} group(s) "
@@ -264,11 +266,11 @@ def _layer(
     return {"weight": weight, "bias": bias.reshape(-1)}
 
 
-def _norm(part: _BatchNorm, given: Norm | None, name: str, path: Path) -> dict[str, Tensor]:
+def _norm(part: _BatchNorm, given: ForeignNorm | None, name: str, path: Path) -> dict[str, Tensor]:
     width, eps = part.num_features, part.eps
     if given is None:
         one = torch.ones(width)
-        given = Norm(name, one, torch.zeros(width), torch.zeros(width), one - eps, eps)
+        given = ForeignNorm(name, one, torch.zeros(width), torch.zeros(width), one - eps, eps)
     values = {
         "weight": given.weight, "bias": given.bias, "running_mean": given.mean,
         "running_var": given.variance + given.epsilon - eps,

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.errors import UsageError
-from alexnet.interchange.chain import Chain, OnnxNet, compare, missing, quiet
+from alexnet.interchange.chain import Chain, OnnxNet, check_export, missing_package, quiet
 from alexnet.models.net import Net
 from alexnet.runs.weights import parse_weights
 
 OPSET = 20
 
-Written = tuple[bytes, dict[str, Any]]  # the file, and what `compare` found
+Written = tuple[bytes, dict[str, Any]]  # the file, and what `check_export` found
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Subject:
 def to_onnx(subject: Subject) -> Written:
     """ONNX for any number of images. Raises Differs, and Unavailable without its packages."""
     content, source = make_onnx(subject), "the ONNX file"
-    return content, compare(subject.module, OnnxNet(content, source), subject.inputs, source)
+    return content, check_export(subject.module, OnnxNet(content, source), subject.inputs, source)
 
 
 def make_onnx(subject: Subject) -> bytes:
@@ -68,7 +68,7 @@ def make_onnx(subject: Subject) -> bytes:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise missing(str(error.name)) from None
+        raise missing_package(str(error.name)) from None
     given, found = subject.names
     with quiet():
         program = torch.onnx.export(
@@ -100,7 +100,9 @@ def to_torch_export(subject: Subject) -> Written:
         )
         torch.export.save(program, out)
         again = torch.export.load(io.BytesIO(out.getvalue())).module()
-    return out.getvalue(), compare(subject.module, again, subject.inputs, "the exported program")
+    return out.getvalue(), check_export(
+        subject.module, again, subject.inputs, "the exported program"
+    )
 
 
 def to_safetensors(subject: Subject) -> Written:
@@ -140,4 +142,4 @@ def _weights(subject: Subject, content: bytes, name: Path) -> Written:
         found: Tensor = torch.func.functional_call(subject.model, tensors, (inputs,))
         return found
 
-    return content, compare(subject.model, again, subject.inputs, str(name))
+    return content, check_export(subject.model, again, subject.inputs, str(name))

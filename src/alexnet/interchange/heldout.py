@@ -30,7 +30,7 @@ def some_of(part: Slice, count: int) -> NDArray[np.int64]:
 
 
 @torch.inference_mode()
-def measure(
+def tally_scores(
     scores: Function, part: Slice, classes: int, skip: NDArray[np.int64] | None = None
 ) -> Tally:
     """Loss, top-1 and top-5 of anything that gives logits, or logarithms of probabilities, of

@@ -11,7 +11,7 @@ from torch import Tensor
 from alexnet.errors import Unavailable, UsageError
 from alexnet.files import write_atomic, write_json
 from alexnet.interchange.certificate import NAME
-from alexnet.interchange.chain import missing
+from alexnet.interchange.chain import missing_package
 from alexnet.recipebook.again import Call, conditions, train_command
 from alexnet.runs.checkpoint import pack_tensors
 from alexnet.terminal import escaped, percent, shows_top5
@@ -123,10 +123,10 @@ def card(certificate: Mapping[str, Any]) -> str:
         name=recipe["name"],
         made="Imported, not trained here." if imported else "Trained by `alexnet train`.",
         classes=len(names),
-        class_list=", ".join(map(plain, names[:50]))
+        class_list=", ".join(map(escape_markdown, names[:50]))
         + (f" and {len(names) - 50:,} more, in `config.json`" if len(names) > 50 else ""),
         data=f"{data['kind']}: {counts or 'not known'}; digest `{data['digest']}`. "
-        f"{plain(data['splits'])}",
+        f"{escape_markdown(data['splits'])}",
         training=_origin(certificate) if imported else _training(certificate),
         preprocessing=f"{colours}, {_TURNED[recipe.get('orient', 'ignore')]}, the shorter side to "
         f"{said['size']} pixels, the centre {said['crop']} x {said['crop']} of the centre square, "
@@ -140,7 +140,7 @@ def _origin(certificate: Mapping[str, Any]) -> str:
     at = f" at revision `{init['revision']}`" if "revision" in init else ""
     return (
         f"That is for the maker of these weights to say: they were imported from "
-        f"{plain(init['path'])}{at}, sha256 `{init['sha256']}`."
+        f"{escape_markdown(init['path'])}{at}, sha256 `{init['sha256']}`."
     )
 
 
@@ -164,8 +164,8 @@ def _training(certificate: Mapping[str, Any]) -> str:
     where = [] if made["data"] else ["`IMAGES` is the folder of the images."]
     if init:
         where.append(
-            f"`WEIGHTS` is what it began with: {plain(init['path'])}, a run or a file, whose "
-            f"weights have the sha256 `{init['sha256']}`."
+            f"`WEIGHTS` is what it began with: {escape_markdown(init['path'])}, a run or a file, "
+            f"whose weights have the sha256 `{init['sha256']}`."
         )
     return "\n\n".join(
         (
@@ -179,7 +179,7 @@ def _training(certificate: Mapping[str, Any]) -> str:
     )
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that Markdown, and HTML in it, leaves as it is, on one line."""
     text = html.escape(escaped(text), quote=False)
     return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
@@ -238,7 +238,7 @@ def library() -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise missing("huggingface_hub", "hub") from None
+        raise missing_package("huggingface_hub", "hub") from None
     return huggingface_hub
 
 

@@ -11,7 +11,14 @@ from torch import Tensor
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD, Statistics
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.interchange.certificate import check_sha256, place_of, read_certificate, recipe_of
-from alexnet.interchange.foreign import Layer, Norm, named, read_caffemodel, read_mean, read_onnx
+from alexnet.interchange.foreign import (
+    ForeignLayer,
+    ForeignNorm,
+    named,
+    read_caffemodel,
+    read_mean,
+    read_onnx,
+)
 from alexnet.models.net import Net
 from alexnet.models.zoo import build_model, find_model
 from alexnet.recipe import Recipe
@@ -112,9 +119,9 @@ def read_net(path: Path, recipe: Recipe, bgr: bool | None) -> tuple[Net, list[st
     """
     suffix = path.suffix.lower()
     if suffix in (".caffemodel", ".onnx"):
-        layers: Sequence[Layer | Norm]
+        layers: Sequence[ForeignLayer | ForeignNorm]
         layers = read_caffemodel(path) if suffix == ".caffemodel" else read_onnx(path)
-        classes = len([one for one in layers if isinstance(one, Layer)][-1].weight)
+        classes = len([one for one in layers if isinstance(one, ForeignLayer)][-1].weight)
         net = build_net(recipe, classes)
         turned = recipe.model in _CAFFE if bgr is None else bgr
         tensors = named(layers, net, path, bgr=turned)

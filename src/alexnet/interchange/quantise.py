@@ -14,8 +14,8 @@ from torch import Tensor
 
 from alexnet.data.slices import Slice
 from alexnet.errors import DataError
-from alexnet.interchange.chain import OnnxNet, missing, quiet
-from alexnet.interchange.heldout import measure, some_of
+from alexnet.interchange.chain import OnnxNet, missing_package, quiet
+from alexnet.interchange.heldout import some_of, tally_scores
 
 CALIBRATION = 256  # images, at most half of those held out
 KINDS = ["Conv", "Gemm"]  # the rest, response norm above all, has squares that int8 loses
@@ -41,7 +41,7 @@ def quantise(content: bytes, inputs: Tensor) -> bytes:
         import onnx
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     except ImportError as error:
-        raise missing(str(error.name)) from None
+        raise missing_package(str(error.name)) from None
     before = onnx.load_model_from_string(content)
     name = before.graph.input[0].name
     with tempfile.TemporaryDirectory(prefix="alexnet-") as folder, quiet():
@@ -75,7 +75,7 @@ def before_and_after(
     """
     nets = [OnnxNet(before, "the fp32 file"), OnnxNet(after, "the int8 file")]
     found = [
-        measure(lambda x, net=net: net(inputs(x)), part, classes, skip).figures()  # type: ignore[misc]
+        tally_scores(lambda x, net=net: net(inputs(x)), part, classes, skip).figures()  # type: ignore[misc]
         for net in nets
     ]
     one = inputs(torch.from_numpy(part.read(np.zeros(1, np.int64))))

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import Differs, Unavailable, UsageError
-from alexnet.interchange.certificate import QUANTISED, describe, probe
-from alexnet.interchange.chain import TOLERANCE, OnnxNet, missing
+from alexnet.interchange.certificate import QUANTISED, describe, draw_probe_images
+from alexnet.interchange.chain import TOLERANCE, OnnxNet, missing_package
 from alexnet.interchange.formats import Subject, make_onnx
 from alexnet.interchange.int8 import int8_of
 from alexnet.interchange.quantise import quantise
@@ -57,7 +57,7 @@ class OpenVino:
             import openvino
             from openvino.preprocess import PrePostProcessor
         except ImportError:
-            raise missing("openvino", "openvino") from None
+            raise missing_package("openvino", "openvino") from None
         core = openvino.Core()
         steps = PrePostProcessor(core.read_model(content))
         steps.input().tensor().set_layout(openvino.Layout("NHWC"))
@@ -119,7 +119,7 @@ def refuse_precision(engine: str, precision: str) -> None:
 
 def build_runtime(predictor: Predictor, name: str, precision: str) -> Runtime:
     """The predictor's network in ONNX runtime or OpenVINO, held against itself."""
-    probes, net = probe(predictor.preprocess, "images"), copy.deepcopy(predictor.model)
+    probes, net = draw_probe_images(predictor.preprocess, "images"), copy.deepcopy(predictor.model)
     subject = Subject.of(net, predictor.preprocess, probes, describe(predictor), inside=False)
     content = make_onnx(subject)
     answer: Callable[[Tensor], Tensor]

@@ -5,7 +5,7 @@ These names are stable. The modules they come from are not.
 
 from alexnet.models.family import FAMILY
 from alexnet.models.layers import BatchNorm, Conv, Dropout, Linear, Local, Pool, ReLU, ResponseNorm
-from alexnet.models.net import Net, Spec, summarize
+from alexnet.models.net import Net, Spec, summarize, training_operations
 from alexnet.models.norm import ResponseNormLayer, response_norm
 from alexnet.models.small import SMALL
 from alexnet.models.zoo import MODELS, build_model, find_model, model_spec, narrowed
@@ -31,4 +31,5 @@ __all__ = [
     "narrowed",
     "response_norm",
     "summarize",
+    "training_operations",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChunkLayout:
     """How a chunk lies in a flat buffer: its `shape`, ends of the window's axes padded with zeros.
 
     Neighbours along a window's axis are `units[axis]` numbers apart. Since what comes before a
@@ -27,7 +27,7 @@ class Layout:
     cut: Callable[[Tensor], Iterator[Tensor]]
 
 
-def channels_layout(x: Tensor, n: int, groups: int, most: int) -> Layout:
+def channels_layout(x: Tensor, n: int, groups: int, most: int) -> ChunkLayout:
     """For windows of n channels within groups; about `most` numbers a chunk."""
     images, channels, height, width = x.shape
     channels //= groups
@@ -38,7 +38,7 @@ def channels_layout(x: Tensor, n: int, groups: int, most: int) -> Layout:
         def cut_places(t: Tensor) -> Iterator[Tensor]:
             yield from torch.split(t.permute(0, 2, 3, 1).reshape(-1, channels), step)
 
-        return Layout((step, wide), (1,), (1,), cut_places)
+        return ChunkLayout((step, wide), (1,), (1,), cut_places)
     columns = math.ceil(places / math.ceil(places * wide / most))
     rows = min(max(most // (wide * columns), 1), images * groups)
 
@@ -46,10 +46,10 @@ def channels_layout(x: Tensor, n: int, groups: int, most: int) -> Layout:
         for some in torch.split(t.reshape(-1, channels, places).transpose(0, 1), rows, 1):
             yield from torch.split(some, columns, 2)
 
-    return Layout((wide, rows, columns), (rows * columns,), (0,), cut_columns)
+    return ChunkLayout((wide, rows, columns), (rows * columns,), (0,), cut_columns)
 
 
-def maps_layout(x: Tensor, n: int, most: int) -> Layout:
+def maps_layout(x: Tensor, n: int, most: int) -> ChunkLayout:
     """For windows of n x n places of a map; about `most` numbers a chunk."""
     images, channels, height, width = x.shape
     high, wide = height + n // 2, width + n // 2
@@ -61,13 +61,13 @@ def maps_layout(x: Tensor, n: int, most: int) -> Layout:
             for some in torch.split(t.permute(0, 2, 3, 1), rows):
                 yield from torch.split(some, deep, 3)
 
-        return Layout((rows, high, wide, deep), (deep, wide * deep), (2, 1), cut_depths)
+        return ChunkLayout((rows, high, wide, deep), (deep, wide * deep), (2, 1), cut_depths)
     rows = min(max(most // (high * wide), 1), images * channels)
 
     def cut_maps(t: Tensor) -> Iterator[Tensor]:
         yield from torch.split(t.flatten(0, 1), rows)
 
-    return Layout((rows, high, wide), (1, wide), (2, 1), cut_maps)
+    return ChunkLayout((rows, high, wide), (1, wide), (2, 1), cut_maps)
 
 
 def _channels_last(x: Tensor) -> bool:

@@ -26,7 +26,7 @@ class Difference:
     second_source: str
 
 
-def compare(first: Preset, second: Preset, classes: int) -> list[Difference]:
+def compare_presets(first: Preset, second: Preset, classes: int) -> list[Difference]:
     """Every difference between two presets: input, order of parts, and each number of each part."""
     found: list[Difference] = []
 

@@ -246,6 +246,18 @@ def summarize(spec: Spec, given: Shape) -> list[LayerRow]:
     return rows
 
 
+def training_operations(spec: Spec, given: Shape, *, image_gradient: bool = False) -> int:
+    """Additions and multiplications of one training step, for each image, in layers with weights.
+
+    A multiply-add is two of them, and a layer does its multiply-adds three times: for its outputs,
+    for the gradient of its weights, and for the gradient of its inputs. Of the first part the last
+    is the gradient of the images, which nothing needs and no step computes; `image_gradient` counts
+    it nevertheless: 6 for every multiply-add.
+    """
+    rows = summarize(spec, given)
+    return 6 * sum(row.macs for row in rows) - (0 if image_gradient else 2 * rows[0].macs)
+
+
 def check_fits(name: str, spec: Spec, given: Shape) -> None:
     """Refuses an input that a network cannot take, naming the sizes that it can."""
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
-from alexnet.models.chunks import Layout, channels_layout, maps_layout
+from alexnet.models.chunks import ChunkLayout, channels_layout, maps_layout
 from alexnet.region import over_pieces, pieces_at_least
 
 Window = Literal["channels", "map"]
@@ -179,7 +179,7 @@ def _dense(x: Tensor) -> Tensor:
     return x if last or x.is_contiguous() else x.contiguous()
 
 
-def _lay_out(x: Tensor, around: Around) -> Layout:
+def _lay_out(x: Tensor, around: Around) -> ChunkLayout:
     # Of a few images small chunks: all threads' buffers together take no more memory than torch's
     # operation, and every thread has its share.
     most = min(
@@ -195,7 +195,7 @@ class _Work:
 
     def __init__(
         self,
-        layout: Layout,
+        layout: ChunkLayout,
         like: Tensor,
         n: int,
         alpha: float,

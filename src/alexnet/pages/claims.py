@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from alexnet.pages.parts import MAIN, page, picture, table
+from alexnet.pages.parts import MAIN, page, render_picture, render_table
 
 CLAIM_HEADS = ("claim", "printed", "measured", "verdict", "seeds", "command")
 PUBLISHED_HEADS = ("published", "top-1 error", "top-5 error")
@@ -19,7 +19,7 @@ def claims_page(claims: Sequence[dict[str, Any]]) -> str:
     parts = [f'<nav aria-label="claims"><ul>{"".join(links)}</ul></nav>']
     parts += [
         f"{MAIN}<h1>{TITLE}</h1>",
-        table(CLAIM_HEADS, [claim_row(c) for c in claims], "every claim"),
+        render_table(CLAIM_HEADS, [claim_row(c) for c in claims], "every claim"),
     ]
     parts += [_claim(claim) for claim in claims]
     return page(TITLE, "\n".join(parts) + "</main>")
@@ -65,9 +65,11 @@ def _claim(claim: dict[str, Any]) -> str:
     listed = "".join(f"<dt>{what}</dt><dd>{html.escape(text)}</dd>" for what, text in rows)
     name = html.escape(claim["name"])
     says = f"{claim['name']}: {(record or {}).get('finding', claim['verdict'])}"
-    pictures = "".join(picture(path, f"{says} ({path.stem})") for path in claim.get("pictures", ()))
+    pictures = "".join(
+        render_picture(path, f"{says} ({path.stem})") for path in claim.get("pictures", ())
+    )
     if claim.get("published"):
-        pictures += table(PUBLISHED_HEADS, published_rows(claim), f"published beside {name}")
+        pictures += render_table(PUBLISHED_HEADS, published_rows(claim), f"published beside {name}")
     return (
         f'<h2 id="{name}">{name}: {html.escape(claim["verdict"])}</h2>'
         f'<div class="verdict {_MOODS.get(claim["verdict"], "mild")}"><dl>{listed}</dl></div>'

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet.pages.parts import MAIN, page, picture, table, verdict
+from alexnet.pages.parts import MAIN, page, render_picture, render_table, render_verdict
 
 LAYER_HEADS = ("layer", "kind", "output", "size", "image matters", "dead", "gradient")
 
@@ -15,11 +15,11 @@ def doctor_page(found: dict[str, Any], pictures: Sequence[tuple[str, Path]]) -> 
     about = str(found.get("run") or found["recipe"])
     verdicts = found["verdicts"]
     parts = [f"{MAIN}<h1>{html.escape(about)}: {html.escape(conclusion(found))}</h1>"]
-    parts += [verdict(v) for v in verdicts]
+    parts += [render_verdict(v) for v in verdicts]
     for title, path in pictures:
-        parts += [f"<h2>{html.escape(title)}</h2>", picture(path, title)]
+        parts += [f"<h2>{html.escape(title)}</h2>", render_picture(path, title)]
     if found.get("layers"):
-        parts += ["<h2>Layer by layer</h2>", table(LAYER_HEADS, layer_rows(found["layers"]))]
+        parts += ["<h2>Layer by layer</h2>", render_table(LAYER_HEADS, layer_rows(found["layers"]))]
     return page(about, "\n".join(parts) + "</main>")
 
 

@@ -56,7 +56,7 @@ def page(title: str, body: str) -> str:
     )
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
+def render_table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
     """The first cell of a row names it. A table that is wider than the page scrolls by itself."""
     columns = [[row[i] for row in rows] for i in range(len(heads))]
     kinds = ["" if _short_numbers(cells) else ' class="words"' for cells in columns]
@@ -83,7 +83,7 @@ def _short_numbers(cells: Sequence[str]) -> bool:
     return are_numbers(cells) and max(map(len, cells)) <= LONGEST
 
 
-def picture(path: Path, says: str, caption: str = "") -> str:
+def render_picture(path: Path, says: str, caption: str = "") -> str:
     """A PNG as WebP inside the page; `says` is for those who do not see it."""
     from PIL import Image  # not before a page is made: `alexnet --help` imports this
 
@@ -109,7 +109,7 @@ def _together(cell: str) -> str:
     return cell.replace(" ", "\N{NO-BREAK SPACE}") if len(cell) < 24 else cell
 
 
-def verdict(v: dict[str, Any]) -> str:
+def render_verdict(v: dict[str, Any]) -> str:
     """One of the doctor's; the lines that it has."""
     where = f" ({v['where']})" if v.get("where") else ""
     rows = "".join(

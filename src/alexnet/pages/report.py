@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet.pages.parts import MAIN, page, picture, table, verdict
+from alexnet.pages.parts import MAIN, page, render_picture, render_table, render_verdict
 from alexnet.terminal import duration, percent, shows_top5
 
 LIMIT = 4_900_000
@@ -48,7 +48,7 @@ def report_page(
 
     def shown(path: Path, says: str, called: str) -> str:
         nonlocal size
-        found = picture(path, says)
+        found = render_picture(path, says)
         if size + len(found) > LIMIT:
             left_out.append(called)
             return f"<p>Left out, to keep the page small: {html.escape(path.name)}.</p>"
@@ -60,7 +60,7 @@ def report_page(
         heads = ("field", *(run.name for run in runs))
         rows = [(key, *map(_value, values)) for key, values in differences.items()]
         parts.append(
-            ("differences", "Differences", table(heads, rows, "recipe fields that differ"))
+            ("differences", "Differences", render_table(heads, rows, "recipe fields that differ"))
         )
     parts.append(("curves", "Learning curves", shown(*curves, "learning curves")))
     for i, run in enumerate(runs, 1):
@@ -68,7 +68,7 @@ def report_page(
         for name, path, says in run.pictures:
             body += [f"<h3>{html.escape(name)}</h3>", shown(path, says, f"{run.name}: {name}")]
         body += ["<h3>The doctor's verdicts</h3>"]
-        body += [verdict(v) for v in run.verdicts] or ["<p>Nothing wrong was found.</p>"]
+        body += [render_verdict(v) for v in run.verdicts] or ["<p>Nothing wrong was found.</p>"]
         body += ["<h3>Recipe</h3>", _recipe(run), "<h3>Environment</h3>", _environment(run)]
         body += ["<h3>How to reproduce it</h3>", _again(run)]
         parts.append((f"run-{i}", run.name, "\n".join(body)))
@@ -111,7 +111,7 @@ def _results(runs: Sequence[RunPart]) -> str:
         "run", "recipe", "network", "top-1", *(("top-5",) if top5 else ()), "computed in", "loss",
         "images", "epoch", "trained",
     )  # fmt: skip
-    found = table(heads, rows, "the best validation")
+    found = render_table(heads, rows, "the best validation")
     if not test_rows:
         return found + "<p>Not tested yet: <code>alexnet test RUN</code>.</p>"
     asked = (
@@ -119,7 +119,7 @@ def _results(runs: Sequence[RunPart]) -> str:
         "top-1 (95 % interval)", "of ties",
         *(("top-5 (95 % interval)", "of ties") if top5 else ()),
     )  # fmt: skip
-    return found + table(
+    return found + render_table(
         asked, test_rows, "every image of a split; of ties: all as misses, all as hits"
     )
 
@@ -175,7 +175,9 @@ def _figure(event: Mapping[str, Any], key: str) -> str:
 
 def _recipe(run: RunPart) -> str:
     rows = [(key, _value(value)) for key, value in run.recipe.items() if key != "about"]
-    return table(("field", "value"), [*rows, ("digest", run.digest)], f"recipe of {run.name}")
+    return render_table(
+        ("field", "value"), [*rows, ("digest", run.digest)], f"recipe of {run.name}"
+    )
 
 
 def _environment(run: RunPart) -> str:
@@ -191,7 +193,7 @@ def _environment(run: RunPart) -> str:
              ("splits", str(run.data.get("splits"))),
              *((f"{split} images", f"{n:,}") for split, n in counts.items()),
              ("classes", f"{len(run.data['classes']):,}")]  # fmt: skip
-    return table(("what", "value"), rows, f"environment and data of {run.name}")
+    return render_table(("what", "value"), rows, f"environment and data of {run.name}")
 
 
 def _again(run: RunPart) -> str:

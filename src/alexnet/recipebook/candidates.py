@@ -23,7 +23,7 @@ GREY = {"channels": 1, "flip": False, "cutout": 0, "area": 1, "label_smoothing":
 
 
 @dataclass(frozen=True)
-class Look:
+class DataSummary:
     """What data is, from labels, headers and folder names alone.
 
     `counts` are the images of each class in the part that is trained on; `sides` the smallest, the
@@ -46,31 +46,31 @@ class Look:
         return sum(self.counts)
 
 
-def candidates(look: Look) -> list[Recipe]:
+def candidates(summary: DataSummary) -> list[Recipe]:
     """Recipes by what the images are, the cheapest first."""
-    side = look.sides[1]
-    if look.kind in ("digits", "cifar10"):
-        return [digits() if look.kind == "digits" else cifar10()]
-    if look.kind == "idx" and side <= SMALL and look.images >= MANY:
-        return [fashion_mnist() if "Sneaker" in look.classes else mnist()]
-    packed = look.kind == "packed"
+    side = summary.sides[1]
+    if summary.kind in ("digits", "cifar10"):
+        return [digits() if summary.kind == "digits" else cifar10()]
+    if summary.kind == "idx" and side <= SMALL and summary.images >= MANY:
+        return [fashion_mnist() if "Sneaker" in summary.classes else mnist()]
+    packed = summary.kind == "packed"
     if side <= SMALL:
         shown = side if packed else max(side, 28)
         small = photos().replace(
             name=f"images-{shown}", about=_about(shown), size=shown, crop=shown, shift=shown // 8,
             cutout=0, batch_size=64, lr=5e-3, epochs=20,
         )  # fmt: skip
-        return [small if look.channels == 3 else small.replace(**GREY)]
+        return [small if summary.channels == 3 else small.replace(**GREY)]
     if packed:
         crop = side * 7 // 8
         if side in PATCHES:
-            return [_photos(crop // 4 * 4, side, look.channels, "patch-128")]
+            return [_photos(crop // 4 * 4, side, summary.channels, "patch-128")]
         large = side >= PATCHES.stop
-        return [_photos(crop, side, look.channels, "alexnet-bn" if large else "fast-32")]
+        return [_photos(crop, side, summary.channels, "alexnet-bn" if large else "fast-32")]
     # Enlarged images show nothing more.
-    most = min(side, 224 if look.images >= MANY else 128)
+    most = min(side, 224 if summary.images >= MANY else 128)
     fitting = [rung for rung in (RUNGS if side >= 128 else SMALL_RUNGS) if rung[0] <= most]
-    return [_photos(crop, size, look.channels, model) for crop, size, model in fitting]
+    return [_photos(crop, size, summary.channels, model) for crop, size, model in fitting]
 
 
 def _photos(crop: int, size: int, channels: int, model: str) -> Recipe:
@@ -85,25 +85,25 @@ def _photos(crop: int, size: int, channels: int, model: str) -> Recipe:
     return base if channels == 3 else base.replace(**GREY)
 
 
-def at_own_size(look: Look, own: Mapping[str, Any]) -> Recipe:
+def at_own_size(summary: DataSummary, own: Mapping[str, Any]) -> Recipe:
     """For the network that a user asked for, where no resolution of the images fits it: at the one
     that it is made for, to which they are enlarged. UsageError where a packed set has its size."""
-    model, side = own["model"], look.sides[1]
+    model, side = own["model"], summary.sides[1]
     made_for = find_model(model).size
-    if look.kind == "packed":
-        least = least_crop(model, len(look.classes), look.channels)
+    if summary.kind == "packed":
+        least = least_crop(model, len(summary.classes), summary.channels)
         if side < least:
             raise UsageError(
-                f"--model {model} takes images of {least} pixels a side and more, and {look.where} "
-                f"is packed at {side}: pack it again with --size {max(least, made_for)}, or "
-                "choose another model"
+                f"--model {model} takes images of {least} pixels a side and more, and "
+                f"{summary.where} is packed at {side}: pack it again with "
+                f"--size {max(least, made_for)}, or choose another model"
             )
         crop, size = int(own.get("crop", side)), side
     else:
         crop = int(own.get("crop", min(made_for, own.get("size", made_for))))
         size = int(own.get("size", crop if crop <= SMALL else round(crop * 8 / 7)))
     near = next((rung for rung in reversed(RUNGS) if rung[0] <= crop), RUNGS[0])
-    return _photos(crop, size, look.channels, near[2])
+    return _photos(crop, size, summary.channels, near[2])
 
 
 def least_crop(model: str, classes: int, channels: int) -> int:
@@ -119,14 +119,16 @@ def _takes(model: str, classes: int, given: tuple[int, int, int]) -> bool:
     return True
 
 
-def fine_tuning(look: Look, given: Mapping[str, Any], own: Mapping[str, Any]) -> list[Recipe]:
+def fine_tuning(
+    summary: DataSummary, given: Mapping[str, Any], own: Mapping[str, Any]
+) -> list[Recipe]:
     """Given weights: a lower rate, the new last layer ten times as fast, few epochs."""
     merged = {**given, **own}
     preset = find_model(merged["model"])
     crop = int(merged.get("crop", preset.size))
     size = int(merged.get("size", crop if crop <= SMALL else round(crop * 8 / 7)))
     if "crop" in given and "crop" not in own:
-        least = least_crop(merged["model"], len(look.classes), preset.channels)
+        least = least_crop(merged["model"], len(summary.classes), preset.channels)
         if crop < least:
             wide = preset.size if preset.size <= SMALL else round(preset.size * 8 / 7)
             raise UsageError(
@@ -134,7 +136,7 @@ def fine_tuning(look: Look, given: Mapping[str, Any], own: Mapping[str, Any]) ->
                 f"the run of --init saw {crop}: add --crop {preset.size} --size {wide}"
             )
     spec = named_parts(
-        model_spec(merged["model"], len(look.classes), (preset.channels, crop, crop))
+        model_spec(merged["model"], len(summary.classes), (preset.channels, crop, crop))
     )
     head = [name for name, part in spec if isinstance(part, Linear)][-1]
     rate = 3e-4 if any(isinstance(part, BatchNorm) for _, part in spec) else 1e-4
@@ -150,7 +152,7 @@ def fine_tuning(look: Look, given: Mapping[str, Any], own: Mapping[str, Any]) ->
             crop=crop,
             orient="apply",
             shift=crop // 16 if small else 0,
-            flip=look.channels == 3,
+            flip=summary.channels == 3,
             opt="adamw",
             lr=rate,
             weight_decay=0.05,

@@ -12,7 +12,7 @@ from alexnet.recipe import Recipe
 from alexnet.recipebook.candidates import (
     MANY,
     SMALL,
-    Look,
+    DataSummary,
     at_own_size,
     candidates,
     fine_tuning,
@@ -40,7 +40,7 @@ class Choice:
     """
 
     recipe: Recipe
-    look: Look
+    summary: DataSummary
     minutes: float
     timed: Sequence[tuple[Recipe, float, float]]
     kept: Recipe
@@ -52,7 +52,7 @@ class Choice:
         """Five lines that say why it is this recipe. `counts` are the images of each split that is
         cut from the part to train on, as the data set has cut them, and of validation."""
         return (
-            _say_data(self.look),
+            _say_data(self.summary),
             _say_network(self),
             _say_augmentation(self.recipe),
             _say_length(self, counts["train"]),
@@ -62,18 +62,18 @@ class Choice:
     @property
     def reasons(self) -> Reasons:
         """The lines with the counts that are planned: right but for copies that move together."""
-        return self.explain(plan_splits(self.look, self.recipe))
+        return self.explain(plan_splits(self.summary, self.recipe))
 
 
-def choose(
-    look: Look,
+def choose_recipe(
+    summary: DataSummary,
     pace: Pace,
     *,
     minutes: float = MINUTES,
     inherited: Mapping[str, Any] | None = None,
     fields: Mapping[str, Any] | None = None,
 ) -> Choice:
-    """The recipe for what `look` says, in about `minutes` at `pace` (recipe -> images/s trained).
+    """The recipe for such data, in about `minutes` at `pace` (recipe -> images/s trained).
 
     `inherited` is what comes with weights to start from (model, size ...): it is then fine-tuned;
     `fields` are the user's own and stay as they are. Of several resolutions the largest is taken
@@ -83,67 +83,67 @@ def choose(
     if not (math.isfinite(minutes) and minutes > 0):
         raise UsageError(f"--minutes {minutes:g}: give a time above 0, as --minutes 20")
     given, own = dict(inherited or {}), dict(fields or {})
-    _refuse_few(look)
+    _refuse_few(summary)
 
     def fitted(candidate: Recipe) -> Recipe:
-        found = _sized(candidate, look).adapted({**given, **own}, bool(given))
-        model_spec(found.model, len(look.classes), (found.channels, found.crop, found.crop))
+        found = _sized(candidate, summary).adapted({**given, **own}, bool(given))
+        model_spec(found.model, len(summary.classes), (found.channels, found.crop, found.crop))
         # Of what is not mirrored a mirror image would be another thing.
         return found if found.flip or "views" in own else found.replace(views=1)
 
     possible, faults = [], []
-    for candidate in fine_tuning(look, given, own) if given else candidates(look):
+    for candidate in fine_tuning(summary, given, own) if given else candidates(summary):
         try:
             possible.append(fitted(candidate))
         except UsageError as fault:  # such as a crop that this resolution does not hold
             faults.append(fault)
     whole = all(type(own.get(name, 1)) is int for name in ("size", "crop"))
     if not possible and "model" in own and not given and whole:
-        possible = [fitted(at_own_size(look, own))]
+        possible = [fitted(at_own_size(summary, own))]
     if not possible:
         raise faults[0]
     kept, heard = possible[0], []
-    seconds = 60 * minutes * TRAINING - look.images * look.read_s
+    seconds = 60 * minutes * TRAINING - summary.images * summary.read_s
     for candidate in possible:  # the smallest first
-        fits = max(seconds, 1.0) * (rate := pace(candidate)) / _train_images(look, candidate)
+        fits = max(seconds, 1.0) * (rate := pace(candidate)) / _train_images(summary, candidate)
         heard.append((candidate, rate, fits))
-        if fits < (_wanted(look, candidate) if candidate is not possible[0] else 0):
+        if fits < (_wanted(summary, candidate) if candidate is not possible[0] else 0):
             break
         kept = candidate
-        if fits < 1.5 * _wanted(look, candidate):
+        if fits < 1.5 * _wanted(summary, candidate):
             break
     fits = next(f for c, _, f in heard if c is kept)
-    recipe = _timed(kept, look, fits, own)
-    return Choice(recipe, look, minutes, heard, kept, kept is not possible[-1], given, own)
+    recipe = _timed(kept, summary, fits, own)
+    return Choice(recipe, summary, minutes, heard, kept, kept is not possible[-1], given, own)
 
 
-def _refuse_few(look: Look) -> None:
-    needed = 3 - len(set(look.held) & {"val", "test"})
-    smallest = min(look.counts)
+def _refuse_few(summary: DataSummary) -> None:
+    needed = 3 - len(set(summary.held) & {"val", "test"})
+    smallest = min(summary.counts)
     if smallest < needed:
-        name = look.classes[look.counts.index(smallest)]
+        name = summary.classes[summary.counts.index(smallest)]
         where = "train, validation and test" if needed == 3 else "train and validation"
         raise DataError(
-            f"{look.where}: class {name!r} has {smallest} image(s), and {where} need one each: "
+            f"{summary.where}: class {name!r} has {smallest} image(s), and {where} need one each: "
             f"add {needed - smallest} or more, or take the class out"
         )
 
 
-def _sized(recipe: Recipe, look: Look) -> Recipe:
+def _sized(recipe: Recipe, summary: DataSummary) -> Recipe:
     """Splits and batch as a small set needs them."""
-    if recipe.name in ("digits", "mnist", "fashion-mnist", "cifar10") and look.images >= 2000:
+    if recipe.name in ("digits", "mnist", "fashion-mnist", "cifar10") and summary.images >= 2000:
         return recipe
-    if look.images < 2000:
+    if summary.images < 2000:
         recipe = recipe.replace(val_fraction=0.2)
-    few = max(2, _train_images(look, recipe) // 6)
+    few = max(2, _train_images(summary, recipe) // 6)
     batch = max(b for b in (2, 4, 8, 16, 32, 64, 128) if b <= min(few, recipe.batch_size))
     return recipe.replace(batch_size=batch)
 
 
-def plan_splits(look: Look, recipe: Recipe) -> dict[str, int]:
+def plan_splits(summary: DataSummary, recipe: Recipe) -> dict[str, int]:
     """Images of each split that is cut from the part to train on, class by class, as a data set
     cuts them: but for near copies, which stay together whatever the share."""
-    held, left = set(look.held), list(look.counts)
+    held, left = set(summary.held), list(summary.counts)
     planned = {}
     shares = [] if held else [("test", recipe.test_fraction)]
     if not {"val", "test"} <= held:
@@ -155,43 +155,43 @@ def plan_splits(look: Look, recipe: Recipe) -> dict[str, int]:
     return {"train": sum(left), **planned}
 
 
-def _train_images(look: Look, recipe: Recipe) -> int:
-    return plan_splits(look, recipe)["train"]
+def _train_images(summary: DataSummary, recipe: Recipe) -> int:
+    return plan_splits(summary, recipe)["train"]
 
 
-def _wanted(look: Look, recipe: Recipe) -> float:
+def _wanted(summary: DataSummary, recipe: Recipe) -> float:
     """Epochs that are enough: a small set is seen more often, for there is less in an epoch."""
     if recipe.name in ("digits", "mnist", "fashion-mnist", "cifar10", "fine-tuned"):
         return recipe.epochs
-    return min(60, max(15, round(12_000 / _train_images(look, recipe))))
+    return min(60, max(15, round(12_000 / _train_images(summary, recipe))))
 
 
-def _timed(recipe: Recipe, look: Look, fits: float, own: Mapping[str, Any]) -> Recipe:
+def _timed(recipe: Recipe, summary: DataSummary, fits: float, own: Mapping[str, Any]) -> Recipe:
     """Epochs that fit, at most twice what is enough; and when to stop before."""
     if not {"epochs", "steps"} & own.keys():
-        most = _wanted(look, recipe)
+        most = _wanted(summary, recipe)
         if recipe.name.startswith(("photos-", "images-")):
             most *= 2
         fits = fits if fits < 3 else math.floor(fits)
         recipe = recipe.replace(epochs=max(min(most, fits), 0.1))
     every = max(1.0, round(recipe.epochs / 30)) if recipe.epochs >= 1 else recipe.epochs
     changes: dict[str, Any] = {"eval_every": every}
-    if look.images < 20_000 and recipe.epochs >= 10:
+    if summary.images < 20_000 and recipe.epochs >= 10:
         # The rate of one cycle falls for two thirds of it, and the best often comes at its end.
         changes["early_stop"] = max(5, math.ceil(0.4 * recipe.epochs / every))
     return recipe.replace(**{k: v for k, v in changes.items() if k not in own})
 
 
-def _say_data(look: Look) -> str:
-    low, high = min(look.counts), max(look.counts)
+def _say_data(summary: DataSummary) -> str:
+    low, high = min(summary.counts), max(summary.counts)
     each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    small, middle, large = look.sides
+    small, middle, large = summary.sides
     pixels = f"{middle}" if small == large else f"{small} to {large} (median {middle})"
-    colour = "grey" if look.channels == 1 else "grey and colour" if look.mixed else "colour"
-    part = " in the part to train on" if look.held else ""
+    colour = "grey" if summary.channels == 1 else "grey and colour" if summary.mixed else "colour"
+    part = " in the part to train on" if summary.held else ""
     return (
-        f"data: {look.where or look.kind}: {look.images:,} images{part}, "
-        f"{len(look.counts):,} classes of {each}, shorter side {pixels} pixels, {colour}"
+        f"data: {summary.where or summary.kind}: {summary.images:,} images{part}, "
+        f"{len(summary.counts):,} classes of {each}, shorter side {pixels} pixels, {colour}"
     )
 
 
@@ -205,7 +205,7 @@ def _say_learning(kept: Recipe) -> str:
 
 
 def _say_network(choice: Choice) -> str:
-    look, kept, minutes = choice.look, choice.kept, choice.minutes
+    summary, kept, minutes = choice.summary, choice.kept, choice.minutes
     rate = next(rate for recipe, rate, _ in choice.timed if recipe is kept)
     said = f"network: {kept.model} at {kept.crop} pixels, {rate:,.0f} images/s here"
     if choice.inherited:
@@ -214,17 +214,17 @@ def _say_network(choice: Choice) -> str:
     if beyond is not kept:
         return (
             f"{said}; {beyond.crop} pixels would be {slower:,.0f} images/s, {fits:.0f} epochs in "
-            f"{minutes:g} min, and {_wanted(look, beyond):.0f} are needed"
+            f"{minutes:g} min, and {_wanted(summary, beyond):.0f} are needed"
         )
-    if kept.crop > max(look.sides[1], SMALL):
-        least = least_crop(kept.model, len(look.classes), kept.channels)
-        why = f": it takes {least} and more" if least > look.sides[1] else ""
-        return f"{said}, to which images of {look.sides[1]} are enlarged{why}"
+    if kept.crop > max(summary.sides[1], SMALL):
+        least = least_crop(kept.model, len(summary.classes), kept.channels)
+        why = f": it takes {least} and more" if least > summary.sides[1] else ""
+        return f"{said}, to which images of {summary.sides[1]} are enlarged{why}"
     if choice.larger:
         return f"{said}; more pixels would not fit into {minutes:g} min"
-    if look.images < MANY and kept.crop == 128 and look.sides[1] >= 224:
+    if summary.images < MANY and kept.crop == 128 and summary.sides[1] >= 224:
         return f"{said}; 224 pixels are for {MANY:,} images or more"
-    largest = kept.crop >= 224 and look.sides[1] > 256
+    largest = kept.crop >= 224 and summary.sides[1] > 256
     return f"{said}; {'the most that is tried' if largest else 'the images have no more'}"
 
 
@@ -246,17 +246,17 @@ def _say_augmentation(recipe: Recipe) -> str:
 
 
 def _say_length(choice: Choice, n: int) -> str:
-    recipe, look, minutes = choice.recipe, choice.look, choice.minutes
+    recipe, summary, minutes = choice.recipe, choice.summary, choice.minutes
     rate, fits = next((r, f) for c, r, f in choice.timed if c is choice.kept)
     per_epoch = max(n // recipe.batch_size, 1)
     steps = recipe.steps or math.ceil(recipe.epochs * per_epoch)
     said = (
         f"length: {steps / per_epoch:.3g} epochs, {steps:,} steps of {recipe.batch_size}, about "
-        f"{duration(steps * recipe.batch_size / rate / TRAINING + n * look.read_s)}"
+        f"{duration(steps * recipe.batch_size / rate / TRAINING + n * summary.read_s)}"
     )
     if {"epochs", "steps"} & choice.fields.keys():
         return f"{said}, as asked"
-    if recipe.epochs < 0.5 * (wanted := _wanted(look, recipe)):
+    if recipe.epochs < 0.5 * (wanted := _wanted(summary, recipe)):
         needed = minutes * wanted / max(fits, 0.01)
         return f"{said}; {wanted:.0f} epochs would be better: --minutes {math.ceil(needed)}"
     early = f"; ends after {recipe.early_stop} validations without a better one"
@@ -264,15 +264,15 @@ def _say_length(choice: Choice, n: int) -> str:
 
 
 def _say_splits(choice: Choice, counts: Mapping[str, int]) -> str:
-    recipe, look = choice.recipe, choice.look
-    cut = plan_splits(look, recipe).keys() - {"train"}
+    recipe, summary = choice.recipe, choice.summary
+    cut = plan_splits(summary, recipe).keys() - {"train"}
     said = f"splits: {counts['train']:,} images to train on"
     if "val" in counts:
         said += f", {counts['val']:,} to validate"
     if "test" in counts:
         said += f", {counts['test']:,} to test"
     said += ", held out class by class" if cut else ", as the data has them"
-    low, high = min(look.counts), max(look.counts)
+    low, high = min(summary.counts), max(summary.counts)
     if recipe.class_weights == "balanced":
         said += "; an image of a small class counts more, so that each class is even"
     elif high >= UNEVEN * low:

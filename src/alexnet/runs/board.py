@@ -61,7 +61,9 @@ class Board:
             self._writer.add_graph(model.eval(), x)
         model.train(was_training)
 
-    def look(self, step: int, model: nn.Module, activations: Mapping[str, Tensor]) -> None:
+    def add_histograms(
+        self, step: int, model: nn.Module, activations: Mapping[str, Tensor]
+    ) -> None:
         """Histograms of every parameter, and of what parts say of the same few images."""
         for name, parameter in model.named_parameters():
             self._writer.add_histogram(f"weights/{name}", parameter.detach().float().cpu(), step)

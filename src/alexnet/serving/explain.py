@@ -58,7 +58,7 @@ class Explainer:
         return {
             "class": p.classes[label],
             "index": label,
-            "input": picture(pixels[edge:end, edge:end]),
+            "input": to_data_url(pixels[edge:end, edge:end]),
             "evidence": self._shown(evidence),
             "filters": self._excited(kept[self._first][0].detach().float().cpu()),
             "neighbors": near,
@@ -73,7 +73,7 @@ class Explainer:
         return {
             "method": "grad-cam",
             "part": self._evidence,
-            "picture": picture(np.dstack([ink, alpha])),
+            "picture": to_data_url(np.dstack([ink, alpha])),
             "row": (row + 0.5) / len(evidence) if peak > 0 else None,
             "column": (column + 0.5) / len(evidence) if peak > 0 else None,
         }
@@ -86,7 +86,7 @@ class Explainer:
                 "of": self._first,
                 "peak": float(maps[channel].max()),
                 "kernel": self._kernels[channel] if self._kernels else None,
-                "map": picture(
+                "map": to_data_url(
                     (maps[channel, ..., None] / scale).clamp(0, 1).mul(255).byte().numpy()
                 ),
             }
@@ -99,17 +99,17 @@ class Explainer:
             "image": index.names[row].encode(errors="replace").decode(),
             "class": self._predictor.classes[index.images.labels[row]],
             "distance": distance,
-            "picture": picture(stored),
+            "picture": to_data_url(stored),
         }
 
 
 def kernel_picture(kernel: Tensor) -> str:
     """A kernel (1 or 3, k, k) from its own largest weight: grey is 0."""
     scaled = 0.5 + kernel.permute(1, 2, 0) / (2 * kernel.abs().max().clamp(min=1e-12))
-    return picture(scaled.mul(255).round().byte().numpy())
+    return to_data_url(scaled.mul(255).round().byte().numpy())
 
 
-def picture(pixels: NDArray[np.uint8]) -> str:
+def to_data_url(pixels: NDArray[np.uint8]) -> str:
     """Pixels (H, W, 1, 3 or 4) as a data: address; large ones without transparency as JPEG."""
     image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
     kind = "jpeg" if max(image.size) > SMALL and image.mode != "RGBA" else "png"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from alexnet.errors import UsageError
-from alexnet.interchange.chain import missing
+from alexnet.interchange.chain import missing_package
 from alexnet.predict import Predictor
 from alexnet.serving.engines import Engine
 from alexnet.serving.explain import Explainer
@@ -60,7 +60,7 @@ def check_packages() -> None:
         import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise missing(str(error.name), "serve") from None
+        raise missing_package(str(error.name), "serve") from None
 
 
 def serve_on(

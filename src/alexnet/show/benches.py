@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alexnet.terminal import percent, table
+from alexnet.terminal import format_table, percent
 
 
 def bench(r: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ def bench(r: dict[str, Any]) -> None:
         )
         for row in quiet
     ]
-    print(table(heads, rows))
+    print(format_table(heads, rows))
     _in_company(r, places)
     {"input": _input, "train": _train, "infer": _infer}[r["what"]](r)
 
@@ -51,7 +51,7 @@ def _in_company(r: dict[str, Any], places: int) -> None:
             line += [f"{row['images_per_s']:,.{places}f}", percent(row["of_quiet"], 0)]
             line += [f"{row['ratio']:.2f}"]
         lines.append(line)
-    print(table(heads, lines))
+    print(format_table(heads, lines))
 
 
 def _input(r: dict[str, Any]) -> None:
@@ -73,7 +73,9 @@ def _train(r: dict[str, Any]) -> None:
     parts = [
         (p["part"], f"{1e3 * p['forward']:,.1f}", f"{1e3 * p['backward']:,.1f}") for p in r["parts"]
     ]
-    print(table((f"part, ours in {_kind(r)}, medians", "forward, ms", "backward, ms"), parts))
+    print(
+        format_table((f"part, ours in {_kind(r)}, medians", "forward, ms", "backward, ms"), parts)
+    )
     _missing(r)
 
 
@@ -89,7 +91,7 @@ def _infer(r: dict[str, Any]) -> None:
         *(f"ms for {p['batch']:,}" for p in r["parts"]),
     )
     names = r["parts"][0]["ms"]
-    print(table(heads, [(n, *(f"{p['ms'][n]:,.2f}" for p in r["parts"])) for n in names]))
+    print(format_table(heads, [(n, *(f"{p['ms'][n]:,.2f}" for p in r["parts"])) for n in names]))
     _missing(r)
 
 

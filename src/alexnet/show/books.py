@@ -3,13 +3,15 @@
 from typing import Any
 
 from alexnet.pages import figure
-from alexnet.terminal import table
+from alexnet.terminal import format_table
 
 
 def recipes(r: dict[str, Any]) -> None:
     if "recipes" in r:
         for kind in ("recipe", "model"):
-            print(table((kind, "what it is"), [(x["name"], x["about"]) for x in r[f"{kind}s"]]))
+            print(
+                format_table((kind, "what it is"), [(x["name"], x["about"]) for x in r[f"{kind}s"]])
+            )
             print()
         return
     if "differences" in r:
@@ -37,11 +39,13 @@ def recipes(r: dict[str, Any]) -> None:
     hidden = ("layers", "parameters", "macs", "classes", "about", "sources", "input")
     print(f"{r['about']}\n")
     if "digest" in r:
-        print(table(("field", "value"), [(k, str(v)) for k, v in r.items() if k not in hidden]))
+        print(
+            format_table(("field", "value"), [(k, str(v)) for k, v in r.items() if k not in hidden])
+        )
         print()
     print(f"{r['model']} for {r['classes']} classes, input {'x'.join(map(str, r['input']))}:")
     heads = ("part", "output", "parameters", "multiply-adds", "first weights", "bias", "sees")
-    print(table(heads, layers))
+    print(format_table(heads, layers))
     print(f"{r['parameters']:,} parameters, {r['macs']:,} multiply-adds an image")
     for kind, source in r["sources"].items():
         print(f"{kind}: {source}")
@@ -50,7 +54,7 @@ def recipes(r: dict[str, Any]) -> None:
 def claim(r: dict[str, Any]) -> None:
     if "claim" not in r:
         rows = [(c["name"], c["paper"], figure(c), c["verdict"], c["needs"]) for c in r["claims"]]
-        print(table(("claim", "what is printed", "measured", "verdict", "needs"), rows))
+        print(format_table(("claim", "what is printed", "measured", "verdict", "needs"), rows))
     else:
         print(f"{r['claim']}: {r['verdict']}")
         print(f"  the claim: {r['paper']} ({r['source']})")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from alexnet.terminal import bars, escaped, percent, table
+from alexnet.terminal import bars, escaped, format_table, percent
 
 
 def inspect(r: dict[str, Any]) -> None:
@@ -37,13 +37,13 @@ def _neighbors(r: dict[str, Any]) -> str:
         ]  # fmt: skip
         k = next(iter(r["agreement"].values()))["k"]
         heads = ("near in", "nearest has its class", "95 % interval", f"of {k} nearest")
-        return _joined([table(heads, rows), f"over {r['n']:,} images of {r['split']}"])
+        return _joined([format_table(heads, rows), f"over {r['n']:,} images of {r['split']}"])
     lines = []
     for one in r["neighbors"]:
         lines.append(escaped(one["path"]))
         for way in (r["part"], "pixels"):
             near = [(escaped(f["image"]), f["class"], f"{f['distance']:.4g}") for f in one[way]]
-            lines.append(table((f"near in {way}", "class", r["metric"]), near))
+            lines.append(format_table((f"near in {way}", "class", r["metric"]), near))
     return _joined(lines)
 
 
@@ -61,7 +61,7 @@ def _mistakes(r: dict[str, Any]) -> str:
         cells = [
             (escaped(x["image"]), x["class"], x["said"], percent(x["probability"])) for x in rows
         ]
-        return table(("image", "class", "said", "probability"), cells)
+        return format_table(("image", "class", "said", "probability"), cells)
 
     lines = [
         f"{r['split']}: {r['wrong']:,} of {r['n']:,} images are named wrongly, in {r['precision']}"
@@ -69,7 +69,7 @@ def _mistakes(r: dict[str, Any]) -> str:
     if r["mistakes"]:
         lines += ["", listed(r["mistakes"][:10]), ""]
         pairs = [(x["class"], x["said"], f"{x['n']:,}") for x in r["pairs"]]
-        lines.append(table(("class", "taken for", "images"), pairs))
+        lines.append(format_table(("class", "taken for", "images"), pairs))
     if r["doubtful"] is None:
         said = f"not looked for: {r['labels_not_looked_for']}"
     else:
@@ -88,7 +88,7 @@ def _saliency(r: dict[str, Any]) -> str:
         for method, peak in one["maps"].items()
     ]  # fmt: skip
     return _joined(
-        [table(("image", "class", "probability", "method", "most at row, column"), rows)]
+        [format_table(("image", "class", "probability", "method", "most at row, column"), rows)]
     )
 
 
@@ -107,7 +107,7 @@ def _calibration(r: dict[str, Any]) -> str:
         for b in r["bins"]
     ]  # fmt: skip
     heads = ("said", "images", "said on average", "right", "95 % interval")
-    return _joined([table(heads, rows), *say_calibration(r)])
+    return _joined([format_table(heads, rows), *say_calibration(r)])
 
 
 def say_calibration(r: dict[str, Any]) -> list[str]:
@@ -154,7 +154,7 @@ def _probe(r: dict[str, Any]) -> str:
          f"{percent(p['top1_ci95'][1])}", f"{p['fitted']:,}", f"{p['strength']:g}")
         for p in r["probes"]
     ]  # fmt: skip
-    return _joined([table(("part", "top-1", "95 % interval", "fitted to", "L2"), rows),
+    return _joined([format_table(("part", "top-1", "95 % interval", "fitted to", "L2"), rows),
                     f"on {r['n']:,} images of {r['split']}"])  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def _similarity(r: dict[str, Any]) -> str:
         (name, *(f"{value:.2f}" for value in row))
         for name, row in zip(r["rows"], r["cka"], strict=True)
     ]
-    return _joined([table(("", *r["columns"]), rows), f"linear CKA over {r['n']:,} images"])
+    return _joined([format_table(("", *r["columns"]), rows), f"linear CKA over {r['n']:,} images"])
 
 
 def _joined(lines: list[str]) -> str:

@@ -4,7 +4,7 @@ import shlex
 from typing import Any
 
 from alexnet.pages import LAYER_HEADS, conclusion, layer_rows
-from alexnet.terminal import bars, duration, escaped, percent, shows_top5, table, why_no_top5
+from alexnet.terminal import bars, duration, escaped, format_table, percent, shows_top5, why_no_top5
 
 
 def train(r: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ def completion(r: dict[str, Any]) -> None:
 
 def doctor(r: dict[str, Any]) -> None:
     if r.get("layers"):
-        print(table(LAYER_HEADS, layer_rows(r["layers"])))
+        print(format_table(LAYER_HEADS, layer_rows(r["layers"])))
         print()
     for v in r["verdicts"]:
         where = f" ({v['where']})" if v["where"] else ""
@@ -54,7 +54,7 @@ def test(r: dict[str, Any]) -> None:
         for row in r["per_class"]
         if row["n"]
     ]
-    print(table(("class", "right", "of", "top-1"), rows))
+    print(format_table(("class", "right", "of", "top-1"), rows))
     by = "" if r["engine"] == "torch" else f" of {r['engine']}"
     of = r["split"] if r["own"] else f"{r['split']} of {escaped(r['data'])}"
     if r["with_seen"]:

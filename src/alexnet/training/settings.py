@@ -21,7 +21,7 @@ from alexnet.data.loader import Batch
 from alexnet.data.slices import Slice
 from alexnet.errors import Unavailable
 from alexnet.memory import short_of_memory
-from alexnet.models.net import summarize
+from alexnet.models.net import training_operations
 from alexnet.models.zoo import model_spec
 from alexnet.processors import given_threads
 from alexnet.recipe import Recipe
@@ -80,7 +80,7 @@ Prepare = Callable[[Recipe, int], Step]
 step, which is not timed. What it built is held by the step that it returns."""
 
 
-def compare(holder: Step, challenger: Step) -> tuple[list[float], list[float]]:
+def time_in_turns(holder: Step, challenger: Step) -> tuple[list[float], list[float]]:
     """Seconds of the steps of both, in rounds of one step each; who goes first changes each round.
 
     ROUNDS of them, fewer of slow steps but two at least; where they disagree (see `is_faster`) more
@@ -144,7 +144,7 @@ class Contest:
         where it cannot be computed on this machine; both are said."""
         try:
             step = self._ready(challenger)
-            ours, theirs = compare(self._step, step)
+            ours, theirs = time_in_turns(self._step, step)
         except Unavailable as error:
             say(f"not compiled: {error}")
             return
@@ -204,7 +204,7 @@ def _range(seconds: Sequence[float]) -> str:
     return f"{1e3 * min(seconds):,.0f} to {1e3 * max(seconds):,.0f}"
 
 
-def settle(
+def choose_settings(
     recipe: Recipe,
     classes: int,
     images: int,
@@ -228,7 +228,7 @@ def settle(
             f"bf16 products take {pace:,.0f} times as long as fp32 on this processor: "
             "--precision fp32 is the faster"
         )
-    if recipe.precision == "auto" and operations(recipe, classes) * images >= worth:
+    if recipe.precision == "auto" and _is_worth_timing(recipe, classes, images, worth):
         with chance_kept():
             contest = Contest(recipe, prepare, best)
             for change in _changes(best, fixed):
@@ -245,19 +245,26 @@ def settle(
     return best.on(recipe), {"chosen": asdict(best), **known}
 
 
+def _is_worth_timing(recipe: Recipe, classes: int, images: int, worth: float) -> bool:
+    """`worth` is in operations of 6 for every multiply-add, that of the first part included."""
+    given = (recipe.channels, recipe.crop, recipe.crop)
+    spec = model_spec(recipe.model, classes, given)
+    return training_operations(spec, given, image_gradient=True) * images >= worth
+
+
 def is_worth_a_second_look(settings: Mapping[str, Any], long_s: float = LONG_S) -> bool:
-    """Whether what `settle` chose is to be timed again: in a training that is expected to last
-    `long_s` or more, on a processor, where it had something to choose from."""
+    """Whether what `choose_settings` chose is to be timed again: in a training that is expected to
+    last `long_s` or more, on a processor, where it had something to choose from."""
     cpu = pick_device().type == "cpu"
     return cpu and len(settings["measured"]) > 1 and settings["expected_s"] >= long_s
 
 
-def settle_again(
+def choose_settings_again(
     recipe: Recipe, settings: Mapping[str, Any], prepare: Prepare, step: int
 ) -> tuple[Recipe, dict[str, Any], str]:
-    """What `settle` chose, held once more against all that it was held against: the recipe as it is
-    to be from now on, its `settings`, whose `again` says what was measured after which step, and a
-    line with the figures.
+    """What `choose_settings` chose, held once more against all that it was held against: the recipe
+    as it is to be from now on, its `settings`, whose `again` says what was measured after which
+    step, and a line with the figures.
 
     Also those that had lost by far are timed: beside a busy neighbour two threads can lose every
     round to one, and win as clearly when the neighbour is gone.
@@ -309,12 +316,6 @@ def _changes(first: Settings, fixed: Collection[str]) -> list[dict[str, Any]]:
     return changes
 
 
-def operations(recipe: Recipe, classes: int) -> int:
-    """Additions and multiplications of a training step, an image, about."""
-    given = (recipe.channels, recipe.crop, recipe.crop)
-    return 6 * sum(row.macs for row in summarize(model_spec(recipe.model, classes, given), given))
-
-
 def chosen_threads(environment: Mapping[str, Any]) -> int:
     """The threads that a run began with, for its bits, also where a quota leaves it fewer; torch's
     where it does not say, or says what this machine has not."""
@@ -357,7 +358,7 @@ def prepare_steps(preprocess: Preprocess, classes: int, ranks: int = 1) -> Prepa
 
 
 @dataclass(frozen=True)
-class Choosing:
+class TimingRule:
     """How and when settings are chosen: `prepare` makes what is timed, of preprocessing, classes
     and processes; trainings of fewer than `worth` operations choose by a rule; those that last
     `long_s` look again `again_after_s` after they began."""

@@ -22,7 +22,7 @@ ITERATIONS = 20
 
 
 @dataclass(frozen=True)
-class Look:
+class WeightStatistics:
     """One layer: deviation and norm of its weights, the largest singular value beside that of
     draws, and the correlation of neighbours in its filters, where they are large."""
 
@@ -33,29 +33,29 @@ class Look:
     smooth: float | None
 
 
-def judge(model: Net) -> dict[str, Any]:
+def detect_untrained(model: Net) -> dict[str, Any]:
     """Says "trained", "half-trained", "random" or "constant", why, and what each layer shows."""
-    looks = [_look(name, model.part(name)) for name in model.layers]
-    verdict, why = _verdict(looks)
-    return {"verdict": verdict, "why": why, "layers": [asdict(look) for look in looks]}
+    layers = [_weight_statistics(name, model.part(name)) for name in model.layers]
+    verdict, why = _verdict(layers)
+    return {"verdict": verdict, "why": why, "layers": [asdict(layer) for layer in layers]}
 
 
-def _verdict(looks: Sequence[Look]) -> tuple[str, str]:
-    flat = [look.name for look in looks if look.std == 0]
+def _verdict(layers: Sequence[WeightStatistics]) -> tuple[str, str]:
+    flat = [layer.name for layer in layers if layer.std == 0]
     if flat:
         return "constant", f"all weights of {', '.join(flat)} are one number"
-    known = [look for look in looks if look.outlier is not None]
-    drawn = [look.name for look in known if look.outlier is not None and look.outlier < OUTLIER]
-    first = looks[0].smooth
+    known = [layer for layer in layers if layer.outlier is not None]
+    drawn = [layer.name for layer in known if layer.outlier is not None and layer.outlier < OUTLIER]
+    first = layers[0].smooth
     if known and len(drawn) == len(known):
-        most = max(look.outlier or 0 for look in known)
+        most = max(layer.outlier or 0 for layer in known)
         return "random", (
             f"no layer differs from independent draws (largest singular value {most:.2f} times "
             f"theirs at most; learning takes it above {OUTLIER})"
         )
     if first is not None and first < SMOOTH:
         return "half-trained", (
-            f"the filters of {looks[0].name} are not smooth: neighbouring weights correlate by "
+            f"the filters of {layers[0].name} are not smooth: neighbouring weights correlate by "
             f"{first:.2f}; draws by 0, and trained ones by more than {SMOOTH}"
         )
     if 2 * len(drawn) > len(known):
@@ -63,7 +63,7 @@ def _verdict(looks: Sequence[Look]) -> tuple[str, str]:
     return "trained", "the layers differ from independent draws; how well, accuracy tells"
 
 
-def _look(name: str, part: nn.Module) -> Look:
+def _weight_statistics(name: str, part: nn.Module) -> WeightStatistics:
     weight, groups = part.weight, getattr(part, "groups", 1)
     assert isinstance(weight, Tensor)
     weight = weight.detach().float()
@@ -75,7 +75,7 @@ def _look(name: str, part: nn.Module) -> Look:
     if weight.dim() == 4 and weight.shape[-1] >= 7:
         level = weight - weight.mean((2, 3), keepdim=True)
         smooth = float((level[..., 1:] * level[..., :-1]).mean() / (level**2).mean().clamp(1e-30))
-    return Look(name, std, norm, outlier, smooth)
+    return WeightStatistics(name, std, norm, outlier, smooth)
 
 
 def _outlier(matrix: Tensor) -> float:
