@@ -120,13 +120,13 @@ def train_choosing(
         recipe, data, run, resume, tensorboard, init, doctor, signals, minutes, fields, choosing
     )
     with obeying(signals), join(towers) as team, ExitStack() as held:
-        plan, opened = None, None
+        made = None
         with team.all_or_none():
             if team.leads:
-                plan, opened = plan_training(request, team, held)
-        plan = team.agree(RunPlan, plan)
+                made, opened = plan_training(request, team, held)
+        plan = team.agree(RunPlan, made)
         with team.all_or_none():
-            if opened is None:
+            if not team.leads:
                 opened = open_planned(plan, data, init)
         return run_plan(plan, opened, team, choosing)
 
@@ -200,19 +200,18 @@ def _plan_new_run(request: Request, team: Team, held: ExitStack) -> tuple[RunPla
         _ = dataset.statistics  # which leaves out what it cannot read
     check_trainable(recipe, dataset, recorded)
 
-    # What is measured: the images, and how a step is computed fastest.
+    # What is measured: the images, and how a step is fastest.
     weights = given.for_classes(recipe, dataset.classes)
     statistics = given.statistics_for(recipe) or dataset.statistics
     if recipe.colour and not statistics.covariance:  # that run had no colour noise
         statistics = replace(statistics, covariance=dataset.statistics.covariance)
     classes = len(dataset.classes)
-    images = (recipe.steps or 0) * recipe.batch_size or recipe.epochs * len(dataset.train)
+    n_shown = (recipe.steps or 0) * recipe.batch_size or recipe.epochs * len(dataset.train)
+    fixed = {*fields, "compile"} if team.size > 1 else fields
+    prepare = choosing.prepare(preprocessing(recipe, statistics), classes, team.ranks)
     recipe, settings = settle(
-        recipe, classes, round(images), {*fields, "compile"} if team.size > 1 else fields,
-        choosing.prepare(preprocessing(recipe, statistics), classes, team.ranks), team.ranks,
-        choosing.worth,
-    )  # fmt: skip
-
+        recipe, classes, round(n_shown), fixed, prepare, team.ranks, choosing.worth
+    )
     count = settings["chosen"]["threads"]
     plan = RunPlan(
         run=str(folder.path),

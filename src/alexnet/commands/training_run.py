@@ -148,7 +148,9 @@ def run_plan(plan: RunPlan, opened: Opened, team: Team, choosing: Choosing) -> d
                 _continue_run(plan, folder)
     recheck = None
     if plan.settings and team.size == 1 and is_worth_a_second_look(plan.settings, choosing.long_s):
-        recheck = SettingsRecheck(plan, folder, prepare_steps(plan, opened, choosing, team))
+        preprocess = preprocessing(Recipe.from_dict(plan.recipe), opened.statistics)
+        prepare = choosing.prepare(preprocess, len(opened.dataset.classes), team.ranks)
+        recheck = SettingsRecheck(plan, folder, prepare)
     state = _train(plan, opened, folder, team, recheck, choosing.again_after_s)
     if recheck is not None and not state.finished:
         # Not from here on: a run is to be a function of one recipe and one number of threads.
@@ -162,12 +164,6 @@ def run_plan(plan: RunPlan, opened: Opened, team: Team, choosing: Choosing) -> d
                 result = finish(Recipe.from_dict(plan.recipe), folder, state)
     found: dict[str, Any] = team.broadcast(result)
     return {**found, "choice": list(plan.choice)} if plan.checkpoint is None else found
-
-
-def prepare_steps(plan: RunPlan, opened: Opened, choosing: Choosing, team: Team) -> Prepare:
-    """What makes the steps by which settings are timed."""
-    preprocess = preprocessing(Recipe.from_dict(plan.recipe), opened.statistics)
-    return choosing.prepare(preprocess, len(opened.dataset.classes), team.ranks)
 
 
 def _begin_run(plan: RunPlan, opened: Opened, folder: RunDir, team: Team) -> None:
