@@ -216,50 +216,29 @@ def open_evaluation_set(
     or nothing but images that it has seen (unless `with_seen`).
     """
 
-    def find_own() -> tuple[Dataset | None, ImageDigests | None]:
+    with team.all_or_none():
         digests = read_digests(run) if run is not None else None
-        return open_own(recipe, described, data, digests), digests
-
-    own, digests = team.together(find_own)
-    first_has_own = team.first(lambda: {"own": own is not None})["own"]
-
-    def choose() -> tuple[Dataset, str, Slice]:
+        own = open_own(recipe, described, data, digests)
+    first_has_own = team.broadcast(own is not None)
+    with team.all_or_none():
         if first_has_own != (own is not None):
             raise DataError(
                 f"the data in {data} is not what the first process reads: give all of them the same"
             )
+        dataset, others = own, None
         if own is None:
             assert data is not None
-            source = open_source(
-                find_data(recipe, data), to_train=False, known=described["classes"]
-            )
-            check_orient(source, recipe, described)
-            others = OtherImages(
-                source,
-                recipe,
-                described["classes"],
-                split,
-                ignore_unknown=ignore_unknown,
-            )
-            return others, others.split_name, others.split(others.split_name)
-        if ignore_unknown:
-            raise UsageError("--ignore-unknown is for images of --data: the run knows its own")
-        if split == ALL:
-            raise UsageError(
-                f"--split {ALL} is for images of --data: of the run's own name {', '.join(SPLITS)}"
-            )
-        name = split or default
-        images = own.split(name)
-        if own.own_part(name) is None and digests and not _same_images(own, digests, recipe):
-            raise DataError(
-                f"{own.source.path}: images changed since the run began, under the names that they "
-                f"had, and {name} is cut out of them: what was trained on would be in {name} now; "
-                "put them back, or name other images with --data"
-            )
-        return own, name, images
-
-    dataset, name, images = team.together(choose)
-    others = dataset if isinstance(dataset, OtherImages) else None
+            dataset = others = _open_others(recipe, described, data, split, ignore_unknown)
+            images = others.split(name := others.split_name)
+        else:
+            images = own.split(name := _own_split(split, ignore_unknown, default))
+            if own.own_part(name) is None and digests and not _same_images(own, digests, recipe):
+                raise DataError(
+                    f"{own.source.path}: images changed since the run began, under the names that "
+                    f"they had, and {name} is cut out of them: what was trained on would be in "
+                    f"{name} now; put them back, or name other images with --data"
+                )
+    assert dataset is not None
     if others is not None and digests is None and run is not None and team.leads:
         digests = _digest_own(recipe, described, run)
     found = EvaluationSet(
@@ -284,10 +263,35 @@ def open_evaluation_set(
             found.seen, found.near = int(is_seen.sum()), int(is_near.sum())
             if found.seen and not with_seen:
                 rest = np.flatnonzero(~is_seen)
-                found.images = team.together(lambda: _take(found.images, rest, dataset))
+                with team.all_or_none():
+                    found.images = _take(found.images, rest, dataset)
                 found.kept, exact = found.kept[rest], exact[rest]
         found.repeated, found.contradicted = _count_repeated(exact, found.images.labels)
     return found
+
+
+def _open_others(
+    recipe: Recipe,
+    described: dict[str, Any],
+    data: str | Path,
+    split: str | None,
+    ignore_unknown: bool,
+) -> OtherImages:
+    """Images that the run does not have for its own."""
+    source = open_source(find_data(recipe, data), to_train=False, known=described["classes"])
+    check_orient(source, recipe, described)
+    return OtherImages(source, recipe, described["classes"], split, ignore_unknown=ignore_unknown)
+
+
+def _own_split(split: str | None, ignore_unknown: bool, default: str) -> str:
+    """Which split of the run's own data is meant."""
+    if ignore_unknown:
+        raise UsageError("--ignore-unknown is for images of --data: the run knows its own")
+    if split == ALL:
+        raise UsageError(
+            f"--split {ALL} is for images of --data: of the run's own name {', '.join(SPLITS)}"
+        )
+    return split or default
 
 
 def _count_repeated(exact: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[int, int]:
@@ -414,20 +418,18 @@ def _find_seen(
     """The digest of each image; and which ones the run learnt from, and which others look like
     copies of such, or None where that is not known. The processes of a team read a share each, and
     the first one judges."""
-    known = team.first(lambda: {"digests": digests is not None})["digests"]
+    known = team.broadcast(digests is not None)
     rank, ranks, n = team.rank, team.ranks, len(images)
     own = np.arange(n * rank // ranks, n * (rank + 1) // ranks)
     here = SliceDigests.unread(n)
 
-    def read() -> None:
+    with team.all_or_none():
         title = f"looking for images of {images.name} that it was trained on"
         with progress(title, len(own), "images") as bar:
             for start in range(0, len(own), AT_ONCE):
                 ids = own[start : start + AT_ONCE]
                 here.read(images, ids, workers)
                 bar.advance(len(ids))
-
-    team.together(read)
     exact, perceptual = (
         torch.stack(team.gather(torch.from_numpy(share))).sum(0)
         for share in (here.exact, here.perceptual)

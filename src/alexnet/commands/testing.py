@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from alexnet import figures
 from alexnet.analysis.answers import Mistakes, count
-from alexnet.commands.outset import check_same
 from alexnet.commands.proving import prove
 from alexnet.data.slices import Slice, Unread
 from alexnet.errors import CheckpointError, Unreadable, UsageError
@@ -23,7 +22,7 @@ from alexnet.runs.checkpoint import find_checkpoint
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import chance_kept
 from alexnet.terminal import say
-from alexnet.training.parallel import Team, join
+from alexnet.training.parallel import Team, check_same_data, join
 
 SHOWN = 24  # mistakes in the picture
 
@@ -71,15 +70,13 @@ def test(
                 raise UsageError(
                     f"--certificate proves what was claimed as it was: leave --{given[0]} out"
                 )
-            return team.together(lambda: _prove_alone(run, data, team))
+            with team.all_or_none():
+                if team.size > 1:
+                    raise UsageError("--certificate is proved by one process: leave torchrun out")
+                proved = prove(run, data=data)
+            return proved
         asked = {"split": split, "ignore_unknown": ignore_unknown, "with_seen": with_seen}
         return _test(Path(run), data, asked, views, checkpoint, engine, precision, team)
-
-
-def _prove_alone(run: str | Path, data: str | Path | None, team: Team) -> dict[str, Any]:
-    if team.size > 1:
-        raise UsageError("--certificate is proved by one process: leave torchrun out")
-    return prove(run, data=data)
 
 
 def _test(
@@ -92,37 +89,29 @@ def _test(
     precision: str,
     team: Team,
 ) -> dict[str, Any]:
-    def newest() -> dict[str, Any]:
-        found = find_checkpoint(RunDir.open(run).checkpoints, checkpoint)
-        return {"name": found.name, "sha256": sha256_of(found / "manifest.json")}
-
-    # A training beside it may save a better one meanwhile.
-    first = team.first(newest) if team.size > 1 else {"name": checkpoint}
-
-    def opened() -> Predictor:
-        predictor = load(run, first["name"])
+    def opened(name: str) -> Predictor:
+        predictor = load(run, name)
         predictor.preprocess.check_views(views)  # before int8 is measured
         return with_engine(predictor, engine, data, precision)
 
+    first = {"name": checkpoint}
+    if team.size > 1:  # a training beside it may save a better one meanwhile
+        with team.all_or_none():
+            if team.leads:
+                found = find_checkpoint(RunDir.open(run).checkpoints, checkpoint)
+                first = {"name": found.name, "sha256": sha256_of(found / "manifest.json")}
+        first = team.broadcast(first)
     if engine == "int8" and team.size > 1:  # one measures, all read what it kept
-
-        def measured() -> dict[str, Any]:
-            opened()
-            return {}
-
-        team.first(measured)
-
-    def read() -> Predictor:
-        """Every process reads and verifies by itself."""
-        predictor = opened()
+        with team.all_or_none():
+            if team.leads:
+                opened(first["name"])
+    with team.all_or_none():
+        predictor = opened(first["name"])
         if team.size > 1 and sha256_of(predictor.checkpoint / "manifest.json") != first["sha256"]:
             raise CheckpointError(
                 f"{predictor.checkpoint} is not what the first process reads: give all of them one "
                 "folder, or test again if a training writes there"
             )
-        return predictor
-
-    predictor = team.together(read)
     tested = open_evaluation_set(
         predictor.recipe, predictor.data, data, run=predictor.run, team=team, **asked
     )
@@ -131,8 +120,11 @@ def _test(
         for note in tested.notes():
             say(note)
     if team.size > 1:
-        there = team.first(lambda: {"digest": dataset.digest_of(part)})["digest"]
-        team.together(lambda: check_same(dataset, dataset.digest_of(part), there))
+        with team.all_or_none():
+            digest = dataset.digest_of(part)
+        first_digest = team.broadcast(digest)
+        with team.all_or_none():
+            check_same_data(dataset.source.path, digest, first_digest)
     mistakes, unread = Mistakes(SHOWN), Unread()
 
     def keep(at: int, p: NDArray[np.float32]) -> None:
@@ -150,11 +142,10 @@ def _test(
     if unread and not tally.n:
         raise Unreadable(part.name, unread, "none of the split can be read: see why")
 
-    def keep_note() -> dict[str, Any]:
-        tested.note(unread)
-        return {"unreadable": tested.unreadable}
-
-    noted = team.first(keep_note)
+    with team.all_or_none():
+        if team.leads:
+            tested.note(unread)
+    unreadable = team.broadcast(tested.unreadable)
     wall = time.monotonic() - began
     classes = zip(dataset.classes, tally.per_class(), strict=True)
     result = {
@@ -169,10 +160,14 @@ def _test(
         "run": str(run),
         "checkpoint": str(predictor.checkpoint),
         "data": tested.path,
-        **noted,
+        "unreadable": unreadable,
         "per_class": [{"class": c, "right": right, "n": n} for c, (right, n) in classes],
     }
-    return team.first(lambda: _keep(predictor, tested, tally, mistakes, result, checkpoint))
+    with team.all_or_none():
+        if team.leads:
+            result = _keep(predictor, tested, tally, mistakes, result, checkpoint)
+    kept: dict[str, Any] = team.broadcast(result)
+    return kept
 
 
 def _keep(

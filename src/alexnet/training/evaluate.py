@@ -68,7 +68,7 @@ def evaluate(
     starts = batch_starts(len(split), batch, views)
     rows, confusion = torch.zeros(len(starts), 8, dtype=torch.float64), Tally(classes).confusion
 
-    def count_own() -> None:
+    with team.all_or_none():
         mine = starts[team.rank :: team.ranks]
         for block in batches_in_order(split, mine, starts.step, workers, device, unread):
             first = block.step * starts.step
@@ -92,8 +92,6 @@ def evaluate(
                         0, torch.from_numpy(block.ids - first), found
                     )
                 each(first, found)
-
-    team.together(count_own)
     model.train(was_training)
     return Tally.of(team.sum(rows), team.sum(confusion))
 

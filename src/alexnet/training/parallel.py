@@ -22,12 +22,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from alexnet.errors import AlexNetError, Elsewhere, UsageError
+from alexnet.errors import AlexNetError, DataError, Elsewhere, UsageError
 from alexnet.launch import launched, processes, rank, refuse_half_launched
+from alexnet.runs.records import Record
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Record)
 
-PATIENCE = timedelta(minutes=30)  # for what one process does while the others wait
+MEETING = timedelta(minutes=30)  # for all processes to come
+PATIENCE = timedelta(hours=1)  # for what one does while the others wait: a plan, in one go
 CONTINUE = "continue with --resume from the last checkpoint"
 
 
@@ -78,14 +81,15 @@ class Team:
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return found.tolist()
 
-    def together(self, work: Callable[[], T]) -> T:
-        """The result of `work`, which every process does; what one of them raises ends all.
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """What every process does inside; one that fails ends all of them, at the end of it.
 
-        The first of those that fail says why, the others raise Elsewhere.
+        Of those that fail the first raises its error, and all others raise Elsewhere.
         """
-        error, found = None, None
+        error = None
         try:
-            found = work()
+            yield
         except AlexNetError as raised:
             error = raised
         own = self.rank * self.towers + self.tower
@@ -95,33 +99,63 @@ class Team:
             raise error
         if last:
             raise Elsewhere(exit_status=status)
-        return found  # type: ignore[return-value]
 
-    def share(self, own: dict[str, Any]) -> list[dict[str, Any]]:
+    def together(self, work: Callable[[], T]) -> T:
+        """The result of `work`, done inside `all_or_none`."""
+        with self.all_or_none():
+            found = work()
+        return found
+
+    def first(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Plain data that `work` gives the first process, on every one. If it fails, all end."""
+        found: dict[str, Any] = self.broadcast(self.together(lambda: work() if self.leads else {}))
+        return found
+
+    def broadcast(self, value: Any) -> Any:
+        """The first process's plain data, on every one; what others give is not looked at."""
+        if self.size == 1:
+            return value
+        text = _packed(value) if self.leads else torch.empty(0, dtype=torch.uint8)
+        length = torch.tensor([len(text)])
+        dist.broadcast(length, 0)
+        text = text if self.leads else torch.empty(int(length), dtype=torch.uint8)
+        dist.broadcast(text, 0)
+        return _unpacked(text)
+
+    def share(self, own: Any) -> list[Any]:
         """Plain data of every process, on every one, by rank."""
         if self.size == 1:
             return [own]
-        text = torch.tensor(list(json.dumps(own).encode()), dtype=torch.uint8)
+        text = _packed(own)
         lengths = [torch.tensor([0]) for _ in range(self.size)]
         dist.all_gather(lengths, torch.tensor([len(text)]))
         longest = max(map(int, lengths))
         texts = [torch.zeros(longest, dtype=torch.uint8) for _ in lengths]
         dist.all_gather(texts, F.pad(text, (0, longest - len(text))))
-        pairs = zip(texts, lengths, strict=True)
-        return [json.loads(bytes(t[: int(length)].tolist())) for t, length in pairs]
+        return [_unpacked(t[: int(length)]) for t, length in zip(texts, lengths, strict=True)]
 
-    def first(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Plain data that `work` gives the first process, on every one. If it fails, all end."""
-        found = self.together(lambda: work() if self.leads else {})
-        if self.size == 1:
-            return found
-        # As JSON and not by torch's object collectives, which would unpickle.
-        text = torch.tensor(list(json.dumps(found).encode()), dtype=torch.uint8)
-        length = torch.tensor([len(text)])
-        dist.broadcast(length, 0)
-        text = text if self.leads else torch.empty(int(length), dtype=torch.uint8)
-        dist.broadcast(text, 0)
-        return json.loads(bytes(text.tolist()))  # type: ignore[no-any-return]
+    def agree(self, kind: type[R], made: R | None) -> R:
+        """The record that the first process made, on every one."""
+        values = self.broadcast(made.to_json() if made is not None else None)
+        return made if made is not None else kind.from_json(values, "what the first process sent")
+
+
+def check_same_data(path: str, digest: str, first: str) -> None:
+    """DataError where data that this process reads has another digest than the first's."""
+    if digest != first:
+        raise DataError(
+            f"the data in {path} is not what the first process reads (digest {first} there, "
+            f"{digest} here): give all of them the same"
+        )
+
+
+def _packed(value: Any) -> Tensor:
+    """Plain data as bytes: as JSON, and not by torch's object collectives, which would unpickle."""
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+
+
+def _unpacked(text: Tensor) -> Any:
+    return json.loads(text.numpy().tobytes())
 
 
 ALONE = Team()
@@ -194,8 +228,8 @@ def left_others() -> bool:
 
 @cache
 def _meeting_place() -> Any:
-    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
-    store.set_timeout(PATIENCE)
+    store, _, _ = next(rendezvous("env://", timeout=MEETING))
+    store.set_timeout(MEETING)
     return store
 
 
