@@ -78,8 +78,8 @@ def fit(
         try:
             if start is None:  # so that a kill before the first validation loses no more than that
                 trainer.save(checkpoints, clock, best=False)
-                with clock.paused():  # figures without a checkpoint cannot be gone on from
-                    team.together(checkpoints.wait)
+                with clock.paused(), team.all_or_none():
+                    checkpoints.wait()  # figures without a checkpoint cannot be gone on from
             return trainer.run(
                 reader=reader,
                 log=log,

@@ -9,7 +9,7 @@ import gc
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -99,17 +99,6 @@ class Team:
             raise error
         if last:
             raise Elsewhere(exit_status=status)
-
-    def together(self, work: Callable[[], T]) -> T:
-        """The result of `work`, done inside `all_or_none`."""
-        with self.all_or_none():
-            found = work()
-        return found
-
-    def first(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Plain data that `work` gives the first process, on every one. If it fails, all end."""
-        found: dict[str, Any] = self.broadcast(self.together(lambda: work() if self.leads else {}))
-        return found
 
     def broadcast(self, value: Any) -> Any:
         """The first process's plain data, on every one; what others give is not looked at."""
