@@ -27,6 +27,7 @@ from alexnet.data.slices import Slice, Unread
 from alexnet.data.sources import open_source
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.recipe import Recipe
+from alexnet.runs.records import EvalImages, UnreadFile
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import progress, say
 from alexnet.training.parallel import ALONE, Team
@@ -50,7 +51,7 @@ class EvaluationSet:
     of such images, saved anew, resized or mirrored, which are measured all the same. `ignored`
     counts the images of classes that the network does not know; `absent` are those of its classes
     that have no image here. `lying` counts files whose EXIF orientation the run ignores, of as many
-    as were looked at. `unreadable` are the images that cannot be read, {path, reason}, as far as
+    as were looked at. `unreadable` are the images that cannot be read, as far as
     they have been: they are left out too. `repeated` counts those that are the same as another one
     here, pixel for pixel, and `contradicted` those that have such a copy of another class.
     """
@@ -66,7 +67,7 @@ class EvaluationSet:
     ignored: Mapping[str, int]
     absent: tuple[str, ...]
     lying: int = 0
-    unreadable: list[dict[str, str]] = field(default_factory=list)
+    unreadable: list[UnreadFile] = field(default_factory=list)
     repeated: int = 0
     contradicted: int = 0
 
@@ -111,7 +112,7 @@ class EvaluationSet:
             return 0
         by_place = {int(self.kept[i]): why for i, why in unread.items()}
         self.unreadable += [
-            {"path": self.dataset.inside(path), "reason": why} for path, why in unread.values()
+            UnreadFile(path=self.dataset.inside(path), reason=why) for path, why in unread.values()
         ]
         return self.dataset.note(Unreadable(self.split, by_place))
 
@@ -128,19 +129,19 @@ class EvaluationSet:
             one.images, one.kept = one.images.take(rows), one.kept[rows]
         return self.names == other.names and bool(common)
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> EvalImages:
         """What a figure of these images is to say of them."""
-        return {
-            "split": self.split,
-            "own": self.own,
-            "seen": self.seen,
-            "near_seen": self.near,
-            "repeated": self.repeated,
-            "contradicted": self.contradicted,
-            "with_seen": bool(self.seen and self.with_seen),
-            "ignored": dict(self.ignored),
-            "absent": list(self.absent),
-        }
+        return EvalImages(
+            split=self.split,
+            own=self.own,
+            seen=self.seen,
+            near_seen=self.near,
+            repeated=self.repeated,
+            contradicted=self.contradicted,
+            with_seen=bool(self.seen and self.with_seen),
+            ignored=self.ignored,
+            absent=self.absent,
+        )
 
     def notes(self) -> list[str]:
         """What was left out, a line each, for people."""

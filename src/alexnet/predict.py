@@ -20,6 +20,7 @@ from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint
+from alexnet.runs.records import ClassProbability
 from alexnet.runs.rundir import RunDir
 from alexnet.runs.shape import odd_data, odd_start
 from alexnet.runtime import chance_kept, choose_precision, pick_device
@@ -118,16 +119,18 @@ class Predictor:
             return np.empty((0, len(self.classes)), np.float32)
         return self.answer(np.stack([self.decode(image) for image in images]), views)
 
-    def rank(self, probabilities: NDArray[np.float32], top: int) -> list[dict[str, Any]]:
-        """The likeliest `top` classes of one image, best first: class, index and probability, and
-        a title where people call it otherwise. Shapes: (K,)."""
-        ranked, titles = [], self.titles
-        for i in np.argsort(-probabilities, kind="stable")[:top].tolist():
-            name = self.classes[i]
-            title = {"title": titles[name]} if name in titles else {}
-            probability = float(probabilities[i])
-            ranked.append({"class": name, **title, "index": i, "probability": probability})
-        return ranked
+    def rank(self, probabilities: NDArray[np.float32], top: int) -> list[ClassProbability]:
+        """The likeliest `top` classes of one image, best first. Shapes: (K,)."""
+        titles = self.titles
+        return [
+            ClassProbability(
+                class_name=(name := self.classes[i]),
+                title=titles.get(name),
+                index=i,
+                probability=float(probabilities[i]),
+            )
+            for i in np.argsort(-probabilities, kind="stable")[:top].tolist()
+        ]
 
     @torch.inference_mode()
     def answer(self, pixels: NDArray[np.uint8], views: int = 1) -> NDArray[np.float32]:

@@ -82,7 +82,7 @@ def table(make: Callable[[], Recipe], kind: str, lab: Lab) -> Outcome:
     mean = torch.from_numpy(np.mean(together, 0))
     tally = Tally(len(dataset.classes))
     tally.add(mean, labels, -mean.gather(1, labels[:, None])[:, 0].clamp(min=1e-30).log())
-    ensemble = tally.figures()
+    ensemble = tally.figures().to_json()
     n = ensemble["n"]
     error = 100 * statistics.fmean(1 - row["top1"] for row in rows)
     low, high = (100 * x for x in wilson(error / 100 * n, n))
@@ -124,17 +124,21 @@ def _network(
     best = find_checkpoint(run.checkpoints, "best")
     load_weights(net, load_checkpoint(best, optimizer=False), recipe)
     blocks: dict[int, Tensor] = {}
-    found = evaluate(
-        net.to(pick_device()),
-        test,
-        preprocessing(recipe, statistics_),
-        len(dataset.classes),
-        views=VIEWS,
-        precision=recipe.precision,
-        batch=recipe.eval_batch,
-        workers=recipe.workers,
-        each=lambda first, block: blocks.__setitem__(first, block),
-    ).figures()
+    found = (
+        evaluate(
+            net.to(pick_device()),
+            test,
+            preprocessing(recipe, statistics_),
+            len(dataset.classes),
+            views=VIEWS,
+            precision=recipe.precision,
+            batch=recipe.eval_batch,
+            workers=recipe.workers,
+            each=lambda first, block: blocks.__setitem__(first, block),
+        )
+        .figures()
+        .to_json()
+    )
     outputs = torch.cat([blocks[i] for i in sorted(blocks)]).numpy()
     row = {key: found[key] for key in ("n", "loss", "top1", "top1_ci95", "top5")}
     return row | {"seed": recipe.seed, "hours": state.seconds / 3600}, outputs

@@ -14,20 +14,19 @@ from alexnet.interchange.chain import Chain, Function, OnnxNet
 from alexnet.interchange.heldout import measure
 from alexnet.predict import load, read_recipe
 from alexnet.recipe import Recipe
+from alexnet.runs.records import CertificateCheck, ProofResult
 from alexnet.runs.rundir import RunDir
 from alexnet.runs.weights import SIZE_LIMIT, read_weights
 from alexnet.terminal import percent
 from alexnet.training.network import build_net
 
-Check = dict[str, Any]
 
-
-def prove(path: str | Path, *, data: str | Path | None = None) -> dict[str, Any]:
+def prove(path: str | Path, *, data: str | Path | None = None) -> ProofResult:
     """Holds a run, an export or an exported folder against its certificate.
 
     The sha256 of the weights and the logits of the probes always; the claimed top-1 where the
-    images are at hand (`data`, or those of the run). Returns `holds`, `checks` [{name, ok,
-    evidence}] and `skipped`, what could not be checked and why.
+    images are at hand (`data`, or those of the run). Returns a ProofResult: whether it `holds`, by
+    which `checks`, and what was `skipped` and why.
     """
     file = Path(path)
     made = certificates.read_certificate(file)
@@ -35,19 +34,19 @@ def prove(path: str | Path, *, data: str | Path | None = None) -> dict[str, Any]
     checks, scores = _network(file, made, recipe, skipped)
     if scores is not None:
         checks += _figures(file, made, recipe, scores, data, skipped)
-    return {
-        "certificate": str(certificates.place_of(file)),
-        "holds": all(check["ok"] for check in checks),
-        "checks": checks,
-        "skipped": skipped,
-        "claimed": made["metrics"],
-    }
+    return ProofResult(
+        certificate=str(certificates.place_of(file)),
+        holds=all(check.ok for check in checks),
+        checks=checks,
+        skipped=skipped,
+        claimed=made["metrics"],
+    )
 
 
 @torch.inference_mode()
 def _network(
     file: Path, made: dict[str, Any], recipe: Recipe, skipped: list[str]
-) -> tuple[list[Check], Function | None]:
+) -> tuple[list[CertificateCheck], Function | None]:
     """The checks of weights and logits, and what gives scores of stored images, if anything can."""
     takes = made["probes"]["takes"]
     run: Function
@@ -57,7 +56,9 @@ def _network(
         given = {"recipe": recipe.digest, "classes": made["classes"]}
         own = {"recipe": predictor.recipe.digest, "classes": list(predictor.classes)}
         checks = [
-            {"name": key, "ok": own[key] == given[key], "evidence": f"of the run: {own[key]}"}
+            CertificateCheck(
+                name=key, ok=own[key] == given[key], evidence=f"of the run: {own[key]}"
+            )
             for key in given
         ]
         checks.append(certificates.check_sha256(made, predictor.checkpoint / "model.safetensors"))
@@ -68,7 +69,7 @@ def _network(
         image = RunDir(file).mean_image() if file.is_dir() and wanted else None
         preprocess = certificates.preprocess_of(made, image)
         checks = [certificates.check_sha256(made, content)]
-        if not checks[0]["ok"]:
+        if not checks[0].ok:
             return checks, None
         if file.suffix == ".pt2":
             skipped.append(
@@ -107,7 +108,7 @@ def _figures(
     scores: Function,
     data: str | Path | None,
     skipped: list[str],
-) -> list[Check]:
+) -> list[CertificateCheck]:
     claims = {split: m for split, m in made["metrics"].items() if split in ("val", "test")}
     if not claims:
         skipped.append("accuracy: none is claimed")
@@ -137,10 +138,12 @@ def _figures(
     found = measure(scores, tested.images, len(classes)).figures()
     low, high = claim["top1_ci95"]
     evidence = (
-        f"{percent(found['top1'])} of {found['n']:,} in fp32, claimed {percent(claim['top1'])} "
+        f"{percent(found.top1)} of {found.n:,} in fp32, claimed {percent(claim['top1'])} "
         f"({percent(low)} to {percent(high)}, n {claim['n']:,}"
         f"{f', in {kind}' if (kind := claim.get('precision')) else ''})"
     )
     if not tested.own:  # a figure of other images is held against the claim, and says so
         evidence += f"; on other images than were claimed: {'; '.join(tested.notes())}"
-    return [{"name": f"top-1 on {split}", "ok": low <= found["top1"] <= high, "evidence": evidence}]
+    return [
+        CertificateCheck(name=f"top-1 on {split}", ok=low <= found.top1 <= high, evidence=evidence)
+    ]

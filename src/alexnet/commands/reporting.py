@@ -17,6 +17,7 @@ from alexnet.files import read_json, write_atomic
 from alexnet.interchange.certificate import precision_of
 from alexnet.pages import RunPart, report_page
 from alexnet.predict import read_recipe
+from alexnet.runs.records import AgreementResult, ReportResult, Verdict
 from alexnet.runs.rundir import RunDir
 from alexnet.show.inside import say_calibration
 from alexnet.terminal import percent, say, shows_top5
@@ -30,14 +31,14 @@ def report(
     out: str | Path | None = None,
     data: str | Path | None = None,
     brief: bool = False,
-) -> dict[str, Any]:
+) -> ReportResult:
     """Writes one HTML page on one or more runs, which loads nothing and is under 5 MB.
 
     Confusion, calibration, mistakes and neighbours are of the test split where the run was tested,
     else of validation: test is read by `test` first. `brief` reads no image, and takes the
     doctor's verdicts from the log. Without `out` the page is report.html in the run, or
     report-of-N.html in the first of N runs.
-    Returns `out`, `bytes`, `figures` and `left_out`, the pictures that did not fit.
+    Returns a ReportResult: the page, its size, the pictures, and those that did not fit.
     """
     paths = [runs] if isinstance(runs, str | Path) else list(runs)
     if not paths:
@@ -70,10 +71,13 @@ def report(
     )
     write_atomic(where, page)
     drawn = [str(path) for view in views for path in view.drawn]
-    return {
-        "out": str(where), "bytes": where.stat().st_size, "figures": drawn, "left_out": left_out,
-        "runs": [str(path) for path in paths],
-    }  # fmt: skip
+    return ReportResult(
+        out=str(where),
+        bytes=where.stat().st_size,
+        figures=drawn,
+        left_out=left_out,
+        runs=[str(path) for path in paths],
+    )
 
 
 def _checkpoint(run: str | Path) -> str:
@@ -109,7 +113,7 @@ def _part(view: View, brief: bool) -> RunPart:
             why = " ".join(str(error).split())
             note = f"Without confusion, calibration, mistakes and neighbours: {why}"
             say(f"{view.name}: {note}")
-        verdicts = doctor(folder.path)["verdicts"]
+        verdicts = list(doctor(folder.path).verdicts)
     else:
         note = (f"Written when training ended; `alexnet report {shlex.quote(str(view.run))}` adds "
                 "confusion, calibration, mistakes and neighbours.")  # fmt: skip
@@ -134,20 +138,27 @@ def _part(view: View, brief: bool) -> RunPart:
     )
 
 
-def _verdicts(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _verdicts(events: Sequence[dict[str, Any]]) -> list[Verdict]:
     """What the log itself holds: what the guard said, and of a loss or weights without a number
     what it would have said."""
-    found = [e for e in events if e["event"] == "doctor"]
-    names = {e["name"] for e in found}
+    found = [
+        Verdict(
+            e["name"], e["severity"], e["evidence"], e.get("cause") or "", e["advice"],
+            source=e.get("source") or "", where=e.get("where") or "",
+        )
+        for e in events
+        if e["event"] == "doctor"
+    ]  # fmt: skip
+    names = {v.name for v in found}
     ended = judge_history([e for e in events if e["event"] == "diverged"], (1.0,))
-    return [v.to_dict() for v in ended if v.name not in names] + found
+    return [v for v in ended if v.name not in names] + found
 
 
 def _filters(view: View, pictures: Pictures) -> None:
     found = inside.filters(view)
-    says = f"{found['kernels']} kernels of {found['size']} x {found['size']} pixels"
-    if "towers" in found:
-        shares = ", ".join(percent(t["colour"], 0) for t in found["towers"])
+    says = f"{found.kernels} kernels of {found.size} x {found.size} pixels"
+    if found.towers:
+        shares = ", ".join(percent(t.colour, 0) for t in found.towers)
         says += f"; share of their energy that is colour, by tower: {shares}"
     pictures.append(("First filters", view.drawn[-1], says))
 
@@ -160,33 +171,33 @@ def _of_images(view: View, split: str, pictures: Pictures, before: Pictures) -> 
             "its own: `alexnet test` and `inspect` take others"
         )
     answers = view.ask(split)
-    top1 = answers.tally.figures()["top1"]
-    outcome.draw_confusion(view, answers)
+    top1 = outcome.draw_confusion(view, answers).top1
     says = (
         f"confusion matrix of {split}, answers in {view.predictor.precision}: {percent(top1)} of "
         f"{answers.tally.n:,} images are right"
     )
     pictures.append((f"Confusion, {split}", view.drawn[-1], says))
-    found = outcome.draw_calibration(view, answers) | {"precision": view.predictor.precision}
-    says = f"reliability diagram of {split}: {'; '.join(say_calibration(found))}"
+    calibration = outcome.draw_calibration(view, answers)
+    says = f"reliability diagram of {split}: {'; '.join(say_calibration(calibration))}"
     pictures.append((f"Calibration, {split}", view.drawn[-1], says))
     first = len(view.drawn)
     found = outcome.judge_mistakes(view, answers, view.open(split).names)
     titles = ("The surest mistakes", "The most confused pairs", "Labels that deserve a look")
-    pairs = ", ".join(f"{p['class']} taken for {p['said']} {p['n']} times" for p in found["pairs"])
+    pairs = ", ".join(f"{p.class_name} taken for {p.said} {p.n} times" for p in found.pairs)
     words = (
-        f"the surest of {found['wrong']} mistakes"
-        + (f"; labels: not looked for: {why}" if (why := found["labels_not_looked_for"]) else ""),
+        f"the surest of {found.wrong} mistakes"
+        + (f"; labels: not looked for: {why}" if (why := found.labels_not_looked_for) else ""),
         f"the most confused pairs: {pairs}",
-        f"the first of {found['doubtful']} labels that the network contradicts; it may be wrong",
+        f"the first of {found.doubtful} labels that the network contradicts; it may be wrong",
     )
     by_end = {"pairs": 1, "labels": 2}
     for path in view.drawn[first:]:
         i = by_end.get(path.stem.rpartition("-")[2], 0)
         pictures.append((titles[i], path, words[i]))
-    found = inside.neighbors(view, split=split, count=5)
+    near = inside.neighbors(view, split=split, count=5)
+    assert isinstance(near, AgreementResult)  # of a split, not of single images
     shares = ", ".join(
-        f"in {way} {percent(a['share'], 0)} of the six nearest have its class"
-        for way, a in found["agreement"].items()
+        f"in {way} {percent(a.share, 0)} of the six nearest have its class"
+        for way, a in near.agreement.items()
     )
-    pictures.append(("Nearest training images", view.drawn[-1], f"of {found['n']} images {shares}"))
+    pictures.append(("Nearest training images", view.drawn[-1], f"of {near.n} images {shares}"))

@@ -1,6 +1,7 @@
 """alexnet test: every image of a split through a run's network."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.metrics import Tally
 from alexnet.predict import Predictor, load
 from alexnet.runs.checkpoint import find_checkpoint
+from alexnet.runs.records import ClassCount, ProofResult, TestResult, UnreadFile
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import chance_kept
 from alexnet.terminal import say
@@ -41,7 +43,7 @@ def test(
     ignore_unknown: bool = False,
     with_seen: bool = False,
     precision: str = "auto",
-) -> dict[str, Any]:
+) -> TestResult | ProofResult:
     """Every image of a split through a run's network, never a sample.
 
     `split` of the run's own data is train, val or test (default test). `data` that is not the run's
@@ -49,8 +51,8 @@ def test(
     them or all (default test, else val, else all). Classes are joined by name; one that the network
     does not know is refused, or with `ignore_unknown` left out. Images that the run was trained or
     validated on are counted (`seen`) and left out of the figures, unless `with_seen`.
-    Returns loss, top-1 and top-5 with 95 % intervals and under three tie rules, right and total
-    per class, and the pictures made: the confusion matrix and the surest mistakes. With
+    Returns a TestResult: loss, top-1 and top-5 with 95 % intervals and under three tie rules, right
+    and total per class, and the pictures made: the confusion matrix and the surest mistakes. With
     `certificate` a run or an exported file is held against its certificate instead, see `prove`.
     `engine` is what computes: torch, int8, onnx or openvino; `precision` is auto, fp32 or bf16, and
     in the result what it was. Processes that torchrun starts share the images, and each returns
@@ -76,7 +78,7 @@ def test(
         return _test(Path(run), data, asked, views, checkpoint, engine, precision, team)
 
 
-def _prove_alone(run: str | Path, data: str | Path | None, team: Team) -> dict[str, Any]:
+def _prove_alone(run: str | Path, data: str | Path | None, team: Team) -> ProofResult:
     if team.size > 1:
         raise UsageError("--certificate is proved by one process: leave torchrun out")
     return prove(run, data=data)
@@ -91,7 +93,7 @@ def _test(
     engine: EngineName,
     precision: str,
     team: Team,
-) -> dict[str, Any]:
+) -> TestResult:
     def newest() -> dict[str, Any]:
         found = find_checkpoint(RunDir.open(run).checkpoints, checkpoint)
         return {"name": found.name, "sha256": sha256_of(found / "manifest.json")}
@@ -152,27 +154,30 @@ def _test(
 
     def keep_note() -> dict[str, Any]:
         tested.note(unread)
-        return {"unreadable": tested.unreadable}
+        return {"unreadable": [image.to_json() for image in tested.unreadable]}
 
-    noted = team.first(keep_note)
+    unreadable = team.first(keep_note)["unreadable"]
     wall = time.monotonic() - began
     classes = zip(dataset.classes, tally.per_class(), strict=True)
-    result = {
-        **tally.figures(),
-        **tested.figures(),
-        "views": views,
-        "engine": engine,
-        "precision": predictor.precision,
-        "processes": team.ranks,
-        "images_per_s": round(tally.n / wall, 1),
-        "wall_s": round(wall, 2),
-        "run": str(run),
-        "checkpoint": str(predictor.checkpoint),
-        "data": tested.path,
-        **noted,
-        "per_class": [{"class": c, "right": right, "n": n} for c, (right, n) in classes],
-    }
-    return team.first(lambda: _keep(predictor, tested, tally, mistakes, result, checkpoint))
+    result = TestResult(
+        **vars(tally.figures()),
+        **vars(tested.figures()),
+        views=views,
+        engine=engine,
+        precision=predictor.precision,
+        processes=team.ranks,
+        images_per_s=round(tally.n / wall, 1),
+        wall_s=round(wall, 2),
+        run=str(run),
+        checkpoint=str(predictor.checkpoint),
+        data=tested.path,
+        unreadable=[UnreadFile(**image) for image in unreadable],
+        per_class=[ClassCount(class_name=c, right=right, n=n) for c, (right, n) in classes],
+    )
+    kept = team.first(
+        lambda: _keep(predictor, tested, tally, mistakes, result, checkpoint).to_json()
+    )
+    return TestResult.from_json(kept, "what the first process found")
 
 
 def _keep(
@@ -180,14 +185,14 @@ def _keep(
     tested: EvaluationSet,
     tally: Tally,
     mistakes: Mistakes,
-    result: dict[str, Any],
+    result: TestResult,
     checkpoint: str,
-) -> dict[str, Any]:
+) -> TestResult:
     """The result with its pictures, written into the run."""
     if warning := tally.tie_warning():
         say(f"warning: {warning}")
-    part, own = tested.images, result["data"] == predictor.trained_on
-    views, engine = result["views"], result["engine"]
+    part, own = tested.images, result.data == predictor.trained_on
+    views, engine = result.views, result.engine
     chosen = engine in ("torch", "openvino") and predictor.precision != predictor.unasked
     of = {
         f"{views}-views": views > 1,
@@ -195,7 +200,7 @@ def _keep(
         **({predictor.precision: True} if chosen else {}),
         predictor.checkpoint.name: checkpoint != "best",
         "other-data": not own,
-        "with-seen": result["with_seen"],
+        "with-seen": result.with_seen,
     }
     suffix = "-".join([part.name, *(name for name, differs in of.items() if differs)])
     drawn: list[Path] = []
@@ -203,10 +208,10 @@ def _keep(
         drawn = _draw_test(predictor, part, tally, mistakes, suffix)
     except CheckpointError as error:  # the figures are worth more than their pictures
         say(f"warning: no pictures: {error}")
-    result = {**result, "figures": [str(path) for path in drawn]}
+    result = replace(result, figures=[str(path) for path in drawn])
     try:
-        predictor.run.log({"event": "test", **result})
-        if checkpoint == "best" and engine == "torch" and own and not result["with_seen"]:
+        predictor.run.log({"event": "test", **result.to_json()})
+        if checkpoint == "best" and engine == "torch" and own and not result.with_seen:
             certify_run(predictor)
     except CheckpointError as error:
         say(f"warning: not logged: {error}")

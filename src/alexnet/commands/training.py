@@ -43,6 +43,7 @@ from alexnet.recipebook.choice import Choice
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_written, write_recipe
 from alexnet.runs.again import begin_again, end_beginning_again
 from alexnet.runs.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_latest
+from alexnet.runs.records import TrainResult
 from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
 from alexnet.terminal import say
@@ -76,7 +77,7 @@ def train(
     stop_signal: str | None = None,
     minutes: float | None = None,
     **fields: Any,
-) -> dict[str, Any]:
+) -> TrainResult:
     """Trains a recipe, or continues a run.
 
     `recipe` is a name, a file (.toml), a record of one (recipe.json of a run, certificate.json of
@@ -88,8 +89,8 @@ def train(
     what is done when something is found that keeps it from learning: stop, say, or off, which does
     not look. Processes that torchrun starts share the work; with `towers` 2 each holds a tower of
     the paper's network. SIGINT, SIGTERM, SIGUSR1 and `stop_signal` save and stop.
-    Returns the figures of the best validation, run and checkpoint; `choice`, the reasons where a
-    recipe was chosen, and `recipe_file`, the recipe as a file to edit.
+    Returns a TrainResult: the figures of the best validation, run and checkpoint; `choice`, the
+    reasons where a recipe was chosen, and `recipe_file`, the recipe as a file to edit.
     """
     return train_choosing(
         Choosing(), recipe, data=data, run=run, resume=resume, tensorboard=tensorboard, init=init,
@@ -112,7 +113,7 @@ def train_choosing(
     stop_signal: str | None = None,
     minutes: float | None = None,
     **fields: Any,
-) -> dict[str, Any]:
+) -> TrainResult:
     """`train`, with how its settings are chosen as an argument."""
     if run == "" or recipe == "" or data == "":
         raise UsageError("an empty name: leave the option out, or say which")
@@ -127,10 +128,12 @@ def train_choosing(
         there = RunDir(Path(run or RUNS))
         if restarted() and team.first(lambda: {"begun": there.is_begun})["begun"]:
             fields = {k: v for k, v in fields.items() if (k, v) != ("precision", "auto")}
-            return _resume(recipe, data, run, fields, how, team, stack)
+            resume = True
         if resume:
-            return _resume(recipe, data, run, fields, how, team, stack)
-        return _start(recipe, data, run, init, minutes, fields, how, team, stack, choosing)
+            found = _resume(recipe, data, run, fields, how, team, stack)
+        else:
+            found = _start(recipe, data, run, init, minutes, fields, how, team, stack, choosing)
+        return TrainResult.from_json(found, "what the training found")
 
 
 def _check_call(run: str | Path | None, tensorboard: bool, team: Team) -> None:

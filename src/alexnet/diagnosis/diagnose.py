@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from alexnet.diagnosis.sizes import rms
 from alexnet.diagnosis.trial import find_rates, taken_back, try_steps
 from alexnet.diagnosis.verdict import is_healthy, plain, settled
 from alexnet.errors import UsageError
+from alexnet.runs.records import Diagnosis
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 OF_STEPS = 0.75  # of the time: when trial steps have to end
@@ -37,7 +37,7 @@ def diagnose(
     seconds: float = 60.0,
     images: int = 2000,
     warmup: bool = False,
-) -> dict[str, Any]:
+) -> Diagnosis:
     """Says whether an image classifier will learn, or why it will not.
 
     `loader` gives batches of float images (N, C, H, W) and integer labels (N,), `val_loader` those
@@ -46,9 +46,9 @@ def diagnose(
     and random state are afterwards what they were. About `seconds` at most. With `warmup` the
     learning rate rises to the optimiser's over half the steps, for who trains so.
 
-    Returns `healthy` (true, false, or None where it could not be told, and `unmeasured` says why),
-    `verdicts` (worst first: name, severity, evidence, cause, advice, measured, threshold, source,
-    where), `layers` and `figures`.
+    Returns a Diagnosis: whether it is `healthy` (true, false, or None where it could not be told,
+    and `unmeasured` says why), the `verdicts`, worst first, what each of the `layers` does, and all
+    other `figures`.
     """
     began, val = time.monotonic(), None
     model = getattr(model, "module", model) if isinstance(model, WRAPPERS) else model
@@ -73,17 +73,16 @@ def diagnose(
     found.classes = classes or found.classes or int(torch.cat(train.labels).max()) + 1
     found.probe = probe_labels(train, val, found.classes)
     verdicts = settled(v for rule in (data_rules, rules, rate_rules) for v in rule.judge(found))
-    layers = [asdict(layer) for layer in found.signals.layers] if found.signals else []
-    return plain(
-        {
-            "healthy": is_healthy(verdicts, found.unmeasured),
-            "unmeasured": found.unmeasured,
-            "verdicts": [verdict.to_dict() for verdict in verdicts],
-            "layers": layers,
-            "figures": found.figures(),
-            "seconds": round(time.monotonic() - began, 1),
-        }
-    )
+    layers = found.signals.described() if found.signals else []
+    measured = {
+        "healthy": is_healthy(verdicts, found.unmeasured),
+        "unmeasured": found.unmeasured,
+        "verdicts": [verdict.to_json() for verdict in verdicts],
+        "layers": [layer.to_json() for layer in layers],
+        "figures": found.figures().to_json(),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    return Diagnosis.from_json(plain(measured), "the diagnosis")
 
 
 def _measure(

@@ -2,10 +2,22 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-Severity = Literal["will not learn", "learns badly", "misleads", "note"]
+from alexnet.runs.records import Severity, Verdict
+
+__all__ = [
+    "CAUSES",
+    "SEVERITIES",
+    "SYMPTOMS",
+    "Severity",
+    "Verdict",
+    "is_healthy",
+    "plain",
+    "ranked",
+    "settled",
+]
 
 SEVERITIES: tuple[Severity, ...] = ("will not learn", "learns badly", "misleads", "note")
 
@@ -65,25 +77,6 @@ SYMPTOMS = {
     "not-finite-loss",
     "rate-too-high",
 }
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One fault. `measured` stands against `threshold`, whose origin is `source`; `where` names the
-    layer, parameter or split."""
-
-    name: str
-    severity: Severity
-    evidence: str
-    cause: str
-    advice: str
-    measured: float | None = None
-    threshold: float | None = None
-    source: str = ""
-    where: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def plain(found: dict[str, Any]) -> dict[str, Any]:

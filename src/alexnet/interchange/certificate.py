@@ -25,6 +25,7 @@ from alexnet.interchange.chain import Chain
 from alexnet.predict import Predictor
 from alexnet.recipe import Recipe
 from alexnet.recipebook.again import recorded_call
+from alexnet.runs.records import CertificateCheck
 from alexnet.training.network import preprocessing
 
 FORMAT = 1
@@ -211,26 +212,26 @@ def preprocess_of(made: Mapping[str, Any], image: Tensor | None = None) -> Prepr
     return preprocessing(recipe_of(made), statistics)
 
 
-def check_logits(made: Mapping[str, Any], found: Tensor) -> dict[str, Any]:
+def check_logits(made: Mapping[str, Any], found: Tensor) -> CertificateCheck:
     """Holds what a file makes of the probes, logits or logarithms of probabilities, against what
     its certificate says."""
     expected = torch.tensor(made["probes"]["logits"], dtype=torch.float32)
     if found.shape != expected.shape:
         said = f"{tuple(found.shape)} outputs, {tuple(expected.shape)} expected"
-        return {"name": "logits", "ok": False, "evidence": said}
+        return CertificateCheck(name="logits", ok=False, evidence=said)
     one, other = (x - x.amax(1, keepdim=True) for x in (found, expected))
     seen = other > -60  # below that a float32 probability is cut
     apart = float(((one - other).abs() * seen).max())
     bound = made["probes"]["tolerance"] * max(float(expected.abs().max()), 1.0)
     evidence = f"{PROBES} probe images: {apart:.1e} apart, {bound:.1e} allowed"
-    return {"name": "logits", "ok": apart <= bound, "evidence": evidence}
+    return CertificateCheck(name="logits", ok=apart <= bound, evidence=evidence)
 
 
-def check_sha256(made: Mapping[str, Any], content: Path) -> dict[str, Any]:
+def check_sha256(made: Mapping[str, Any], content: Path) -> CertificateCheck:
     found = sha256_of(content)
     same = found == made["sha256"]
     evidence = f"sha256 {found[:16]}…" + ("" if same else f", expected {made['sha256'][:16]}…")
-    return {"name": "weights", "ok": same, "evidence": f"{content.name}: {evidence}"}
+    return CertificateCheck(name="weights", ok=same, evidence=f"{content.name}: {evidence}")
 
 
 def digest_of(content: bytes) -> str:

@@ -54,8 +54,8 @@ def expected(path: Path, model: str | None, mean: Path | None, fields: dict[str,
     if path.is_dir() or place_of(path).is_file():
         made = read_certificate(path)
         weights = path / "model.safetensors" if path.is_dir() else path
-        if not (check := check_sha256(made, weights))["ok"]:
-            raise CheckpointError(f"not what its certificate is of: {check['evidence']}")
+        if not (check := check_sha256(made, weights)).ok:
+            raise CheckpointError(f"not what its certificate is of: {check.evidence}")
         recipe = recipe_of(made)
         if model not in (None, recipe.model):
             raise UsageError(f"--as {model}: the certificate of {path} says {recipe.model}")

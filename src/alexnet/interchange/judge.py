@@ -7,13 +7,12 @@ smooth: neighbouring weights are alike, which those of draws are not.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from alexnet.models.net import Net
+from alexnet.runs.records import LayerWeights, WeightsJudged
 
 OUTLIER = 1.02  # fresh networks measure at most 1.00, after 350 steps 1.03 to 1.37
 SMOOTH = 0.3  # 11x11 filters: fresh -0.02, after 300 steps of the paper's recipe 0.21
@@ -21,26 +20,14 @@ SMALL = 16  # rows or columns below which a matrix says nothing
 ITERATIONS = 20
 
 
-@dataclass(frozen=True)
-class Look:
-    """One layer: deviation and norm of its weights, the largest singular value beside that of
-    draws, and the correlation of neighbours in its filters, where they are large."""
-
-    name: str
-    std: float
-    norm: float
-    outlier: float | None
-    smooth: float | None
-
-
-def judge(model: Net) -> dict[str, Any]:
+def judge(model: Net) -> WeightsJudged:
     """Says "trained", "half-trained", "random" or "constant", why, and what each layer shows."""
     looks = [_look(name, model.part(name)) for name in model.layers]
     verdict, why = _verdict(looks)
-    return {"verdict": verdict, "why": why, "layers": [asdict(look) for look in looks]}
+    return WeightsJudged(verdict=verdict, why=why, layers=looks)
 
 
-def _verdict(looks: Sequence[Look]) -> tuple[str, str]:
+def _verdict(looks: Sequence[LayerWeights]) -> tuple[str, str]:
     flat = [look.name for look in looks if look.std == 0]
     if flat:
         return "constant", f"all weights of {', '.join(flat)} are one number"
@@ -63,7 +50,7 @@ def _verdict(looks: Sequence[Look]) -> tuple[str, str]:
     return "trained", "the layers differ from independent draws; how well, accuracy tells"
 
 
-def _look(name: str, part: nn.Module) -> Look:
+def _look(name: str, part: nn.Module) -> LayerWeights:
     weight, groups = part.weight, getattr(part, "groups", 1)
     assert isinstance(weight, Tensor)
     weight = weight.detach().float()
@@ -75,7 +62,7 @@ def _look(name: str, part: nn.Module) -> Look:
     if weight.dim() == 4 and weight.shape[-1] >= 7:
         level = weight - weight.mean((2, 3), keepdim=True)
         smooth = float((level[..., 1:] * level[..., :-1]).mean() / (level**2).mean().clamp(1e-30))
-    return Look(name, std, norm, outlier, smooth)
+    return LayerWeights(name=name, std=std, norm=norm, outlier=outlier, smooth=smooth)
 
 
 def _outlier(matrix: Tensor) -> float:

@@ -1,13 +1,18 @@
 """One page on one or more runs: what was trained, how well it does, and how to do it again."""
 
+from __future__ import annotations
+
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet.pages.parts import MAIN, page, picture, table, verdict
 from alexnet.terminal import duration, percent, shows_top5
+
+if TYPE_CHECKING:
+    from alexnet.runs.records import Verdict
 
 LIMIT = 4_900_000
 """Bytes of a page; pictures that would make it larger are left out, by name."""
@@ -27,7 +32,7 @@ class RunPart:
     data: Mapping[str, Any]
     best: Mapping[str, Any] | None
     tests: Sequence[Mapping[str, Any]]
-    verdicts: Sequence[dict[str, Any]]
+    verdicts: Sequence[Verdict]
     pictures: Sequence[tuple[str, Path, str]]
     again: Sequence[str]
     conditions: Sequence[str]
