@@ -28,7 +28,7 @@ from alexnet.pages import (
     published_rows,
 )
 from alexnet.recipebook import find_recipe
-from alexnet.runs.records import ClaimRecord
+from alexnet.runs.records import ClaimRecord, ResumeEvent, TrainEvent
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import duration, percent
 
@@ -48,7 +48,7 @@ def record(path: Path, data_note: str, note: str) -> Path:
     run = RunDir.open(path)
     saved, environment = run.recipe, read_json(path / "environment.json")
     events = run.events()
-    last = [event for event in events if event["event"] == "train"][-1]
+    last = [event for event in events if isinstance(event, TrainEvent)][-1]
     recipe = saved["recipe"]
     views = recipe.get("views", 1)
     split = {name: alexnet.test(path, split=name, views=views) for name in ("test", "train")}
@@ -60,11 +60,11 @@ def record(path: Path, data_note: str, note: str) -> Path:
         "data": {k: saved["data"][k] for k in ("kind", "digest", "counts", "splits")},
         "data_note": data_note,
         "note": note,
-        "epochs": last["epoch"],
-        "wall_s": last["wall_s"],
+        "epochs": last.epoch,
+        "wall_s": last.wall_s,
         **{name: {k: getattr(found, k) for k in FIGURES} for name, found in split.items()},
         "checkpoint": Path(split["test"].checkpoint).name,
-        "resumes": [event["step"] for event in events if event["event"] == "resume"],
+        "resumes": [event.step for event in events if isinstance(event, ResumeEvent)],
         "environment": environment,
     }
     for word in ("--data", "--run"):  # where the data lay here helps nobody

@@ -17,11 +17,12 @@ from alexnet import commands
 from alexnet.cli import main
 from alexnet.data.raw import class_names
 from alexnet.data.sources import open_source
-from alexnet.errors import DataError
+from alexnet.errors import CheckpointError, DataError
 from alexnet.files import write_atomic
 from alexnet.interchange.hub import plain
 from alexnet.pages import claims_page
-from alexnet.runs.shape import odd_data, odd_event
+from alexnet.runs.records import read_event
+from alexnet.runs.shape import odd_data
 
 SCRIPT = "<script>alert(1)<"
 CLASSES = (
@@ -181,9 +182,12 @@ def test_an_edited_description_is_refused(name: str) -> None:
     ],
 )
 def test_an_edited_event_is_refused(event: dict[str, Any]) -> None:
-    assert odd_event(event)
-    assert not odd_event({"event": "train", "step": 1, "epoch": 0.5, "loss": float("nan")})
-    assert not odd_event({"event": "of another version"})
+    with pytest.raises(CheckpointError, match="line 3: .*it was edited"):
+        read_event(event, "metrics.jsonl, line 3")
+    line = {"event": "train", "step": 1, "epoch": 0.5, "loss": float("nan")}
+    assert read_event(line, "a line").step == 1
+    other = {"event": "of another version", "note": 1}
+    assert read_event(other, "a line").to_json() == other
 
 
 def edit_data(run: Path) -> None:

@@ -23,6 +23,7 @@ from alexnet.metrics import Tally, wilson
 from alexnet.recipe import Recipe
 from alexnet.recipebook.imagenet import paper_2010, paper_2012
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint, load_latest
+from alexnet.runs.records import ResumeEvent
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment, pick_device
 from alexnet.terminal import say
@@ -117,7 +118,7 @@ def _network(
             saved = {"recipe": recipe.to_dict(), "digest": recipe.digest, "data": described}
             run.write_recipe(saved)
         elif not start.state.get("finished"):
-            run.log({"event": "resume", "step": start.step})
+            run.log(ResumeEvent(step=start.step))
         state = fit(recipe, dataset, statistics_, run, start)
         run.close()
     net = build_net(recipe, len(dataset.classes))

@@ -28,7 +28,16 @@ from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
-from alexnet.runs.records import Diagnosis, LayerSignals, RecipeDiagnosis, RunDiagnosis
+from alexnet.runs.records import (
+    Diagnosis,
+    DoctorEvent,
+    Event,
+    LayerSignals,
+    RecipeDiagnosis,
+    RunDiagnosis,
+    TrainEvent,
+    ValEvent,
+)
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import chance_kept, pick_device
 from alexnet.terminal import say, shows_top5, why_no_top5
@@ -165,7 +174,7 @@ def _of_run(run: RunDir, out: Path | None) -> RunDiagnosis:
     verdicts += judge_history(events, shares)
     verdicts = ranked([*verdicts, *_stopped_on(events, shares, {v.name for v in verdicts})])
     unmeasured = ""
-    if not any(e["event"] in ("train", "val") for e in events):
+    if not any(isinstance(e, TrainEvent | ValEvent) for e in events):
         unmeasured = "it ended before its first line of figures, so there is nothing to judge"
     found = RunDiagnosis(
         run=str(run.path),
@@ -183,27 +192,23 @@ def _of_run(run: RunDir, out: Path | None) -> RunDiagnosis:
 
 
 def _stopped_on(
-    events: Sequence[dict[str, Any]], shares: Sequence[float], named: Collection[str]
+    events: Sequence[Event], shares: Sequence[float], named: Collection[str]
 ) -> Iterator[Verdict]:
     """What the guard stopped the run on by its looks, of which the figures show nothing; unless it
     went on all the same and learnt."""
     if learning(events, shares) == "learnt":
         return
     for e in events:
-        fatal = e["event"] == "doctor" and e["severity"] == "will not learn"
-        if fatal and e["name"] in CAUSES and e["name"] not in named:
+        if not isinstance(e, DoctorEvent) or e.severity != "will not learn":
+            continue
+        if e.name in CAUSES and e.name not in named:
             yield Verdict(
-                e["name"],
-                "will not learn",
-                e["evidence"],
-                e.get("cause", ""),
-                e["advice"],
-                where=e.get("where", ""),
+                e.name, "will not learn", e.evidence, e.cause or "", e.advice, where=e.where
             )
 
 
 def _write_page(
-    found: RecipeDiagnosis | RunDiagnosis, events: list[dict[str, Any]], out: Path, classes: int
+    found: RecipeDiagnosis | RunDiagnosis, events: Sequence[Event], out: Path, classes: int
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="alexnet-doctor-") as folder:
         pictures = []

@@ -19,7 +19,7 @@ from alexnet.interchange.incoming import expected, read_net
 from alexnet.interchange.judge import judge
 from alexnet.predict import load
 from alexnet.runs.checkpoint import save_checkpoint
-from alexnet.runs.records import EvalResult, ImportResult, TestedImport, WeightsJudged
+from alexnet.runs.records import EvalResult, ImportEvent, ImportResult, TestedImport, WeightsJudged
 from alexnet.runs.rundir import RunDir, fresh_run_path
 from alexnet.runtime import chance_kept, environment
 from alexnet.terminal import percent, say
@@ -129,8 +129,8 @@ def _import(
             state=State(finished="imported").to_dict(recipe),
             best=True,
         )
-        line = {k: v for k, v in result.to_json().items() if k != "run"}
-        folder.log({"event": "import", "step": 0, **line})
+        told = {k: v for k, v in vars(result).items() if k != "run"}
+        folder.log(ImportEvent(step=0, **told))
         predictor = load(folder.path)
         if data is not None:
             tested = open_evaluation_set(recipe, described, data, **asked)

@@ -2,8 +2,8 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from alexnet import figures
 from alexnet.commands import inside, outcome
@@ -12,12 +12,22 @@ from alexnet.commands.reproducing import reproduce
 from alexnet.commands.view import View
 from alexnet.data.bad_images import left_out_of
 from alexnet.diagnosis.history import judge_history
+from alexnet.diagnosis.verdict import as_severity
 from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
-from alexnet.interchange.certificate import precision_of
 from alexnet.pages import RunPart, report_page
 from alexnet.predict import read_recipe
-from alexnet.runs.records import AgreementResult, ReportResult, Verdict
+from alexnet.runs.records import (
+    AgreementResult,
+    DivergedEvent,
+    DoctorEvent,
+    Event,
+    ReportResult,
+    TestEvent,
+    TrainEvent,
+    ValEvent,
+    Verdict,
+)
 from alexnet.runs.rundir import RunDir
 from alexnet.show.inside import say_calibration
 from alexnet.terminal import percent, say, shows_top5
@@ -61,9 +71,9 @@ def report(
     top5 = any(shows_top5(len(part.data["classes"])) for part in parts)
     drawn_of = "Loss, top-1, top-5," if top5 else "Loss, top-1,"
     says = f"{drawn_of} learning rate and images per second over epochs. " + "; ".join(
-        f"{part.name}: best validation top-1 {percent(part.best['top1'])}"
+        f"{part.name}: best validation top-1 {percent(part.best.top1)}"
         for part in parts
-        if part.best
+        if part.best and part.best.top1 is not None
     )
     written = f"Written by alexnet {parts[0].environment.get('packages', {}).get('alexnet', '')}"
     page, left_out = report_page(
@@ -83,7 +93,7 @@ def report(
 def _checkpoint(run: str | Path) -> str:
     """The best, or the last of a run that was stopped before its first validation."""
     folder = RunDir.open(Path(run))
-    validated = any(event["event"] == "val" for event in folder.events())
+    validated = any(isinstance(event, ValEvent) for event in folder.events())
     return "best" if validated or not folder.checkpoints.is_dir() else "last"
 
 
@@ -91,12 +101,12 @@ def _part(view: View, brief: bool) -> RunPart:
     folder = view.folder
     recipe, described = read_recipe(folder)
     events = folder.events()
-    validations = [e for e in events if e["event"] == "val" and e.get("top1") is not None]
-    best = max(validations, key=lambda e: (e["top1"], -e["loss"]), default=None)
+    validations = [e for e in events if isinstance(e, ValEvent) and e.top1 is not None]
+    best = max(validations, key=lambda e: (e.top1 or 0.0, -e.loss), default=None)
     asked = ("split", "views", "engine", "precision", "checkpoint", "data", "with_seen")
-    tested = (e for e in events if e["event"] == "test")
-    noted = [e | {"precision": precision_of(e, recipe.precision)} for e in tested]
-    tests = {tuple(e.get(k) for k in asked): e for e in noted}
+    tested = (e for e in events if isinstance(e, TestEvent))
+    noted = [replace(e, precision=e.precision_of(recipe.precision)) for e in tested]
+    tests = {tuple(getattr(e, name) for name in asked): e for e in noted}
     pictures: Pictures = []
     looks = folder.figures / "looks.png"
     if figures.draw_looks(events, looks, f"{view.name}: what the guard saw"):
@@ -117,7 +127,7 @@ def _part(view: View, brief: bool) -> RunPart:
     else:
         note = (f"Written when training ended; `alexnet report {shlex.quote(str(view.run))}` adds "
                 "confusion, calibration, mistakes and neighbours.")  # fmt: skip
-    walls = [e["wall_s"] for e in events if e["event"] == "train" and "wall_s" in e]
+    walls = [e.wall_s for e in events if isinstance(e, TrainEvent) and e.wall_s is not None]
     environment = folder.path / "environment.json"
     again, said = reproduce(folder)
     return RunPart(
@@ -138,19 +148,19 @@ def _part(view: View, brief: bool) -> RunPart:
     )
 
 
-def _verdicts(events: Sequence[dict[str, Any]]) -> list[Verdict]:
+def _verdicts(events: Sequence[Event]) -> list[Verdict]:
     """What the log itself holds: what the guard said, and of a loss or weights without a number
     what it would have said."""
     found = [
         Verdict(
-            e["name"], e["severity"], e["evidence"], e.get("cause") or "", e["advice"],
-            source=e.get("source") or "", where=e.get("where") or "",
+            e.name, as_severity(e.severity) or "note", e.evidence, e.cause or "", e.advice,
+            source=e.source or "", where=e.where,
         )
         for e in events
-        if e["event"] == "doctor"
+        if isinstance(e, DoctorEvent)
     ]  # fmt: skip
     names = {v.name for v in found}
-    ended = judge_history([e for e in events if e["event"] == "diverged"], (1.0,))
+    ended = judge_history([e for e in events if isinstance(e, DivergedEvent)], (1.0,))
     return [v for v in ended if v.name not in names] + found
 
 

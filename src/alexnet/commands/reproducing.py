@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
 from alexnet.recipebook.again import conditions, recorded_call, train_command
 from alexnet.runs.checkpoint import find_checkpoint
+from alexnet.runs.records import Event, TestEvent, ValEvent
 from alexnet.runs.rundir import RunDir, fresh_run_path
 from alexnet.verbs import make_parser
 
@@ -69,7 +70,7 @@ def _read_back(words: list[str]) -> Recipe:
 
 def _weights(folder: RunDir) -> str:
     last = read_json(find_checkpoint(folder.checkpoints, "last") / "state.json")
-    validated = any(event["event"] == "val" for event in folder.events())
+    validated = any(isinstance(event, ValEvent) for event in folder.events())
     name = "best" if validated else "last"  # a run may be stopped before its first validation
     kept = find_checkpoint(folder.checkpoints, name)
     said = (
@@ -100,20 +101,20 @@ def _start(init: Mapping[str, str]) -> str:
 
 
 def _tests(
-    recipe: Recipe, described: Mapping[str, Any], events: list[dict[str, Any]], run: str
+    recipe: Recipe, described: Mapping[str, Any], events: Sequence[Event], run: str
 ) -> list[str]:
     """The tests of its own data that it had, or the one that it should have."""
     own = described["path"] or described["kind"]
     lines: dict[str, None] = {}  # each once, in order
     for event in events:
-        if event["event"] == "test" and event.get("data") == own:
-            words = ["--split", event["split"]] if event["split"] != "test" else []
-            words += ["--views", str(event["views"])] if event["views"] != 1 else []
-            engine = event.get("engine", "torch")
-            words += ["--engine", engine] if engine != "torch" else []
-            asked = event.get("precision") not in (None, "int8", recipe.precision)
-            words += ["--precision", event["precision"]] if asked and engine == "torch" else []
-            words += ["--with-seen"] if event.get("with_seen") else []
+        if isinstance(event, TestEvent) and event.data == own:
+            words = ["--split", event.split] if event.split != "test" else []
+            words += ["--views", str(event.views)] if event.views != 1 else []
+            words += ["--engine", event.engine] if event.engine != "torch" else []
+            asked = event.precision not in (None, "int8", recipe.precision)
+            if event.precision and asked and event.engine == "torch":
+                words += ["--precision", event.precision]
+            words += ["--with-seen"] if event.with_seen else []
             lines[shlex.join(["alexnet", "test", run, *words])] = None
     views = ["--views", str(recipe.views)] if recipe.views > 1 else []
     return list(lines) or [shlex.join(["alexnet", "test", run, *views])]

@@ -21,7 +21,7 @@ from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.metrics import Tally
 from alexnet.predict import Predictor, load
 from alexnet.runs.checkpoint import find_checkpoint
-from alexnet.runs.records import ClassCount, ProofResult, TestResult, UnreadFile
+from alexnet.runs.records import ClassCount, ProofResult, TestEvent, TestResult, UnreadFile
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import chance_kept
 from alexnet.terminal import say
@@ -210,7 +210,7 @@ def _keep(
         say(f"warning: no pictures: {error}")
     result = replace(result, figures=[str(path) for path in drawn])
     try:
-        predictor.run.log({"event": "test", **result.to_json()})
+        predictor.run.log(TestEvent(**vars(result)))
         if checkpoint == "best" and engine == "torch" and own and not result.with_seen:
             certify_run(predictor)
     except CheckpointError as error:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from alexnet.data.inventory import GONE
 from alexnet.errors import CheckpointError
 from alexnet.files import read_json, write_json
+from alexnet.runs.records import BadImageEvent
 
 NAME = "unreadable.json"
 NOTED = "unreadable-elsewhere.json"  # by a test or a look at the run, maybe beside its training
@@ -54,10 +55,10 @@ class BadImage:
     def is_out(self) -> bool:
         return self.fate in OUT
 
-    def event(self) -> dict[str, Any]:
+    def event(self) -> BadImageEvent:
         """Its line in metrics.jsonl, with what it means for bits."""
         told = {k: v for k, v in asdict(self).items() if k != "size"}
-        return {"event": "unreadable", **told, "bits": BITS[self.fate]}
+        return BadImageEvent(**told, bits=BITS[self.fate])
 
 
 class BadImages:

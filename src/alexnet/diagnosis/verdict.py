@@ -13,6 +13,7 @@ __all__ = [
     "SYMPTOMS",
     "Severity",
     "Verdict",
+    "as_severity",
     "is_healthy",
     "plain",
     "ranked",
@@ -77,6 +78,11 @@ SYMPTOMS = {
     "not-finite-loss",
     "rate-too-high",
 }
+
+
+def as_severity(said: str) -> Severity | None:
+    """A severity that a log has, or None of a later version's."""
+    return next((severity for severity in SEVERITIES if severity == said), None)
 
 
 def plain(found: dict[str, Any]) -> dict[str, Any]:

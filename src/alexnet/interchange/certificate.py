@@ -25,7 +25,7 @@ from alexnet.interchange.chain import Chain
 from alexnet.predict import Predictor
 from alexnet.recipe import Recipe
 from alexnet.recipebook.again import recorded_call
-from alexnet.runs.records import CertificateCheck
+from alexnet.runs.records import CertificateCheck, ResumeEvent, TestEvent, ValEvent
 from alexnet.training.network import preprocessing
 
 FORMAT = 1
@@ -82,7 +82,7 @@ def _training(predictor: Predictor) -> dict[str, Any]:
     return made | {
         "call": asdict(recorded_call(saved, environment, events)),
         "machine": {key: environment.get(key) for key in ("cpu", "gpu", "packages")},
-        "changed": [e for e in events if e["event"] == "resume" and e.get("changed")],
+        "changed": [e for e in events if isinstance(e, ResumeEvent) and e.changed],
         "data": cached.get(data["path"], "") if data["path"] else data["kind"],
     }
 
@@ -92,25 +92,17 @@ def _metrics(predictor: Predictor) -> dict[str, Any]:
     found: dict[str, Any] = {}
     step = predictor.checkpoint.name
     for event in predictor.run.events():
-        if event.get("event") == "val" and f"step-{event.get('step')}" == step:
-            found["val"] = {key: event.get(key) for key in FIGURES[:6]}
+        if isinstance(event, ValEvent) and f"step-{event.step}" == step:
+            found["val"] = {key: getattr(event, key) for key in FIGURES[:6]}
             found["val"]["precision"] = predictor.recipe.precision
+        if not isinstance(event, TestEvent) or Path(event.checkpoint).name != step:
+            continue
         # Of other data than the run's own, or of another runtime, a figure claims something else.
-        own = event.get("data") == predictor.trained_on
-        own = own and event.get("engine", "torch") == "torch" and not event.get("with_seen")
-        if event.get("event") == "test" and own and Path(event["checkpoint"]).name == step:
-            found[event["split"]] = {key: event.get(key) for key in FIGURES}
-            found[event["split"]]["precision"] = precision_of(event, predictor.recipe.precision)
+        own = event.data == predictor.trained_on
+        if own and event.engine == "torch" and not event.with_seen:
+            found[event.split] = {key: getattr(event, key) for key in FIGURES}
+            found[event.split]["precision"] = event.precision_of(predictor.recipe.precision)
     return found
-
-
-def precision_of(test: Mapping[str, Any], trained: str) -> str | None:
-    """What a test's figures were computed in. Runs from before say it in no line: where they were
-    trained in bf16 it depended on the machine, and is not known."""
-    if test.get("precision"):
-        return str(test["precision"])
-    known = {"int8": "int8", "onnx": "fp32"}.get(str(test.get("engine", "torch")))
-    return known or (None if trained == "bf16" else "fp32")
 
 
 def certify(

@@ -10,64 +10,6 @@ from typing import Any
 LONGEST_NAME = 4096  # letters of a class name, which is a folder's
 LARGEST = 2**63  # beyond which neither numpy nor a float takes every integer
 
-_NUMBERS = {
-    "step", "epoch", "n", "views", "loss", "loss_mean", "lr", "images_per_s", "wall_s", "eta_s",
-    "data_wait", "update", "untaught", "seen", "near_seen", "repeated", "contradicted",
-    "top1", "top1_optimistic", "top1_pessimistic", "top1_expected",
-    "top5", "top5_optimistic", "top5_pessimistic", "top5_expected",
-}  # fmt: skip
-_INTERVALS = {"top1_ci95", "top5_ci95"}
-_TEXTS = {
-    "split",
-    "name",
-    "severity",
-    "evidence",
-    "cause",
-    "advice",
-    "source",
-    "where",
-    "precision",
-}
-# What readers of a log take as given. Of other events nothing but their step is read.
-_NEEDED = {
-    "train": ("step", "epoch", "loss"),
-    "val": ("step", "epoch", "n", "loss"),
-    "test": ("n", "loss", "split", "views"),
-    "doctor": ("name", "severity", "evidence", "advice"),
-    "look": ("step", "epoch"),
-}
-
-
-def odd_event(event: Mapping[str, Any]) -> str:
-    """Of a line of metrics.jsonl. Numbers may be NaN, infinite or null."""
-    kind = event.get("event")
-    if not isinstance(kind, str):
-        return f"event is {kind!r:.40}, expected a word"
-    if "step" in event and not _is_number(event["step"]):
-        return f"step is {event['step']!r:.40}, expected a number"
-    needed = _NEEDED.get(kind)
-    if needed is None:
-        return ""
-    if missing := [key for key in needed if event.get(key) is None]:
-        return f"{kind} has no {missing[0]}"
-    for key, value in event.items():
-        if key in _NUMBERS:
-            fits, expected = _is_number(value), "a number"
-        elif key in _INTERVALS:
-            fits, expected = _are_numbers(value, (2,)), "two numbers"
-        elif key in _TEXTS:
-            fits, expected = isinstance(value, str), "text"
-        elif key in ("unreadable", "absent"):
-            fits, expected = isinstance(value, list), "a list"
-        elif key in ("dead", "ignored"):
-            fits = isinstance(value, dict) and all(map(_is_number, value.values()))
-            expected = "numbers by name"
-        else:
-            continue
-        if not fits and value is not None:
-            return f"{key} of {kind} is {value!r:.40}, expected {expected}"
-    return ""
-
 
 def odd_data(data: Any, channels: int) -> str:
     """Of what recipe.json says of the data that a run was trained on, whose images have so many

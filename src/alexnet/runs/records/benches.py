@@ -9,7 +9,7 @@ from alexnet.runs.records.environment import Environment
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchRow(Entry):
+class BenchRow(Record):
     """One way of doing it, by `name`.
 
     `images_per_s` is the median of the rounds, `range` the lowest and the highest; `ratio` is it
@@ -29,7 +29,7 @@ class BenchRow(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompanyRow(Entry):
+class CompanyRow(Record):
     """The same way beside one busy process a core, whose priority is `company` (lowest or equal).
 
     `name`, `images_per_s`, `range`, `ratio` (to the reference in the same company) and `batch` are
