@@ -21,8 +21,7 @@ from alexnet.errors import CheckpointError, DataError
 from alexnet.files import write_atomic
 from alexnet.interchange.hub import plain
 from alexnet.pages import claims_page
-from alexnet.runs.records import read_event
-from alexnet.runs.shape import odd_data
+from alexnet.runs.records import DataCard, Misfit, read_event
 
 SCRIPT = "<script>alert(1)<"
 CLASSES = (
@@ -161,10 +160,14 @@ EDITS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edited_description_is_refused(name: str) -> None:
-    assert odd_data(DATA, 1) == ""
-    assert odd_data({**DATA, "mean": [1.0] * 3, "std": [1.0] * 3}, 1) == "", "grey of colour"
-    assert odd_data(DATA | EDITS[name], 1)
-    assert odd_data([], 1)
+    DataCard.read(DATA).check_channels(1)
+    colour = DataCard.read({**DATA, "mean": [1.0] * 3, "std": [1.0] * 3})
+    colour.check_channels(1)  # grey of a colour set
+    with pytest.raises(Misfit):
+        colour.check_channels(2)
+    for odd in (DATA | EDITS[name], []):
+        with pytest.raises(Misfit):
+            DataCard.read(odd)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,7 @@ def test_an_edited_description_is_refused(name: str) -> None:
     ],
 )
 def test_an_edited_event_is_refused(event: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointError, match="line 3: .*it was edited"):
+    with pytest.raises(CheckpointError, match=r"line 3: .*it was edited"):
         read_event(event, "metrics.jsonl, line 3")
     line = {"event": "train", "step": 1, "epoch": 0.5, "loss": float("nan")}
     assert read_event(line, "a line").step == 1

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from alexnet.data.slices import Slice, Unread
 from alexnet.data.sources import open_source
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.recipe import Recipe
-from alexnet.runs.records import EvalImages, UnreadFile
+from alexnet.runs.records import DataCard, EvalImages, UnreadFile
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import progress, say
 from alexnet.training.parallel import ALONE, Team
@@ -198,7 +198,7 @@ class EvaluationSet:
 
 def open_evaluation_set(
     recipe: Recipe,
-    described: dict[str, Any],
+    described: DataCard,
     data: str | Path | None,
     split: str | None = None,
     *,
@@ -231,14 +231,12 @@ def open_evaluation_set(
             )
         if own is None:
             assert data is not None
-            source = open_source(
-                find_data(recipe, data), to_train=False, known=described["classes"]
-            )
+            source = open_source(find_data(recipe, data), to_train=False, known=described.classes)
             check_orient(source, recipe, described)
             others = OtherImages(
                 source,
                 recipe,
-                described["classes"],
+                described.classes,
                 split,
                 ignore_unknown=ignore_unknown,
             )
@@ -339,7 +337,7 @@ def read_digests(run: RunDir) -> ImageDigests | None:
 
 def open_own(
     recipe: Recipe,
-    described: dict[str, Any],
+    described: DataCard,
     data: str | Path | None = None,
     digests: ImageDigests | None = None,
 ) -> Dataset | None:
@@ -354,20 +352,20 @@ def open_own(
         source = open_source(find_data(recipe, data), older=is_older(described), aloud=False)
     except DataError:
         return None
-    if source.kind != described["kind"] or source.classes != tuple(described["classes"]):
+    if source.kind != described.kind or source.classes != tuple(described.classes):
         return None
     dataset = Dataset(source, recipe, described)
-    if described.get("path", "") == source.path:
+    if described.path == source.path:
         check_orient(source, recipe, described)
         return dataset
-    if described.get("listing", dataset.listing) != dataset.listing:
+    if described.listing not in (None, dataset.listing):
         return None
-    if source.digest and "listing" in described:  # of a packed set it is of the content
+    if source.digest and described.listing is not None:  # of a packed set it is of the content
         return dataset
     if digests is not None:
         same = _same_images(dataset, digests, recipe)
     else:
-        same = dataset.digest == described.get("digest")
+        same = dataset.digest == described.digest
     return dataset if same else None
 
 
@@ -386,7 +384,7 @@ def _same_images(dataset: Dataset, digests: ImageDigests, recipe: Recipe) -> boo
     return bool((here.exact[ids] == kept[ids]).all())
 
 
-def _digest_own(recipe: Recipe, described: dict[str, Any], run: RunDir) -> ImageDigests | None:
+def _digest_own(recipe: Recipe, described: DataCard, run: RunDir) -> ImageDigests | None:
     """Digests for a run that kept none, where its data is still at hand and not too large."""
     try:
         dataset = reopen_dataset(recipe, described)
@@ -394,7 +392,7 @@ def _digest_own(recipe: Recipe, described: dict[str, Any], run: RunDir) -> Image
         pixels = recipe.size**2 * recipe.channels
         if sum(map(len, splits)) * pixels > recipe.memory_gib * 2**30:
             return None
-        if dataset.digest != described["digest"]:
+        if dataset.digest != described.digest:
             return None
         digests = ImageDigests.unread(**{part.name: len(part) for part in splits})
         for part in (dataset.train, dataset.val):

@@ -152,7 +152,7 @@ def _of_run(run: RunDir, out: Path | None) -> RunDiagnosis:
     """What the figures of a run say, and its last weights where its data is still there."""
     recipe, data = read_recipe(run)
     events = run.events()
-    shares = [1 / len(data["classes"])] * len(data["classes"])
+    shares = [1 / len(data.classes)] * len(data.classes)
     layers: list[LayerSignals] = []
     verdicts: list[Verdict] = []
     checkpoint = None

@@ -19,7 +19,14 @@ from alexnet.interchange.incoming import expected, read_net
 from alexnet.interchange.judge import judge
 from alexnet.predict import load
 from alexnet.runs.checkpoint import save_checkpoint
-from alexnet.runs.records import EvalResult, ImportEvent, ImportResult, TestedImport, WeightsJudged
+from alexnet.runs.records import (
+    DataCard,
+    EvalResult,
+    ImportEvent,
+    ImportResult,
+    TestedImport,
+    WeightsJudged,
+)
 from alexnet.runs.rundir import RunDir, fresh_run_path
 from alexnet.runtime import chance_kept, environment
 from alexnet.terminal import percent, say
@@ -96,12 +103,17 @@ def _import(
     judged = judge(net)
     folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, recipe.name))
     digest = sha256_of(path / "model.safetensors" if path.is_dir() else path)
-    described: dict[str, Any] = {
-        "kind": "imported", "path": "", "digest": digest[:16], "classes": names, "counts": {},
-        "splits": "not known: the weights were imported", "covariance": [],
-        "mean": list(statistics.mean), "std": list(statistics.std),
-        "mean_image": statistics.image_digest, "orient": recipe.orient,
-    }  # fmt: skip
+    described = DataCard(
+        kind="imported",
+        digest=digest[:16],
+        classes=names,
+        counts={},
+        orient=recipe.orient,
+        splits="not known: the weights were imported",
+        mean=statistics.mean,
+        std=statistics.std,
+        mean_image=statistics.image_digest,
+    )
     result = ImportResult(
         run=str(folder.path),
         file=name,

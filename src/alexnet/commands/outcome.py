@@ -200,7 +200,7 @@ def curves(view: View, others: Sequence[str] = ()) -> CurvesResult:
     runs, most = {}, 0
     for path in (view.run, *others):
         folder = RunDir.open(Path(path))
-        most = max(most, len(read_recipe(folder)[1]["classes"]))
+        most = max(most, len(read_recipe(folder)[1].classes))
         name = folder.path.resolve().name
         runs[str(path) if name in runs else name] = folder.events()
     out = view.figure("curves", more="" if len(runs) == 1 else f"of-{len(runs)}")

@@ -14,7 +14,7 @@ from alexnet.interchange.chain import Chain, Function, OnnxNet
 from alexnet.interchange.heldout import measure
 from alexnet.predict import load, read_recipe
 from alexnet.recipe import Recipe
-from alexnet.runs.records import CertificateCheck, ProofResult
+from alexnet.runs.records import CertificateCheck, DataCard, ProofResult
 from alexnet.runs.rundir import RunDir
 from alexnet.runs.weights import SIZE_LIMIT, read_weights
 from alexnet.terminal import percent
@@ -115,17 +115,18 @@ def _figures(
         return []
     split = "test" if "test" in claims else "val"
     claim, classes = claims[split], made["classes"]
-    described = {
-        "path": "",
-        "kind": made["data"]["kind"],
-        "classes": classes,
-        "digest": made["data"].get("digest"),
-    }
+    described = DataCard(
+        kind=made["data"]["kind"],
+        classes=classes,
+        digest=made["data"].get("digest") or "",
+        mean=made["preprocessing"]["mean"],
+        std=made["preprocessing"]["std"],
+    )
     run = None
     if (file / "recipe.json").is_file():
         run = RunDir(file)
         described = read_recipe(run)[1]
-    elif data is None and described["kind"] != "digits":
+    elif data is None and described.kind != "digits":
         skipped.append(f"accuracy on {split}: name the images with --data")
         return []
     try:

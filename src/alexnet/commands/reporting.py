@@ -68,7 +68,7 @@ def report(
     curves = views[0].drawn[-1]
     parts = [_part(view, brief) for view in views]
     recipes = [read_recipe(view.folder)[0] for view in views]
-    top5 = any(shows_top5(len(part.data["classes"])) for part in parts)
+    top5 = any(shows_top5(len(part.data.classes)) for part in parts)
     drawn_of = "Loss, top-1, top-5," if top5 else "Loss, top-1,"
     says = f"{drawn_of} learning rate and images per second over epochs. " + "; ".join(
         f"{part.name}: best validation top-1 {percent(part.best.top1)}"
@@ -136,7 +136,7 @@ def _part(view: View, brief: bool) -> RunPart:
         digest=recipe.digest,
         network=recipe.model,
         environment=read_json(environment) if environment.is_file() else {},
-        data={**described, "left_out": left_out_of(folder.path, described)},
+        data=replace(described, left_out=left_out_of(folder.path, described)),
         best=best,
         tests=list(tests.values()),
         verdicts=verdicts,

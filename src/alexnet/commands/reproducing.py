@@ -15,7 +15,7 @@ from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
 from alexnet.recipebook.again import conditions, recorded_call, train_command
 from alexnet.runs.checkpoint import find_checkpoint
-from alexnet.runs.records import Event, TestEvent, ValEvent
+from alexnet.runs.records import DataCard, Event, TestEvent, ValEvent
 from alexnet.runs.rundir import RunDir, fresh_run_path
 from alexnet.verbs import make_parser
 
@@ -27,19 +27,17 @@ def reproduce(folder: RunDir) -> tuple[list[str], list[str]]:
     again = str(fresh_run_path(run.parent, f"{run.name}-again"))
     saved, (recipe, described) = folder.recipe, read_recipe(folder)
     init: Mapping[str, str] = saved.get("init", {})
-    if described["kind"] == "imported":
+    if described.kind == "imported":
         return _import_again(saved, init, again)
     place = run / "environment.json"
     environment, events = read_json(place) if place.is_file() else {}, folder.events()
     call = recorded_call(saved, environment, events)
-    own = described["path"] or described["kind"]
+    own = described.where
     line = train_command(
         _recipe_words(recipe, run, bool(init)), call,
         data="" if own == recipe.data else own, init=init.get("path", ""), run=again,
     )  # fmt: skip
-    said = conditions(
-        recipe.digest, _weights(folder), call, environment, str(described["digest"]), events
-    )
+    said = conditions(recipe.digest, _weights(folder), call, environment, described.digest, events)
     if init:
         said.append(_start(init))
     return [line, *_tests(recipe, described, events, again)], said
@@ -100,11 +98,9 @@ def _start(init: Mapping[str, str]) -> str:
     return f"{said}; what was there when this was written has {now}: put the old ones back first."
 
 
-def _tests(
-    recipe: Recipe, described: Mapping[str, Any], events: Sequence[Event], run: str
-) -> list[str]:
+def _tests(recipe: Recipe, described: DataCard, events: Sequence[Event], run: str) -> list[str]:
     """The tests of its own data that it had, or the one that it should have."""
-    own = described["path"] or described["kind"]
+    own = described.where
     lines: dict[str, None] = {}  # each once, in order
     for event in events:
         if isinstance(event, TestEvent) and event.data == own:

@@ -43,7 +43,7 @@ from alexnet.recipebook.choice import Choice
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_written, write_recipe
 from alexnet.runs.again import begin_again, end_beginning_again
 from alexnet.runs.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_latest
-from alexnet.runs.records import TrainResult
+from alexnet.runs.records import DataCard, TrainResult
 from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
 from alexnet.terminal import say
@@ -363,7 +363,7 @@ def _resume(
     team.first(claim)
     folder = RunDir(path, writes=team.leads)
 
-    def check() -> tuple[Recipe, dict[str, Any]]:
+    def check() -> tuple[Recipe, DataCard]:
         saved, described = read_recipe(folder)
         asked = saved.replace(**fields)
         if named is not None and named != saved.name:

@@ -50,13 +50,18 @@ def describe(predictor: Predictor) -> dict[str, Any]:
             "channels": predictor.preprocess.channels,
             "orient": predictor.recipe.orient,
             "normalize": predictor.preprocess.rule,
-            "mean": data["mean"],
-            "std": data["std"],
-            "mean_image": data.get("mean_image"),
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "mean_image": data.mean_image,
         },
         "recipe": predictor.recipe.to_dict(),
         "recipe_digest": predictor.recipe.digest,
-        "data": {key: data.get(key) for key in ("kind", "digest", "counts", "splits")},
+        "data": {
+            "kind": data.kind,
+            "digest": data.digest,
+            "counts": data.counts,
+            "splits": data.splits,
+        },
         "metrics": _metrics(predictor),
         "step": int(predictor.checkpoint.name.removesuffix(".old").removeprefix("step-")),
         "training": _training(predictor),
@@ -75,7 +80,7 @@ def _training(predictor: Predictor) -> dict[str, Any]:
     if init is not None:
         name = init["path"] if init["path"].startswith("hf:") else Path(init["path"]).name
         made["init"] = init | {"path": name}
-    if data["kind"] == "imported":
+    if data.kind == "imported":
         return made
     events = run.events()
     cached = {str((fetch.cache_dir() / name).absolute()): name for name in fetch.NAMES}
@@ -83,7 +88,7 @@ def _training(predictor: Predictor) -> dict[str, Any]:
         "call": asdict(recorded_call(saved, environment, events)),
         "machine": {key: environment.get(key) for key in ("cpu", "gpu", "packages")},
         "changed": [e for e in events if isinstance(e, ResumeEvent) and e.changed],
-        "data": cached.get(data["path"], "") if data["path"] else data["kind"],
+        "data": cached.get(data.path, "") if data.path else data.kind,
     }
 
 

@@ -12,7 +12,7 @@ from alexnet.pages.parts import MAIN, page, picture, table, verdict
 from alexnet.terminal import duration, percent, shows_top5
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import TestEvent, ValEvent, Verdict
+    from alexnet.runs.records import DataCard, TestEvent, ValEvent, Verdict
 
 LIMIT = 4_900_000
 """Bytes of a page; pictures that would make it larger are left out, by name."""
@@ -29,7 +29,7 @@ class RunPart:
     digest: str
     network: str
     environment: Mapping[str, Any]
-    data: Mapping[str, Any]
+    data: DataCard
     best: ValEvent | None
     tests: Sequence[TestEvent]
     verdicts: Sequence[Verdict]
@@ -93,7 +93,7 @@ def report_page(
 
 def _results(runs: Sequence[RunPart]) -> str:
     rows, test_rows = [], []
-    top5 = any(shows_top5(len(run.data["classes"])) for run in runs)
+    top5 = any(shows_top5(len(run.data.classes)) for run in runs)
     for run in runs:
         best = run.best
         rows.append(
@@ -110,7 +110,7 @@ def _results(runs: Sequence[RunPart]) -> str:
                 "" if run.seconds is None else duration(run.seconds),
             )
         )
-        own = run.data.get("path") or run.data.get("kind")
+        own = run.data.where
         test_rows += [_test_row(run, test, own, top5) for test in run.tests]
     heads = (
         "run", "recipe", "network", "top-1", *(("top-5",) if top5 else ()), "computed in", "loss",
@@ -130,7 +130,7 @@ def _results(runs: Sequence[RunPart]) -> str:
 
 
 def _top5(event: ValEvent | TestEvent, run: RunPart) -> str:
-    shown = shows_top5(len(run.data["classes"]))
+    shown = shows_top5(len(run.data.classes))
     return _interval(event.top5, event.top5_ci95) if shown else ""
 
 
@@ -185,14 +185,14 @@ def _environment(run: RunPart) -> str:
     packages = about.pop("packages", {})
     rows = [(key, _value(value)) for key, value in about.items() if key != "command"]
     rows += [(name, str(version)) for name, version in packages.items()]
-    counts = run.data.get("counts", {})
-    rows += [("data", str(run.data.get("path") or run.data.get("kind"))),
-             ("data digest", str(run.data.get("digest"))),
-             *((f"left out of {one['split']}", f"{one['path']}: {one['reason']}")
-               for one in run.data.get("left_out", [])),
-             ("splits", str(run.data.get("splits"))),
+    counts = run.data.counts or {}
+    rows += [("data", str(run.data.where)),
+             ("data digest", run.data.digest),
+             *((f"left out of {one.split}", f"{one.path}: {one.reason}")
+               for one in run.data.left_out or ()),
+             ("splits", str(run.data.splits)),
              *((f"{split} images", f"{n:,}") for split, n in counts.items()),
-             ("classes", f"{len(run.data['classes']):,}")]  # fmt: skip
+             ("classes", f"{len(run.data.classes):,}")]  # fmt: skip
     return table(("what", "value"), rows, f"environment and data of {run.name}")
 
 

@@ -96,6 +96,7 @@ from alexnet.runs.records.recipes import (
     RecipeList,
     RecipeResult,
 )
+from alexnet.runs.records.run_files import DataCard, RunCall, RunInit, RunStart
 from alexnet.runs.records.sharing import (
     CertificateCheck,
     CompletionResult,
@@ -138,6 +139,7 @@ __all__ = [
     "ConfusedPair",
     "ConfusionResult",
     "CurvesResult",
+    "DataCard",
     "DataCheckResult",
     "DataGetResult",
     "DataPackResult",
@@ -200,7 +202,10 @@ __all__ = [
     "Record",
     "ReportResult",
     "ResumeEvent",
+    "RunCall",
     "RunDiagnosis",
+    "RunInit",
+    "RunStart",
     "SaliencyResult",
     "ServeResult",
     "Severity",

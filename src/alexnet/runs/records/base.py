@@ -37,6 +37,11 @@ def keyed(key: str) -> Any:
     return field(metadata={"key": key})
 
 
+def apart() -> Any:
+    """A field that goes with a record and does not stand in its JSON."""
+    return field(default=None, metadata={"apart": True})
+
+
 class Misfit(Exception):
     """A value that is not what a field holds. `path` leads to it, as rows[2].name."""
 
@@ -173,7 +178,7 @@ def _plan(entry: type[Entry]) -> tuple[_Field, ...]:
     if entry in _plans:
         return _plans[entry]
     hints = typing.get_type_hints(entry)
-    known = {f.name: f for f in dataclasses.fields(entry)}
+    known = {f.name: f for f in dataclasses.fields(entry) if not f.metadata.get("apart")}
     names = list(known)
     if entry.derived_first:
         own = [n for c in entry.__mro__ for n in inspect.get_annotations(c) if n in known]

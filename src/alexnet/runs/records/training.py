@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alexnet.runs.records.base import Entry, Record, optional
+from alexnet.runs.records.base import Record, optional
 from alexnet.runs.records.evaluation import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOutImage(Entry):
+class LeftOutImage(Record):
     """An image that a training did not use, since it could not be read: its `path` inside the set,
     its `split`, the `reason` and, of one that was used before, the `step` from which on."""
 
