@@ -29,7 +29,9 @@ from alexnet.runs.records import (
     OtherEvent,
     RecipeResult,
     Record,
+    TestEvent,
     TestResult,
+    read_event,
 )
 
 ENTRIES = sorted(
@@ -124,6 +126,16 @@ def test_fields_that_do_not_apply_are_left_out() -> None:
     assert few.to_json()["top5"] is None
     assert "top5_ci95" not in few.to_json()
     assert EvalResult.from_json(few.to_json(), "a file") == few
+
+
+def test_what_an_earlier_version_left_out_stays_out() -> None:
+    line = {"event": "test", "n": 3, "loss": 0.5, "split": "test", "views": 1, "top1": None}
+    event = read_event(line, "a line")
+    assert isinstance(event, TestEvent)
+    assert (event.seen, event.engine, event.top1) == (None, "torch", None)
+    assert dict(event) == event.to_json() == {k: v for k, v in line.items() if k != "top1"}
+    assert dict(pickle.loads(pickle.dumps(event))) == dict(event)
+    assert replace(event, seen=0).to_json()["seen"] == 0
 
 
 def test_what_is_looked_at_comes_before_where_it_comes_from() -> None:

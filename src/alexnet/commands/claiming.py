@@ -66,7 +66,7 @@ def claim(
     except KeyboardInterrupt:
         raise Interrupted(signal.SIGINT, "the same command: what was measured is kept") from None
     return ClaimResult(
-        claims=[_row(chosen, folder)], **vars(record), record=str(folder / name / RECORD)
+        claims=[_row(chosen, folder)], **record.by_field(), record=str(folder / name / RECORD)
     )
 
 

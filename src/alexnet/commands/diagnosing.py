@@ -83,7 +83,7 @@ def doctor(
     train, val = dataset.split("train"), dataset.split("val")  # not decoded whole, as to train
     statistics = dataset.measure(train, SAMPLE)
     examined = examine(recipe, len(dataset.classes), train, val, statistics, seconds)
-    found = RecipeDiagnosis(recipe=recipe.name, **vars(examined))
+    found = RecipeDiagnosis(recipe=recipe.name, **examined.by_field())
     if page is not None:
         _write_page(found, [], page, len(dataset.classes))
     return found

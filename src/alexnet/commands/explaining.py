@@ -64,7 +64,7 @@ def recipes(
     )
     if recipe is None:
         return network
-    return RecipeResult(**vars(network), recipe=recipe, digest=recipe.digest)
+    return RecipeResult(**network.by_field(), recipe=recipe, digest=recipe.digest)
 
 
 def _find(name: str) -> tuple[Recipe | None, str]:

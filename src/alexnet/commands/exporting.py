@@ -1,5 +1,6 @@
 """alexnet export: a run's network in the format of others, verified before it is written."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,11 @@ def export(
     predictor = load(run, checkpoint)
     images, source = _images(predictor, data, int8, ignore_unknown)
     described = certificates.describe(predictor)
-    subject = Subject.of(predictor.model, predictor.preprocess, images, described, preprocess)
+    subject = Subject.of(
+        predictor.model, predictor.preprocess, images, described.to_json(), preprocess
+    )
     content, proof = FORMATS[format](subject)
-    takes = "images" if preprocess or folder else "tensors"
+    takes: certificates.Takes = "images" if preprocess or folder else "tensors"
     probes = certificates.probe(predictor.preprocess, takes)
     tolerance = certificates.TOLERANCE
     if takes == "images":
@@ -82,7 +85,7 @@ def export(
         content, quantised = _quantised(predictor, content, preprocess, data, ignore_unknown)
         # The figures of other images are no claim about the run's own split.
         own = quantised.split if quantised.own else "other-data"
-        described["metrics"] = {own: quantised.int8.to_json()}
+        described = replace(described, metrics={own: quantised.int8})
         logits = OnnxNet(content, "the int8 file")(probes)
         logits, tolerance = logits.log() if preprocess else logits, certificates.QUANTISED
     digest = certificates.digest_of(content)
@@ -151,4 +154,4 @@ def _quantised(
     after, figures = held_out.around(compared)
     if figures["int8"].top1 < figures["fp32"].top1_ci95[0]:
         say("warning: int8 loses more than the interval of fp32's top-1: compare before you use it")
-    return after, Quantised(**figures, data=held_out.path, **vars(held_out.figures()))
+    return after, Quantised(**figures, data=held_out.path, **held_out.figures().by_field())

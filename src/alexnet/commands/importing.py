@@ -141,7 +141,7 @@ def _import(
             state=State(finished="imported").to_dict(recipe),
             best=True,
         )
-        told = {k: v for k, v in vars(result).items() if k != "run"}
+        told = {k: v for k, v in result.by_field().items() if k != "run"}
         folder.log(ImportEvent(step=0, **told))
         predictor = load(folder.path)
         if data is not None:
@@ -152,9 +152,9 @@ def _import(
             figures = tally.figures()
             judged = _held_against_chance(judged, figures, len(names))
             result = TestedImport(
-                **{**vars(result), "judged": judged},
-                **vars(figures),
-                **vars(tested.figures()),
+                **{**result.by_field(), "judged": judged},
+                **figures.by_field(),
+                **tested.figures().by_field(),
                 data=tested.path,
                 precision="fp32",
             )

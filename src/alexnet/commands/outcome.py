@@ -168,7 +168,7 @@ def draw_confusion(view: View, answers: Answers) -> ConfusionResult:
     counts = zip(classes, answers.tally.per_class(), strict=True)
     return ConfusionResult(
         per_class=[ClassCount(class_name=c, right=r, n=n) for c, (r, n) in counts],
-        **vars(answers.tally.figures()),
+        **answers.tally.figures().by_field(),
         **view.source(),
     )
 

@@ -160,8 +160,8 @@ def _test(
     wall = time.monotonic() - began
     classes = zip(dataset.classes, tally.per_class(), strict=True)
     result = TestResult(
-        **vars(tally.figures()),
-        **vars(tested.figures()),
+        **tally.figures().by_field(),
+        **tested.figures().by_field(),
         views=views,
         engine=engine,
         precision=predictor.precision,
@@ -210,7 +210,7 @@ def _keep(
         say(f"warning: no pictures: {error}")
     result = replace(result, figures=[str(path) for path in drawn])
     try:
-        predictor.run.log(TestEvent(**vars(result)))
+        predictor.run.log(TestEvent(**result.by_field()))
         if checkpoint == "best" and engine == "torch" and own and not result.with_seen:
             certify_run(predictor)
     except CheckpointError as error:

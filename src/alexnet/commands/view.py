@@ -185,5 +185,5 @@ class View:
             if opened.unreadable:
                 found["unreadable"] = opened.unreadable
             if key != LEARNT:
-                found |= {"data": opened.path, **vars(opened.figures())}
+                found |= {"data": opened.path, **opened.figures().by_field()}
         return found

@@ -16,6 +16,17 @@ from alexnet.runs.records.benches import (
     PartTimes,
     TrainBench,
 )
+from alexnet.runs.records.certificate import (
+    Certificate,
+    CertifiedData,
+    CertifiedImages,
+    CertifiedTraining,
+    Claimed,
+    ClaimedTest,
+    ClaimedVal,
+    Description,
+    Probes,
+)
 from alexnet.runs.records.claims import ClaimLeft, ClaimList, ClaimRecord, ClaimResult, ClaimRow
 from alexnet.runs.records.data import DataCheckResult, DataGetResult, DataPackResult
 from alexnet.runs.records.doctor import (
@@ -124,12 +135,19 @@ __all__ = [
     "BenchRow",
     "CalibrationBin",
     "CalibrationResult",
+    "Certificate",
     "CertificateCheck",
+    "CertifiedData",
+    "CertifiedImages",
+    "CertifiedTraining",
     "ClaimLeft",
     "ClaimList",
     "ClaimRecord",
     "ClaimResult",
     "ClaimRow",
+    "Claimed",
+    "ClaimedTest",
+    "ClaimedVal",
     "ClassCount",
     "ClassProbability",
     "ClassifyResult",
@@ -145,6 +163,7 @@ __all__ = [
     "DataPackResult",
     "DataResult",
     "DataWait",
+    "Description",
     "Diagnosis",
     "DivergedEvent",
     "DoctorEvent",
@@ -191,6 +210,7 @@ __all__ = [
     "Peak",
     "PredictionsResult",
     "ProbeResult",
+    "Probes",
     "ProofResult",
     "Quantised",
     "RateLosses",

@@ -21,6 +21,7 @@ from alexnet.errors import CheckpointError
 
 REMOVAL = "0.3"  # the version in which records are no dictionaries any more
 LARGEST = 2**63  # beyond which neither numpy nor a float takes every integer
+_ABSENT = "_absent"  # the fields that were not in what an entry was read from
 _SCALARS = {str, int, float, bool, type(None)}
 
 
@@ -74,11 +75,16 @@ class Entry:
         """Plain data in the order of the fields, ready for JSON; optional fields that are None are
         left out."""
         found = {}
+        absent = vars(self).get(_ABSENT, ())
         for f in _plan(type(self)):
             value = getattr(self, f.name)
-            if value is not None or not f.omit:
+            if f.name not in absent and (value is not None or not f.omit):
                 found[f.key] = plain(value)
         return found
+
+    def by_field(self) -> dict[str, Any]:
+        """The values by the names of their fields, to make another record with."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, values: object, source: str) -> Self:
@@ -108,7 +114,13 @@ class Entry:
                     raise misfit.inside(f.key) from None
             elif f.required:
                 raise Lacking(None, "", f.key)
-        return cls(**given)
+        entry = cls(**given)
+        if absent := {f.name for f in _plan(cls)} - given.keys():
+            vars(entry)[_ABSENT] = absent  # what an earlier version left out stays out
+            if isinstance(entry, Record):
+                dict.clear(entry)
+                dict.update(entry, entry.to_json())
+        return entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +152,11 @@ class Record(Entry, dict[str, Any]):
 
 
 def _rebuild(record: type[Record], given: dict[str, Any]) -> Record:
-    return record(**given)
+    absent = given.pop(_ABSENT, ())
+    made = record(**given)
+    if absent:
+        vars(made)[_ABSENT] = absent
+    return made
 
 
 def _warn(record: Record, key: str, written: str) -> None:

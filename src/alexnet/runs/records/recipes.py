@@ -106,4 +106,4 @@ class RecipeResult(NetworkResult):
         except (CheckpointError, UsageError) as error:
             raise Misfit(table, f"a recipe ({error})") from None
         network = NetworkResult.read(table)
-        return cls(**vars(network), recipe=recipe, digest=str(table.get("digest", "")))
+        return cls(**network.by_field(), recipe=recipe, digest=str(table.get("digest", "")))
