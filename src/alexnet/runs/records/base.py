@@ -12,7 +12,7 @@ import inspect
 import types
 import typing
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Literal, Self
@@ -115,11 +115,7 @@ class Entry:
             elif f.required:
                 raise Lacking(None, "", f.key)
         entry = cls(**given)
-        if absent := {f.name for f in _plan(cls)} - given.keys():
-            vars(entry)[_ABSENT] = absent  # what an earlier version left out stays out
-            if isinstance(entry, Record):
-                dict.clear(entry)
-                dict.update(entry, entry.to_json())
+        _leave_out(entry, {f.name for f in _plan(cls)} - given.keys())
         return entry
 
 
@@ -152,11 +148,19 @@ class Record(Entry, dict[str, Any]):
 
 
 def _rebuild(record: type[Record], given: dict[str, Any]) -> Record:
-    absent = given.pop(_ABSENT, ())
+    absent = given.pop(_ABSENT, set())
     made = record(**given)
-    if absent:
-        vars(made)[_ABSENT] = absent
+    _leave_out(made, absent)
     return made
+
+
+def _leave_out(entry: Entry, absent: Set[str]) -> None:
+    """What an earlier version left out of a file is not written either."""
+    if absent:
+        vars(entry)[_ABSENT] = absent
+        if isinstance(entry, Record):
+            dict.clear(entry)
+            dict.update(entry, entry.to_json())
 
 
 def _warn(record: Record, key: str, written: str) -> None:
