@@ -19,8 +19,16 @@ import alexnet
 from alexnet.commands.claiming import listing
 from alexnet.data.ilsvrc import EPOCHS, training_hours
 from alexnet.files import read_json, write_atomic
-from alexnet.pages import CLAIM_HEADS, PUBLISHED_HEADS, claim_row, claims_page, published_rows
+from alexnet.pages import (
+    CLAIM_HEADS,
+    PUBLISHED_HEADS,
+    ClaimPart,
+    claim_row,
+    claims_page,
+    published_rows,
+)
 from alexnet.recipebook import find_recipe
+from alexnet.runs.records import ClaimRecord, ResumeEvent, TrainEvent
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import duration, percent
 
@@ -40,7 +48,7 @@ def record(path: Path, data_note: str, note: str) -> Path:
     run = RunDir.open(path)
     saved, environment = run.recipe, read_json(path / "environment.json")
     events = run.events()
-    last = [event for event in events if event["event"] == "train"][-1]
+    last = [event for event in events if isinstance(event, TrainEvent)][-1]
     recipe = saved["recipe"]
     views = recipe.get("views", 1)
     split = {name: alexnet.test(path, split=name, views=views) for name in ("test", "train")}
@@ -52,11 +60,11 @@ def record(path: Path, data_note: str, note: str) -> Path:
         "data": {k: saved["data"][k] for k in ("kind", "digest", "counts", "splits")},
         "data_note": data_note,
         "note": note,
-        "epochs": last["epoch"],
-        "wall_s": last["wall_s"],
-        **{name: {k: figures[k] for k in FIGURES} for name, figures in split.items()},
-        "checkpoint": Path(split["test"]["checkpoint"]).name,
-        "resumes": [event["step"] for event in events if event["event"] == "resume"],
+        "epochs": last.epoch,
+        "wall_s": last.wall_s,
+        **{name: {k: getattr(found, k) for k in FIGURES} for name, found in split.items()},
+        "checkpoint": Path(split["test"].checkpoint).name,
+        "resumes": [event.step for event in events if isinstance(event, ResumeEvent)],
         "environment": environment,
     }
     for word in ("--data", "--run"):  # where the data lay here helps nobody
@@ -130,15 +138,14 @@ def bias_one() -> str:
     return "\n".join([says, "", *lines]) + "\n"
 
 
-def claims() -> list[dict[str, Any]]:
+def claims() -> list[ClaimPart]:
     """Every claim there is, with its record and pictures where it has been measured."""
     found = []
     for row in listing(RESULTS / "claims"):
-        folder = RESULTS / "claims" / row["name"]
+        folder = RESULTS / "claims" / row.name
         file = folder / "claim.json"
-        if file.exists():
-            row |= {"record": read_json(file), "pictures": sorted(folder.glob("*.png"))}
-        found.append(row)
+        record = ClaimRecord.from_json(read_json(file), str(file)) if file.exists() else None
+        found.append(ClaimPart(row, record, sorted(folder.glob("*.png")) if record else ()))
     return found
 
 
@@ -149,12 +156,11 @@ def claims_table() -> str:
     for claim in claims():
         name, *cells, command = claim_row(claim)
         links = "".join(
-            f" [{path.stem}](../results/claims/{name}/{path.name})"
-            for path in claim.get("pictures", ())
+            f" [{path.stem}](../results/claims/{name}/{path.name})" for path in claim.pictures
         )
         rows.append((f"`{name}`{links}", *cells, f"`{command}`"))
-        if "record" in claim:
-            findings.append(f"- `{name}`: {claim['record']['finding']}.")
+        if claim.record:
+            findings.append(f"- `{name}`: {claim.record.finding}.")
     lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
     return "\n".join([*lines, "", *findings, "", *published(), *hours()]) + "\n"
 
@@ -163,9 +169,9 @@ def published() -> list[str]:
     """What others published of the tables that need ImageNet."""
     lines = []
     for claim in claims():
-        if claim["published"]:
-            rows = [PUBLISHED_HEADS, ("---",) * 3, *published_rows(claim)]
-            lines += [f"Beside `{claim['name']}`:", ""]
+        if claim.row.published:
+            rows = [PUBLISHED_HEADS, ("---",) * 3, *published_rows(claim.row)]
+            lines += [f"Beside `{claim.row.name}`:", ""]
             lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
     return lines
 

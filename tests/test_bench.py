@@ -27,6 +27,7 @@ from alexnet.models.integers import has_int8
 from alexnet.models.norm import ResponseNormLayer
 from alexnet.processors import find_processors
 from alexnet.recipe import Recipe
+from alexnet.runs.records import InferBench, TrainBench
 from alexnet.training import compiled
 from conftest import Launch
 
@@ -231,7 +232,7 @@ def test_bench_train(bf16: bool, capfd: pytest.CaptureFixture[str]) -> None:
     assert {"conv1", "norm1", "pool1", "optimiser"} <= parts.keys()
     assert all(part["forward"] > 0 for part in parts.values())
     assert all(part["backward"] >= 0 for part in parts.values())
-    show.bench(found)
+    show.bench(TrainBench.from_json(found, "standard output"))
     out = capfd.readouterr().out
     assert "GFLOP an image" in out
     assert f"part, ours in {'bf16' if bf16 else 'fp32'}" in out
@@ -295,7 +296,7 @@ def test_bench_infer(capfd: pytest.CaptureFixture[str], launch: Launch, tmp_path
     assert all({"conv1", "norm1", "pool1"} <= part["ms"].keys() for part in found["parts"])
     assert all(ms >= 0 for part in found["parts"] for ms in part["ms"].values())
     assert found["floor_ms"] > 0
-    show.bench(found)
+    show.bench(InferBench.from_json(found, "standard output"))
     out = capfd.readouterr().out
     assert "ms for 4" in out
     assert "beside a busy process a core" in out

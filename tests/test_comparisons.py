@@ -30,7 +30,7 @@ from alexnet.data.statistics import measure_statistics
 from alexnet.errors import UsageError
 from alexnet.figures import draw_arms
 from alexnet.models.zoo import model_spec
-from alexnet.pages import claim_row, claims_page
+from alexnet.pages import ClaimPart, claim_row, claims_page
 from alexnet.recipe import Recipe
 from official import write_official
 
@@ -365,20 +365,19 @@ def test_a_table_from_archives_to_its_record(
 
 def test_the_page(tmp_path: Path) -> None:
     """Self-contained; what has no record says so; nothing in a record becomes markup."""
-    record = alexnet.claim("neurons", out=tmp_path)
-    record["finding"] = "<script>x</script>"
-    rows = alexnet.claim(out=tmp_path)["claims"]
+    record = replace(alexnet.claim("neurons", out=tmp_path), finding="<script>x</script>")
     draw_arms({"a": [1.0, 2.0]}, {}, tmp_path / "arms.png", "error")
-    for row in rows:
-        if row["name"] == "neurons":
-            row |= {"record": record, "pictures": [tmp_path / "arms.png"]}
+    rows = [
+        ClaimPart(row, record, [tmp_path / "arms.png"]) if row.name == "neurons" else ClaimPart(row)
+        for row in alexnet.claim(out=tmp_path).claims
+    ]
     page = claims_page(rows)
     assert page == claims_page(rows)
     assert "<script" not in page
     assert not re.search(r"(src|href)=\"(?!data:image/webp;base64,|data:,|#)", page)
     assert all(f'<h2 id="{name}">' in page for name in CLAIMS)
     assert page.replace("\N{NO-BREAK SPACE}", " ").count("not measured") == 2 * (len(CLAIMS) - 1)
-    measured = {row["name"]: claim_row(row)[2] for row in rows}
+    measured = {part.row.name: claim_row(part)[2] for part in rows}
     assert measured["neurons"] == "659,272 neurons"
     assert measured["depth"] == ""
     for name in ("table-1", "table-2"):

@@ -284,7 +284,7 @@ def test_what_was_said_before_a_restart_is_not_said_again() -> None:
     told = [v for event in events for v in guard.note(event)]
     assert [v.name for v in told] == ["loss-is-ln-k"]
     again = Sentinel(small_net(), EVEN)
-    said_before = {"event": "doctor", "step": 300, **told[0].to_dict()}
+    said_before = {"event": "doctor", "step": 300, **told[0].to_json()}
     assert not [v for event in [*events[:3], said_before] for v in again.note(event)][1:]
     assert not again.note(events[3])
 

@@ -17,11 +17,11 @@ from alexnet import commands
 from alexnet.cli import main
 from alexnet.data.raw import class_names
 from alexnet.data.sources import open_source
-from alexnet.errors import DataError
+from alexnet.errors import CheckpointError, DataError
 from alexnet.files import write_atomic
 from alexnet.interchange.hub import escape_markdown
 from alexnet.pages import claims_page
-from alexnet.runs.shape import odd_data, odd_event
+from alexnet.runs.records import DataCard, Misfit, read_event
 
 SCRIPT = "<script>alert(1)<"
 CLASSES = (
@@ -160,10 +160,14 @@ EDITS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edited_description_is_refused(name: str) -> None:
-    assert odd_data(DATA, 1) == ""
-    assert odd_data({**DATA, "mean": [1.0] * 3, "std": [1.0] * 3}, 1) == "", "grey of colour"
-    assert odd_data(DATA | EDITS[name], 1)
-    assert odd_data([], 1)
+    DataCard.read(DATA).check_channels(1)
+    colour = DataCard.read({**DATA, "mean": [1.0] * 3, "std": [1.0] * 3})
+    colour.check_channels(1)  # grey of a colour set
+    with pytest.raises(Misfit):
+        colour.check_channels(2)
+    for odd in (DATA | EDITS[name], []):
+        with pytest.raises(Misfit):
+            DataCard.read(odd)
 
 
 @pytest.mark.parametrize(
@@ -181,9 +185,12 @@ def test_an_edited_description_is_refused(name: str) -> None:
     ],
 )
 def test_an_edited_event_is_refused(event: dict[str, Any]) -> None:
-    assert odd_event(event)
-    assert not odd_event({"event": "train", "step": 1, "epoch": 0.5, "loss": float("nan")})
-    assert not odd_event({"event": "of another version"})
+    with pytest.raises(CheckpointError, match=r"line 3: .*it was edited"):
+        read_event(event, "metrics.jsonl, line 3")
+    line = {"event": "train", "step": 1, "epoch": 0.5, "loss": float("nan")}
+    assert read_event(line, "a line").step == 1
+    other = {"event": "of another version", "note": 1}
+    assert read_event(other, "a line").to_json() == other
 
 
 def edit_data(run: Path) -> None:

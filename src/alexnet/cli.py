@@ -125,7 +125,7 @@ def _read(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
     return verb, given
 
 
-def _print(result: dict[str, Any], show: Callable[[dict[str, Any]], None] | None) -> bool:
+def _print(result: dict[str, Any], show: Callable[[Any], None] | None) -> bool:
     """Results to standard output; False, after a line that says so, where it cannot be written."""
     if sys.stdout is None:
         return True
@@ -144,7 +144,7 @@ def _print(result: dict[str, Any], show: Callable[[dict[str, Any]], None] | None
     return True
 
 
-def _harmless(show: Callable[[dict[str, Any]], None], result: dict[str, Any]) -> str:
+def _harmless(show: Callable[[Any], None], result: dict[str, Any]) -> str:
     """What is shown of a result. Names in it come from folders and files: none may command the
     terminal, and what standard output cannot encode is written out."""
     kept = io.BytesIO()

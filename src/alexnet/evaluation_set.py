@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from alexnet.data.slices import Slice, Unread
 from alexnet.data.sources import open_source
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.recipe import Recipe
+from alexnet.runs.records import DataCard, EvalImages, UnreadFile
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import progress, say
 from alexnet.training.parallel import ALONE, Team
@@ -50,7 +51,7 @@ class EvaluationSet:
     of such images, saved anew, resized or mirrored, which are measured all the same. `ignored`
     counts the images of classes that the network does not know; `absent` are those of its classes
     that have no image here. `lying` counts files whose EXIF orientation the run ignores, of as many
-    as were looked at. `unreadable` are the images that cannot be read, {path, reason}, as far as
+    as were looked at. `unreadable` are the images that cannot be read, as far as
     they have been: they are left out too. `repeated` counts those that are the same as another one
     here, pixel for pixel, and `contradicted` those that have such a copy of another class.
     """
@@ -66,7 +67,7 @@ class EvaluationSet:
     ignored: Mapping[str, int]
     absent: tuple[str, ...]
     lying: int = 0
-    unreadable: list[dict[str, str]] = field(default_factory=list)
+    unreadable: list[UnreadFile] = field(default_factory=list)
     repeated: int = 0
     contradicted: int = 0
 
@@ -111,7 +112,7 @@ class EvaluationSet:
             return 0
         by_place = {int(self.kept[i]): why for i, why in unread.items()}
         self.unreadable += [
-            {"path": self.dataset.inside(path), "reason": why} for path, why in unread.values()
+            UnreadFile(path=self.dataset.inside(path), reason=why) for path, why in unread.values()
         ]
         return self.dataset.note(Unreadable(self.split, by_place))
 
@@ -128,19 +129,19 @@ class EvaluationSet:
             one.images, one.kept = one.images.take(rows), one.kept[rows]
         return self.names == other.names and bool(common)
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> EvalImages:
         """What a figure of these images is to say of them."""
-        return {
-            "split": self.split,
-            "own": self.own,
-            "seen": self.seen,
-            "near_seen": self.near,
-            "repeated": self.repeated,
-            "contradicted": self.contradicted,
-            "with_seen": bool(self.seen and self.with_seen),
-            "ignored": dict(self.ignored),
-            "absent": list(self.absent),
-        }
+        return EvalImages(
+            split=self.split,
+            own=self.own,
+            seen=self.seen,
+            near_seen=self.near,
+            repeated=self.repeated,
+            contradicted=self.contradicted,
+            with_seen=bool(self.seen and self.with_seen),
+            ignored=self.ignored,
+            absent=self.absent,
+        )
 
     def notes(self) -> list[str]:
         """What was left out, a line each, for people."""
@@ -197,7 +198,7 @@ class EvaluationSet:
 
 def open_evaluation_set(
     recipe: Recipe,
-    described: dict[str, Any],
+    described: DataCard,
     data: str | Path | None,
     split: str | None = None,
     *,
@@ -272,15 +273,15 @@ def open_evaluation_set(
 
 def _open_others(
     recipe: Recipe,
-    described: dict[str, Any],
+    described: DataCard,
     data: str | Path,
     split: str | None,
     ignore_unknown: bool,
 ) -> OtherImages:
     """Images that the run does not have for its own."""
-    source = open_source(find_data(recipe, data), to_train=False, known=described["classes"])
+    source = open_source(find_data(recipe, data), to_train=False, known=described.classes)
     check_orient(source, recipe, described)
-    return OtherImages(source, recipe, described["classes"], split, ignore_unknown=ignore_unknown)
+    return OtherImages(source, recipe, described.classes, split, ignore_unknown=ignore_unknown)
 
 
 def _own_split(split: str | None, ignore_unknown: bool, default: str) -> str:
@@ -342,7 +343,7 @@ def read_digests(run: RunDir) -> ImageDigests | None:
 
 def open_own(
     recipe: Recipe,
-    described: dict[str, Any],
+    described: DataCard,
     data: str | Path | None = None,
     digests: ImageDigests | None = None,
 ) -> Dataset | None:
@@ -357,20 +358,20 @@ def open_own(
         source = open_source(find_data(recipe, data), older=is_older(described), aloud=False)
     except DataError:
         return None
-    if source.kind != described["kind"] or source.classes != tuple(described["classes"]):
+    if source.kind != described.kind or source.classes != tuple(described.classes):
         return None
     dataset = Dataset(source, recipe, described)
-    if described.get("path", "") == source.path:
+    if described.path == source.path:
         check_orient(source, recipe, described)
         return dataset
-    if described.get("listing", dataset.listing) != dataset.listing:
+    if described.listing not in (None, dataset.listing):
         return None
-    if source.digest and "listing" in described:  # of a packed set it is of the content
+    if source.digest and described.listing is not None:  # of a packed set it is of the content
         return dataset
     if digests is not None:
         same = _same_images(dataset, digests, recipe)
     else:
-        same = dataset.digest == described.get("digest")
+        same = dataset.digest == described.digest
     return dataset if same else None
 
 
@@ -389,7 +390,7 @@ def _same_images(dataset: Dataset, digests: ImageDigests, recipe: Recipe) -> boo
     return bool((here.exact[ids] == kept[ids]).all())
 
 
-def _digest_own(recipe: Recipe, described: dict[str, Any], run: RunDir) -> ImageDigests | None:
+def _digest_own(recipe: Recipe, described: DataCard, run: RunDir) -> ImageDigests | None:
     """Digests for a run that kept none, where its data is still at hand and not too large."""
     try:
         dataset = reopen_dataset(recipe, described)
@@ -397,7 +398,7 @@ def _digest_own(recipe: Recipe, described: dict[str, Any], run: RunDir) -> Image
         pixels = recipe.size**2 * recipe.channels
         if sum(map(len, splits)) * pixels > recipe.memory_gib * 2**30:
             return None
-        if dataset.digest != described["digest"]:
+        if dataset.digest != described.digest:
             return None
         digests = ImageDigests.unread(**{part.name: len(part) for part in splits})
         for part in (dataset.train, dataset.val):

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet.runs.records import EvalResult
+
 RULES = ("optimistic", "pessimistic", "expected")
 
 
@@ -84,19 +86,16 @@ class Tally:
         tally.confusion = confusion
         return tally
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> EvalResult:
         """loss, n, top1, top5 (fractions, expected under ties), intervals, and the tie rules."""
-        result: dict[str, Any] = {"n": self.n, "loss": self.loss_sum / max(self.n, 1)}
+        found: dict[str, Any] = {}
         for name, hits in (("top1", self.hits1), ("top5", self.hits5)):
             if name == "top5" and self.classes <= 5:
-                result["top5"] = None
                 continue
             by_rule = dict(zip(RULES, (hits / max(self.n, 1)).tolist(), strict=True))
-            result[name] = by_rule["expected"]
-            result[f"{name}_ci95"] = list(wilson(float(hits[2]), self.n))
-            for rule in RULES:
-                result[f"{name}_{rule}"] = by_rule[rule]
-        return result
+            found |= {f"{name}_{rule}": share for rule, share in by_rule.items()}
+            found |= {name: by_rule["expected"], f"{name}_ci95": wilson(float(hits[2]), self.n)}
+        return EvalResult(n=self.n, loss=self.loss_sum / max(self.n, 1), **found)
 
     def tie_warning(self) -> str | None:
         """A line where the tie rules disagree: the figure then depends on who counts."""

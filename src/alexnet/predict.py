@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint
+from alexnet.runs.records import ClassProbability, DataCard, Misfit, RunStart
 from alexnet.runs.rundir import RunDir
-from alexnet.runs.shape import odd_data, odd_start
 from alexnet.runtime import chance_kept, choose_precision, pick_device
 from alexnet.terminal import say
 from alexnet.training.evaluate import predict_views
@@ -46,7 +45,7 @@ class Predictor:
     classes: tuple[str, ...]
     run: RunDir
     checkpoint: Path
-    data: dict[str, Any]
+    data: DataCard
     network: nn.Module | None = None
     precision: str = "fp32"
 
@@ -75,12 +74,12 @@ class Predictor:
     @property
     def titles(self) -> dict[str, str]:
         """What people call the classes whose own names are codes, as WNIDs; else empty."""
-        return dict(self.data.get("titles", {}))
+        return dict(self.data.titles or {})
 
     @property
     def trained_on(self) -> str:
         """What a test of the run's own data has as its `data`."""
-        return str(self.data["path"] or self.data["kind"])
+        return self.data.where
 
     @property
     def _device(self) -> torch.device:
@@ -118,16 +117,18 @@ class Predictor:
             return np.empty((0, len(self.classes)), np.float32)
         return self.answer(np.stack([self.decode(image) for image in images]), views)
 
-    def rank(self, probabilities: NDArray[np.float32], top: int) -> list[dict[str, Any]]:
-        """The likeliest `top` classes of one image, best first: class, index and probability, and
-        a title where people call it otherwise. Shapes: (K,)."""
-        ranked, titles = [], self.titles
-        for i in np.argsort(-probabilities, kind="stable")[:top].tolist():
-            name = self.classes[i]
-            title = {"title": titles[name]} if name in titles else {}
-            probability = float(probabilities[i])
-            ranked.append({"class": name, **title, "index": i, "probability": probability})
-        return ranked
+    def rank(self, probabilities: NDArray[np.float32], top: int) -> list[ClassProbability]:
+        """The likeliest `top` classes of one image, best first. Shapes: (K,)."""
+        titles = self.titles
+        return [
+            ClassProbability(
+                class_name=(name := self.classes[i]),
+                title=titles.get(name),
+                index=i,
+                probability=float(probabilities[i]),
+            )
+            for i in np.argsort(-probabilities, kind="stable")[:top].tolist()
+        ]
 
     @torch.inference_mode()
     def answer(self, pixels: NDArray[np.uint8], views: int = 1) -> NDArray[np.float32]:
@@ -157,24 +158,24 @@ def load(run: str | Path, checkpoint: str = "best", precision: str = "auto") -> 
     folder = RunDir.open(Path(run))
     recipe, data = read_recipe(folder)
     path = find_checkpoint(folder.checkpoints, checkpoint)
-    classes = tuple(data["classes"])
+    classes = tuple(data.classes)
     model = build_net(recipe, len(classes))
     load_weights(model, load_checkpoint(path, optimizer=False), recipe)
     model.to(device := pick_device()).eval()
     preprocess = preprocessing(recipe, read_statistics(folder, data))
     if trained_orient(recipe, data) != recipe.orient:
-        _warn_of_orient(str(run), data["path"])
+        _warn_of_orient(str(run), data.path)
     picked = pick_precision(precision, recipe, device)
     return Predictor(model, recipe, preprocess, classes, folder, path, data, precision=picked)
 
 
-def trained_orient(recipe: Recipe, data: dict[str, Any]) -> Orient:
+def trained_orient(recipe: Recipe, data: DataCard) -> Orient:
     """What was done about the EXIF orientation of a run's training images: what its recipe says,
     and of a run of a packed set from before recipes said it, what the set says, if it is there."""
-    if data.get("kind") != "packed" or "orient" in data:
+    if data.kind != "packed" or data.orient is not None:
         return recipe.orient
     try:
-        source = packed(Path(data.get("path", "")))
+        source = packed(Path(data.path))
     except DataError:
         return recipe.orient
     return source.orient or recipe.orient if source and source.turned else recipe.orient
@@ -189,36 +190,35 @@ def _warn_of_orient(run: str, path: str) -> None:
     )
 
 
-def read_statistics(run: RunDir, data: dict[str, Any]) -> Statistics:
+def read_statistics(run: RunDir, data: DataCard) -> Statistics:
     """What a run measured of its training images; its mean image is checked by digest."""
-    image = run.mean_image() if data.get("mean_image") else None
-    covariance = tuple(map(tuple, data.get("covariance", ())))
-    found = Statistics(tuple(data["mean"]), tuple(data["std"]), covariance, image)
-    if found.image_digest != data.get("mean_image"):
+    image = run.mean_image() if data.mean_image else None
+    covariance = tuple(map(tuple, data.covariance))
+    found = Statistics(tuple(data.mean), tuple(data.std), covariance, image)
+    if found.image_digest != data.mean_image:
         raise CheckpointError(
             f"the mean image in {run.path} is not the one it was trained with: restore its copy"
         )
     return found
 
 
-def read_recipe(run: RunDir) -> tuple[Recipe, dict[str, Any]]:
+def read_recipe(run: RunDir) -> tuple[Recipe, DataCard]:
     """The recipe and the data description of a run's recipe.json, checked against its digest; the
     description says where the `run` is, which keeps the names of its files."""
-    saved = run.recipe
+    saved, place = run.recipe, run.path / "recipe.json"
+    foreign = "it is not from this program, or was edited"
     try:
-        recipe, data, digest = Recipe.from_dict(saved["recipe"]), saved["data"], saved["digest"]
+        recipe, digest = Recipe.from_dict(saved["recipe"]), saved["digest"]
     except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{run.path / 'recipe.json'} lacks {error}: it is not from this program, or was edited"
-        ) from None
-    if odd := odd_data(data, recipe.channels) or odd_start(saved):
-        raise CheckpointError(
-            f"{run.path / 'recipe.json'}: {odd}; it is not from this program, or was edited: "
-            "restore a copy"
-        )
+        raise CheckpointError(f"{place} lacks {error}: {foreign}") from None
+    try:
+        data = RunStart.read(saved).data
+        data.check_channels(recipe.channels)
+    except Misfit as odd:
+        raise CheckpointError(f"{place}: {odd}; {foreign}: restore a copy") from None
     if digest != recipe.digest:
         raise CheckpointError(
-            f"{run.path / 'recipe.json'} was edited: its digest is {digest} and its fields give "
+            f"{place} was edited: its digest is {digest} and its fields give "
             f"{recipe.digest}; put the original back, or start a new run with the changed fields"
         )
-    return recipe, {**data, "run": str(run.path)}
+    return recipe, replace(data, run=str(run.path))

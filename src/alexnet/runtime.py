@@ -17,6 +17,7 @@ import torch
 
 from alexnet.launch import processes
 from alexnet.processors import find_processors, given_threads, waiting
+from alexnet.runs.records import Environment
 
 HOPELESS = 10  # times as long as in fp32: bf16 that only takes time
 PACKAGES = ("alexnet", "torch", "numpy", "pillow", "safetensors")
@@ -112,10 +113,10 @@ def _cpuinfo() -> str:
         return ""
 
 
-def environment() -> dict[str, Any]:
+def environment() -> Environment:
     """Versions, hardware and the commit of the code, for `environment.json` and records."""
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return {**_machine(), **_commit(), "command": command}
+    return Environment(**_machine(), **_commit(), command=command)
 
 
 def _machine() -> dict[str, Any]:

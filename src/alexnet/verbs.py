@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet import show
 from alexnet.errors import UsageError
@@ -20,7 +20,8 @@ from alexnet.flags import (
     add_reading_of_runs,
 )
 
-Result = dict[str, Any]
+if TYPE_CHECKING:
+    from alexnet.runs.records import ClassifyResult, DataCheckResult
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Verb:
     exit status that means."""
 
     call: str
-    show: Callable[[Result], None]
-    status: Callable[[Result], int] = lambda result: 0
+    show: Callable[[Any], None]
+    status: Callable[[Any], int] = lambda result: 0
 
 
 def make_parser() -> Parser:
@@ -81,7 +82,7 @@ def _train(verbs: Any) -> None:
 
 
 def _doctor(verbs: Any) -> None:
-    verb = Verb("doctor", show.doctor, lambda r: 0 if r["healthy"] else 1)
+    verb = Verb("doctor", show.doctor, lambda r: 0 if r.healthy else 1)
     sub = _add(verbs, "doctor", verb, "Say whether a recipe learns, or why a run did not.")
     sub.add_argument(
         "target", nargs="?", help="recipe or run directory (default: digits, or what fits --data)"
@@ -94,7 +95,7 @@ def _doctor(verbs: Any) -> None:
 
 
 def _test(verbs: Any) -> None:
-    verb = Verb("test", show.test, lambda r: 0 if r.get("holds", True) else 1)
+    verb = Verb("test", show.test, lambda r: 0 if getattr(r, "holds", True) else 1)
     sub = _add(verbs, "test", verb, "Run every image of a split through a trained network.")
     sub.add_argument("run", help="run directory; with --certificate also an exported file")
     sub.add_argument("--certificate", action="store_true",
@@ -115,8 +116,8 @@ def _classify(verbs: Any) -> None:
     add_reading_of_runs(sub)
 
 
-def _classified(r: Result) -> int:
-    return (1 if r["results"] else 2) if r["errors"] else 0
+def _classified(r: "ClassifyResult") -> int:
+    return (1 if r.results else 2) if r.errors else 0
 
 
 def _export(verbs: Any) -> None:
@@ -216,8 +217,8 @@ def _data(verbs: Any) -> None:
     add_reading(sub)
 
 
-def _checked(r: Result) -> int:
-    return 1 if r["refused"] or r["across"] or r["classes"]["empty"] else 0
+def _checked(r: "DataCheckResult") -> int:
+    return 1 if r.refused or r.across or r.classes["empty"] else 0
 
 
 class _Counts(argparse.Action):

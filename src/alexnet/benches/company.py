@@ -13,10 +13,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from alexnet.errors import DataError
 from alexnet.processors import find_processors
+from alexnet.runs.records import Company
 
 LOWEST = 19  # of Linux's priorities
 QUIET = "quiet"  # nobody beside
@@ -47,10 +47,10 @@ def niceness_of(company: str) -> int:
     return LOWEST if company == "lowest" else os.getpriority(os.PRIO_PROCESS, 0)
 
 
-def described() -> dict[str, Any]:
+def described() -> Company:
     """For a record: how many processes are beside, and their priorities."""
     niceness = {company: niceness_of(company) for company in COMPANIES}
-    return {"processes": find_processors().usable, "niceness": niceness}
+    return Company(processes=find_processors().usable, niceness=niceness)
 
 
 @contextmanager

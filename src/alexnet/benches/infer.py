@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alexnet.benches.company import QUIET
+from alexnet.benches.company import QUIET, described
 from alexnet.benches.reference import (
     Way,
     emulated,
@@ -21,7 +22,8 @@ from alexnet.models.integers import has_int8
 from alexnet.models.net import Net, summarize
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
-from alexnet.runtime import autocast, pick_device, precisions
+from alexnet.runs.records import BenchRow, CompanyRow, InferBench, PartTimes
+from alexnet.runtime import autocast, environment, pick_device, precisions
 from alexnet.training.infer import Inference
 from alexnet.training.int8 import Int8, measure_ranges
 from alexnet.training.network import build_net
@@ -42,12 +44,13 @@ def bench_infer(
     classes: int = 1000,
     others: Others | None = None,
     companies: Sequence[str] = (),
-) -> dict[str, Any]:
-    """`rows` for one image and for `batch_size`: name, batch, images_per_s, its range, ms a batch,
-    ratio, extra_bytes, share of the machine's matrix multiply; `parts`: ms of each of ours in bf16,
-    and in fp32 where the processor has nothing for it (int8 has other parts); `floor_ms`: what
-    reading their weights once takes, which no answer can do without; `missing`: what could not be
-    measured, and why. `rows` ends with those of `rounds.company_rows` for each of `companies`.
+) -> InferBench:
+    """Times answers of ours beside the reference, for one image and for `batch_size`.
+
+    `share` is that of the machine's matrix multiply; `parts` are those of ours in bf16, and in fp32
+    where the processor has nothing for it (int8 has other parts); `floor_ms` is what reading their
+    weights once takes, which no answer can do without; `missing` what could not be measured, and
+    why. `rows` ends with those of `rounds.company_rows` for each of `companies`.
 
     On images of noise, in memory as preprocessing leaves them (channels last) for ours, and
     contiguous for the reference.
@@ -68,7 +71,9 @@ def bench_infer(
     limits = matrix_limits(ours, device)
     flops = 2 * sum(row.macs for row in summarize(preset.spec(classes), net.input_shape))
     beside, lacking = others(net, example) if others is not None else ({}, [])
-    rows, parts, in_company = [], [], []
+    rows: list[BenchRow] = []
+    in_company: list[CompanyRow] = []
+    parts = []
     for batch in dict.fromkeys((1, batch_size)):
         x = torch.randn(batch, channels, size, size, device=device)
         last = x.contiguous(memory_format=torch.channels_last)
@@ -81,27 +86,29 @@ def bench_infer(
         turns = take_turns_in_company(ways, rounds, f"answering {batch} at a time", companies)
         found = turns[QUIET]
         for name, timed in found.items():
-            row = timed.row(name, found[REFERENCE]) | {"batch": batch}
-            rows.append(row | {"ms": round(1e3 * batch / timed.images_per_s, 2)})
-        in_company += [row | {"batch": batch} for row in company_rows(turns, REFERENCE)]
-        parts.append({"batch": batch, "ms": _parts(quickest, last)})
+            ms = round(1e3 * batch / timed.images_per_s, 2)
+            rows.append(replace(timed.row(name, found[REFERENCE]), batch=batch, ms=ms))
+        in_company += [replace(row, batch=batch) for row in company_rows(turns, REFERENCE)]
+        parts.append(PartTimes(batch=batch, ms=_parts(quickest, last)))
     limits = matrix_limits(ours, device, limits)
-    for row in rows:
-        kind = next((kind for kind in ("int8", "bf16") if kind in row["name"]), "fp32")
-        row["share"] = round(row["images_per_s"] * flops / limits[kind], 3)
+    for i, row in enumerate(rows):
+        kind = next((kind for kind in ("int8", "bf16") if kind in row.name), "fp32")
+        rows[i] = replace(row, share=round(row.images_per_s * flops / limits[kind], 3))
     weights = sum(p.numel() * p.element_size() for p in quickest.parameters())
     read = read_limit(device)
-    return {
-        "model": model,
-        "rounds": rounds,
-        "flops": flops,
-        "limits": limits,
-        "read_bytes_per_s": read,
-        "floor_ms": round(1e3 * weights / read, 2),
-        "rows": rows + in_company,
-        "parts": parts,
-        "missing": emulated(device) + lacking,
-    }
+    return InferBench(
+        model=model,
+        rounds=rounds,
+        flops=flops,
+        limits=limits,
+        read_bytes_per_s=read,
+        floor_ms=round(1e3 * weights / read, 2),
+        rows=[*rows, *in_company],
+        parts=parts,
+        missing=emulated(device) + lacking,
+        company=described() if companies else None,
+        environment=environment(),
+    )
 
 
 def _way(net: nn.Module, x: Tensor, precision: str) -> Way:

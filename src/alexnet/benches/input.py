@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from alexnet.benches.company import QUIET
+from alexnet.benches.company import QUIET, described
 from alexnet.benches.rounds import company_rows, take_turns_in_company
 from alexnet.data.arrange import arrange
 from alexnet.data.augment import augment
@@ -31,7 +30,8 @@ from alexnet.data.pack import Options, pack
 from alexnet.data.packed import PackedJpegs
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD
 from alexnet.recipe import Recipe
-from alexnet.runtime import pick_device
+from alexnet.runs.records import DataWait, InputBench
+from alexnet.runtime import environment, pick_device
 from alexnet.terminal import progress
 from alexnet.training.network import preprocessing
 from alexnet.training.trainer import Trainer, TrainingData
@@ -50,9 +50,8 @@ def bench_input(
     batch_size: int = 128,
     model: str | None = None,
     companies: Sequence[str] = (),
-) -> dict[str, Any]:
-    """`rows`: name, images_per_s, its range, ratio to the reference, extra_bytes of memory; then
-    those of `rounds.company_rows` for each of `companies`.
+) -> InputBench:
+    """Times reading; `rows` ends with those of `rounds.company_rows` for each of `companies`.
 
     `data` is a class-folder tree of images; without one, photos' like are made and thrown away.
     With `model`, `waits` has the share of its training steps, in bfloat16, spent waiting for data:
@@ -88,12 +87,19 @@ def bench_input(
             waits = {name: _wait(one, recipe, device, keep=False) for name, one in ours.items()}
             waits["kept"] = _wait(ours["raw"], recipe, device, keep=True)
         size = sum(file.stat().st_size for file in files) / len(files)
-    rows = [timed.row(name, found[REFERENCE]) for name, timed in found.items()]
-    rows += company_rows(turns, REFERENCE)
-    return {
-        "rows": rows, "waits": waits, "model": model, "jpeg_bytes": round(size),
-        "images": len(files), "batch_size": batch_size, "batches": batches, "rounds": rounds,
-    }  # fmt: skip
+    quiet = [timed.row(name, found[REFERENCE]) for name, timed in found.items()]
+    return InputBench(
+        rows=[*quiet, *company_rows(turns, REFERENCE)],
+        waits=waits,
+        model=model,
+        jpeg_bytes=round(size),
+        images=len(files),
+        batch_size=batch_size,
+        batches=batches,
+        rounds=rounds,
+        company=described() if companies else None,
+        environment=environment(),
+    )
 
 
 def make_photos(root: Path, count: int) -> Path:
@@ -151,7 +157,7 @@ def _ours(
     return lambda: _drain(map(prepare, _read(dataset, recipe, batches, device)), device)
 
 
-def _wait(dataset: Dataset, recipe: Recipe, device: torch.device, *, keep: bool) -> dict[str, Any]:
+def _wait(dataset: Dataset, recipe: Recipe, device: torch.device, *, keep: bool) -> DataWait:
     """The share of a training step's time in which it waits for its batch, and the hours that 90
     epochs of ILSVRC-2012 take at this pace; the first step is warm-up."""
     steps = STEPS[device.type]
@@ -171,12 +177,12 @@ def _wait(dataset: Dataset, recipe: Recipe, device: torch.device, *, keep: bool)
             bar.advance()
     seconds = last - began
     speed = steps * recipe.batch_size / seconds
-    return {
-        "share": waited / seconds,
-        "images_per_s": round(speed, 1),
-        "hours_of_90_epochs": round(training_hours(speed), 2),
-        "steps": steps,
-    }
+    return DataWait(
+        share=waited / seconds,
+        images_per_s=round(speed, 1),
+        hours_of_90_epochs=round(training_hours(speed), 2),
+        steps=steps,
+    )
 
 
 class _Photos(TorchDataset[Tensor]):

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from alexnet.benches.company import QUIET, in_company
 from alexnet.memory import give_back
+from alexnet.runs.records import BenchRow, CompanyRow
 from alexnet.terminal import progress
 
 SAMPLE_S = 0.002  # between two looks at the memory
@@ -33,15 +33,15 @@ class Timed:
     high: float
     peak_bytes: int | None
 
-    def row(self, name: str, reference: "Timed") -> dict[str, Any]:
+    def row(self, name: str, reference: "Timed") -> BenchRow:
         """As a bench reports it, with its ratio to the reference."""
-        return {
-            "name": name,
-            "images_per_s": round(self.images_per_s, 1),
-            "range": [round(self.low, 1), round(self.high, 1)],
-            "ratio": round(self.images_per_s / reference.images_per_s, 2),
-            "extra_bytes": self.peak_bytes,
-        }
+        return BenchRow(
+            name=name,
+            images_per_s=round(self.images_per_s, 1),
+            range=(round(self.low, 1), round(self.high, 1)),
+            ratio=round(self.images_per_s / reference.images_per_s, 2),
+            extra_bytes=self.peak_bytes,
+        )
 
 
 def take_turns(
@@ -111,16 +111,23 @@ def companies_by_round(rounds: int, companies: Sequence[str]) -> list[list[str]]
     return found
 
 
-def company_rows(found: Mapping[str, Mapping[str, Timed]], reference: str) -> list[dict[str, Any]]:
-    """A row for each way in each company: name, `company`, images_per_s, its range, ratio to the
-    reference in the same company, and `of_quiet`, the fraction of its own rate without company."""
+def company_rows(found: Mapping[str, Mapping[str, Timed]], reference: str) -> list[CompanyRow]:
+    """A row for each way in each company, with its ratio to the reference in the same company."""
     rows = []
     for company, by_name in found.items():
         for name, timed in by_name.items() if company != QUIET else ():
-            row = {"company": company, **timed.row(name, by_name[reference])}
-            del row["extra_bytes"]  # what it holds does not depend on who is beside
+            row = timed.row(name, by_name[reference])
             of_quiet = timed.images_per_s / found[QUIET][name].images_per_s
-            rows.append({"name": row.pop("name"), **row, "of_quiet": round(of_quiet, 3)})
+            rows.append(
+                CompanyRow(
+                    name=name,
+                    company=company,
+                    images_per_s=row.images_per_s,
+                    range=row.range,
+                    ratio=row.ratio,
+                    of_quiet=round(of_quiet, 3),
+                )
+            )
     return rows
 
 

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.benches.company import QUIET
+from alexnet.benches.company import QUIET, described
 from alexnet.benches.reference import Way, emulated, matrix_limits, plain_net, synchronize
 from alexnet.benches.rounds import company_rows, take_turns_in_company
 from alexnet.data.slices import Slice
@@ -19,7 +20,8 @@ from alexnet.data.statistics import Statistics
 from alexnet.models.net import Net, training_operations
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
-from alexnet.runtime import autocast, pick_device, precisions
+from alexnet.runs.records import BenchRow, CompanyRow, PartSeconds, TrainBench
+from alexnet.runtime import autocast, environment, pick_device, precisions
 from alexnet.training.step import plain_step
 from alexnet.training.trainer import Trainer, TrainingData
 
@@ -35,11 +37,10 @@ def bench_train(
     classes: int = 1000,
     compile: bool = False,
     companies: Sequence[str] = (),
-) -> dict[str, Any]:
-    """`rows`: name, images_per_s, its range, ratio, extra_bytes, share of the machine's matrix
-    multiply in the same precision; then those of `rounds.company_rows` for each of `companies`;
-    `parts`: seconds of one step of ours, forward and backward; `missing`: bf16, and why, where the
-    processor has nothing for it.
+) -> TrainBench:
+    """Times steps of ours beside the reference; `share` is that of the machine's matrix multiply in
+    the same precision. `rows` ends with those of `rounds.company_rows` for each of `companies`;
+    `missing` is bf16, and why, where the processor has nothing for it.
 
     On images of noise, made once: reading them is `bench input`.
     """
@@ -61,22 +62,24 @@ def bench_train(
     turns = take_turns_in_company(ways, rounds, f"training {model}", companies, untimed=1)
     found, limits = turns[QUIET], matrix_limits(kinds, device, limits)
     flops = training_operations(preset.spec(classes), (channels, size, size))
-    rows = []
+    rows: list[BenchRow | CompanyRow] = []
     for name, timed in found.items():
         limit = limits["bf16" if "bf16" in name else "fp32"]
         share = round(timed.images_per_s * flops / limit, 3)
-        rows.append({**timed.row(name, found[REFERENCE]), "share": share})
+        rows.append(replace(timed.row(name, found[REFERENCE]), share=share))
     rows += company_rows(turns, REFERENCE)
-    return {
-        "model": model,
-        "batch_size": batch_size,
-        "rounds": rounds,
-        "flops": flops,
-        "limits": limits,
-        "rows": rows,
-        "parts": _parts(quickest, x, y, classes),
-        "missing": emulated(device),
-    }
+    return TrainBench(
+        model=model,
+        batch_size=batch_size,
+        rounds=rounds,
+        flops=flops,
+        limits=limits,
+        rows=rows,
+        parts=_parts(quickest, x, y, classes),
+        missing=emulated(device),
+        company=described() if companies else None,
+        environment=environment(),
+    )
 
 
 def _plain_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Way:
@@ -127,7 +130,7 @@ def _trainer(recipe: Recipe, classes: int) -> Trainer:
     return Trainer(recipe, TrainingData(black, black, classes, statistics))
 
 
-def _parts(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> list[dict[str, Any]]:
+def _parts(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> list[PartSeconds]:
     """Seconds of each part, medians of three steps after two: forward, backward, optimiser."""
     trainer = _trainer(recipe, classes)
     net, optimizer = trainer.net, trainer.optimizer
@@ -146,13 +149,13 @@ def _parts(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> list[dict[str,
         seconds["optimiser"] = {"forward": time.perf_counter() - began, "backward": 0.0}
         steps.append(seconds)
     return [
-        {
-            "part": part,
+        PartSeconds(
+            part=part,
             **{
                 way: round(statistics.median(step[part][way] for step in steps[2:]), 5)
                 for way in ("forward", "backward")
             },
-        }
+        )
         for part in steps[0]
     ]
 

@@ -210,7 +210,7 @@ def _state(
             images, labels = (t.to(device) for t in _batch(held, ids, preprocess))
             logits.append(model(images).float())
             tally.add(logits[-1], labels, F.cross_entropy(logits[-1], labels, reduction="none"))
-    found = tally.figures()
+    found = tally.figures().to_json()
     z = torch.cat(logits)
     return {
         "dead": all(not p.gradient for p in signals.parameters if len(p.shape) > 1),

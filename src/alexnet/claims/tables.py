@@ -22,6 +22,7 @@ from alexnet.metrics import Tally, wilson
 from alexnet.recipe import Recipe
 from alexnet.recipebook.imagenet import paper_2010, paper_2012
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint, load_latest
+from alexnet.runs.records import ResumeEvent
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment, pick_device
 from alexnet.terminal import say
@@ -80,7 +81,7 @@ def table(make: Callable[[], Recipe], kind: str, lab: Lab) -> Outcome:
     mean = torch.from_numpy(np.mean(together, 0))
     tally = Tally(len(dataset.classes))
     tally.add(mean, labels, -mean.gather(1, labels[:, None])[:, 0].clamp(min=1e-30).log())
-    ensemble = tally.figures()
+    ensemble = tally.figures().to_json()
     n = ensemble["n"]
     error = 100 * statistics.fmean(1 - row["top1"] for row in rows)
     low, high = (100 * x for x in wilson(error / 100 * n, n))
@@ -115,24 +116,28 @@ def _network(
             saved = {"recipe": recipe.to_dict(), "digest": recipe.digest, "data": described}
             run.write_recipe(saved)
         elif not start.state.get("finished"):
-            run.log({"event": "resume", "step": start.step})
+            run.log(ResumeEvent(step=start.step))
         state = fit(recipe, dataset, statistics_, run, start)
         run.close()
     net = build_net(recipe, len(dataset.classes))
     best = find_checkpoint(run.checkpoints, "best")
     load_weights(net, load_checkpoint(best, optimizer=False), recipe)
     blocks: dict[int, Tensor] = {}
-    found = evaluate(
-        net.to(pick_device()),
-        test,
-        preprocessing(recipe, statistics_),
-        len(dataset.classes),
-        views=VIEWS,
-        precision=recipe.precision,
-        batch=recipe.eval_batch,
-        workers=recipe.workers,
-        each=lambda first, block: blocks.__setitem__(first, block),
-    ).figures()
+    found = (
+        evaluate(
+            net.to(pick_device()),
+            test,
+            preprocessing(recipe, statistics_),
+            len(dataset.classes),
+            views=VIEWS,
+            precision=recipe.precision,
+            batch=recipe.eval_batch,
+            workers=recipe.workers,
+            each=lambda first, block: blocks.__setitem__(first, block),
+        )
+        .figures()
+        .to_json()
+    )
     outputs = torch.cat([blocks[i] for i in sorted(blocks)]).numpy()
     row = {key: found[key] for key in ("n", "loss", "top1", "top1_ci95", "top5")}
     return row | {"seed": recipe.seed, "hours": state.seconds / 3600}, outputs

@@ -125,7 +125,7 @@ class Trained:
             workers=0,
             **options,
         ).figures()
-        return {"error": 1 - found["top1"], "loss": found["loss"]}
+        return {"error": 1 - found.top1, "loss": found.loss}
 
 
 def resolved(recipe: Recipe) -> Recipe:

@@ -1,17 +1,18 @@
 """alexnet bench: throughput beside a reference and the machine's limit."""
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alexnet.benches.company import COMPANIES, described, no_company
+from alexnet.benches.company import COMPANIES, no_company
 from alexnet.benches.infer import bench_infer
 from alexnet.benches.input import bench_input
 from alexnet.benches.train import bench_train
 from alexnet.errors import UsageError
 from alexnet.interchange.runtimes import rivals
 from alexnet.models.zoo import find_model
-from alexnet.runtime import chance_kept, environment, pick_device
+from alexnet.runs.records import InferBench, InputBench, TrainBench
+from alexnet.runtime import chance_kept, pick_device
 
 
 @chance_kept()
@@ -25,20 +26,18 @@ def bench(
     model: str | None = None,
     compile: bool = False,
     alone: bool = False,
-) -> dict[str, Any]:
+) -> InputBench | TrainBench | InferBench:
     """Measures reading (`input`), training steps (`train`) or answers (`infer`), in turns with a
     named reference.
 
-    Returns `rows` (name, images_per_s, its range, ratio to the reference) and `environment`; of
-    input with `model` also the shares of its training steps that wait for data; of train the
-    machine's own limits, the share of them that is reached, and the seconds of each part, and with
-    `compile` steps through torch.compile too; of infer the shares for one image and for a batch,
-    `parts` in milliseconds, `floor_ms`, what reading the weights once takes, and the runtimes
-    `missing` here; beside a GPU, other runtimes, which are a processor's, are left out.
+    Returns an InputBench, with `model` also the shares of its training steps that wait for data; a
+    TrainBench: the machine's own limits, the share of them that is reached, and the seconds of each
+    part, and with `compile` steps through torch.compile too; or an InferBench: the shares for one
+    image and for a batch, parts in milliseconds, what reading the weights once takes, and the
+    runtimes missing here; beside a GPU, other runtimes, which are a processor's, are left out.
     Unless `alone`, `rows` ends with the same ways in company: beside one busy process a core, of
-    the lowest priority and of an equal one (`company`), in turns with the quiet rounds, with the
-    fraction of each way's own quiet rate (`of_quiet`); `company` says how many processes of which
-    priorities.
+    the lowest priority and of an equal one, in turns with the quiet rounds, with the fraction of
+    each way's own quiet rate.
     """
     if what not in ("input", "train", "infer"):
         raise UsageError(f"cannot bench {what!r}: there are input, train and infer")
@@ -50,19 +49,21 @@ def bench(
     if compile and what != "train":
         raise UsageError(f"bench {what} compiles nothing: leave --compile out")
     companies = () if alone or no_company() else COMPANIES
+    found: InputBench | TrainBench | InferBench
     if what != "input":
         if data is not None:
             raise UsageError(f"bench {what} makes its own images: leave --data out")
         if batches is not None:
             raise UsageError(f"bench {what} takes one batch at a time: leave --batches out")
-        measure = (
-            partial(bench_train, compile=compile)
-            if what == "train"
-            else partial(bench_infer, others=rivals if pick_device().type == "cpu" else None)
-        )
-        found = measure(
-            model or "alexnet-2014", batch_size=batch_size, rounds=rounds, companies=companies
-        )
+        model = model or "alexnet-2014"
+        how: dict[str, Any] = {
+            "batch_size": batch_size, "rounds": rounds, "companies": companies,
+        }  # fmt: skip
+        if what == "train":
+            found = bench_train(model, compile=compile, **how)
+        else:
+            others = rivals if pick_device().type == "cpu" else None
+            found = bench_infer(model, others=others, **how)
     else:
         folder = Path(data).expanduser() if data is not None else None
         found = bench_input(
@@ -73,8 +74,6 @@ def bench(
             model=model,
             companies=companies,
         )
-    if companies:
-        found["company"] = described()
     if lacking := [] if alone else no_company():
-        found["missing"] = [*found.get("missing", ()), *lacking]
-    return {"what": what, **found, "environment": environment()}
+        found = replace(found, missing=[*(found.missing or ()), *lacking])
+    return found

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import read_digests
 from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.predict import load
+from alexnet.runs.records import ClassifyResult, ImageAnswer, UnreadFile
 from alexnet.terminal import progress, say
 
 CLASSIFY_BATCH = 64  # images decoded and shown at a time
@@ -31,15 +32,12 @@ def classify(
     engine: EngineName = "torch",
     precision: str = "auto",
     stdin: BinaryIO | None = None,
-) -> dict[str, Any]:
+) -> ClassifyResult:
     """The likeliest classes of images: files, folders (searched whole), "-" for standard input.
 
-    Returns `results` [{path, top: [{class, index, probability}]}], with a `title` where people
-    call a class otherwise (WNIDs), and `errors` [{path, reason}]
-    for the files that could not be read; the others are classified all the same. `seen` counts the
-    images that the run was trained or validated on, each marked in its result; null where that is
-    not known. `engine` is what computes: torch, int8, onnx or openvino; `precision` auto, fp32 or
-    bf16.
+    Returns a ClassifyResult: `results`, and `errors` for the files that could not be read; the
+    others are classified all the same. `engine` is what computes: torch, int8, onnx or openvino;
+    `precision` auto, fp32 or bf16.
     """
     if top < 1:
         raise UsageError(f"top is {top}; it must be at least 1")
@@ -47,7 +45,7 @@ def classify(
     predictor.preprocess.check_views(views)
     predictor = with_engine(predictor, engine, precision=precision)
     top = min(top, len(predictor.classes))
-    results: list[dict[str, Any]] = []
+    results: list[ImageAnswer] = []
     errors = []
     digests = read_digests(predictor.run)
     lying: list[str] = []
@@ -71,17 +69,19 @@ def classify(
             decoded = []
             for path, pixels in block:
                 if isinstance(pixels, AlexNetError):
-                    errors.append({"path": path, "reason": str(pixels)})
+                    errors.append(UnreadFile(path=path, reason=str(pixels)))
                     say(f"alexnet: {pixels}")
                 else:
                     decoded.append((path, pixels))
             probabilities = predictor.predict([pixels for _, pixels in decoded], views)
             for (path, pixels), row in zip(decoded, probabilities, strict=True):
                 known = digests is not None and bool(digests.has(digest_images(pixels[None]))[0])
-                mark = {"seen": True} if known else {}
-                results.append({"path": path, "top": predictor.rank(row, top), **mark})
+                answer = ImageAnswer(
+                    path=path, top=predictor.rank(row, top), seen=True if known else None
+                )
+                results.append(answer)
             bar.advance(len(block))
-    seen = None if digests is None else sum("seen" in result for result in results)
+    seen = None if digests is None else sum(answer.seen is True for answer in results)
     if seen:
         say(
             f"the run was trained or validated on {seen:,} of these {len(results):,} images: its "
@@ -92,11 +92,15 @@ def classify(
             f"{len(lying):,} of {len(paths):,} images have an EXIF orientation, {lying[0]} first: "
             "they are read as stored, as this run's recipe has it (orient ignore)"
         )
-    checkpoint_path = str(predictor.checkpoint)
-    return {
-        "results": results, "seen": seen, "errors": errors, "run": str(run),
-        "checkpoint": checkpoint_path, "engine": engine, "precision": predictor.precision,
-    }  # fmt: skip
+    return ClassifyResult(
+        results=results,
+        seen=seen,
+        errors=errors,
+        run=str(run),
+        checkpoint=str(predictor.checkpoint),
+        engine=engine,
+        precision=predictor.precision,
+    )
 
 
 def _find_images(images: Iterable[str | Path]) -> Iterable[str]:

@@ -2,12 +2,12 @@
 
 import argparse
 from collections.abc import Iterator
-from typing import Any
 
 import shtab
 
 from alexnet.errors import UsageError
 from alexnet.recipebook import RECIPES
+from alexnet.runs.records import CompletionResult
 from alexnet.verbs import make_parser
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -22,8 +22,8 @@ _NAMES = {"run": shtab.DIRECTORY, "runs": shtab.DIRECTORY, "images": shtab.FILE,
           "file": shtab.FILE, "path": shtab.FILE, "source": shtab.FILE}  # fmt: skip
 
 
-def completion(shell: str = "bash") -> dict[str, Any]:
-    """What one of SHELLS needs to complete words. Returns `script`, and `how` to use it."""
+def completion(shell: str = "bash") -> CompletionResult:
+    """What one of SHELLS needs to complete words. Returns the script, and how to use it."""
     if shell not in SHELLS:
         raise UsageError(f"no completion for {shell!r}: there are {', '.join(SHELLS)}")
     parser = make_parser()
@@ -33,7 +33,7 @@ def completion(shell: str = "bash") -> dict[str, Any]:
         place = _PLACES.get(str(action.metavar)) or _NAMES.get(action.dest)
         if place and not action.choices and (action.nargs is None or action.nargs in ("+", "*")):
             action.complete = place  # type: ignore[attr-defined]  # where shtab looks for it
-    return {"shell": shell, "script": shtab.complete(parser, shell=shell), "how": HOW[shell]}
+    return CompletionResult(shell=shell, script=shtab.complete(parser, shell=shell), how=HOW[shell])
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

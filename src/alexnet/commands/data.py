@@ -1,7 +1,6 @@
 """alexnet data: data sets fetched, checked and packed."""
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ from alexnet.data.pack import Encoding, Options, pack
 from alexnet.data.packed import count_turned
 from alexnet.data.payload import expected_bytes
 from alexnet.errors import DataError, UsageError, did_you_mean
+from alexnet.runs.records import DataCheckResult, DataGetResult, DataPackResult, UnreadFile
 from alexnet.terminal import progress, say
 
 PAPER_SIZE = 256  # pixels, section 2
 
 
-def data_get(name: str, *, offline: bool = False) -> dict[str, Any]:
+def data_get(name: str, *, offline: bool = False) -> DataGetResult:
     """Fetches a data set into the cache, checksum verified; returns where it is."""
     if name not in fetch.NAMES:
         raise UsageError(f"no data set {name!r} to fetch{did_you_mean(name, fetch.NAMES)}")
@@ -30,7 +30,7 @@ def data_get(name: str, *, offline: bool = False) -> dict[str, Any]:
         path = fetch.fetch(
             name, offline=offline, progress=lambda done, _: bar.advance(done - bar.done)
         )
-    return {"name": name, "path": str(path)}
+    return DataGetResult(name=name, path=str(path))
 
 
 def data_check(
@@ -39,15 +39,11 @@ def data_check(
     orient: Orient = "ignore",
     max_pixels: int = MAX_PIXELS,
     workers: int = 2,
-) -> dict[str, Any]:
+) -> DataCheckResult:
     """Decodes every image of a folder, tar, zip or folder of archives, and says what is odd.
 
-    Returns `ok` (a count), `repairable` and `refused` (lists of path and reason), `duplicates`
-    within a split and `across` splits (lists of paths with the same bytes; those whose classes
-    differ are also in `two_classes`), `near_copies`, `near_across` and `near_two_classes` (the same
-    for files that show one picture though their bytes differ), `classes` (empty, tiny,
-    in one split only), `counts` of readable images by split and class, `others` (files that are no
-    images, by ending) and `note`, why it cannot be packed as it is.
+    Returns a DataCheckResult: what is fine, repairable and refused, duplicates and near copies,
+    classes that are empty or tiny, counts, and why it cannot be packed as it is.
     """
     _check_options(orient, max_pixels, workers)
     if not str(path):
@@ -57,13 +53,21 @@ def data_check(
         Path(path).expanduser(), orient=orient, max_pixels=max_pixels, workers=workers
     )
     wall = time.monotonic() - began
-    speed = {"images_per_s": round(report.images / max(wall, 1e-9), 1), "wall_s": round(wall, 2)}
     try:
         arrange(Path(path).expanduser().absolute())
         note = ""
     except DataError as error:
         note = " ".join(str(error).split())
-    return {**asdict(report), "note": note, **speed}
+    read = {
+        name: [UnreadFile(**entry) for entry in getattr(report, name)]
+        for name in ("repairable", "refused")
+    }
+    return DataCheckResult(
+        **{**vars(report), **read},
+        note=note,
+        images_per_s=round(report.images / max(wall, 1e-9), 1),
+        wall_s=round(wall, 2),
+    )
 
 
 def data_pack(
@@ -77,7 +81,7 @@ def data_pack(
     max_pixels: int = MAX_PIXELS,
     expect: dict[str, int] | None = None,
     workers: int = 2,
-) -> dict[str, Any]:
+) -> DataPackResult:
     """Packs a source for speed: shorter side to `size`, centre square, repaired and measured.
 
     `size` None is 256, the paper's; of images that all have one size of at most half of that, as
@@ -85,10 +89,7 @@ def data_pack(
 
     Sources are folders of class folders, tars and zips of them, IDX, CIFAR-10, Kaggle's layout and
     ILSVRC's own archives with their development kit. Killed, the same call continues. Returns
-    `out`, `classes` (a count), `counts`, `repaired` (a count), `refused` (path and reason),
-    `empty`, classes of which no training image could be read, `across`, how many files have the
-    bytes of one of an earlier split, and `others`, how many files are no images by their names, a
-    count an ending.
+    a DataPackResult: what was packed, repaired, refused and left out.
     """
     _check_options(orient, max_pixels, workers)
     if size is not None and not 1 <= size <= 4096:
@@ -109,20 +110,20 @@ def data_pack(
             f"{turned:,} files have an EXIF orientation and are packed as they are stored: "
             "--orient apply packs photos upright"
         )
-    return {
-        "out": str(out),
-        "classes": len(manifest["classes"]),
-        "counts": manifest["counts"],
-        "size": manifest["size"],
-        "encoding": manifest["encoding"],
-        "repaired": len(manifest["repairs"]),
-        "refused": manifest["refused"],
-        "empty": _empty_classes(Path(out), manifest),
-        "across": manifest.get("across", 0),
-        "others": manifest.get("others", {}),
-        "bytes": sum(file["bytes"] for file in manifest["payload"].values()),
-        "wall_s": round(time.monotonic() - began, 2),
-    }
+    return DataPackResult(
+        out=str(out),
+        classes=len(manifest["classes"]),
+        counts=manifest["counts"],
+        size=manifest["size"],
+        encoding=manifest["encoding"],
+        repaired=len(manifest["repairs"]),
+        refused=[UnreadFile(**entry) for entry in manifest["refused"]],
+        empty=_empty_classes(Path(out), manifest),
+        across=manifest.get("across", 0),
+        others=manifest.get("others", {}),
+        bytes=sum(file["bytes"] for file in manifest["payload"].values()),
+        wall_s=round(time.monotonic() - began, 2),
+    )
 
 
 def _empty_classes(out: Path, manifest: dict[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,16 @@ from alexnet.models.zoo import model_spec
 from alexnet.predict import load, read_recipe, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
+from alexnet.runs.records import (
+    Diagnosis,
+    DoctorEvent,
+    Event,
+    LayerSignals,
+    RecipeDiagnosis,
+    RunDiagnosis,
+    TrainEvent,
+    ValEvent,
+)
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import chance_kept, pick_device
 from alexnet.terminal import say, shows_top5, why_no_top5
@@ -47,13 +56,13 @@ def doctor(
     seconds: float = 60.0,
     out: str | Path | None = None,
     **fields: Any,
-) -> dict[str, Any]:
+) -> RecipeDiagnosis | RunDiagnosis:
     """Says whether a recipe will learn on its data, or what went wrong in a run.
 
     `target` is a recipe or a run directory; `fields` replace fields of the recipe; `out` is an HTML
-    page to write. Returns `healthy` (true, false, or None where it could not be told, and
-    `unmeasured` says why) and `verdicts` (name, severity, evidence, advice, cause, measured,
-    threshold, source, where), worst first; of a recipe also `layers` and `figures`.
+    page to write. Returns a RecipeDiagnosis or a RunDiagnosis: whether it is healthy (true,
+    false, or None where it could not be told, and `unmeasured` says why), the verdicts, worst
+    first, and what each layer does; of a recipe also all that was measured.
     """
     page = Path(out) if out is not None else None
     if page is not None and page.suffix.lower() not in (".html", ".htm"):
@@ -73,10 +82,8 @@ def doctor(
         say_reasons(choice, dataset)
     train, val = dataset.split("train"), dataset.split("val")  # not decoded whole, as to train
     statistics = dataset.measure(train, SAMPLE)
-    found = {
-        "recipe": recipe.name,
-        **diagnose_recipe(recipe, len(dataset.classes), train, val, statistics, seconds),
-    }
+    examined = diagnose_recipe(recipe, len(dataset.classes), train, val, statistics, seconds)
+    found = RecipeDiagnosis(recipe=recipe.name, **examined.by_field())
     if page is not None:
         _write_page(found, [], page, len(dataset.classes))
     return found
@@ -91,7 +98,7 @@ def diagnose_recipe(
     seconds: float,
     steps: int = 24,
     weights: Mapping[str, Tensor] | None = None,
-) -> dict[str, Any]:
+) -> Diagnosis:
     """A recipe's own batches, network and optimiser through `diagnose`, in float32.
 
     Without `steps` nothing is trained, and fewer images are looked at.
@@ -141,15 +148,14 @@ def _validation(
         yield preprocess.views(images, 1)[0], torch.from_numpy(val.labels[ids])
 
 
-def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
+def _of_run(run: RunDir, out: Path | None) -> RunDiagnosis:
     """What the figures of a run say, and its last weights where its data is still there."""
     recipe, data = read_recipe(run)
     events = run.events()
-    shares = [1 / len(data["classes"])] * len(data["classes"])
-    layers: list[dict[str, Any]] = []
+    shares = [1 / len(data.classes)] * len(data.classes)
+    layers: list[LayerSignals] = []
     verdicts: list[Verdict] = []
-    found: dict[str, Any] = {"run": str(run.path), "recipe": recipe.name, "checkpoint": None}
-    found["layers"] = layers
+    checkpoint = None
     try:
         dataset = reopen_dataset(recipe, data)
         counts = np.bincount(dataset.split("train").labels, minlength=len(shares))
@@ -162,61 +168,64 @@ def _of_run(run: RunDir, out: Path | None) -> dict[str, Any]:
         device = next(predictor.model.parameters()).device
         with taken_back(predictor.model, None):
             signals = measure_signals(predictor.model, x.to(device), y.to(device), cross_entropy)
-        layers += [asdict(layer) for layer in signals.layers]
+        layers = signals.described()
         verdicts += dead(signals, "at the last checkpoint")
-        found["checkpoint"] = str(predictor.checkpoint)
+        checkpoint = str(predictor.checkpoint)
     verdicts += find_run_faults(events, shares)
     verdicts = ranked([*verdicts, *_stopped_on(events, shares, {v.name for v in verdicts})])
     unmeasured = ""
-    if not any(e["event"] in ("train", "val") for e in events):
+    if not any(isinstance(e, TrainEvent | ValEvent) for e in events):
         unmeasured = "it ended before its first line of figures, so there is nothing to judge"
-    found |= {"healthy": is_healthy(verdicts, unmeasured), "unmeasured": unmeasured}
-    found |= {"verdicts": [v.to_dict() for v in verdicts]}
+    found = RunDiagnosis(
+        run=str(run.path),
+        recipe=recipe.name,
+        checkpoint=checkpoint,
+        layers=layers,
+        healthy=is_healthy(verdicts, unmeasured),
+        unmeasured=unmeasured,
+        verdicts=verdicts,
+        figures=None if out is None else [str(out)],
+    )
     if out is not None:
-        found["figures"] = _write_page(found, events, out, len(shares))
+        _write_page(found, events, out, len(shares))
     return found
 
 
 def _stopped_on(
-    events: Sequence[dict[str, Any]], shares: Sequence[float], named: Collection[str]
+    events: Sequence[Event], shares: Sequence[float], named: Collection[str]
 ) -> Iterator[Verdict]:
     """What the guard stopped the run on by its looks, of which the figures show nothing; unless it
     went on all the same and learnt."""
     if learning(events, shares) == "learnt":
         return
     for e in events:
-        fatal = e["event"] == "doctor" and e["severity"] == "will not learn"
-        if fatal and e["name"] in CAUSES and e["name"] not in named:
+        if not isinstance(e, DoctorEvent) or e.severity != "will not learn":
+            continue
+        if e.name in CAUSES and e.name not in named:
             yield Verdict(
-                e["name"],
-                "will not learn",
-                e["evidence"],
-                e.get("cause", ""),
-                e["advice"],
-                where=e.get("where", ""),
+                e.name, "will not learn", e.evidence, e.cause or "", e.advice, where=e.where
             )
 
 
 def _write_page(
-    found: dict[str, Any], events: list[dict[str, Any]], out: Path, classes: int
-) -> list[str]:
+    found: RecipeDiagnosis | RunDiagnosis, events: Sequence[Event], out: Path, classes: int
+) -> None:
     with tempfile.TemporaryDirectory(prefix="alexnet-doctor-") as folder:
         pictures = []
         if events:
             pictures.append(("What happened", Path(folder) / "curves.png"))
             figures.draw_curves(
-                {found["recipe"]: events},
+                {found.recipe: events},
                 pictures[-1][1],
                 "Learning curves",
                 "" if shows_top5(classes) else why_no_top5(classes),
             )
         looks = Path(folder) / "looks.png"
-        if figures.draw_looks(events, looks, found["recipe"]):
+        if figures.draw_looks(events, looks, found.recipe):
             pictures.append(("What the guard saw", looks))
-        if found["layers"]:
+        if found.layers:
             pictures.append(("What each layer does", Path(folder) / "layers.png"))
-            title = f"{found['recipe']}, layer by layer"
-            figures.draw_layers(found["layers"], pictures[-1][1], title)
+            title = f"{found.recipe}, layer by layer"
+            figures.draw_layers(found.layers, pictures[-1][1], title)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, pages.doctor_page(found, pictures))
-    return [str(out)]

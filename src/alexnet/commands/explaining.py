@@ -10,6 +10,15 @@ from alexnet.models.zoo import MODELS, find_model, model_spec
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, TRAINING, find_recipe, source_of
 from alexnet.recipebook.written import RECORD, SUFFIX
+from alexnet.runs.records import (
+    LayerSummary,
+    NamedThing,
+    NetworkResult,
+    RecipeDifference,
+    RecipeDifferences,
+    RecipeList,
+    RecipeResult,
+)
 
 _APART = ("name", "about", "model")  # what a recipe is called, and what is compared by itself
 _BIASES = {"bias_lr": "biases' learning rate", "decay_biases": "decay on biases"}
@@ -17,44 +26,45 @@ _BIASES = {"bias_lr": "biases' learning rate", "decay_biases": "decay on biases"
 
 def recipes(
     name: str | None = None, *, diff: str | None = None, classes: int | None = None
-) -> dict[str, Any]:
+) -> RecipeList | RecipeDifferences | RecipeResult | NetworkResult:
     """All recipes and networks, one whole, or what differs between `name` and `diff`.
 
-    Of a recipe: its fields; of both: the network layer by layer (shapes, parameters, multiply-adds,
-    what the weights start from, receptive field), for `classes` classes. Of two: `differences`,
-    each with `what`, `first`, `second` and the source of each. Of a network alone, what its biases
-    learn at is of the recipe it was trained with, where it has one.
+    Returns a RecipeList; of a recipe a RecipeResult, its fields and its network layer by layer (for
+    `classes` classes); of a network a NetworkResult; of two RecipeDifferences. Of a network alone,
+    what its biases learn at is of the recipe it was trained with, where it has one.
     """
     if classes is not None and classes < 2:
         raise UsageError(f"{classes} class cannot be told apart from anything: give at least 2")
     if name is None:
         if diff is not None:
             raise UsageError(f"--diff needs two: `alexnet recipes NAME --diff {diff}`")
-        return {
-            "recipes": [{"name": n, "about": make().about} for n, make in RECIPES.items()],
-            "models": [{"name": n, "about": preset.about} for n, preset in MODELS.items()],
-        }
+        return RecipeList(
+            recipes=[NamedThing(name=n, about=make().about) for n, make in RECIPES.items()],
+            models=[NamedThing(name=n, about=preset.about) for n, preset in MODELS.items()],
+        )
     if diff is not None:
         found = _differences(name, diff, classes)
-        return {"name": name, "other": diff, "differences": [asdict(d) for d in found]}
+        differences = [RecipeDifference(**asdict(d)) for d in found]
+        return RecipeDifferences(name=name, other=diff, differences=differences)
     recipe, model = _find(name)
     preset = find_model(model)
     classes = classes or preset.classes
     side = recipe.crop if recipe else preset.size
     given = (recipe.channels if recipe else preset.channels, side, side)
     rows = summarize(model_spec(model, classes, given), given)
-    fields = {**recipe.to_dict(), "digest": recipe.digest} if recipe else {}
-    return {
-        "about": preset.about,
-        **fields,
-        "model": model,
-        "input": list(given),
-        "classes": classes,
-        "parameters": sum(row.parameters for row in rows),
-        "macs": sum(row.macs for row in rows),
-        "layers": [asdict(row) for row in rows],
-        "sources": dict(preset.sources),
-    }
+    network = NetworkResult(
+        about=recipe.about if recipe else preset.about,
+        model=model,
+        input=given,
+        classes=classes,
+        parameters=sum(row.parameters for row in rows),
+        macs=sum(row.macs for row in rows),
+        layers=[LayerSummary(**asdict(row)) for row in rows],
+        sources=preset.sources,
+    )
+    if recipe is None:
+        return network
+    return RecipeResult(**network.by_field(), recipe=recipe, digest=recipe.digest)
 
 
 def _find(name: str) -> tuple[Recipe | None, str]:

@@ -1,5 +1,6 @@
 """alexnet export: a run's network in the format of others, verified before it is written."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from alexnet.interchange.formats import FORMATS, Subject
 from alexnet.interchange.heldout import some_readable
 from alexnet.interchange.quantise import before_and_after, calibration_of, quantise
 from alexnet.predict import Predictor, load
+from alexnet.runs.records import ExportResult, Quantised, Verified
 from alexnet.runtime import chance_kept
 from alexnet.terminal import say
 
@@ -33,7 +35,7 @@ def export(
     checkpoint: str = "best",
     push: str | None = None,
     ignore_unknown: bool = False,
-) -> dict[str, Any]:
+) -> ExportResult:
     """Writes a run's network as onnx, safetensors, torchvision or torch-export.
 
     The file is held against the network on held-out images of the run's data (or on images of
@@ -44,8 +46,8 @@ def export(
     folder that Hugging Face's hub has, or one file where `out` is called so; `push` uploads the
     folder to OWNER/NAME. Beside the file comes its certificate.
 
-    Returns `format`, `run`, `out`, `files`, `bytes`, `verified` (which images, and how far apart
-    the answers were at most), of `int8` the accuracies before and after, and where it was `pushed`.
+    Returns an ExportResult: the files, on which images they were verified and how far apart the
+    answers were at most, of `int8` the accuracies before and after, and where it was pushed.
     """
     target = Path(out)
     if format not in FORMATS:
@@ -66,11 +68,11 @@ def export(
     predictor = load(run, checkpoint)
     images, source = _images(predictor, data, int8, ignore_unknown)
     described = certificates.describe(predictor)
-    subject = Subject.of(predictor.model, predictor.preprocess, images, described, preprocess)
+    subject = Subject.of(
+        predictor.model, predictor.preprocess, images, described.to_json(), preprocess
+    )
     content, proof = FORMATS[format](subject)
-    result: dict[str, Any] = {"format": format, "run": str(run), "verified": proof | source}
-
-    takes = "images" if preprocess or folder else "tensors"
+    takes: certificates.Takes = "images" if preprocess or folder else "tensors"
     probes = certificates.draw_probe_images(predictor.preprocess, takes)
     tolerance = certificates.TOLERANCE
     if takes == "images":
@@ -78,11 +80,12 @@ def export(
     else:
         with torch.inference_mode():
             logits = predictor.model(probes)
+    quantised = None
     if int8:
-        content, result["int8"] = _quantised(predictor, content, preprocess, data, ignore_unknown)
+        content, quantised = _quantised(predictor, content, preprocess, data, ignore_unknown)
         # The figures of other images are no claim about the run's own split.
-        own = result["int8"]["split"] if result["int8"]["own"] else "other-data"
-        described["metrics"] = {own: result["int8"]["int8"]}
+        own = quantised.split if quantised.own else "other-data"
+        described = replace(described, metrics={own: quantised.int8})
         logits = OnnxNet(content, "the int8 file")(probes)
         logits, tolerance = logits.log() if preprocess else logits, certificates.QUANTISED
     digest = certificates.digest_of(content)
@@ -93,9 +96,16 @@ def export(
         write_atomic(target, content)
         write_json(certificates.place_of(target), made)
         files = [target, certificates.place_of(target)]
-    if push:
-        result["pushed"] = hub.push(target, push)
-    return result | {"out": str(target), "files": [str(f) for f in files], "bytes": len(content)}
+    return ExportResult(
+        format=format,
+        run=str(run),
+        verified=Verified(**proof, images=source),
+        int8=quantised,
+        pushed=hub.push(target, push) if push else None,
+        out=str(target),
+        files=[str(file) for file in files],
+        bytes=len(content),
+    )
 
 
 def _held_out(predictor: Predictor, data: str | Path | None, ignore_unknown: bool) -> EvaluationSet:
@@ -111,17 +121,17 @@ def _held_out(predictor: Predictor, data: str | Path | None, ignore_unknown: boo
 
 def _images(
     predictor: Predictor, data: str | Path | None, needed: bool, ignore_unknown: bool
-) -> tuple[Tensor, dict[str, Any]]:
+) -> tuple[Tensor, str]:
     """Held-out images, or where the run's data is not here, drawn ones; and which they are."""
     try:
         part = _held_out(predictor, data, ignore_unknown).images
         images = torch.from_numpy(part.read(some_readable(part, BATCHES[-1])))
-        return images, {"images": f"{len(images)} of {part.name}"}
+        return images, f"{len(images)} of {part.name}"
     except DataError as error:
         if needed or data is not None:
             raise
         say(f"warning: verified on drawn images, not on real ones (--data names them): {error}")
-        return certificates.draw_probe_images(predictor.preprocess, "images"), {"images": "drawn"}
+        return certificates.draw_probe_images(predictor.preprocess, "images"), "drawn"
 
 
 def _quantised(
@@ -130,7 +140,7 @@ def _quantised(
     inside: bool,
     data: str | Path | None,
     ignore_unknown: bool,
-) -> tuple[bytes, dict[str, Any]]:
+) -> tuple[bytes, Quantised]:
     held_out = _held_out(predictor, data, ignore_unknown)
 
     def inputs(images: Tensor) -> Tensor:
@@ -142,7 +152,6 @@ def _quantised(
         return after, before_and_after(content, after, part, ids, len(predictor.classes), inputs)
 
     after, figures = held_out.around(compared)
-    low, _ = figures["fp32"]["top1_ci95"]
-    if figures["int8"]["top1"] < low:
+    if figures["int8"].top1 < figures["fp32"].top1_ci95[0]:
         say("warning: int8 loses more than the interval of fp32's top-1: compare before you use it")
-    return after, figures | {"own": held_out.own, "data": held_out.path, **held_out.figures()}
+    return after, Quantised(**figures, data=held_out.path, **held_out.figures().by_field())

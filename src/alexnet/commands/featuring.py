@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,14 @@ from alexnet.analysis.probe import alike, fit_linear_probe
 from alexnet.commands.view import View
 from alexnet.errors import DataError, UsageError
 from alexnet.files import replacing
+from alexnet.runs.records import FeaturesResult, PartProbe, ProbeResult, SimilarityResult
 from alexnet.terminal import escaped, progress
 
 COMPARED = 500  # images that likeness is measured on
 MOST = 4096  # numbers of a part that a probe or a comparison keeps of an image
 
 
-def features(view: View, *, part: str | None = None, split: str | None = None) -> dict[str, Any]:
+def features(view: View, *, part: str | None = None, split: str | None = None) -> FeaturesResult:
     """A part's output for every image of a split, float32 in the split's order, into --out FILE.npy
     and, beside it, FILE.csv with each row's image and label; or all into --out FILE.parquet."""
     if view.out is None or view.out.suffix not in (".npy", ".parquet"):
@@ -49,13 +49,19 @@ def features(view: View, *, part: str | None = None, split: str | None = None) -
             for row, (name, label) in enumerate(zip(names, of.labels.tolist(), strict=True)):
                 lines.writerow((row, name, label, p.classes[label]))
             table.detach()
-    return {"part": part, "split": split, "n": shape[0], "shape": list(shape),
-            "out": str(view.out), "images": str(listed)}  # fmt: skip
+    return FeaturesResult(
+        part=part,
+        n=shape[0],
+        shape=shape,
+        out=str(view.out),
+        images=str(listed),
+        **view.source(),
+    )
 
 
 def probe(
     view: View, *, part: str | None = None, split: str | None = None, count: int = 2000
-) -> dict[str, Any]:
+) -> ProbeResult:
     """A linear classifier on each activation, or on one part: fitted to up to `count` training
     images, tried on a split. Maps are averaged over squares to at most 4,096 numbers."""
     p = view.predictor
@@ -83,16 +89,13 @@ def probe(
             for name, r in rows.items()]  # fmt: skip
     title = f"{view.name}, {split}: a linear classifier on each part"
     figures.draw_bars(bars, view.figure(f"probe-{split}"), title, "images right (%)")
-    return {
-        "split": split,
-        "n": len(of),
-        "probes": [{"part": k, **asdict(r)} for k, r in rows.items()],
-    }
+    probes = [PartProbe(part=name, **vars(row)) for name, row in rows.items()]
+    return ProbeResult(n=len(of), probes=probes, **view.source())
 
 
 def similarity(
     view: View, others: Sequence[str] = (), *, split: str | None = None, count: int = COMPARED
-) -> dict[str, Any]:
+) -> SimilarityResult:
     """How alike the parts of two runs are on the same images: linear CKA, without bias."""
     if len(others) != 1:
         raise UsageError(
@@ -134,5 +137,11 @@ def similarity(
         values, list(first), list(other), out,
         f"How alike two networks see {len(picked):,} images of {split}", (view.name, second.name),
     )  # fmt: skip
-    return {"other": str(second.run), "split": split, "n": len(picked), "rows": list(first),
-            "columns": list(other), "cka": values.tolist()}  # fmt: skip
+    return SimilarityResult(
+        other=str(second.run),
+        n=len(picked),
+        rows=list(first),
+        columns=list(other),
+        cka=values.tolist(),
+        **view.source(),
+    )

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ from alexnet.interchange.incoming import expected, read_net
 from alexnet.interchange.untrained_weights import detect_untrained
 from alexnet.predict import load
 from alexnet.runs.checkpoint import save_checkpoint
+from alexnet.runs.records import (
+    DataCard,
+    EvalResult,
+    ImportEvent,
+    ImportResult,
+    TestedImport,
+    WeightsJudged,
+)
 from alexnet.runs.rundir import RunDir, fresh_run_path
 from alexnet.runtime import chance_kept, environment
 from alexnet.terminal import percent, say
@@ -40,7 +49,7 @@ def import_weights(
     split: str | None = None,
     ignore_unknown: bool = False,
     **fields: Any,
-) -> dict[str, Any]:
+) -> ImportResult | TestedImport:
     """Makes a run directory of weights: a torch file, safetensors, caffemodel or ONNX, a folder
     that `export` wrote, or hf:OWNER/NAME on the hub.
 
@@ -48,8 +57,9 @@ def import_weights(
     images, on which accuracy is measured (`split` and `ignore_unknown` as for `test`); `mean`
     Caffe's mean image; `bgr` whether the first layer takes blue first. `fields` (size, crop,
     normalize, orient) replace what the weights are
-    known to expect. Returns the run, what was matched and left in the file, what images are
-    expected, and whether the weights were trained at all (`judged`).
+    known to expect. Returns an ImportResult: the run, what was matched and left in the file, what
+    images are expected, and whether the weights were trained at all; with `data` a TestedImport,
+    which has the figures too.
     """
     given = {key: value for key, value in fields.items() if value is not None}
     asked = {"split": split, "ignore_unknown": ignore_unknown}
@@ -81,7 +91,7 @@ def _import(
     mean: str | Path | None,
     bgr: bool | None,
     given: dict[str, Any],
-) -> dict[str, Any]:
+) -> ImportResult | TestedImport:
     """Makes a run of what lies at `path`, which people call `name`; `origin` is recorded of it;
     `asked` is what of `data` is measured on."""
     wanted = expected(path, model, Path(mean) if mean else None, given)
@@ -93,23 +103,28 @@ def _import(
     judged = detect_untrained(net)
     folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, recipe.name))
     digest = sha256_of(path / "model.safetensors" if path.is_dir() else path)
-    described: dict[str, Any] = {
-        "kind": "imported", "path": "", "digest": digest[:16], "classes": names, "counts": {},
-        "splits": "not known: the weights were imported", "covariance": [],
-        "mean": list(statistics.mean), "std": list(statistics.std),
-        "mean_image": statistics.image_digest, "orient": recipe.orient,
-    }  # fmt: skip
-    result: dict[str, Any] = {
-        "run": str(folder.path),
-        "file": name,
-        "sha256": digest,
-        "model": recipe.model,
-        "classes": len(names),
-        "matched": list(net.state_dict()),
-        "left": left,
-        "expects": str(wanted),
-        "judged": judged,
-    }
+    described = DataCard(
+        kind="imported",
+        digest=digest[:16],
+        classes=names,
+        counts={},
+        orient=recipe.orient,
+        splits="not known: the weights were imported",
+        mean=statistics.mean,
+        std=statistics.std,
+        mean_image=statistics.image_digest,
+    )
+    result = ImportResult(
+        run=str(folder.path),
+        file=name,
+        sha256=digest,
+        model=recipe.model,
+        classes=len(names),
+        matched=list(net.state_dict()),
+        left=left,
+        expects=str(wanted),
+        judged=judged,
+    )
     try:
         if statistics.image is not None:
             folder.write_mean_image(statistics.image)
@@ -126,26 +141,31 @@ def _import(
             state=State(finished="imported").to_dict(recipe),
             best=True,
         )
-        folder.log(
-            {"event": "import", "step": 0, **{k: v for k, v in result.items() if k != "run"}}
-        )
+        told = {k: v for k, v in result.by_field().items() if k != "run"}
+        folder.log(ImportEvent(step=0, **told))
         predictor = load(folder.path)
         if data is not None:
             tested = open_evaluation_set(recipe, described, data, **asked)
             for note in tested.notes():
                 say(note)
             tally = tally_scores(lambda x: run_logits(predictor, x), tested.images, len(names))
-            result |= {**tally.figures(), **tested.figures(), "data": tested.path}
-            result["precision"] = "fp32"
-            _held_against_chance(result, len(names))
+            figures = tally.figures()
+            judged = _held_against_chance(judged, figures, len(names))
+            result = TestedImport(
+                **{**result.by_field(), "judged": judged},
+                **figures.by_field(),
+                **tested.figures().by_field(),
+                data=tested.path,
+                precision="fp32",
+            )
         certify_run(predictor)
     except BaseException:
         shutil.rmtree(folder.path, ignore_errors=True)  # it was empty before
         raise
     finally:
         folder.close()
-    if judged["verdict"] != "trained":
-        say(f"warning: {name}: {judged['verdict']} weights: {judged['why']}")
+    if judged.verdict != "trained":
+        say(f"warning: {name}: {judged.verdict} weights: {judged.why}")
     return result
 
 
@@ -164,15 +184,17 @@ def _flags(
     return words + [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
 
-def _held_against_chance(result: dict[str, Any], classes: int) -> None:
-    low, high = result["top1_ci95"]
-    if low <= 1 / classes:
-        result["judged"] |= {
-            "verdict": "random",
-            "why": f"{percent(result['top1'])} of {result['n']:,} images are named right "
-            f"({percent(low)} to {percent(high)}), and chance is {percent(1 / classes)}: random "
-            "weights, or other classes, another order of them, or other preprocessing",
-        }
+def _held_against_chance(judged: WeightsJudged, figures: EvalResult, classes: int) -> WeightsJudged:
+    low, high = figures.top1_ci95
+    if low > 1 / classes:
+        return judged
+    return replace(
+        judged,
+        verdict="random",
+        why=f"{percent(figures.top1)} of {figures.n:,} images are named right "
+        f"({percent(low)} to {percent(high)}), and chance is {percent(1 / classes)}: random "
+        "weights, or other classes, another order of them, or other preprocessing",
+    )
 
 
 def _names(

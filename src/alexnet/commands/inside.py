@@ -19,6 +19,21 @@ from alexnet.analysis.neighbours import METRICS, Matrix, Metric, agreement, near
 from alexnet.commands.view import View
 from alexnet.errors import UsageError
 from alexnet.models.zoo import model_spec
+from alexnet.runs.records import (
+    ActivationsResult,
+    Agreement,
+    AgreementResult,
+    FiltersResult,
+    FilterTower,
+    ImageEvidence,
+    ImageMaps,
+    ImageNeighbours,
+    MapsResult,
+    NeighborsResult,
+    Neighbour,
+    Peak,
+    SaliencyResult,
+)
 from alexnet.runtime import autocast
 from alexnet.terminal import percent
 
@@ -27,7 +42,7 @@ ASKED = 1000  # images of a split whose neighbours are counted, at most,
 PRODUCTS = 2e11  # and fewer where their pixels would take more multiplications than these
 
 
-def filters(view: View, *, part: str | None = None) -> dict[str, Any]:
+def filters(view: View, *, part: str | None = None) -> FiltersResult:
     """The kernels of a convolution, by tower where it is the first; with their colour scores."""
     model = view.predictor.model
     part = part or model.layers[0]
@@ -40,7 +55,7 @@ def filters(view: View, *, part: str | None = None) -> dict[str, Any]:
     count, channels, side, _ = weight.shape
     first, coloured = part == model.layers[0], channels == 3
     towers = towers_of(model) if first else layer.groups
-    result: dict[str, Any] = {"part": part, "kernels": count, "size": side}
+    result: dict[str, Any] = {}
     shown = weight.permute(0, 2, 3, 1) if coloured else weight[:, 0]
     note = f"{side} x {side} pixels, each from its largest weight; grey is 0"
     if channels not in (1, 3):
@@ -53,7 +68,7 @@ def filters(view: View, *, part: str | None = None) -> dict[str, Any]:
     if coloured:
         scores = tower_scores(weight, towers)
         result["towers"] = [
-            {"first": t.kernels[0], "kernels": len(t.kernels), "colour": t.colour} for t in scores
+            FilterTower(first=t.kernels[0], kernels=len(t.kernels), colour=t.colour) for t in scores
         ]
         result["colour"] = colour_scores(weight).tolist()
         names = [
@@ -65,7 +80,9 @@ def filters(view: View, *, part: str | None = None) -> dict[str, Any]:
     figures.draw_filters(
         list(zip(names, parts, strict=True)), out, f"{view.name}: kernels of {part}", note
     )
-    return result
+    return FiltersResult(
+        part=part, kernels=count, size=side, **result, **view.source(answers=False)
+    )
 
 
 def activations(
@@ -76,7 +93,7 @@ def activations(
     split: str | None = None,
     channels: Sequence[int] = (),
     count: int = 8,
-) -> dict[str, Any]:
+) -> ActivationsResult | MapsResult:
     """A part's maps of images; without images, those of a split that excite its channels most."""
     p = view.predictor
     part = part or next(n for n in p.model.parts if n.startswith("relu"))
@@ -115,10 +132,10 @@ def activations(
     out = view.figure(f"activations-{part}-{split}")
     title = f"{view.name}, {split}: images that excite {part} most"
     figures.draw_sights(rows, out, title)
-    return {"part": part, "split": split, "n": len(of), "channels": list(channels)}
+    return ActivationsResult(part=part, n=len(of), channels=channels, **view.source())
 
 
-def _maps(view: View, images: Sequence[str], part: str, most: int = 36) -> dict[str, Any]:
+def _maps(view: View, images: Sequence[str], part: str, most: int = 36) -> MapsResult:
     p = view.predictor
     device = next(p.model.parameters()).device
     shown = []
@@ -132,8 +149,8 @@ def _maps(view: View, images: Sequence[str], part: str, most: int = 36) -> dict[
         title = f"{view.name}: {part} of {Path(path).name}"
         pixels = view.crop(stored)
         figures.draw_maps(pixels, x[channels].numpy(), channels, len(x), out, title)
-        shown.append({"path": str(path), "channels": order, "peak": float(x.max())})
-    return {"part": part, "images": shown}
+        shown.append(ImageMaps(path=str(path), channels=order, peak=float(x.max())))
+    return MapsResult(part=part, images=shown, **view.source())
 
 
 def neighbors(
@@ -144,7 +161,7 @@ def neighbors(
     part: str | None = None,
     metric: Metric = "euclidean",
     count: int = 8,
-) -> dict[str, Any]:
+) -> NeighborsResult | AgreementResult:
     """The six training images nearest to images, or to those of a split, by a part's numbers and by
     pixels. Of a split also how far neighbours share the class, over up to 1,000 of its images, of
     large ones over some hundreds."""
@@ -200,32 +217,34 @@ def neighbors(
     out = view.figure("neighbors" if labels is None else f"neighbors-{split}")
     title = f"{view.name}: nearest training images ({metric})"
     figures.draw_neighbours(list(zip(cropped, names, strict=True)), ways, out, title)
-    result: dict[str, Any] = {"part": part, "metric": metric, "n": len(asked)}
     if labels is not None:
-        result["split"] = split
-        result["agreement"] = {
-            way: asdict(agreement(ids, train.labels, labels)) for way, (_, ids) in found.items()
-        }
-        return result
+        return AgreementResult(
+            part=part,
+            metric=metric,
+            n=len(asked),
+            agreement={
+                way: Agreement(**asdict(agreement(ids, train.labels, labels)))
+                for way, (_, ids) in found.items()
+            },
+            **view.source(),
+        )
     called = learnt.names
-    result["neighbors"] = [
-        {
-            "path": str(path),
-            **{
+    near = [
+        ImageNeighbours(
+            path=str(path),
+            near={
                 way: [
-                    {
-                        "image": called[i],
-                        "class": p.classes[train.labels[i]],
-                        "distance": float(d),
-                    }
+                    Neighbour(
+                        image=called[i], class_name=p.classes[train.labels[i]], distance=float(d)
+                    )
                     for d, i in zip(distances[row], ids[row], strict=True)
                 ]
                 for way, (distances, ids) in found.items()
             },
-        }
+        )
         for row, path in enumerate(images)
     ]
-    return result
+    return NeighborsResult(part=part, metric=metric, n=len(asked), neighbors=near, **view.source())
 
 
 def _outputs(view: View, images: NDArray[np.uint8], part: str) -> NDArray[np.float32]:
@@ -245,7 +264,7 @@ def saliency(
     method: str | None = None,
     part: str | None = None,
     label: str | None = None,
-) -> dict[str, Any]:
+) -> SaliencyResult:
     """Where the evidence for the class that is said lies, or for the class `label`: by occlusion,
     Grad-CAM at a part with maps, and integrated gradients, or one of them."""
     if not images:
@@ -275,12 +294,18 @@ def saliency(
         said = float(probabilities[chosen])
         rows.append((view.crop(stored), f"{p.classes[chosen]}, {percent(said, 1)}", maps))
         peaks = {
-            name: {"row": int(m.argmax()) // m.shape[1], "column": int(m.argmax()) % m.shape[1],
-                   "largest": float(m.max()), "sum": float(m.sum())}
+            name: Peak(
+                row=int(m.argmax()) // m.shape[1],
+                column=int(m.argmax()) % m.shape[1],
+                largest=float(m.max()),
+                sum=float(m.sum()),
+            )
             for name, m in maps.items()
-        }  # fmt: skip
+        }
         result.append(
-            {"path": str(path), "class": p.classes[chosen], "probability": said, "maps": peaks}
+            ImageEvidence(
+                path=str(path), class_name=p.classes[chosen], probability=said, maps=peaks
+            )
         )
     figures.draw_evidence(rows, view.figure("saliency"), f"{view.name}: where the evidence is")
-    return {"part": part, "images": result}
+    return SaliencyResult(part=part, images=result, **view.source())

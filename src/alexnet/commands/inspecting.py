@@ -8,9 +8,10 @@ from typing import Any
 from alexnet.commands import featuring, inside, outcome
 from alexnet.commands.view import View
 from alexnet.errors import UsageError, did_you_mean
+from alexnet.runs.records import InspectResult
 from alexnet.runtime import chance_kept
 
-WHATS: dict[str, Callable[..., dict[str, Any]]] = {
+WHATS: dict[str, Callable[..., InspectResult]] = {
     "filters": inside.filters,
     "activations": inside.activations,
     "neighbors": inside.neighbors,
@@ -45,7 +46,7 @@ def inspect(
     with_seen: bool = False,
     precision: str = "auto",
     **options: Any,
-) -> dict[str, Any]:
+) -> InspectResult:
     """Draws what a run has learnt, or writes its features.
 
     `what` is one of filters, activations, neighbors, predictions, mistakes, saliency, confusion,
@@ -54,8 +55,8 @@ def inspect(
     those are never cut, `ignore_unknown` and `with_seen` are as for `test`. `options` are those of
     the what: split (of the run's data train, val or test, default val, so that test is read only
     where it is asked for; of others a part, or all), part, count, metric, method, label, top,
-    channels. `precision` is of the network's answers: auto, fp32 or bf16. Returns `figures`, the
-    pictures made, and the figures they show.
+    channels. `precision` is of the network's answers: auto, fp32 or bf16. Returns a record of
+    its own for each what, as MistakesResult, with the pictures made and the figures they show.
     """
     if what not in WHATS:
         raise UsageError(f"cannot inspect {what!r}{did_you_mean(what, WHATS)}")
@@ -88,6 +89,4 @@ def inspect(
         run, data, checkpoint, path, ignore_unknown=ignore_unknown, with_seen=with_seen,
         precision="fp32" if what in EXACT else precision,
     )  # fmt: skip
-    found = view.around(lambda: show(view, **given))
-    computed = {} if what in SILENT else {"precision": view.predictor.precision}
-    return {"what": what, **found, **computed, **view.said()}
+    return view.around(lambda: show(view, **given))

@@ -1,7 +1,7 @@
 """What came out of a run: predictions, mistakes, confidence, curves, and what it was shown."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, astuple
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,20 @@ from alexnet.commands.view import View
 from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
+from alexnet.runs.records import (
+    CalibrationBin,
+    CalibrationResult,
+    ClassCount,
+    ConfusedPair,
+    ConfusionResult,
+    CurvesResult,
+    DataResult,
+    Mistake,
+    MistakesResult,
+    NamedProbability,
+    PredictionsResult,
+    ShownPrediction,
+)
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import percent, shorten, shows_top5, why_no_top5
 
@@ -40,7 +54,7 @@ def predictions(
     split: str | None = None,
     count: int = 8,
     top: int = 5,
-) -> dict[str, Any]:
+) -> PredictionsResult:
     """Images, or some of a split, above the likeliest classes as bars."""
     p = view.predictor
     top = min(top, len(p.classes))
@@ -61,14 +75,14 @@ def predictions(
         best = np.argsort(-row, kind="stable")[:top]
         ranked = [(p.classes[i], float(row[i])) for i in best]
         shown.append(figures.Prediction(view.crop(image), label, ranked))
-        said = [{"class": c, "probability": x} for c, x in ranked]
-        result.append({"image": name, "class": label, "top": said})
+        said = [NamedProbability(class_name=c, probability=x) for c, x in ranked]
+        result.append(ShownPrediction(image=name, class_name=label, top=said))
     out = view.figure("predictions" if images else f"predictions-{split}")
     figures.draw_predictions(shown, out, f"{view.name}: {'images' if images else split}")
-    return {"n": len(stored), "predictions": result, **({} if images else {"split": split})}
+    return PredictionsResult(n=len(stored), predictions=result, **view.source())
 
 
-def mistakes(view: View, *, split: str | None = None, count: int = 24) -> dict[str, Any]:
+def mistakes(view: View, *, split: str | None = None, count: int = 24) -> MistakesResult:
     """The surest mistakes, the most confused pairs, and the labels that deserve a look, where the
     network is good enough to say which."""
     return report_mistakes(view, view.ask(split), view.open(split).names, count)
@@ -76,7 +90,7 @@ def mistakes(view: View, *, split: str | None = None, count: int = 24) -> dict[s
 
 def report_mistakes(
     view: View, answers: Answers, names: Sequence[str], count: int = 24
-) -> dict[str, Any]:
+) -> MistakesResult:
     """The same of answers that are there already."""
     of, classes, p = answers.split, view.predictor.classes, answers.probabilities
     wrong = surest_mistakes(p, of.labels)
@@ -116,46 +130,53 @@ def report_mistakes(
             "label → what the network says (its probability); either may be wrong", empty,
         )  # fmt: skip
 
-    def told(ids: NDArray[np.intp]) -> list[dict[str, Any]]:
+    def told(ids: NDArray[np.intp]) -> list[Mistake]:
         return [
-            {"image": names[i], "class": classes[of.labels[i]], "said": classes[said[i]],
-             "probability": float(p[i].max())}
+            Mistake(
+                image=names[i],
+                class_name=classes[of.labels[i]],
+                said=classes[said[i]],
+                probability=float(p[i].max()),
+            )
             for i in ids[:count]
-        ]  # fmt: skip
+        ]
 
-    return {
-        "split": of.name,
-        "n": len(of),
-        "wrong": len(wrong),
-        "mistakes": told(wrong),
-        "pairs": [{"class": classes[a], "said": classes[b], "n": n} for a, b, n in pairs],
-        "doubtful": None if unasked else len(doubtful),
-        "labels_not_looked_for": unasked,
-        "labels": told(doubtful),
-    }
+    return MistakesResult(
+        n=len(of),
+        wrong=len(wrong),
+        mistakes=told(wrong),
+        pairs=[ConfusedPair(class_name=classes[a], said=classes[b], n=n) for a, b, n in pairs],
+        doubtful=None if unasked else len(doubtful),
+        labels_not_looked_for=unasked,
+        labels=told(doubtful),
+        **view.source(),
+    )
 
 
-def confusion(view: View, *, split: str | None = None) -> dict[str, Any]:
+def confusion(view: View, *, split: str | None = None) -> ConfusionResult:
     """How often each class is taken for each other."""
-    answers = view.ask(split)
-    return report_confusion(view, answers) | answers.tally.figures()
+    return report_confusion(view, view.ask(split))
 
 
-def report_confusion(view: View, answers: Answers) -> dict[str, Any]:
-    """The picture, and right and total of each class."""
+def report_confusion(view: View, answers: Answers) -> ConfusionResult:
+    """The same of answers that are there already."""
     classes, name = view.predictor.classes, answers.split.name
     out = view.figure(f"confusion-{name}")
     figures.draw_confusion(answers.confusion, classes, out, f"{view.name}, {name}")
     counts = zip(classes, answers.tally.per_class(), strict=True)
-    return {"split": name, "per_class": [{"class": c, "right": r, "n": n} for c, (r, n) in counts]}
+    return ConfusionResult(
+        per_class=[ClassCount(class_name=c, right=r, n=n) for c, (r, n) in counts],
+        **answers.tally.figures().by_field(),
+        **view.source(),
+    )
 
 
-def calibration(view: View, *, split: str | None = None) -> dict[str, Any]:
+def calibration(view: View, *, split: str | None = None) -> CalibrationResult:
     """How far probabilities can be believed: the reliability diagram and its error (ECE)."""
     return report_calibration(view, view.ask(split))
 
 
-def report_calibration(view: View, answers: Answers) -> dict[str, Any]:
+def report_calibration(view: View, answers: Answers) -> CalibrationResult:
     """The same of answers that are there already."""
     of = answers.split
     found = measure_calibration(answers.probabilities, of.labels)
@@ -168,23 +189,24 @@ def report_calibration(view: View, answers: Answers) -> dict[str, Any]:
     )
     said = answers.probabilities.max(1)
     figures.draw_calibration([astuple(b) for b in found.bins], said, out, title)
-    return {"split": of.name, **asdict(found)}
+    bins = [CalibrationBin(**vars(b)) for b in found.bins]
+    return CalibrationResult(**{**vars(found), "bins": bins}, **view.source())
 
 
-def curves(view: View, others: Sequence[str] = ()) -> dict[str, Any]:
+def curves(view: View, others: Sequence[str] = ()) -> CurvesResult:
     """Loss, top-1, top-5, learning rate and speed over epochs, of several runs on one plot."""
     runs, most = {}, 0
     for path in (view.run, *others):
         folder = RunDir.open(Path(path))
-        most = max(most, len(read_recipe(folder)[1]["classes"]))
+        most = max(most, len(read_recipe(folder)[1].classes))
         name = folder.path.resolve().name
         runs[str(path) if name in runs else name] = folder.events()
     out = view.figure("curves", more="" if len(runs) == 1 else f"of-{len(runs)}")
     figures.draw_curves(runs, out, "Learning curves", "" if shows_top5(most) else why_no_top5(most))
-    return {"runs": list(runs)}
+    return CurvesResult(runs=list(runs), **view.source(answers=False))
 
 
-def data(view: View, *, count: int = 10) -> dict[str, Any]:
+def data(view: View, *, count: int = 10) -> DataResult:
     """Training images as the network sees them, with and without each augmentation, and how many
     images each class has in each split; the same of other images."""
     p, recipe = view.predictor, view.predictor.recipe
@@ -223,7 +245,11 @@ def data(view: View, *, count: int = 10) -> dict[str, Any]:
     }
     out = view.figure("data", more="counts")
     figures.draw_counts(counts, p.classes, out, f"{view.name}: images by class")
-    return {"counts": {name: n.tolist() for name, n in counts.items()}, "augmentations": used}
+    return DataResult(
+        counts={name: n.tolist() for name, n in counts.items()},
+        augmentations=used,
+        **view.source(answers=False),
+    )
 
 
 def as_pixels(x: torch.Tensor, preprocess: Preprocess) -> NDArray[np.uint8]:

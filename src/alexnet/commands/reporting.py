@@ -2,8 +2,8 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from alexnet import figures
 from alexnet.commands import inside, outcome
@@ -12,11 +12,22 @@ from alexnet.commands.reproducing import reproduce
 from alexnet.commands.view import View
 from alexnet.data.bad_images import left_out_of
 from alexnet.diagnosis.history import find_run_faults
+from alexnet.diagnosis.verdict import as_severity
 from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
-from alexnet.interchange.certificate import precision_of
 from alexnet.pages import RunPart, report_page
 from alexnet.predict import read_recipe
+from alexnet.runs.records import (
+    AgreementResult,
+    DivergedEvent,
+    DoctorEvent,
+    Event,
+    ReportResult,
+    TestEvent,
+    TrainEvent,
+    ValEvent,
+    Verdict,
+)
 from alexnet.runs.rundir import RunDir
 from alexnet.show.inside import say_calibration
 from alexnet.terminal import percent, say, shows_top5
@@ -30,14 +41,14 @@ def report(
     out: str | Path | None = None,
     data: str | Path | None = None,
     brief: bool = False,
-) -> dict[str, Any]:
+) -> ReportResult:
     """Writes one HTML page on one or more runs, which loads nothing and is under 5 MB.
 
     Confusion, calibration, mistakes and neighbours are of the test split where the run was tested,
     else of validation: test is read by `test` first. `brief` reads no image, and takes the
     doctor's verdicts from the log. Without `out` the page is report.html in the run, or
     report-of-N.html in the first of N runs.
-    Returns `out`, `bytes`, `figures` and `left_out`, the pictures that did not fit.
+    Returns a ReportResult: the page, its size, the pictures, and those that did not fit.
     """
     paths = [runs] if isinstance(runs, str | Path) else list(runs)
     if not paths:
@@ -57,12 +68,12 @@ def report(
     curves = views[0].drawn[-1]
     parts = [_part(view, brief) for view in views]
     recipes = [read_recipe(view.folder)[0] for view in views]
-    top5 = any(shows_top5(len(part.data["classes"])) for part in parts)
+    top5 = any(shows_top5(len(part.data.classes)) for part in parts)
     drawn_of = "Loss, top-1, top-5," if top5 else "Loss, top-1,"
     says = f"{drawn_of} learning rate and images per second over epochs. " + "; ".join(
-        f"{part.name}: best validation top-1 {percent(part.best['top1'])}"
+        f"{part.name}: best validation top-1 {percent(part.best.top1)}"
         for part in parts
-        if part.best
+        if part.best and part.best.top1 is not None
     )
     written = f"Written by alexnet {parts[0].environment.get('packages', {}).get('alexnet', '')}"
     page, left_out = report_page(
@@ -70,16 +81,19 @@ def report(
     )
     write_atomic(where, page)
     drawn = [str(path) for view in views for path in view.drawn]
-    return {
-        "out": str(where), "bytes": where.stat().st_size, "figures": drawn, "left_out": left_out,
-        "runs": [str(path) for path in paths],
-    }  # fmt: skip
+    return ReportResult(
+        out=str(where),
+        bytes=where.stat().st_size,
+        figures=drawn,
+        left_out=left_out,
+        runs=[str(path) for path in paths],
+    )
 
 
 def _checkpoint(run: str | Path) -> str:
     """The best, or the last of a run that was stopped before its first validation."""
     folder = RunDir.open(Path(run))
-    validated = any(event["event"] == "val" for event in folder.events())
+    validated = any(isinstance(event, ValEvent) for event in folder.events())
     return "best" if validated or not folder.checkpoints.is_dir() else "last"
 
 
@@ -87,12 +101,12 @@ def _part(view: View, brief: bool) -> RunPart:
     folder = view.folder
     recipe, described = read_recipe(folder)
     events = folder.events()
-    validations = [e for e in events if e["event"] == "val" and e.get("top1") is not None]
-    best = max(validations, key=lambda e: (e["top1"], -e["loss"]), default=None)
+    validations = [e for e in events if isinstance(e, ValEvent) and e.top1 is not None]
+    best = max(validations, key=lambda e: (e.top1 or 0.0, -e.loss), default=None)
     asked = ("split", "views", "engine", "precision", "checkpoint", "data", "with_seen")
-    tested = (e for e in events if e["event"] == "test")
-    noted = [e | {"precision": precision_of(e, recipe.precision)} for e in tested]
-    tests = {tuple(e.get(k) for k in asked): e for e in noted}
+    tested = (e for e in events if isinstance(e, TestEvent))
+    noted = [replace(e, precision=e.precision_of(recipe.precision)) for e in tested]
+    tests = {tuple(getattr(e, name) for name in asked): e for e in noted}
     pictures: Pictures = []
     looks = folder.figures / "looks.png"
     if figures.draw_looks(events, looks, f"{view.name}: what the guard saw"):
@@ -109,11 +123,11 @@ def _part(view: View, brief: bool) -> RunPart:
             why = " ".join(str(error).split())
             note = f"Without confusion, calibration, mistakes and neighbours: {why}"
             say(f"{view.name}: {note}")
-        verdicts = doctor(folder.path)["verdicts"]
+        verdicts = list(doctor(folder.path).verdicts)
     else:
         note = (f"Written when training ended; `alexnet report {shlex.quote(str(view.run))}` adds "
                 "confusion, calibration, mistakes and neighbours.")  # fmt: skip
-    walls = [e["wall_s"] for e in events if e["event"] == "train" and "wall_s" in e]
+    walls = [e.wall_s for e in events if isinstance(e, TrainEvent) and e.wall_s is not None]
     environment = folder.path / "environment.json"
     again, said = reproduce(folder)
     return RunPart(
@@ -122,7 +136,7 @@ def _part(view: View, brief: bool) -> RunPart:
         digest=recipe.digest,
         network=recipe.model,
         environment=read_json(environment) if environment.is_file() else {},
-        data={**described, "left_out": left_out_of(folder.path, described)},
+        data=replace(described, left_out=left_out_of(folder.path, described)),
         best=best,
         tests=list(tests.values()),
         verdicts=verdicts,
@@ -134,20 +148,27 @@ def _part(view: View, brief: bool) -> RunPart:
     )
 
 
-def _verdicts(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _verdicts(events: Sequence[Event]) -> list[Verdict]:
     """What the log itself holds: what the guard said, and of a loss or weights without a number
     what it would have said."""
-    found = [e for e in events if e["event"] == "doctor"]
-    names = {e["name"] for e in found}
-    ended = find_run_faults([e for e in events if e["event"] == "diverged"], (1.0,))
-    return [v.to_dict() for v in ended if v.name not in names] + found
+    found = [
+        Verdict(
+            e.name, as_severity(e.severity) or "note", e.evidence, e.cause or "", e.advice,
+            source=e.source or "", where=e.where,
+        )
+        for e in events
+        if isinstance(e, DoctorEvent)
+    ]  # fmt: skip
+    names = {v.name for v in found}
+    ended = find_run_faults([e for e in events if isinstance(e, DivergedEvent)], (1.0,))
+    return [v for v in ended if v.name not in names] + found
 
 
 def _filters(view: View, pictures: Pictures) -> None:
     found = inside.filters(view)
-    says = f"{found['kernels']} kernels of {found['size']} x {found['size']} pixels"
-    if "towers" in found:
-        shares = ", ".join(percent(t["colour"], 0) for t in found["towers"])
+    says = f"{found.kernels} kernels of {found.size} x {found.size} pixels"
+    if found.towers:
+        shares = ", ".join(percent(t.colour, 0) for t in found.towers)
         says += f"; share of their energy that is colour, by tower: {shares}"
     pictures.append(("First filters", view.drawn[-1], says))
 
@@ -160,33 +181,33 @@ def _of_images(view: View, split: str, pictures: Pictures, before: Pictures) -> 
             "its own: `alexnet test` and `inspect` take others"
         )
     answers = view.ask(split)
-    top1 = answers.tally.figures()["top1"]
-    outcome.report_confusion(view, answers)
+    top1 = outcome.report_confusion(view, answers).top1
     says = (
         f"confusion matrix of {split}, answers in {view.predictor.precision}: {percent(top1)} of "
         f"{answers.tally.n:,} images are right"
     )
     pictures.append((f"Confusion, {split}", view.drawn[-1], says))
-    found = outcome.report_calibration(view, answers) | {"precision": view.predictor.precision}
-    says = f"reliability diagram of {split}: {'; '.join(say_calibration(found))}"
+    calibration = outcome.report_calibration(view, answers)
+    says = f"reliability diagram of {split}: {'; '.join(say_calibration(calibration))}"
     pictures.append((f"Calibration, {split}", view.drawn[-1], says))
     first = len(view.drawn)
     found = outcome.report_mistakes(view, answers, view.open(split).names)
     titles = ("The surest mistakes", "The most confused pairs", "Labels that deserve a look")
-    pairs = ", ".join(f"{p['class']} taken for {p['said']} {p['n']} times" for p in found["pairs"])
+    pairs = ", ".join(f"{p.class_name} taken for {p.said} {p.n} times" for p in found.pairs)
     words = (
-        f"the surest of {found['wrong']} mistakes"
-        + (f"; labels: not looked for: {why}" if (why := found["labels_not_looked_for"]) else ""),
+        f"the surest of {found.wrong} mistakes"
+        + (f"; labels: not looked for: {why}" if (why := found.labels_not_looked_for) else ""),
         f"the most confused pairs: {pairs}",
-        f"the first of {found['doubtful']} labels that the network contradicts; it may be wrong",
+        f"the first of {found.doubtful} labels that the network contradicts; it may be wrong",
     )
     by_end = {"pairs": 1, "labels": 2}
     for path in view.drawn[first:]:
         i = by_end.get(path.stem.rpartition("-")[2], 0)
         pictures.append((titles[i], path, words[i]))
-    found = inside.neighbors(view, split=split, count=5)
+    near = inside.neighbors(view, split=split, count=5)
+    assert isinstance(near, AgreementResult)  # of a split, not of single images
     shares = ", ".join(
-        f"in {way} {percent(a['share'], 0)} of the six nearest have its class"
-        for way, a in found["agreement"].items()
+        f"in {way} {percent(a.share, 0)} of the six nearest have its class"
+        for way, a in near.agreement.items()
     )
-    pictures.append(("Nearest training images", view.drawn[-1], f"of {found['n']} images {shares}"))
+    pictures.append(("Nearest training images", view.drawn[-1], f"of {near.n} images {shares}"))

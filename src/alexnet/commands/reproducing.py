@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
 from alexnet.recipebook.again import conditions, recorded_call, train_command
 from alexnet.runs.checkpoint import find_checkpoint
+from alexnet.runs.records import DataCard, Event, TestEvent, ValEvent
 from alexnet.runs.rundir import RunDir, fresh_run_path
 from alexnet.verbs import make_parser
 
@@ -26,19 +27,17 @@ def reproduce(folder: RunDir) -> tuple[list[str], list[str]]:
     again = str(fresh_run_path(run.parent, f"{run.name}-again"))
     saved, (recipe, described) = folder.recipe, read_recipe(folder)
     init: Mapping[str, str] = saved.get("init", {})
-    if described["kind"] == "imported":
+    if described.kind == "imported":
         return _import_again(saved, init, again)
     place = run / "environment.json"
     environment, events = read_json(place) if place.is_file() else {}, folder.events()
     call = recorded_call(saved, environment, events)
-    own = described["path"] or described["kind"]
+    own = described.where
     line = train_command(
         _recipe_words(recipe, run, bool(init)), call,
         data="" if own == recipe.data else own, init=init.get("path", ""), run=again,
     )  # fmt: skip
-    said = conditions(
-        recipe.digest, _weights(folder), call, environment, str(described["digest"]), events
-    )
+    said = conditions(recipe.digest, _weights(folder), call, environment, described.digest, events)
     if init:
         said.append(_start(init))
     return [line, *_tests(recipe, described, events, again)], said
@@ -69,7 +68,7 @@ def _read_back(words: list[str]) -> Recipe:
 
 def _weights(folder: RunDir) -> str:
     last = read_json(find_checkpoint(folder.checkpoints, "last") / "state.json")
-    validated = any(event["event"] == "val" for event in folder.events())
+    validated = any(isinstance(event, ValEvent) for event in folder.events())
     name = "best" if validated else "last"  # a run may be stopped before its first validation
     kept = find_checkpoint(folder.checkpoints, name)
     said = (
@@ -99,21 +98,19 @@ def _start(init: Mapping[str, str]) -> str:
     return f"{said}; what was there when this was written has {now}: put the old ones back first."
 
 
-def _tests(
-    recipe: Recipe, described: Mapping[str, Any], events: list[dict[str, Any]], run: str
-) -> list[str]:
+def _tests(recipe: Recipe, described: DataCard, events: Sequence[Event], run: str) -> list[str]:
     """The tests of its own data that it had, or the one that it should have."""
-    own = described["path"] or described["kind"]
+    own = described.where
     lines: dict[str, None] = {}  # each once, in order
     for event in events:
-        if event["event"] == "test" and event.get("data") == own:
-            words = ["--split", event["split"]] if event["split"] != "test" else []
-            words += ["--views", str(event["views"])] if event["views"] != 1 else []
-            engine = event.get("engine", "torch")
-            words += ["--engine", engine] if engine != "torch" else []
-            asked = event.get("precision") not in (None, "int8", recipe.precision)
-            words += ["--precision", event["precision"]] if asked and engine == "torch" else []
-            words += ["--with-seen"] if event.get("with_seen") else []
+        if isinstance(event, TestEvent) and event.data == own:
+            words = ["--split", event.split] if event.split != "test" else []
+            words += ["--views", str(event.views)] if event.views != 1 else []
+            words += ["--engine", event.engine] if event.engine != "torch" else []
+            asked = event.precision not in (None, "int8", recipe.precision)
+            if event.precision and asked and event.engine == "torch":
+                words += ["--precision", event.precision]
+            words += ["--with-seen"] if event.with_seen else []
             lines[shlex.join(["alexnet", "test", run, *words])] = None
     views = ["--views", str(recipe.views)] if recipe.views > 1 else []
     return list(lines) or [shlex.join(["alexnet", "test", run, *views])]

@@ -1,12 +1,12 @@
 """alexnet serve: a run behind HTTP, with a page to try it."""
 
 from pathlib import Path
-from typing import Any
 
 from alexnet.commands.view import View
 from alexnet.errors import UsageError
 from alexnet.interchange.runtimes import EngineName, refuse_precision, with_engine
 from alexnet.predict import Predictor
+from alexnet.runs.records import ServeResult
 from alexnet.serving.engines import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.index import open_index
@@ -24,7 +24,7 @@ def serve(
     index: bool = False,
     data: str | Path | None = None,
     checkpoint: str = "best",
-) -> dict[str, Any]:
+) -> ServeResult:
     """Serves a run until SIGINT or SIGTERM: POST /classify and /explain, GET /model, /healthz,
     /readyz, /metrics, /openapi.json, and a page at /.
 
@@ -51,4 +51,4 @@ def serve(
     with open_socket(host, port) as listening:
         address = listening.getsockname()
         serve_on(prepare, listening, token)
-    return {"run": str(run), "host": address[0], "port": address[1]}
+    return ServeResult(run=str(run), host=address[0], port=address[1])

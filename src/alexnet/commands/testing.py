@@ -1,6 +1,7 @@
 """alexnet test: every image of a split through a run's network."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.metrics import Tally
 from alexnet.predict import Predictor, load
 from alexnet.runs.checkpoint import find_checkpoint
+from alexnet.runs.records import ClassCount, ProofResult, TestEvent, TestResult, UnreadFile
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import chance_kept
 from alexnet.terminal import say
@@ -40,7 +42,7 @@ def test(
     ignore_unknown: bool = False,
     with_seen: bool = False,
     precision: str = "auto",
-) -> dict[str, Any]:
+) -> TestResult | ProofResult:
     """Every image of a split through a run's network, never a sample.
 
     `split` of the run's own data is train, val or test (default test). `data` that is not the run's
@@ -48,8 +50,8 @@ def test(
     them or all (default test, else val, else all). Classes are joined by name; one that the network
     does not know is refused, or with `ignore_unknown` left out. Images that the run was trained or
     validated on are counted (`seen`) and left out of the figures, unless `with_seen`.
-    Returns loss, top-1 and top-5 with 95 % intervals and under three tie rules, right and total
-    per class, and the pictures made: the confusion matrix and the surest mistakes. With
+    Returns a TestResult: loss, top-1 and top-5 with 95 % intervals and under three tie rules, right
+    and total per class, and the pictures made: the confusion matrix and the surest mistakes. With
     `certificate` a run or an exported file is held against its certificate instead, see `prove`.
     `engine` is what computes: torch, int8, onnx or openvino; `precision` is auto, fp32 or bf16, and
     in the result what it was. Processes that torchrun starts share the images, and each returns
@@ -88,7 +90,7 @@ def _test(
     engine: EngineName,
     precision: str,
     team: Team,
-) -> dict[str, Any]:
+) -> TestResult:
     def opened(name: str) -> Predictor:
         predictor = load(run, name)
         predictor.preprocess.check_views(views)  # before int8 is measured
@@ -145,29 +147,28 @@ def _test(
     with team.all_or_none():
         if team.leads:
             tested.note(unread)
-    unreadable = team.broadcast(tested.unreadable)
+    unreadable = team.broadcast([image.to_json() for image in tested.unreadable])
     wall = time.monotonic() - began
     classes = zip(dataset.classes, tally.per_class(), strict=True)
-    result = {
-        **tally.figures(),
-        **tested.figures(),
-        "views": views,
-        "engine": engine,
-        "precision": predictor.precision,
-        "processes": team.ranks,
-        "images_per_s": round(tally.n / wall, 1),
-        "wall_s": round(wall, 2),
-        "run": str(run),
-        "checkpoint": str(predictor.checkpoint),
-        "data": tested.path,
-        "unreadable": unreadable,
-        "per_class": [{"class": c, "right": right, "n": n} for c, (right, n) in classes],
-    }
+    result = TestResult(
+        **tally.figures().by_field(),
+        **tested.figures().by_field(),
+        views=views,
+        engine=engine,
+        precision=predictor.precision,
+        processes=team.ranks,
+        images_per_s=round(tally.n / wall, 1),
+        wall_s=round(wall, 2),
+        run=str(run),
+        checkpoint=str(predictor.checkpoint),
+        data=tested.path,
+        unreadable=[UnreadFile(**image) for image in unreadable],
+        per_class=[ClassCount(class_name=c, right=right, n=n) for c, (right, n) in classes],
+    )
     with team.all_or_none():
         if team.leads:
             result = _keep(predictor, tested, tally, mistakes, result, checkpoint)
-    kept: dict[str, Any] = team.broadcast(result)
-    return kept
+    return team.agree(TestResult, result if team.leads else None)
 
 
 def _keep(
@@ -175,14 +176,14 @@ def _keep(
     tested: EvaluationSet,
     tally: Tally,
     mistakes: Mistakes,
-    result: dict[str, Any],
+    result: TestResult,
     checkpoint: str,
-) -> dict[str, Any]:
+) -> TestResult:
     """The result with its pictures, written into the run."""
     if warning := tally.tie_warning():
         say(f"warning: {warning}")
-    part, own = tested.images, result["data"] == predictor.trained_on
-    views, engine = result["views"], result["engine"]
+    part, own = tested.images, result.data == predictor.trained_on
+    views, engine = result.views, result.engine
     chosen = engine in ("torch", "openvino") and predictor.precision != predictor.unasked
     of = {
         f"{views}-views": views > 1,
@@ -190,7 +191,7 @@ def _keep(
         **({predictor.precision: True} if chosen else {}),
         predictor.checkpoint.name: checkpoint != "best",
         "other-data": not own,
-        "with-seen": result["with_seen"],
+        "with-seen": result.with_seen,
     }
     suffix = "-".join([part.name, *(name for name, differs in of.items() if differs)])
     drawn: list[Path] = []
@@ -198,10 +199,10 @@ def _keep(
         drawn = _draw_test(predictor, part, tally, mistakes, suffix)
     except CheckpointError as error:  # the figures are worth more than their pictures
         say(f"warning: no pictures: {error}")
-    result = {**result, "figures": [str(path) for path in drawn]}
+    result = replace(result, figures=[str(path) for path in drawn])
     try:
-        predictor.run.log({"event": "test", **result})
-        if checkpoint == "best" and engine == "torch" and own and not result["with_seen"]:
+        predictor.run.log(TestEvent(**result.by_field()))
+        if checkpoint == "best" and engine == "torch" and own and not result.with_seen:
             certify_run(predictor)
     except CheckpointError as error:
         say(f"warning: not logged: {error}")

@@ -44,7 +44,7 @@ from alexnet.recipebook import find_recipe
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_written
 from alexnet.runs.again import end_beginning_again
 from alexnet.runs.checkpoint import load_latest
-from alexnet.runs.records import Pinned, RunPlan
+from alexnet.runs.records import Pinned, RunPlan, TrainResult
 from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.runtime import chance_kept, changed_since, threads
 from alexnet.terminal import escaped, say
@@ -71,7 +71,7 @@ def train(
     stop_signal: str | None = None,
     minutes: float | None = None,
     **fields: Any,
-) -> dict[str, Any]:
+) -> TrainResult:
     """Trains a recipe, or continues a run.
 
     `recipe` is a name, a file (.toml), a record of one (recipe.json of a run, certificate.json of
@@ -83,8 +83,8 @@ def train(
     what is done when something is found that keeps it from learning: stop, say, or off, which does
     not look. Processes that torchrun starts share the work; with `towers` 2 each holds a tower of
     the paper's network. SIGINT, SIGTERM, SIGUSR1 and `stop_signal` save and stop.
-    Returns the figures of the best validation, run and checkpoint; `choice`, the reasons where a
-    recipe was chosen, and `recipe_file`, the recipe as a file to edit.
+    Returns a TrainResult: the figures of the best validation, run and checkpoint; `choice`, the
+    reasons where a recipe was chosen, and `recipe_file`, the recipe as a file to edit.
     """
     return train_choosing(
         TimingRule(), recipe, data=data, run=run, resume=resume, tensorboard=tensorboard, init=init,
@@ -107,7 +107,7 @@ def train_choosing(
     stop_signal: str | None = None,
     minutes: float | None = None,
     **fields: Any,
-) -> dict[str, Any]:
+) -> TrainResult:
     """`train`, with how its settings are chosen as an argument."""
     if run == "" or recipe == "" or data == "":
         raise UsageError("an empty name: leave the option out, or say which")
@@ -225,7 +225,7 @@ def _plan_new_run(request: Request, team: Team, held: ExitStack) -> tuple[RunPla
         choice=tuple(reasons),
         settings=settings,
         mean_image=pack_mean_image(statistics),
-        init=None if request.init is None else Pinned(str(request.init), given.digest),
+        init=None if request.init is None else Pinned(path=str(request.init), sha256=given.digest),
     )
     return plan, Opened(dataset, statistics, weights)
 
@@ -368,7 +368,7 @@ def _plan_continuation(request: Request, held: ExitStack) -> tuple[RunPlan, Open
         signals=request.signals,
         lines=tuple(lines),
         mean_image=pack_mean_image(statistics),
-        checkpoint=Pinned(str(start.path), sha256_of(start.path / "manifest.json")),
+        checkpoint=Pinned(path=str(start.path), sha256=sha256_of(start.path / "manifest.json")),
         resumed=resumed,
     )
     return plan, Opened(dataset, statistics, start=start)

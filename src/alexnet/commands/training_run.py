@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from alexnet.evaluation_set import read_digests
 from alexnet.files import as_json, read_json, sha256_of, write_atomic, write_json
 from alexnet.interchange.certificate import certify_run
 from alexnet.memory import give_back
-from alexnet.predict import load
+from alexnet.predict import load, read_recipe
 from alexnet.recipe import Recipe
 from alexnet.recipebook.again import Call, train_command
 from alexnet.recipebook.written import write_recipe
@@ -38,7 +37,17 @@ from alexnet.runs.checkpoint import (
     pack_tensors,
     unpack_tensors,
 )
-from alexnet.runs.records import RunPlan
+from alexnet.runs.records import (
+    DataCard,
+    Event,
+    ReportResult,
+    ResumeEvent,
+    RunPlan,
+    TrainEvent,
+    TrainResult,
+    ValEvent,
+    as_event,
+)
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment, pick_device, threads
 from alexnet.terminal import say
@@ -88,7 +97,7 @@ def open_planned(plan: RunPlan, data: str | Path | None, init: str | Path | None
         return Opened(dataset, statistics, start=start)
     dataset = open_dataset(recipe, data)
     dataset.cut_as(plan.data)
-    check_same_data(dataset.source.path, dataset.digest, plan.data["digest"])
+    check_same_data(dataset.source.path, dataset.digest, plan.data.digest)
     weights = None
     if plan.init is not None:
         given = read_init(plan.init.path if init is None else init)
@@ -100,12 +109,12 @@ def open_planned(plan: RunPlan, data: str | Path | None, init: str | Path | None
     return Opened(dataset, statistics, weights)
 
 
-def reopen_run_data(recipe: Recipe, described: dict[str, Any], data: str | Path | None) -> Dataset:
+def reopen_run_data(recipe: Recipe, described: DataCard, data: str | Path | None) -> Dataset:
     """The data of a run that goes on, wherever it lies now."""
     return Dataset(reopen_dataset(recipe, described, data).source, recipe, described)
 
 
-def check_unchanged(dataset: Dataset, described: Mapping[str, Any], run: Path) -> None:
+def check_unchanged(dataset: Dataset, described: DataCard, run: Path) -> None:
     """DataError where the data is no longer what a run began with."""
     if dataset.disturbed and dataset.listed:
         if resized := dataset.resized():
@@ -114,7 +123,7 @@ def check_unchanged(dataset: Dataset, described: Mapping[str, Any], run: Path) -
                 f"{file} and {len(resized) - 1:,} other files changed since {run} began (it "
                 f"had {size:,} bytes): put it back, or start a new run"
             )
-    elif dataset.digest != described["digest"]:
+    elif dataset.digest != described.digest:
         raise DataError(
             f"the data in {dataset.source.path} changed since {run} began "
             f"(digest {described['digest']} then, {dataset.digest} now): "
@@ -135,11 +144,11 @@ def planned_statistics(plan: RunPlan) -> Statistics:
     if plan.mean_image is not None:
         packed = base64.b64decode(plan.mean_image)
         image = unpack_tensors(packed, Path(plan.run))["mean"]
-    covariance = tuple(map(tuple, plan.data.get("covariance", ())))
-    return Statistics(tuple(plan.data["mean"]), tuple(plan.data["std"]), covariance, image)
+    covariance = tuple(map(tuple, plan.data.covariance))
+    return Statistics(tuple(plan.data.mean), tuple(plan.data.std), covariance, image)
 
 
-def run_plan(plan: RunPlan, opened: Opened, team: Team, choosing: TimingRule) -> dict[str, Any]:
+def run_plan(plan: RunPlan, opened: Opened, team: Team, choosing: TimingRule) -> TrainResult:
     """Trains as planned, alone or as one of a team; returns the figures of the best validation.
 
     A process that is alone may find, while it trains, that other settings are faster by now: then
@@ -168,8 +177,9 @@ def run_plan(plan: RunPlan, opened: Opened, team: Team, choosing: TimingRule) ->
         if team.leads:
             with threads(plan.threads):
                 result = finish(Recipe.from_dict(plan.recipe), folder, state)
-    found: dict[str, Any] = team.broadcast(result)
-    return {**found, "choice": list(plan.choice)} if plan.checkpoint is None else found
+                if plan.checkpoint is None:
+                    result = replace(result, choice=plan.choice)
+    return team.agree(TrainResult, result)
 
 
 def _begin_run(plan: RunPlan, opened: Opened, folder: RunDir, team: Team) -> None:
@@ -199,7 +209,7 @@ def run_records(plan: RunPlan, team: Team) -> dict[str, str]:
     recipe = Recipe.from_dict(plan.recipe)
     call, init = _call(plan, team), ""
     saved = {
-        "recipe": recipe.to_dict(), "digest": recipe.digest, "data": plan.data,
+        "recipe": recipe.to_dict(), "digest": recipe.digest, "data": plan.data.to_json(),
         "call": asdict(call),
     }  # fmt: skip
     if plan.init is not None:
@@ -214,7 +224,7 @@ def run_records(plan: RunPlan, team: Team) -> dict[str, str]:
     return {
         ENVIRONMENT: as_json(known),
         "recipe.json": as_json(saved),
-        RECIPE_FILE: write_recipe(recipe, plan.data["path"], plan.choice, again),
+        RECIPE_FILE: write_recipe(recipe, plan.data.path, plan.choice, again),
     }
 
 
@@ -362,8 +372,8 @@ def train_on(
             best_of = {"best/acc1": state.watch.best_top1, "best/loss": state.watch.best_loss}
             board.settings(recipe.to_dict(), best_of)
     except Diverged as error:
-        page = _page(folder)["out"]
-        raise Diverged(f"{error}; its page: {page}" if page else str(error)) from error
+        page = _page(folder)
+        raise Diverged(f"{error}; its page: {page.out}" if page else str(error)) from error
     finally:
         if board is not None:
             board.close()
@@ -371,16 +381,16 @@ def train_on(
     return state
 
 
-def _page(folder: RunDir) -> dict[str, Any]:
-    """The run's page: `out`, or None where there can be none, and `figures`."""
+def _page(folder: RunDir) -> ReportResult | None:
+    """The run's page, or None where there can be none."""
     try:
         return report(folder.path, brief=True)
     except CheckpointError as error:  # what was trained is worth more than its page
         say(f"warning: no report: {error}")
-    return {"out": None, "figures": []}
+    return None
 
 
-def training_pace(events: Sequence[Mapping[str, Any]], batch: int) -> float | None:
+def training_pace(events: Sequence[Event], batch: int) -> float | None:
     """Images a second of training steps alone, over every stretch of steps that the log has:
     without validation, saving and reports. None where it has none.
 
@@ -388,39 +398,42 @@ def training_pace(events: Sequence[Mapping[str, Any]], batch: int) -> float | No
     """
     images, seconds, before = 0.0, 0.0, 0
     for event in events:
-        if event["event"] == "train" and (rate := event.get("images_per_s")):
-            images += (event["step"] - before) * batch
-            seconds += (event["step"] - before) * batch / rate
-        if event["event"] in ("train", "resume"):
-            before = event["step"]
+        if isinstance(event, TrainEvent) and event.images_per_s:
+            images += (event.step - before) * batch
+            seconds += (event.step - before) * batch / event.images_per_s
+        if isinstance(event, TrainEvent | ResumeEvent) and event.step is not None:
+            before = event.step
     return round(images / seconds, 1) if seconds > 0 else None
 
 
-def finish(recipe: Recipe, folder: RunDir, state: State) -> dict[str, Any]:
-    """Makes certificate and page of a trained run; its figures."""
+def finish(recipe: Recipe, folder: RunDir, state: State) -> TrainResult:
+    """Make certificate and page of a trained run; returns its figures."""
     certify_run(load(folder.path))
-    events = folder.events()
-    validations = (e for e in events if e["event"] == "val")
-    lost = {
-        "top1": state.watch.best_top1,
-        "loss": state.watch.best_loss,
-    }  # with its line in the log
-    best = next((e for e in validations if e["step"] == state.watch.best_step), lost)
+    events = [as_event(line) for line in folder.events()]
+    validations = [e for e in events if isinstance(e, ValEvent)]
+    watch = state.watch
+    best = next((e for e in validations if e.step == watch.best_step), None)
     page = _page(folder)
-    result = {k: best.get(k) for k in ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n")}
-    return {
-        **result,
-        "run": str(folder.path),
-        "checkpoint": str(find_checkpoint(folder.checkpoints, "best")),
-        "recipe": recipe.name,
-        "recipe_file": str(folder.path / RECIPE_FILE),
-        "step": state.step,
-        "best_step": state.watch.best_step,
-        "views": recipe.views,
-        "finished": state.finished,
-        "images_per_s": training_pace(events, recipe.batch_size),
-        "wall_s": round(state.seconds, 2),
-        "report": page["out"],
-        "figures": page["figures"],
-        "left_out": left_out_of(folder.path, folder.recipe["data"]),
-    }
+    card = read_recipe(folder)[1]
+    return TrainResult(
+        # Without its line in the log the state still knows two of them.
+        top1=watch.best_top1 if best is None else best.top1,
+        top1_ci95=None if best is None else best.top1_ci95,
+        top5=None if best is None else best.top5,
+        top5_ci95=None if best is None else best.top5_ci95,
+        loss=watch.best_loss if best is None else best.loss,
+        n=None if best is None else best.n,
+        run=str(folder.path),
+        checkpoint=str(find_checkpoint(folder.checkpoints, "best")),
+        recipe=recipe.name,
+        recipe_file=str(folder.path / RECIPE_FILE),
+        step=state.step,
+        best_step=watch.best_step,
+        views=recipe.views,
+        finished=state.finished,
+        images_per_s=training_pace(events, recipe.batch_size),
+        wall_s=round(state.seconds, 2),
+        report=None if page is None else page.out,
+        figures=() if page is None else page.figures,
+        left_out=left_out_of(folder.path, card),
+    )

@@ -170,17 +170,20 @@ class View:
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         return self.predictor.preprocess.views(pixels, 1)[0]
 
-    def said(self) -> dict[str, Any]:
-        """What every result says of where it comes from."""
+    def source(self, *, answers: bool = True) -> dict[str, Any]:
+        """What every result says of where it comes from: fields of InspectResult. `answers` are the
+        network's, whose precision counts."""
         found: dict[str, Any] = {
             "run": str(self.run),
             "figures": [str(path) for path in self.drawn],
         }
+        if answers:
+            found["precision"] = self.predictor.precision
         if "predictor" in vars(self):
             found["checkpoint"] = str(self.predictor.checkpoint)
         for key, opened in self._opened.items():
             if opened.unreadable:
                 found["unreadable"] = opened.unreadable
             if key != LEARNT:
-                found |= {"data": opened.path, **opened.figures()}
+                found |= {"data": opened.path, **opened.figures().by_field()}
         return found

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from alexnet.data.inventory import GONE
 from alexnet.errors import CheckpointError
 from alexnet.files import read_json, write_json
+from alexnet.runs.records import BadImageEvent, DataCard, LeftOutImage
 
 NAME = "unreadable.json"
 NOTED = "unreadable-elsewhere.json"  # by a test or a look at the run, maybe beside its training
@@ -54,10 +55,10 @@ class BadImage:
     def is_out(self) -> bool:
         return self.fate in OUT
 
-    def event(self) -> dict[str, Any]:
+    def event(self) -> BadImageEvent:
         """Its line in metrics.jsonl, with what it means for bits."""
         told = {k: v for k, v in asdict(self).items() if k != "size"}
-        return {"event": "unreadable", **told, "bits": BITS[self.fate]}
+        return BadImageEvent(**told, bits=BITS[self.fate])
 
 
 class BadImages:
@@ -124,12 +125,12 @@ def most_left_out(share: float, count: int) -> int:
     return max(int(share * count), 1)
 
 
-def left_out_of(run: Path, described: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Images that a training did not use since they could not be read: path, split, reason and, of
-    one that was used before, the step from which it is left out."""
-    began = [dict(entry) for entry in described.get("left_out", ())]
-    return began + [
-        {"path": image.path, "split": image.split, "reason": image.reason, "step": image.step}
+def left_out_of(run: Path, trained: DataCard | Mapping[str, Any]) -> list[LeftOutImage]:
+    """Images that a training did not use since they could not be read."""
+    if not isinstance(trained, DataCard):
+        trained = DataCard.from_json(trained, str(run / "recipe.json"))
+    return list(trained.left_out or ()) + [
+        LeftOutImage(path=image.path, split=image.split, reason=image.reason, step=image.step)
         for image in BadImages.of(run)
         if image.is_out
     ]

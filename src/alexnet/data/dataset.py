@@ -2,11 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.recipe import Recipe
+from alexnet.runs.records import DataCard, LeftOutImage
 from alexnet.terminal import say
 
 STATISTICS_IMAGES = 20_000  # mean and deviation of a larger slice come from this many of its images
@@ -50,27 +51,28 @@ class Dataset:
 
     to_train = True  # so that every class needs an image
 
-    def __init__(
-        self, source: Source, recipe: Recipe, trained: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, source: Source, recipe: Recipe, trained: DataCard | None = None) -> None:
         self.recipe, self._trained = recipe, trained
         self.listed: dict[str, Listed] = {}
         self.bad = BadImages()
         self._noted = BadImages()
         # Path inside the set, split and reason, since the run began.
-        self.left_out: list[dict[str, str]] = []
-        if trained is not None and (run := trained.get("run")):
-            self.listed, self.bad = read_inventory(Path(run)), BadImages.of(Path(run))
-            self._noted = BadImages.of(Path(run), NOTED)
+        self.left_out: list[LeftOutImage] = []
+        if trained is not None and trained.run:
+            run = Path(trained.run)
+            self.listed, self.bad = read_inventory(run), BadImages.of(run)
+            self._noted = BadImages.of(run, NOTED)
         if trained is not None:
-            self.left_out += trained.get("left_out", ())
-            excused = self.bad.paths | self._noted.paths | {e["path"] for e in self.left_out}
+            self.left_out += trained.left_out or ()
+            excused = self.bad.paths | self._noted.paths | {e.path for e in self.left_out}
             source = as_listed(source, self.listed, excused)
         if source.kind == "folder":  # listing a million files takes minutes on a network drive
             source = replace(source, load=cache(source.load))
         self.source, self.classes = source, source.classes
         self.folder = Folder(source.path, recipe.wait_for_data)
-        self._groups: Sequence[Sequence[str | int]] = (trained or {}).get("groups", ())
+        self._groups: Sequence[Sequence[str | int]] = ()
+        if trained is not None and trained.groups:
+            self._groups = trained.groups
 
     def keep_together(self, groups: Sequence[Sequence[int]]) -> None:
         """Copies of a picture, by place in the part that is cut: each group stays in one split."""
@@ -78,11 +80,11 @@ class Dataset:
             called = _call(self.source.load(self._roles["train"]), self.source.path)
             self._groups = [[called[i] for i in group] for group in groups]
 
-    def cut_as(self, described: Mapping[str, Any]) -> None:
+    def cut_as(self, described: DataCard) -> None:
         """Takes over what `describe` says that another process found in the same data: copies that
         stay together, and images that are left out."""
-        self._groups = described["groups"]
-        self.left_out = list(described.get("left_out", ()))
+        self._groups = described.groups or []
+        self.left_out = list(described.left_out or ())
 
     @property
     def _roles(self) -> dict[str, str]:
@@ -203,7 +205,7 @@ class Dataset:
         """Which images of its part a split is, without those that are left out of it."""
         labels = part.labels
         ids = self._cut(labels)[name] if self._shared(name) else np.arange(len(labels))
-        gone = {entry["path"] for entry in self.left_out if entry["split"] == name}
+        gone = {image.path for image in self.left_out if image.split == name}
         if gone and isinstance(part.images, tuple):
             called = names_of(part, self.source.path)
             ids = np.array([i for i in ids.tolist() if called[i] not in gone], np.intp)
@@ -218,10 +220,10 @@ class Dataset:
         """Whether train is cut out of other images than those that the run says."""
         if self._trained is None:
             return False
-        if "listing" in self._trained:
-            return bool(self._trained["listing"] != self.listing)
+        if self._trained.listing is not None:
+            return self._trained.listing != self.listing
         counts = {name: len(self._split(name)) for name in ("train", "val")}
-        return bool(self._trained.get("counts", counts) != counts)
+        return self._trained.counts is not None and self._trained.counts != counts
 
     @cached_property
     def listing(self) -> str:
@@ -302,7 +304,7 @@ class Dataset:
         name, split = error.split, self.split(error.split)
         if not isinstance(split.pixels, tuple):
             raise error
-        before = sum(entry["split"] == name for entry in self.left_out)
+        before = sum(image.split == name for image in self.left_out)
         count = before + len(split)
         most = most_left_out(self.recipe.bad_share, count)
         if before + len(error.images) > most:
@@ -313,7 +315,8 @@ class Dataset:
                 f"{name}: repair or remove them, or allow more",
             )
         for path, reason in error.images.values():
-            self.left_out.append({"path": self.inside(path), "split": name, "reason": reason})
+            image = LeftOutImage(path=self.inside(path), split=name, reason=reason)
+            self.left_out.append(image)
             say(f"warning: left out of {name}: {path}: {reason}")
 
     def note(self, error: Unreadable) -> int:
@@ -455,30 +458,30 @@ class Dataset:
                     h.update(part.read(ids).data)
         return h.hexdigest()[:16]
 
-    def describe(self, measured: Statistics) -> dict[str, Any]:
+    def describe(self, measured: Statistics) -> DataCard:
         """What a run directory keeps of its data: enough to test and classify without it.
 
         `measured` is what preprocessing uses: these images' statistics, or those of other weights.
         """
         counts = {"train": len(self.train), "val": len(self.val)}
-        return {
-            "kind": self.source.kind,
-            "path": self.source.path,
-            **({} if self.source.folders is None else {"folders": dict(self.source.folders)}),
-            "digest": self.digest,
-            "listing": self.listing,
-            "classes": list(self.classes),
-            **({"titles": dict(self.source.titles)} if self.source.titles else {}),
-            "counts": counts,
-            "orient": self.recipe.orient,
-            **({"left_out": list(self.left_out)} if self.left_out else {}),
-            "splits": self.describe_splits(),
-            "groups": [list(group) for group in self._groups],
-            "mean": list(measured.mean),
-            "std": list(measured.std),
-            "covariance": [list(row) for row in measured.covariance],
-            "mean_image": measured.image_digest,
-        }
+        return DataCard(
+            kind=self.source.kind,
+            path=self.source.path,
+            folders=self.source.folders,
+            digest=self.digest,
+            listing=self.listing,
+            classes=self.classes,
+            titles=self.source.titles or None,
+            counts=counts,
+            orient=self.recipe.orient,
+            left_out=list(self.left_out) or None,
+            splits=self.describe_splits(),
+            groups=self._groups,
+            mean=measured.mean,
+            std=measured.std,
+            covariance=measured.covariance,
+            mean_image=measured.image_digest,
+        )
 
 
 def _call(part: LabelledImages, root: str) -> list[str] | range:
@@ -509,38 +512,40 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> str | Path:
     return name
 
 
-def is_older(described: Mapping[str, Any]) -> bool:
+def is_older(described: DataCard) -> bool:
     """Whether a run's folder is read as 0.1.0 did, by fewer names for parts: it kept nothing of
     which `folders` they were."""
-    return described["kind"] == "folder" and "folders" not in described
+    return described.kind == "folder" and described.folders is None
 
 
-def reopen_dataset(
-    recipe: Recipe, described: dict[str, Any], data: str | Path | None = None
-) -> Dataset:
+def reopen_dataset(recipe: Recipe, described: DataCard, data: str | Path | None = None) -> Dataset:
     """The data that a run was trained on, where its description says it is, or where `data` says it
     is now. Where it changed, `split` refuses to cut it. For other images see `other_images`."""
-    if data is None and described["kind"] == "imported":
+    if data is None and described.kind == "imported":
         raise DataError("the weights were imported, and no images with them: name some with --data")
-    own = described["path"] or described["kind"]
-    found = open_dataset(recipe, own if data is None else data, older=is_older(described))
-    if found.classes != (classes := tuple(described["classes"])):
+    own = described.where if data is None else data
+    found = open_dataset(recipe, own, older=is_older(described))
+    if found.classes != (classes := tuple(described.classes)):
         odd = sorted(set(found.classes) ^ set(classes))
         raise DataError(
             f"{found.source.path or found.source.kind} has other classes than were trained on "
             f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
         )
     check_orient(found.source, recipe, described)
-    same = data is None or found.source.path == described["path"] != ""
-    if not same and described.get("groups"):  # the same folder elsewhere is cut alike
-        same = found.listing == described.get("listing")
+    same = data is None or found.source.path == described.path != ""
+    if not same and described.groups:  # the same folder elsewhere is cut alike
+        same = found.listing == described.listing
     return Dataset(found.source, recipe, described) if same else found
 
 
-def check_orient(source: Source, recipe: Recipe, described: Mapping[str, Any]) -> None:
+def check_orient(source: Source, recipe: Recipe, described: DataCard) -> None:
     """DataError for a packed set with photos that lie otherwise than the run has its images. Runs
     from before `orient` did not say how theirs lay."""
-    if "orient" in described and source.turned and source.orient not in (None, recipe.orient):
+    if (
+        described.orient is not None
+        and source.turned
+        and source.orient not in (None, recipe.orient)
+    ):
         raise DataError(
             f"{source.path} was packed with --orient {source.orient}, and {source.turned:,} of its "
             f"photos have an EXIF orientation, which this run has with --orient {recipe.orient}: "

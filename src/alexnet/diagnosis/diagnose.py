@@ -4,7 +4,6 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from alexnet.diagnosis.sizes import rms
 from alexnet.diagnosis.trial import find_rates, taken_back, try_steps
 from alexnet.diagnosis.verdict import is_healthy, rank_by_cause, without_non_finite
 from alexnet.errors import UsageError
+from alexnet.runs.records import Diagnosis
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 OF_STEPS = 0.75  # of the time: when trial steps have to end
@@ -40,7 +40,7 @@ def diagnose(
     seconds: float = 60.0,
     images: int = 2000,
     warmup: bool = False,
-) -> dict[str, Any]:
+) -> Diagnosis:
     """Says whether an image classifier will learn, or why it will not.
 
     `loader` gives batches of float images (N, C, H, W) and integer labels (N,), `val_loader` those
@@ -49,9 +49,9 @@ def diagnose(
     and random state are afterwards what they were. About `seconds` at most. With `warmup` the
     learning rate rises to the optimiser's over half the steps, for who trains so.
 
-    Returns `healthy` (true, false, or None where it could not be told, and `unmeasured` says why),
-    `verdicts` (worst first: name, severity, evidence, cause, advice, measured, threshold, source,
-    where), `layers` and `figures`.
+    Returns a Diagnosis: whether it is `healthy` (true, false, or None where it could not be told,
+    and `unmeasured` says why), the `verdicts`, worst first, what each of the `layers` does, and all
+    other `figures`.
     """
     began, val = time.monotonic(), None
     model = getattr(model, "module", model) if isinstance(model, WRAPPERS) else model
@@ -77,17 +77,16 @@ def diagnose(
     found.probe = probe_labels(train, val, found.classes)
     faults = (find_data_faults(found), find_network_faults(found), find_rate_faults(found))
     verdicts = rank_by_cause(itertools.chain(*faults))
-    layers = [asdict(layer) for layer in found.signals.layers] if found.signals else []
-    return without_non_finite(
-        {
-            "healthy": is_healthy(verdicts, found.unmeasured),
-            "unmeasured": found.unmeasured,
-            "verdicts": [verdict.to_dict() for verdict in verdicts],
-            "layers": layers,
-            "figures": found.figures(),
-            "seconds": round(time.monotonic() - began, 1),
-        }
-    )
+    layers = found.signals.described() if found.signals else []
+    measured = {
+        "healthy": is_healthy(verdicts, found.unmeasured),
+        "unmeasured": found.unmeasured,
+        "verdicts": [verdict.to_json() for verdict in verdicts],
+        "layers": [layer.to_json() for layer in layers],
+        "figures": found.figures().to_json(),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    return Diagnosis.from_json(without_non_finite(measured), "the diagnosis")
 
 
 def _measure(

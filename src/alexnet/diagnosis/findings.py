@@ -3,7 +3,6 @@
 import math
 import statistics
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from alexnet.diagnosis.contract import Contract
 from alexnet.diagnosis.signal import LayerSignal, SignalPropagation
 from alexnet.diagnosis.sizes import image_signal
 from alexnet.diagnosis.trial import RateRange, Trial
+from alexnet.runs.records import LabelProbeFigures, Measurements, RateLosses
 
 MIXED = 0.7  # entropy of validation's labels beside train's
 SEEN = 0.85  # of the entropy of the labels
@@ -151,29 +151,29 @@ class Findings:
         nothing to teach it, and no step is to be judged by how little they do."""
         return self.known is not None and self.known < SEEN * self.prior()
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> Measurements:
         """What people plot: losses and rates, data and probe."""
         rates, probe = self.rates, self.probe
-        return {
-            "classes": self.classes,
-            "images": self.train.n,
-            "label_entropy": self.prior(),
-            "mean": self.train.mean.tolist(),
-            "std": self.train.std.tolist(),
-            "loss": None if self.signals is None else self.signals.loss,
-            "gain": self.gain(),
-            "arrives": self.arrives(),
-            "update": self.update(),
-            "shrinking": self.shrinking(),
-            "order": self.order(),
-            "apart": self.apart(),
-            "shared": None if self.val is None else shared(self.train, self.val),
-            "random": None if self.contract is None else self.contract.random,
-            "batchwise": None if self.contract is None else self.contract.batchwise,
-            "trial": None if self.trial is None else self.trial.losses,
-            "overfit": None if self.overfit is None else self.overfit.losses,
-            "rates": None if rates is None else {"rate": rates.rates, "loss": rates.losses},
-            "best_rate": None if rates is None else rates.best,
-            "rate_limit": None if rates is None else rates.limit,
-            "probe": None if probe is None else {"n": probe.n, "accuracy": probe.accuracy},
-        }
+        return Measurements(
+            classes=self.classes,
+            images=self.train.n,
+            label_entropy=self.prior(),
+            mean=self.train.mean.tolist(),
+            std=self.train.std.tolist(),
+            loss=None if self.signals is None else self.signals.loss,
+            gain=self.gain(),
+            arrives=self.arrives(),
+            update=self.update(),
+            shrinking=self.shrinking(),
+            order=self.order(),
+            apart=self.apart(),
+            shared=None if self.val is None else shared(self.train, self.val),
+            random=None if self.contract is None else self.contract.random,
+            batchwise=None if self.contract is None else self.contract.batchwise,
+            trial=None if self.trial is None else self.trial.losses,
+            overfit=None if self.overfit is None else self.overfit.losses,
+            rates=None if rates is None else RateLosses(rate=rates.rates, loss=rates.losses),
+            best_rate=None if rates is None else rates.best,
+            rate_limit=None if rates is None else rates.limit,
+            probe=None if probe is None else LabelProbeFigures(n=probe.n, accuracy=probe.accuracy),
+        )

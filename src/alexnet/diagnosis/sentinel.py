@@ -21,7 +21,16 @@ from alexnet.diagnosis.history import Learning, find_run_faults, learning
 from alexnet.diagnosis.rate_rules import SHRINKING, decay_alone
 from alexnet.diagnosis.sizes import dead_share
 from alexnet.diagnosis.trial import Move, moved, weights_now
-from alexnet.diagnosis.verdict import SEVERITIES, Severity, Verdict, ranked
+from alexnet.diagnosis.verdict import SEVERITIES, Severity, Verdict, as_severity, ranked
+from alexnet.runs.records import (
+    DoctorEvent,
+    Event,
+    LookEvent,
+    ResumeEvent,
+    TrainEvent,
+    ValEvent,
+    as_event,
+)
 
 LOOK = 100  # steps between two looks
 DEAD = 0.95  # share of a layer's units that are 0 for a whole batch
@@ -45,7 +54,7 @@ class Sentinel:
 
     def __init__(self, model: nn.Module, shares: Sequence[float], every: int = LOOK) -> None:
         self.model, self.shares, self.every = model, shares, every
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.known: dict[tuple[str, str], Severity] = {}
         self.found: list[Verdict] = []
         self.measured: dict[str, Any] = {}
@@ -95,16 +104,19 @@ class Sentinel:
         self.found = self._new(found)
         self.last = self.measured
 
-    def note(self, event: dict[str, Any]) -> list[Verdict]:
+    def note(self, line: Event | Mapping[str, Any]) -> list[Verdict]:
         """What a line of the figures shows, with those before it."""
-        if event["event"] == "doctor":  # said before a restart
-            self.known[event["name"], event["where"]] = event["severity"]
+        event = as_event(line)
+        if isinstance(event, DoctorEvent):  # said before a restart
+            if (severity := as_severity(event.severity)) is not None:
+                self.known[event.name, event.where] = severity
             return []
-        if event["event"] == "look":
-            self.last = event
-        if event["event"] not in ("train", "val", "resume"):
+        if isinstance(event, LookEvent):
+            self.last = event.to_json()
+        if not isinstance(event, TrainEvent | ValEvent | ResumeEvent):
             return []
-        self.highest = max(self.highest, event.get("lr") or 0.0)
+        if isinstance(event, TrainEvent):
+            self.highest = max(self.highest, event.lr or 0.0)
         self.events = [*self.events[-KEPT:], event]
         return self._new(map(_still_training, ranked(find_run_faults(self.events, self.shares))))
 
@@ -119,7 +131,8 @@ class Sentinel:
 
     def _ending(self) -> bool:
         """Whether the schedule has brought the rate down to almost nothing."""
-        rates = [event["lr"] for event in self.events if event.get("lr") is not None]
+        trained = (event for event in self.events if isinstance(event, TrainEvent))
+        rates = [event.lr for event in trained if event.lr is not None]
         return bool(rates) and rates[-1] < DECAYED * self.highest
 
     def _without_gradient(self) -> dict[str, float]:

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from alexnet.diagnosis.graph import kind_of, linear_pairs
 from alexnet.diagnosis.sizes import dead_share, image_signal, rms
+from alexnet.runs.records import LayerSignals
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -72,6 +73,10 @@ class SignalPropagation:
     loss: float
     linear: list[tuple[str, str]] = field(default_factory=list)
     ends_in: str = ""
+
+    def described(self) -> list[LayerSignals]:
+        """The layers as a record has them."""
+        return [LayerSignals(**vars(layer)) for layer in self.layers]
 
 
 def measure_signals(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> SignalPropagation:

@@ -2,10 +2,23 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-Severity = Literal["will not learn", "learns badly", "misleads", "note"]
+from alexnet.runs.records import Severity, Verdict
+
+__all__ = [
+    "CAUSES",
+    "SEVERITIES",
+    "SYMPTOMS",
+    "Severity",
+    "Verdict",
+    "as_severity",
+    "is_healthy",
+    "rank_by_cause",
+    "ranked",
+    "without_non_finite",
+]
 
 SEVERITIES: tuple[Severity, ...] = ("will not learn", "learns badly", "misleads", "note")
 
@@ -67,23 +80,9 @@ SYMPTOMS = {
 }
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One fault. `measured` stands against `threshold`, whose origin is `source`; `where` names the
-    layer, parameter or split."""
-
-    name: str
-    severity: Severity
-    evidence: str
-    cause: str
-    advice: str
-    measured: float | None = None
-    threshold: float | None = None
-    source: str = ""
-    where: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+def as_severity(said: str) -> Severity | None:
+    """A severity that a log has, or None of a later version's."""
+    return next((severity for severity in SEVERITIES if severity == said), None)
 
 
 def without_non_finite(found: dict[str, Any]) -> dict[str, Any]:

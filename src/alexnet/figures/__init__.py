@@ -2,7 +2,7 @@
 
 from alexnet.figures.arms import draw_arms
 from alexnet.figures.conditions import Panel, draw_distributions, draw_dots, draw_panels
-from alexnet.figures.curves import Event, draw_curves, draw_looks
+from alexnet.figures.curves import draw_curves, draw_looks
 from alexnet.figures.images import (
     Found,
     Prediction,
@@ -17,6 +17,7 @@ from alexnet.figures.images import (
 from alexnet.figures.kernels import Sight, draw_filters, draw_maps, draw_sights
 from alexnet.figures.quality import draw_alike, draw_bars, draw_calibration, draw_counts
 from alexnet.figures.run import draw_confusion, draw_layers, draw_mistakes
+from alexnet.runs.records import Event
 
 __all__ = [
     "Event",

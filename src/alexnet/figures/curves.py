@@ -1,10 +1,10 @@
 """Learning curves: of one run, of several on one plot, and what the sentinel saw."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from alexnet.figures.canvas import (
     style_axes,
     write_figure,
 )
+from alexnet.runs.records import Event, LookEvent, TrainEvent, ValEvent, as_event
 from alexnet.terminal import percent
 
 if TYPE_CHECKING:
@@ -28,31 +29,32 @@ if TYPE_CHECKING:
 
 LOG_SPAN = 20  # values further apart than this factor are drawn on a logarithmic axis
 
-Event = dict[str, Any]
+Line = Event | Mapping[str, Any]
+Kind = TypeVar("Kind", TrainEvent, ValEvent, LookEvent)
 
 
-def draw_looks(events: list[Event], out: Path, title: str) -> bool:
+def draw_looks(lines: Sequence[Line], out: Path, title: str) -> bool:
     """Draw what the sentinel saw over epochs: dead units of each layer, update beside weight.
 
     False, and nothing is drawn, where it looked less than twice.
     """
     from matplotlib import colormaps
 
-    looks = _of_kind(events, "look")
+    looks = _of_kind(lines, LookEvent)
     if len(looks) < 2:
         return False
     figure = new_figure(13, 4.2, title)
     dead, update = figure.subplots(1, 2)
-    epochs = [look["epoch"] for look in looks]
-    names = list(looks[0]["dead"])
+    epochs = [look.epoch for look in looks]
+    names = list(looks[0].dead)
     for i, name in enumerate(names):
         shade = colormaps["cividis"](0.92 * i / max(len(names) - 1, 1))  # darker is earlier
-        values = [100 * look["dead"].get(name, np.nan) for look in looks]
+        values = [100 * look.dead.get(name, np.nan) for look in looks]
         dead.plot(epochs, values, color=shade, lw=1.4, label=fitting(name, 24))
     dead.set(title="Dead units", xlabel="epoch", ylabel="0 for a whole batch (%)", ylim=(0, 100))
     if names:
         dead.legend(frameon=False, fontsize=8, ncols=2)
-    values = [look.get("update", np.nan) for look in looks]
+    values = [np.nan if look.update_ratio is None else look.update_ratio for look in looks]
     update.plot(epochs, values, color=BLUE, lw=1.4)
     update.set(title="Steps", xlabel="epoch", ylabel="update / weight (median)", yscale="log")
     for axes in (dead, update):
@@ -61,7 +63,9 @@ def draw_looks(events: list[Event], out: Path, title: str) -> bool:
     return True
 
 
-def draw_curves(runs: Mapping[str, list[Event]], out: Path, title: str, no_top5: str = "") -> None:
+def draw_curves(
+    runs: Mapping[str, Sequence[Line]], out: Path, title: str, no_top5: str = ""
+) -> None:
     """Draw loss, top-1, top-5, learning rate and speed over epochs from the events of
     metrics.jsonl, a colour a run: training thin, validation thick with its 95 % interval.
     `no_top5` says why top-5 is left out, where it is."""
@@ -82,21 +86,21 @@ def draw_curves(runs: Mapping[str, list[Event]], out: Path, title: str, no_top5:
             axes.spines[:].set_visible(False)
             continue
         shown, places = [np.zeros(0)], set[float]()
-        for color, events in zip(cycle(_RUNS), runs.values(), strict=False):
-            x, y = _series(_of_kind(events, "train"), during)
+        for color, lines in zip(cycle(_RUNS), runs.values(), strict=False):
+            x, y = _series(_of_kind(lines, TrainEvent), during)
             axes.plot(x, scale * y, color=color, lw=0.9 if after else 1.6, marker=_marker(x), ms=3)
             shown.append(scale * y)
             places |= set(x)
             if after is None:
                 continue
-            val = _of_kind(events, "val")
+            val = _of_kind(lines, ValEvent)
             x, y = _series(val, after)
             axes.plot(x, scale * y, color=color, lw=2.2, marker="o", ms=3.5)
             shown.append(scale * y)
             places |= set(x)
-            if sure := [event for event in val if event.get(f"{after}_ci95")]:
-                bounds = 100 * np.array([event[f"{after}_ci95"] for event in sure])
-                epochs = [event["epoch"] for event in sure]
+            if sure := [e for e in val if getattr(e, f"{after}_ci95", None)]:
+                bounds = 100 * np.array([getattr(e, f"{after}_ci95") for e in sure])
+                epochs = [e.epoch for e in sure]
                 axes.fill_between(epochs, *bounds.T, color=color, alpha=0.15, lw=0)
         values = np.concatenate(shown)
         if during in ("loss_mean", "lr"):
@@ -112,8 +116,8 @@ def draw_curves(runs: Mapping[str, list[Event]], out: Path, title: str, no_top5:
             axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center")
     legend = grid[-1]
     legend.set_axis_off()
-    for color, (name, events) in zip(cycle(_RUNS), runs.items(), strict=False):
-        legend.plot([], [], color=color, lw=2.2, label=fitting(name, 36) + _best(events))
+    for color, (name, lines) in zip(cycle(_RUNS), runs.items(), strict=False):
+        legend.plot([], [], color=color, lw=2.2, label=fitting(name, 36) + _best(lines))
     legend.plot([], [], color="#444444", lw=0.9, label="thin: training")
     legend.plot([], [], color="#444444", lw=2.2, marker="o", ms=3.5,
                 label="thick: validation, 95 % interval")  # fmt: skip
@@ -121,25 +125,27 @@ def draw_curves(runs: Mapping[str, list[Event]], out: Path, title: str, no_top5:
     write_figure(figure, out)
 
 
-def _best(events: list[Event]) -> str:
-    scored = [event for event in _of_kind(events, "val") if event.get("top1") is not None]
+def _best(lines: Sequence[Line]) -> str:
+    scored = [(e.top1, e) for e in _of_kind(lines, ValEvent) if e.top1 is not None]
     if not scored:
         return ""
-    best = max(scored, key=lambda event: float(event["top1"]))
-    return f"\nbest: {percent(best['top1'])} at epoch {best['epoch']:.4g}"
+    top1, best = max(scored, key=lambda pair: pair[0])
+    return f"\nbest: {percent(top1)} at epoch {best.epoch:.4g}"
 
 
 _RUNS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
 
 
-def _of_kind(events: list[Event], kind: str) -> list[Event]:
+def _of_kind(lines: Sequence[Line], kind: type[Kind]) -> list[Kind]:
     """Return one event per step, in order: a resumed run repeats steps and its last word counts."""
-    last = {event["step"]: event for event in events if event["event"] == kind}
+    last = {e.step: e for e in map(as_event, lines) if isinstance(e, kind)}
     return [last[step] for step in sorted(last)]
 
 
-def _series(events: list[Event], key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    pairs = [(event["epoch"], event[key]) for event in events if event.get(key) is not None]
+def _series(
+    events: Sequence[TrainEvent] | Sequence[ValEvent], name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    pairs = [(e.epoch, value) for e in events if (value := getattr(e, name)) is not None]
     x, y = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
     return x, y
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +16,18 @@ from alexnet.figures.canvas import (
     write_figure,
 )
 from alexnet.figures.images import draw_captioned, draw_nothing, pair_caption
+from alexnet.runs.records import LayerSignals
 
 # Classes whose cells hold counts, also those that are 0, and whose ticks hold names.
 COUNTS_UP_TO, ZEROS_UP_TO, LABELS_UP_TO = 30, 12, 60
 
 
-def draw_layers(layers: Sequence[dict[str, Any]], out: Path, title: str) -> None:
+def draw_layers(layers: Sequence[LayerSignals], out: Path, title: str) -> None:
     """Draw what each layer does: how much the image matters, how large it is, which units are dead.
 
     `layers` are those of `doctor`: name, signal, rms, gradient and dead of each, in order.
     """
-    names = [fitting(layer["name"], 24) for layer in layers]
+    names = [fitting(layer.name, 24) for layer in layers]
     figure = new_figure(13, 1.8 + 0.22 * len(names), title)
     for axes, key, unit, color in zip(
         figure.subplots(1, 3, sharey=True),
@@ -36,7 +36,7 @@ def draw_layers(layers: Sequence[dict[str, Any]], out: Path, title: str) -> None
         (BLUE, GREEN, RED),
         strict=True,
     ):
-        values = np.array([layer[key] for layer in layers], np.float64)
+        values = np.array([getattr(layer, key) for layer in layers], np.float64)
         if key == "dead":
             axes.barh(range(len(names)), 100 * values, color=color)
             axes.set_xlim(0, 100)

@@ -7,10 +7,9 @@ anybody has them.
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,108 +24,140 @@ from alexnet.interchange.chain import Chain
 from alexnet.predict import Predictor
 from alexnet.recipe import Recipe
 from alexnet.recipebook.again import recorded_call
+from alexnet.runs.records import (
+    Certificate,
+    CertificateCheck,
+    CertifiedData,
+    CertifiedImages,
+    CertifiedTraining,
+    Claimed,
+    ClaimedTest,
+    ClaimedVal,
+    Description,
+    Misfit,
+    Probes,
+    ResumeEvent,
+    RunCall,
+    RunStart,
+    TestEvent,
+    ValEvent,
+)
 from alexnet.training.network import preprocessing
+
+Takes = Literal["images", "tensors"]
 
 FORMAT = 1
 NAME = "certificate.json"
 PROBES = 4
 TOLERANCE = 1e-3  # of the largest logit, or of 1: what processors and precisions differ by
 QUANTISED = 0.1  # the same for int8, which processors round differently
-LEFT_OUT = ("seen", "near_seen", "repeated")
-FIGURES = ("top1", "top1_ci95", "top5", "top5_ci95", "loss", "n", "split", "views", *LEFT_OUT)
-"""Of each split, beside the `precision` that they were computed in, null where nobody noted it."""
 
 
-def describe(predictor: Predictor) -> dict[str, Any]:
+def describe(predictor: Predictor) -> Description:
     """Where a network comes from and what it takes: for metadata, cards and certificates."""
-    data = predictor.data
-    return {
-        "model": predictor.recipe.model,
-        "classes": list(predictor.classes),
-        "preprocessing": {
-            "size": predictor.preprocess.size,
-            "crop": predictor.preprocess.crop,
-            "channels": predictor.preprocess.channels,
-            "orient": predictor.recipe.orient,
-            "normalize": predictor.preprocess.rule,
-            "mean": data["mean"],
-            "std": data["std"],
-            "mean_image": data.get("mean_image"),
-        },
-        "recipe": predictor.recipe.to_dict(),
-        "recipe_digest": predictor.recipe.digest,
-        "data": {key: data.get(key) for key in ("kind", "digest", "counts", "splits")},
-        "metrics": _metrics(predictor),
-        "step": int(predictor.checkpoint.name.removesuffix(".old").removeprefix("step-")),
-        "training": _training(predictor),
-    }
+    data, preprocess = predictor.data, predictor.preprocess
+    return Description(
+        model=predictor.recipe.model,
+        classes=predictor.classes,
+        preprocessing=CertifiedImages(
+            size=preprocess.size,
+            crop=preprocess.crop,
+            channels=preprocess.channels,
+            orient=predictor.recipe.orient,
+            normalize=preprocess.rule,
+            mean=data.mean,
+            std=data.std,
+            mean_image=data.mean_image,
+        ),
+        recipe=predictor.recipe.to_dict(),
+        recipe_digest=predictor.recipe.digest,
+        data=CertifiedData(
+            kind=data.kind, digest=data.digest, counts=data.counts, splits=data.splits
+        ),
+        metrics=_metrics(predictor),
+        step=int(predictor.checkpoint.name.removesuffix(".old").removeprefix("step-")),
+        training=_training(predictor),
+    )
 
 
-def _training(predictor: Predictor) -> dict[str, Any]:
+def _training(predictor: Predictor) -> CertifiedTraining:
     """What beside recipe and data made the weights: the call, the machine, and the weights that it
     began with. No path of this machine: of files the name alone. Of imported weights their origin.
     """
     run, data = predictor.run, predictor.data
     saved, place = run.recipe, run.path / "environment.json"
     environment = read_json(place) if place.is_file() else {}
-    init = saved.get("init")
-    made: dict[str, Any] = {"weights": sha256_of(predictor.checkpoint / "model.safetensors")}
-    if init is not None:
-        name = init["path"] if init["path"].startswith("hf:") else Path(init["path"]).name
-        made["init"] = init | {"path": name}
-    if data["kind"] == "imported":
+    init = RunStart.from_json(saved, str(run.path / "recipe.json")).init
+    if init is not None and not init.path.startswith("hf:"):
+        init = replace(init, path=Path(init.path).name)
+    made = CertifiedTraining(
+        weights=sha256_of(predictor.checkpoint / "model.safetensors"), init=init
+    )
+    if data.kind == "imported":
         return made
     events = run.events()
     cached = {str((fetch.cache_dir() / name).absolute()): name for name in fetch.NAMES}
-    return made | {
-        "call": asdict(recorded_call(saved, environment, events)),
-        "machine": {key: environment.get(key) for key in ("cpu", "gpu", "packages")},
-        "changed": [e for e in events if e["event"] == "resume" and e.get("changed")],
-        "data": cached.get(data["path"], "") if data["path"] else data["kind"],
-    }
+    return replace(
+        made,
+        call=RunCall(**asdict(recorded_call(saved, environment, events))),
+        machine={key: environment.get(key) for key in ("cpu", "gpu", "packages")},
+        changed=[e for e in events if isinstance(e, ResumeEvent) and e.changed],
+        data=cached.get(data.path, "") if data.path else data.kind,
+    )
 
 
-def _metrics(predictor: Predictor) -> dict[str, Any]:
+def _metrics(predictor: Predictor) -> dict[str, Claimed]:
     """The last figures that were measured of this checkpoint on validation and on test."""
-    found: dict[str, Any] = {}
-    step = predictor.checkpoint.name
+    found: dict[str, Claimed] = {}
+    step, trained = predictor.checkpoint.name, predictor.recipe.precision
     for event in predictor.run.events():
-        if event.get("event") == "val" and f"step-{event.get('step')}" == step:
-            found["val"] = {key: event.get(key) for key in FIGURES[:6]}
-            found["val"]["precision"] = predictor.recipe.precision
+        if isinstance(event, ValEvent) and f"step-{event.step}" == step:
+            found["val"] = ClaimedVal(
+                top1=event.top1,
+                top1_ci95=event.top1_ci95,
+                top5=event.top5,
+                top5_ci95=event.top5_ci95,
+                loss=event.loss,
+                n=event.n,
+                precision=trained,
+            )
+        if not isinstance(event, TestEvent) or Path(event.checkpoint).name != step:
+            continue
         # Of other data than the run's own, or of another runtime, a figure claims something else.
-        own = event.get("data") == predictor.trained_on
-        own = own and event.get("engine", "torch") == "torch" and not event.get("with_seen")
-        if event.get("event") == "test" and own and Path(event["checkpoint"]).name == step:
-            found[event["split"]] = {key: event.get(key) for key in FIGURES}
-            found[event["split"]]["precision"] = precision_of(event, predictor.recipe.precision)
+        own = event.data == predictor.trained_on
+        if own and event.engine == "torch" and not event.with_seen:
+            found[event.split] = ClaimedTest(
+                top1=event.top1,
+                top1_ci95=event.top1_ci95,
+                top5=event.top5,
+                top5_ci95=event.top5_ci95,
+                loss=event.loss,
+                n=event.n,
+                split=event.split,
+                views=event.views,
+                seen=event.seen,
+                near_seen=event.near_seen,
+                repeated=event.repeated,
+                precision=event.precision_of(trained),
+            )
     return found
 
 
-def precision_of(test: Mapping[str, Any], trained: str) -> str | None:
-    """What a test's figures were computed in. Runs from before say it in no line: where they were
-    trained in bf16 it depended on the machine, and is not known."""
-    if test.get("precision"):
-        return str(test["precision"])
-    known = {"int8": "int8", "onnx": "fp32"}.get(str(test.get("engine", "torch")))
-    return known or (None if trained == "bf16" else "fp32")
-
-
 def certify(
-    described: Mapping[str, Any], sha256: str, takes: str, logits: Tensor, tolerance: float
-) -> dict[str, Any]:
+    described: Description, sha256: str, takes: Takes, logits: Tensor, tolerance: float
+) -> Certificate:
     """The certificate of a file. `takes` is "images" (stored, uint8) or "tensors" (preprocessed);
     logits (PROBES, K) are what it makes of the probes, up to a constant an image."""
-    probes = {
-        "takes": takes,
-        "count": PROBES,
-        "logits": [[round(x, 6) for x in row] for row in logits.tolist()],
-        "tolerance": tolerance,
-    }
-    return {"format": FORMAT, **described, "sha256": sha256, "probes": probes}
+    probes = Probes(
+        takes=takes,
+        count=PROBES,
+        logits=[[round(x, 6) for x in row] for row in logits.tolist()],
+        tolerance=tolerance,
+    )
+    return Certificate(format=FORMAT, **described.by_field(), sha256=sha256, probes=probes)
 
 
-def certify_run(predictor: Predictor) -> dict[str, Any]:
+def certify_run(predictor: Predictor) -> Certificate:
     """The certificate of a run's checkpoint, written into the run."""
     probes = draw_probe_images(predictor.preprocess, "images")
     weights = predictor.checkpoint / "model.safetensors"
@@ -144,7 +175,7 @@ def run_logits(predictor: Predictor, images: Tensor) -> Tensor:
     return chain.logits(images.to(device)).cpu()
 
 
-def draw_probe_images(preprocess: Preprocess, takes: str) -> Tensor:
+def draw_probe_images(preprocess: Preprocess, takes: Takes) -> Tensor:
     """The images of a rule: squares of drawn greys or colours, an eighth of a side each.
 
     "images": uint8 (PROBES, size, size, C). "tensors": float32 (PROBES, C, crop, crop), the same
@@ -167,7 +198,7 @@ def place_of(path: Path) -> Path:
     return path / NAME if path.is_dir() else path.with_name(f"{path.name}.{NAME}")
 
 
-def read_certificate(path: Path) -> dict[str, Any]:
+def read_certificate(path: Path) -> Certificate:
     """The certificate of a file or folder. CheckpointError where there is none, or it is none."""
     place = place_of(path)
     if not path.exists():
@@ -175,62 +206,61 @@ def read_certificate(path: Path) -> dict[str, Any]:
     if not place.is_file():
         how = f"`alexnet test {path}` makes one" if path.is_dir() else "export the run again"
         raise CheckpointError(f"{path} has no certificate ({place.name}): {how}")
-    made = read_json(place)
-    if made.get("format") != FORMAT:
-        raise CheckpointError(f"{place} says format {made.get('format')!r}, expected {FORMAT}")
+    found = read_json(place)
+    if found.get("format") != FORMAT:
+        raise CheckpointError(f"{place} says format {found.get('format')!r}, expected {FORMAT}")
     try:
+        made = Certificate.read(found)
         recipe_of(made)
-        logits = torch.tensor(made["probes"]["logits"], dtype=torch.float32)
-        good = logits.shape == (PROBES, len(made["classes"])) and bool(logits.isfinite().all())
-        good = good and made["probes"]["takes"] in ("images", "tensors")
-        good = good and 0 < float(made["probes"]["tolerance"]) <= QUANTISED
-        bool(made["sha256"] and made["metrics"].items() and made["data"].items())
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        logits = torch.tensor(made.probes.logits, dtype=torch.float32)
+        good = logits.shape == (PROBES, len(made.classes)) and bool(logits.isfinite().all())
+        good = good and 0 < made.probes.tolerance <= QUANTISED and bool(made.sha256)
+    except (Misfit, KeyError, TypeError, ValueError, AttributeError, RuntimeError):
         good = False
     if not good:
         raise CheckpointError(f"{place} is no certificate, or was edited: restore it from a copy")
     return made
 
 
-def recipe_of(made: Mapping[str, Any]) -> Recipe:
+def recipe_of(made: Description) -> Recipe:
     """The recipe in a certificate; CheckpointError where its digest is another."""
-    recipe = Recipe.from_dict(made["recipe"])
-    if recipe.digest != made["recipe_digest"]:
+    recipe = Recipe.from_dict(dict(made.recipe))
+    if recipe.digest != made.recipe_digest:
         raise CheckpointError(
             f"the certificate's recipe was edited: its fields give the digest {recipe.digest}, "
-            f"and it says {made['recipe_digest']}"
+            f"and it says {made.recipe_digest}"
         )
     return recipe
 
 
-def preprocess_of(made: Mapping[str, Any], image: Tensor | None = None) -> Preprocess:
+def preprocess_of(made: Description, image: Tensor | None = None) -> Preprocess:
     """The preprocessing that a certificate describes; the mean image, where one is needed, comes
     from elsewhere."""
-    said = made["preprocessing"]
-    statistics = Statistics(tuple(said["mean"]), tuple(said["std"]), (), image)
+    said = made.preprocessing
+    statistics = Statistics(tuple(said.mean), tuple(said.std), (), image)
     return preprocessing(recipe_of(made), statistics)
 
 
-def check_logits(made: Mapping[str, Any], found: Tensor) -> dict[str, Any]:
+def check_logits(made: Certificate, found: Tensor) -> CertificateCheck:
     """Holds what a file makes of the probes, logits or logarithms of probabilities, against what
     its certificate says."""
-    expected = torch.tensor(made["probes"]["logits"], dtype=torch.float32)
+    expected = torch.tensor(made.probes.logits, dtype=torch.float32)
     if found.shape != expected.shape:
         said = f"{tuple(found.shape)} outputs, {tuple(expected.shape)} expected"
-        return {"name": "logits", "ok": False, "evidence": said}
+        return CertificateCheck(name="logits", ok=False, evidence=said)
     one, other = (x - x.amax(1, keepdim=True) for x in (found, expected))
     seen = other > -60  # below that a float32 probability is cut
     apart = float(((one - other).abs() * seen).max())
-    bound = made["probes"]["tolerance"] * max(float(expected.abs().max()), 1.0)
+    bound = made.probes.tolerance * max(float(expected.abs().max()), 1.0)
     evidence = f"{PROBES} probe images: {apart:.1e} apart, {bound:.1e} allowed"
-    return {"name": "logits", "ok": apart <= bound, "evidence": evidence}
+    return CertificateCheck(name="logits", ok=apart <= bound, evidence=evidence)
 
 
-def check_sha256(made: Mapping[str, Any], content: Path) -> dict[str, Any]:
+def check_sha256(made: Certificate, content: Path) -> CertificateCheck:
     found = sha256_of(content)
-    same = found == made["sha256"]
-    evidence = f"sha256 {found[:16]}…" + ("" if same else f", expected {made['sha256'][:16]}…")
-    return {"name": "weights", "ok": same, "evidence": f"{content.name}: {evidence}"}
+    same = found == made.sha256
+    evidence = f"sha256 {found[:16]}…" + ("" if same else f", expected {made.sha256[:16]}…")
+    return CertificateCheck(name="weights", ok=same, evidence=f"{content.name}: {evidence}")
 
 
 def digest_of(content: bytes) -> str:

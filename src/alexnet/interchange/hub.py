@@ -14,6 +14,7 @@ from alexnet.interchange.certificate import NAME
 from alexnet.interchange.chain import missing_package
 from alexnet.recipebook.again import Call, conditions, train_command
 from alexnet.runs.checkpoint import pack_tensors
+from alexnet.runs.records import Certificate, Claimed, RunInit
 from alexnet.terminal import escaped, percent, shows_top5
 
 _CARD = """---
@@ -86,20 +87,22 @@ _RULES = {
 
 
 def write_folder(
-    out: Path, weights: bytes, certificate: Mapping[str, Any], mean_image: Tensor | None
+    out: Path, weights: bytes, certificate: Certificate, mean_image: Tensor | None
 ) -> list[Path]:
     """Puts a model into a new or empty folder; the certificate comes last. Returns its files."""
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UsageError(f"{out} is there and not an empty folder: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    names = list(certificate["classes"])
+    names = list(certificate.classes)
     config = {
         "model_type": "alexnet",
-        "architectures": [certificate["model"]],
+        "architectures": [certificate.model],
         "num_labels": len(names),
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
-        "alexnet": {k: v for k, v in certificate.items() if k not in ("probes", "sha256")},
+        "alexnet": {
+            k: v for k, v in certificate.to_json().items() if k not in ("probes", "sha256")
+        },
     }
     write_atomic(out / "model.safetensors", weights)
     if mean_image is not None:
@@ -110,67 +113,73 @@ def write_folder(
     return sorted(out.iterdir())
 
 
-def card(certificate: Mapping[str, Any]) -> str:
+def card(certificate: Certificate) -> str:
     """A model card, made of what a certificate says and nothing else."""
-    said, recipe, data = (certificate[key] for key in ("preprocessing", "recipe", "data"))
-    imported = data["kind"] == "imported"
-    names = list(certificate["classes"])
-    colours = "grey" if said["channels"] == 1 else "RGB"
-    rounded = {key: ", ".join(f"{x:.2f}" for x in said[key]) for key in ("mean", "std")}
-    counts = ", ".join(f"{split} {n:,}" for split, n in (data["counts"] or {}).items())
+    said, recipe, data = certificate.preprocessing, certificate.recipe, certificate.data
+    imported = data.kind == "imported"
+    names = list(certificate.classes)
+    colours = "grey" if said.channels == 1 else "RGB"
+    rounded = {
+        key: ", ".join(f"{x:.2f}" for x in numbers)
+        for key, numbers in (("mean", said.mean), ("std", said.std))
+    }
+    counts = ", ".join(f"{split} {n:,}" for split, n in (data.counts or {}).items())
     return _CARD.format(
-        model=certificate["model"],
+        model=certificate.model,
         name=recipe["name"],
         made="Imported, not trained here." if imported else "Trained by `alexnet train`.",
         classes=len(names),
         class_list=", ".join(map(escape_markdown, names[:50]))
         + (f" and {len(names) - 50:,} more, in `config.json`" if len(names) > 50 else ""),
-        data=f"{data['kind']}: {counts or 'not known'}; digest `{data['digest']}`. "
-        f"{escape_markdown(data['splits'])}",
+        data=f"{data.kind}: {counts or 'not known'}; digest `{data.digest}`. "
+        f"{escape_markdown(data.splits or '')}",
         training=_origin(certificate) if imported else _training(certificate),
         preprocessing=f"{colours}, {_TURNED[recipe.get('orient', 'ignore')]}, the shorter side to "
-        f"{said['size']} pixels, the centre {said['crop']} x {said['crop']} of the centre square, "
-        "on 0 to 255 " + _RULES[said["normalize"]].format(**rounded) + ".",
-        metrics=_metrics(certificate["metrics"], len(names)),
+        f"{said.size} pixels, the centre {said.crop} x {said.crop} of the centre square, "
+        "on 0 to 255 " + _RULES[said.normalize].format(**rounded) + ".",
+        metrics=_metrics(certificate.metrics, len(names)),
     )
 
 
-def _origin(certificate: Mapping[str, Any]) -> str:
-    init = certificate["training"].get("init", {"path": "a file", "sha256": "not known"})
-    at = f" at revision `{init['revision']}`" if "revision" in init else ""
+def _origin(certificate: Certificate) -> str:
+    made = certificate.training
+    init = (made and made.init) or RunInit(path="a file", sha256="not known")
+    at = f" at revision `{init.revision}`" if init.revision else ""
     return (
         f"That is for the maker of these weights to say: they were imported from "
-        f"{escape_markdown(init['path'])}{at}, sha256 `{init['sha256']}`."
+        f"{escape_markdown(init.path)}{at}, sha256 `{init.sha256}`."
     )
 
 
-def _training(certificate: Mapping[str, Any]) -> str:
+def _training(certificate: Certificate) -> str:
     """Recipe, the command that trains it again, and what that gives."""
-    recipe, made, data = (certificate[key] for key in ("recipe", "training", "data"))
+    recipe, made, data = certificate.recipe, certificate.training, certificate.data
+    assert made is not None
+    assert made.call is not None  # of a certificate that is made now
     length = f"{recipe['steps']:,} steps" if recipe["steps"] else f"{recipe['epochs']:g} epochs"
-    call, init = Call(**made["call"]), made.get("init")
+    call, init = Call(**made.call.by_field()), made.init
     line = train_command(
-        ["FOLDER/certificate.json"], call, data=made["data"] or "IMAGES",
+        ["FOLDER/certificate.json"], call, data=made.data or "IMAGES",
         init="WEIGHTS" if init else "", run=f"runs/{recipe['name']}-again",
     )  # fmt: skip
     weights = (
-        f"The sha256 of `checkpoints/step-{certificate['step']}/model.safetensors` is "
-        f"`{made['weights']}`."
+        f"The sha256 of `checkpoints/step-{certificate.step}/model.safetensors` is "
+        f"`{made.weights}`."
     )
     said = conditions(
-        f"`{certificate['recipe_digest']}`", weights, call, made["machine"], f"`{data['digest']}`",
-        made["changed"],
+        f"`{certificate.recipe_digest}`", weights, call, made.machine or {}, f"`{data.digest}`",
+        made.changed or (),
     )  # fmt: skip
-    where = [] if made["data"] else ["`IMAGES` is the folder of the images."]
+    where = [] if made.data else ["`IMAGES` is the folder of the images."]
     if init:
         where.append(
-            f"`WEIGHTS` is what it began with: {escape_markdown(init['path'])}, a run or a file, "
-            f"whose weights have the sha256 `{init['sha256']}`."
+            f"`WEIGHTS` is what it began with: {escape_markdown(init.path)}, a run or a file, "
+            f"whose weights have the sha256 `{init.sha256}`."
         )
     return "\n\n".join(
         (
-            f"Recipe `{recipe['name']}`, digest `{certificate['recipe_digest']}`, step "
-            f"{certificate['step']:,}; every field is in `certificate.json`. {length} of batches "
+            f"Recipe `{recipe['name']}`, digest `{certificate.recipe_digest}`, step "
+            f"{certificate.step:,}; every field is in `certificate.json`. {length} of batches "
             f"of {recipe['batch_size']} with {recipe['opt']}, learning rate {recipe['lr']:g}, "
             f"schedule {recipe['schedule']}, seed {recipe['seed']}. To train it again:",
             f"```\n{line}\n```",
@@ -185,25 +194,27 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
 
 
-def _metrics(metrics: Mapping[str, Any], classes: int) -> str:
+def _metrics(metrics: Mapping[str, Claimed], classes: int) -> str:
     shown = {"top1": "top-1"} | ({"top5": "top-5"} if shows_top5(classes) else {})
     heads = ["split", "images", *(f"{name} (95 %)" for name in shown.values()), "computed in"]
     rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for split, m in metrics.items():
         cells = [
-            f"{percent(m[key])} ({percent(m[f'{key}_ci95'][0])} to {percent(m[f'{key}_ci95'][1])})"
-            if m.get(f"{key}_ci95")
+            f"{percent(getattr(m, key))} ({' to '.join(map(percent, ci95))})"
+            if (ci95 := getattr(m, f"{key}_ci95", None))
             else "-"
             for key in shown
         ]
-        kind = m.get("precision") or "fp32 or bf16, not noted"
+        kind = m.precision or "fp32 or bf16, not noted"
         words = {
             "seen": "that it learnt from left out",
             "near_seen": "or more look like copies of what it learnt from",
             "repeated": "repeat another",
         }
-        odd = [f"{m[key]:,} {said}" for key, said in words.items() if m.get(key)]
-        images = f"{m['n']:,}" + (f" ({'; '.join(odd)})" if odd else "")
+        odd = [
+            f"{count:,} {said}" for key, said in words.items() if (count := getattr(m, key, None))
+        ]
+        images = f"{m.n:,}" + (f" ({'; '.join(odd)})" if odd else "")
         rows.append(f"| {' | '.join([split, images, *cells, kind])} |")
     return "\n".join(rows) + f"\n\n{_PRECISION}" if metrics else "Nothing was measured."
 

@@ -61,14 +61,14 @@ def expected(path: Path, model: str | None, mean: Path | None, fields: dict[str,
     if path.is_dir() or place_of(path).is_file():
         made = read_certificate(path)
         weights = path / "model.safetensors" if path.is_dir() else path
-        if not (check := check_sha256(made, weights))["ok"]:
-            raise CheckpointError(f"not what its certificate is of: {check['evidence']}")
+        if not (check := check_sha256(made, weights)).ok:
+            raise CheckpointError(f"not what its certificate is of: {check.evidence}")
         recipe = recipe_of(made)
         if model not in (None, recipe.model):
             raise UsageError(f"--as {model}: the certificate of {path} says {recipe.model}")
         if mean is not None:
             raise UsageError(f"--mean {mean}: the certificate of {path} has the mean: leave it out")
-        said = made["preprocessing"]
+        said = made.preprocessing
         image = None
         if recipe.normalize in ("image", "centre"):
             if not path.is_dir():
@@ -77,11 +77,11 @@ def expected(path: Path, model: str | None, mean: Path | None, fields: dict[str,
                     "safetensors --out FOLDER) and import that"
                 )
             image = RunDir(path).mean_image()
-        statistics = Statistics(tuple(said["mean"]), tuple(said["std"]), (), image)
-        if statistics.image_digest != said.get("mean_image"):
+        statistics = Statistics(tuple(said.mean), tuple(said.std), (), image)
+        if statistics.image_digest != said.mean_image:
             raise CheckpointError(f"{path}: its mean image is another one than was trained with")
         recipe = recipe.replace(**fields)
-        return Expected(recipe, statistics, "its certificate", tuple(made["classes"]))
+        return Expected(recipe, statistics, "its certificate", tuple(made.classes))
     if model is None:
         raise UsageError(f"{path}: name the network the weights are of, as --as alexnet-2014")
     preset = find_model(model)

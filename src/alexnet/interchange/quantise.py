@@ -16,6 +16,7 @@ from alexnet.data.slices import Slice
 from alexnet.errors import DataError
 from alexnet.interchange.chain import OnnxNet, missing_package, quiet
 from alexnet.interchange.heldout import some_of, tally_scores
+from alexnet.runs.records import FileAccuracy
 
 CALIBRATION = 256  # images, at most half of those held out
 KINDS = ["Conv", "Gemm"]  # the rest, response norm above all, has squares that int8 loses
@@ -85,10 +86,16 @@ def before_and_after(
             began = time.perf_counter()
             net(one)
             taken.append(time.perf_counter() - began)
-    keys = ("top1", "top1_ci95", "top5", "n")
     medians = [statistics.median(taken) for taken in times]
     return {
-        kind: {key: one.get(key) for key in keys} | {"precision": kind, "bytes": len(content)}
+        kind: FileAccuracy(
+            top1=one.top1,
+            top1_ci95=one.top1_ci95,
+            top5=one.top5,
+            n=one.n,
+            precision=kind,
+            bytes=len(content),
+        )
         for kind, one, content in zip(("fp32", "int8"), found, (before, after), strict=True)
     } | {
         "calibration_images": len(skip),

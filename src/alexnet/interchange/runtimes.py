@@ -120,7 +120,8 @@ def refuse_precision(engine: str, precision: str) -> None:
 def build_runtime(predictor: Predictor, name: str, precision: str) -> Runtime:
     """The predictor's network in ONNX runtime or OpenVINO, held against itself."""
     probes, net = draw_probe_images(predictor.preprocess, "images"), copy.deepcopy(predictor.model)
-    subject = Subject.of(net, predictor.preprocess, probes, describe(predictor), inside=False)
+    described = describe(predictor).to_json()
+    subject = Subject.of(net, predictor.preprocess, probes, described, inside=False)
     content = make_onnx(subject)
     answer: Callable[[Tensor], Tensor]
     if name == "openvino":

@@ -7,13 +7,12 @@ smooth: neighbouring weights are alike, which those of draws are not.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from alexnet.models.net import Net
+from alexnet.runs.records import LayerWeights, WeightsJudged
 
 OUTLIER = 1.02  # fresh networks measure at most 1.00, after 350 steps 1.03 to 1.37
 SMOOTH = 0.3  # 11x11 filters: fresh -0.02, after 300 steps of the paper's recipe 0.21
@@ -21,26 +20,14 @@ SMALL = 16  # rows or columns below which a matrix says nothing
 ITERATIONS = 20
 
 
-@dataclass(frozen=True)
-class WeightStatistics:
-    """One layer: deviation and norm of its weights, the largest singular value beside that of
-    draws, and the correlation of neighbours in its filters, where they are large."""
-
-    name: str
-    std: float
-    norm: float
-    outlier: float | None
-    smooth: float | None
-
-
-def detect_untrained(model: Net) -> dict[str, Any]:
+def detect_untrained(model: Net) -> WeightsJudged:
     """Says "trained", "half-trained", "random" or "constant", why, and what each layer shows."""
     layers = [_weight_statistics(name, model.part(name)) for name in model.layers]
     verdict, why = _verdict(layers)
-    return {"verdict": verdict, "why": why, "layers": [asdict(layer) for layer in layers]}
+    return WeightsJudged(verdict=verdict, why=why, layers=layers)
 
 
-def _verdict(layers: Sequence[WeightStatistics]) -> tuple[str, str]:
+def _verdict(layers: Sequence[LayerWeights]) -> tuple[str, str]:
     flat = [layer.name for layer in layers if layer.std == 0]
     if flat:
         return "constant", f"all weights of {', '.join(flat)} are one number"
@@ -63,7 +50,7 @@ def _verdict(layers: Sequence[WeightStatistics]) -> tuple[str, str]:
     return "trained", "the layers differ from independent draws; how well, accuracy tells"
 
 
-def _weight_statistics(name: str, part: nn.Module) -> WeightStatistics:
+def _weight_statistics(name: str, part: nn.Module) -> LayerWeights:
     weight, groups = part.weight, getattr(part, "groups", 1)
     assert isinstance(weight, Tensor)
     weight = weight.detach().float()
@@ -75,7 +62,7 @@ def _weight_statistics(name: str, part: nn.Module) -> WeightStatistics:
     if weight.dim() == 4 and weight.shape[-1] >= 7:
         level = weight - weight.mean((2, 3), keepdim=True)
         smooth = float((level[..., 1:] * level[..., :-1]).mean() / (level**2).mean().clamp(1e-30))
-    return WeightStatistics(name, std, norm, outlier, smooth)
+    return LayerWeights(name=name, std=std, norm=norm, outlier=outlier, smooth=smooth)
 
 
 def _outlier(matrix: Tensor) -> float:

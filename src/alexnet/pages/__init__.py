@@ -3,12 +3,13 @@
 from alexnet.pages.claims import (
     CLAIM_HEADS,
     PUBLISHED_HEADS,
+    ClaimPart,
     claim_row,
     claims_page,
     figure,
     published_rows,
 )
-from alexnet.pages.doctor import LAYER_HEADS, conclusion, doctor_page, layer_rows
+from alexnet.pages.doctor import LAYER_HEADS, conclusion, doctor_page, layer_rows, name_of
 from alexnet.pages.report import LIMIT, RunPart, report_page
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "LAYER_HEADS",
     "LIMIT",
     "PUBLISHED_HEADS",
+    "ClaimPart",
     "RunPart",
     "claim_row",
     "claims_page",
@@ -23,6 +25,7 @@ __all__ = [
     "doctor_page",
     "figure",
     "layer_rows",
+    "name_of",
     "published_rows",
     "report_page",
 ]

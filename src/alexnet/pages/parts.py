@@ -1,13 +1,18 @@
 """What pages are made of: the frame, tables, verdicts, pictures inside the text."""
 
+from __future__ import annotations
+
 import base64
 import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from alexnet.terminal import are_numbers
+
+if TYPE_CHECKING:
+    from alexnet.runs.records import Verdict
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem;
@@ -109,19 +114,19 @@ def _together(cell: str) -> str:
     return cell.replace(" ", "\N{NO-BREAK SPACE}") if len(cell) < 24 else cell
 
 
-def render_verdict(v: dict[str, Any]) -> str:
+def render_verdict(v: Verdict) -> str:
     """One of the doctor's; the lines that it has."""
-    where = f" ({v['where']})" if v.get("where") else ""
+    where = f" ({v.where})" if v.where else ""
     rows = "".join(
-        f"<dt>{what}</dt><dd>{html.escape(str(v[key]))}</dd>"
-        for what, key in (
-            ("measured", "evidence"),
-            ("why", "cause"),
-            ("change", "advice"),
-            ("judged by", "source"),
+        f"<dt>{what}</dt><dd>{html.escape(text)}</dd>"
+        for what, text in (
+            ("measured", v.evidence),
+            ("why", v.cause),
+            ("change", v.advice),
+            ("judged by", v.source),
         )
-        if v.get(key)
+        if text
     )
-    title = html.escape(f"{v['severity']}: {v['name']}{where}")
-    mood = _CLASSES.get(v["severity"], "")
+    title = html.escape(f"{v.severity}: {v.name}{where}")
+    mood = _CLASSES.get(v.severity, "")
     return f'<div class="verdict {mood}"><b>{title}</b><dl>{rows}</dl></div>'

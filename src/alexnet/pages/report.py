@@ -1,13 +1,18 @@
 """One page on one or more runs: what was trained, how well it does, and how to do it again."""
 
+from __future__ import annotations
+
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet.pages.parts import MAIN, page, render_picture, render_table, render_verdict
 from alexnet.terminal import duration, percent, shows_top5
+
+if TYPE_CHECKING:
+    from alexnet.runs.records import DataCard, TestEvent, ValEvent, Verdict
 
 LIMIT = 4_900_000
 """Bytes of a page; pictures that would make it larger are left out, by name."""
@@ -24,10 +29,10 @@ class RunPart:
     digest: str
     network: str
     environment: Mapping[str, Any]
-    data: Mapping[str, Any]
-    best: Mapping[str, Any] | None
-    tests: Sequence[Mapping[str, Any]]
-    verdicts: Sequence[dict[str, Any]]
+    data: DataCard
+    best: ValEvent | None
+    tests: Sequence[TestEvent]
+    verdicts: Sequence[Verdict]
     pictures: Sequence[tuple[str, Path, str]]
     again: Sequence[str]
     conditions: Sequence[str]
@@ -88,24 +93,24 @@ def report_page(
 
 def _results(runs: Sequence[RunPart]) -> str:
     rows, test_rows = [], []
-    top5 = any(shows_top5(len(run.data["classes"])) for run in runs)
+    top5 = any(shows_top5(len(run.data.classes)) for run in runs)
     for run in runs:
-        best = run.best or {}
+        best = run.best
         rows.append(
             (
                 run.name,
                 str(run.recipe["name"]),
                 run.network,
-                _figure(best, "top1"),
-                *([_top5(best, run)] if top5 else ()),
+                _interval(best.top1, best.top1_ci95) if best else "",
+                *([_top5(best, run) if best else ""] if top5 else ()),
                 str(run.recipe["precision"]) if best else "",
-                f"{best['loss']:.4f}" if best else "",
-                f"{best['n']:,}" if best else "",
-                f"{best['epoch']:.4g}" if best else "",
+                f"{best.loss:.4f}" if best else "",
+                f"{best.n:,}" if best else "",
+                f"{best.epoch:.4g}" if best else "",
                 "" if run.seconds is None else duration(run.seconds),
             )
         )
-        own = run.data.get("path") or run.data.get("kind")
+        own = run.data.where
         test_rows += [_test_row(run, test, own, top5) for test in run.tests]
     heads = (
         "run", "recipe", "network", "top-1", *(("top-5",) if top5 else ()), "computed in", "loss",
@@ -124,53 +129,50 @@ def _results(runs: Sequence[RunPart]) -> str:
     )
 
 
-def _top5(event: Mapping[str, Any], run: RunPart) -> str:
-    return _figure(event, "top5") if shows_top5(len(run.data["classes"])) else ""
+def _top5(event: ValEvent | TestEvent, run: RunPart) -> str:
+    shown = shows_top5(len(run.data.classes))
+    return _interval(event.top5, event.top5_ci95) if shown else ""
 
 
-def _test_row(
-    run: RunPart, test: Mapping[str, Any], own: str | None, top5: bool
-) -> tuple[str, ...]:
-    def ties(key: str) -> str:
-        if test.get(f"{key}_optimistic") is None:
-            return ""
-        ends = (test[f"{key}_{rule}"] for rule in ("pessimistic", "optimistic"))
-        return " to ".join(f"{100 * end:.2f}" for end in ends)
+def _test_row(run: RunPart, test: TestEvent, own: str | None, top5: bool) -> tuple[str, ...]:
+    def ties(low: float | None, high: float | None) -> str:
+        return "" if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}"
 
+    fifth = _top5(test, run)
     return (
-        run.name, Path(test["checkpoint"]).name,
-        "its own" if test["data"] == own else Path(test["data"]).name,
-        str(test["split"]), str(test["views"]), str(test.get("engine", "torch")),
-        str(test["precision"] or "not noted"),
-        f"{test['n']:,}{_left_out(test)}", f"{test['loss']:.4f}", _figure(test, "top1"),
-        ties("top1"),
-        *((_top5(test, run), ties("top5") if _top5(test, run) else "") if top5 else ()),
+        run.name, Path(test.checkpoint).name,
+        "its own" if test.data == own else Path(test.data or "").name,
+        test.split, str(test.views), test.engine, test.precision or "not noted",
+        f"{test.n:,}{_left_out(test)}", f"{test.loss:.4f}", _interval(test.top1, test.top1_ci95),
+        ties(test.top1_pessimistic, test.top1_optimistic),
+        *((fifth, ties(test.top5_pessimistic, test.top5_optimistic) if fifth else "")
+          if top5 else ()),
     )  # fmt: skip
 
 
-def _left_out(test: Mapping[str, Any]) -> str:
+def _left_out(test: TestEvent) -> str:
     """What of the images a figure leaves out or should not have."""
     words = []
-    if seen := test.get("seen"):
+    if test.seen:
+        words.append(f"{test.seen:,} it learnt from {'counted' if test.with_seen else 'left out'}")
+    if test.near_seen:
         words.append(
-            f"{seen:,} it learnt from {'counted' if test.get('with_seen') else 'left out'}"
+            f"at least {test.near_seen:,} look like copies of what it learnt from, counted"
         )
-    if near := test.get("near_seen"):
-        words.append(f"at least {near:,} look like copies of what it learnt from, counted")
-    if repeated := test.get("repeated"):
-        words.append(f"{repeated:,} repeat another, counted")
-    if unknown := sum((test.get("ignored") or {}).values()):
+    if test.repeated:
+        words.append(f"{test.repeated:,} repeat another, counted")
+    if unknown := sum((test.ignored or {}).values()):
         words.append(f"{unknown:,} of unknown classes left out")
-    if unreadable := len(test.get("unreadable") or ()):
+    if unreadable := len(test.unreadable or ()):
         words.append(f"{unreadable:,} cannot be read")
     return f" ({'; '.join(words)})" if words else ""
 
 
-def _figure(event: Mapping[str, Any], key: str) -> str:
-    if event.get(key) is None:
+def _interval(share: float | None, ci95: tuple[float, float] | None) -> str:
+    if share is None or ci95 is None:
         return ""
-    low, high = event[f"{key}_ci95"]
-    return f"{percent(event[key])} ({100 * low:.2f} to {100 * high:.2f})"
+    low, high = ci95
+    return f"{percent(share)} ({100 * low:.2f} to {100 * high:.2f})"
 
 
 def _recipe(run: RunPart) -> str:
@@ -185,14 +187,14 @@ def _environment(run: RunPart) -> str:
     packages = about.pop("packages", {})
     rows = [(key, _value(value)) for key, value in about.items() if key != "command"]
     rows += [(name, str(version)) for name, version in packages.items()]
-    counts = run.data.get("counts", {})
-    rows += [("data", str(run.data.get("path") or run.data.get("kind"))),
-             ("data digest", str(run.data.get("digest"))),
-             *((f"left out of {one['split']}", f"{one['path']}: {one['reason']}")
-               for one in run.data.get("left_out", [])),
-             ("splits", str(run.data.get("splits"))),
+    counts = run.data.counts or {}
+    rows += [("data", str(run.data.where)),
+             ("data digest", run.data.digest),
+             *((f"left out of {one.split}", f"{one.path}: {one.reason}")
+               for one in run.data.left_out or ()),
+             ("splits", str(run.data.splits)),
              *((f"{split} images", f"{n:,}") for split, n in counts.items()),
-             ("classes", f"{len(run.data['classes']):,}")]  # fmt: skip
+             ("classes", f"{len(run.data.classes):,}")]  # fmt: skip
     return render_table(("what", "value"), rows, f"environment and data of {run.name}")
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
+from alexnet.runs.records import Event, ResumeEvent
+
 HOST = "HOST:29500"  # where several hosts meet: the name of the first is not in a record
 
 
@@ -23,7 +25,7 @@ class Call:
 
 
 def recorded_call(
-    saved: Mapping[str, Any], environment: Mapping[str, Any], events: Iterable[Mapping[str, Any]]
+    saved: Mapping[str, Any], environment: Mapping[str, Any], events: Iterable[Event]
 ) -> Call:
     """The call that a run's recipe.json records. Of runs from before it did, environment.json has
     the machine, and the words of the command where there was one."""
@@ -31,7 +33,7 @@ def recorded_call(
     begun = {key: value for key, value in saved.get("call", {}).items() if key in known}
     call = Call(**begun) if begun else _call_of_words(environment)
     # A guard that was overruled once, to go on, would stop there again.
-    overruled = any(e["event"] == "resume" and e.get("doctor", "stop") != "stop" for e in events)
+    overruled = any(isinstance(e, ResumeEvent) and e.doctor not in (None, "stop") for e in events)
     return replace(call, doctor="say") if overruled and call.doctor == "stop" else call
 
 
@@ -76,10 +78,10 @@ def conditions(
     call: Call,
     environment: Mapping[str, Any],
     data: str,
-    resumed: Iterable[Mapping[str, Any]] = (),
+    events: Iterable[Event] = (),
 ) -> list[str]:
     """What comes out of that line, and under which conditions: sentences. `weights` says whose
-    sha256 is what, `data` is the digest of the images, `resumed` are the run's resume events."""
+    sha256 is what, `data` is the digest of the images, `events` are the run's."""
     gpu, cpu = environment.get("gpu"), environment.get("cpu") or "the same processor"
     packages = environment.get("packages")
     torch = packages.get("torch") if isinstance(packages, dict) else None
@@ -106,10 +108,10 @@ def conditions(
         "version, sums are taken in another order: the figures are then those of another seed."
     )
     said += [
-        f"It was continued at step {event['step']:,} under other conditions ({event['changed']}): "
+        f"It was continued at step {event.step or 0:,} under other conditions ({event.changed}): "
         "no one machine gives the bits that came after."
-        for event in resumed
-        if event["event"] == "resume" and event.get("changed")
+        for event in events
+        if isinstance(event, ResumeEvent) and event.changed
     ]
     if call.hosts > 1:
         said.append(f"Start the line on each of {call.hosts} hosts; HOST is the name of the first.")

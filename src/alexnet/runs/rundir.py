@@ -16,7 +16,7 @@ from torch import Tensor
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.files import DirLock, cannot, read_bytes, read_json, write_atomic, write_json
 from alexnet.runs.checkpoint import pack_tensors, unpack_tensors
-from alexnet.runs.shape import odd_event
+from alexnet.runs.records import Event, ResumeEvent, read_event
 
 DIGESTS = "image-digests.safetensors"
 AGAIN = "starting-again.json"  # while it is there, a run starts again: see `begin_again`
@@ -134,7 +134,7 @@ class RunDir:
         if not self.writes:
             return
         path = self.path / "metrics.jsonl"
-        line = json.dumps(dict(event), separators=(",", ":")).encode() + b"\n"
+        line = json.dumps(dict(event), separators=(",", ":")).encode() + b"\n"  # of a Record too
         try:
             if self._log is None:
                 self._log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -153,28 +153,25 @@ class RunDir:
             os.close(self._log)
             self._log = None
 
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> list[Event]:
         """The run's events in order, without broken lines and without what a resume superseded:
-        {"event": "resume", "step": s} takes back every earlier event whose "step" is beyond s.
+        one at step s takes back every earlier event whose step is beyond s.
 
         Raises CheckpointError where a whole line says what no run writes: it was edited.
         """
-        path, kept = self.path / "metrics.jsonl", list[dict[str, Any]]()
+        path, kept = self.path / "metrics.jsonl", list[Event]()
         lines = read_bytes(path).splitlines() if path.exists() else []
         for number, line in enumerate(lines, 1):
             try:
-                event = json.loads(line)
+                values = json.loads(line)
             except (ValueError, RecursionError):
                 continue
-            if not isinstance(event, dict):
+            if not isinstance(values, dict):
                 continue
-            if odd := odd_event(event):
-                raise CheckpointError(
-                    f"{path}, line {number}: {odd}; it was edited: restore a copy, or take the "
-                    "line out"
-                )
-            if event["event"] == "resume" and isinstance(event.get("step"), int):
-                kept = [e for e in kept if not _beyond(e, event["step"])]
+            event = read_event(values, f"{path}, line {number}")
+            if isinstance(event, ResumeEvent) and event.step is not None:
+                since = event.step
+                kept = [e for e in kept if e.step is None or e.step <= since]
             kept.append(event)
         return kept
 
@@ -189,11 +186,6 @@ def latest_run(root: Path, name: str) -> Path | None:
     found = _numbered(root, name)
     runs = [number for number, path in found.items() if (path / "recipe.json").is_file()]
     return found[max(runs)] if runs else None
-
-
-def _beyond(event: Mapping[str, Any], step: int) -> bool:
-    own = event.get("step")
-    return isinstance(own, (int, float)) and own > step
 
 
 def _numbered(root: Path, name: str) -> dict[int, Path]:

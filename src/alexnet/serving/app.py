@@ -224,11 +224,12 @@ def _about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
     said = describe(predictor)
     grey = predictor.preprocess.channels == 1 and predictor.preprocess.size <= DRAWN
     kept = ("model", "classes", "recipe_digest", "metrics", "step")
+    found = said.to_json()
     return {
-        **{key: said[key] for key in kept},
+        **{key: found[key] for key in kept},
         "precision": predictor.precision,
         "preprocessing": {
-            k: said["preprocessing"][k] for k in ("size", "crop", "channels", "orient")
+            k: found["preprocessing"][k] for k in ("size", "crop", "channels", "orient")
         },
         "limits": {"body": limits.body, "images": limits.images, "pixels": limits.pixels},
         "draw": grey,

@@ -1,45 +1,56 @@
 """What bench prints."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from alexnet.terminal import format_table, percent
 
+if TYPE_CHECKING:
+    from alexnet.runs.records import CompanyRow, InferBench, InputBench, TrainBench
 
-def bench(r: dict[str, Any]) -> None:
+
+def bench(r: InputBench | TrainBench | InferBench) -> None:
+    from alexnet.runs.records import InputBench, TrainBench
+
+    quiet = r.quiet
     heads = ["", "images/s", "range", "ratio", "memory"]
-    if with_share := "share" in r["rows"][0]:
+    if with_share := quiet[0].share is not None:
         heads.append("of the limit")
     places = 1 if with_share else 0
-    if by_batch := "batch" in r["rows"][0]:
+    if quiet[0].batch is not None:
         heads[1:1] = ["batch", "ms"]
-    quiet = [row for row in r["rows"] if "company" not in row]
     rows = [
         (
-            row["name"],
-            *((str(row["batch"]), f"{row['ms']:,.1f}") if by_batch else ()),
-            f"{row['images_per_s']:,.{places}f}",
-            " to ".join(f"{one:,.{places}f}" for one in row["range"]),
-            f"{row['ratio']:.2f}",
-            "" if row["extra_bytes"] is None else f"{row['extra_bytes'] / 2**20:,.0f} MiB",
-            *((percent(row["share"], 0),) if with_share else ()),
+            row.name,
+            *(() if row.batch is None else (str(row.batch), f"{row.ms:,.1f}")),
+            f"{row.images_per_s:,.{places}f}",
+            " to ".join(f"{one:,.{places}f}" for one in row.range),
+            f"{row.ratio:.2f}",
+            "" if row.extra_bytes is None else f"{row.extra_bytes / 2**20:,.0f} MiB",
+            *(() if row.share is None else (percent(row.share, 0),)),
         )
         for row in quiet
     ]
     print(format_table(heads, rows))
-    _in_company(r, places)
-    {"input": _input, "train": _train, "infer": _infer}[r["what"]](r)
+    _in_company(r.beside, places)
+    if isinstance(r, InputBench):
+        _input(r)
+    elif isinstance(r, TrainBench):
+        _train(r)
+    else:
+        _infer(r)
 
 
-def _in_company(r: dict[str, Any], places: int) -> None:
+def _in_company(beside: list[CompanyRow], places: int) -> None:
     """Each way beside busy processes: a line a way (and batch), two columns a company."""
-    rows: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
-    for row in r["rows"]:
-        if "company" in row:
-            batch = (str(row["batch"]),) if "batch" in row else ()
-            rows.setdefault((row["name"], *batch), {})[row["company"]] = row
+    rows: dict[tuple[str, ...], dict[str, CompanyRow]] = {}
+    for row in beside:
+        batch = () if row.batch is None else (str(row.batch),)
+        rows.setdefault((row.name, *batch), {})[row.company] = row
     if not rows:
         return
-    kinds = list(dict.fromkeys(row["company"] for row in r["rows"] if "company" in row))
+    kinds = list(dict.fromkeys(row.company for row in beside))
     heads = ["beside a busy process a core", *(["batch"] if len(next(iter(rows))) > 1 else [])]
     for kind in kinds:
         heads += [f"{kind} priority", "of quiet", "ratio"]
@@ -48,63 +59,61 @@ def _in_company(r: dict[str, Any], places: int) -> None:
         line = list(names)
         for kind in kinds:
             row = found[kind]
-            line += [f"{row['images_per_s']:,.{places}f}", percent(row["of_quiet"], 0)]
-            line += [f"{row['ratio']:.2f}"]
+            line += [f"{row.images_per_s:,.{places}f}", percent(row.of_quiet, 0)]
+            line += [f"{row.ratio:.2f}"]
         lines.append(line)
     print(format_table(heads, lines))
 
 
-def _input(r: dict[str, Any]) -> None:
+def _input(r: InputBench) -> None:
     print(
-        f"medians of {r['rounds']} rounds of {r['batches']} batches of {r['batch_size']}; "
-        f"{r['images']:,} JPEGs of {r['jpeg_bytes']:,} bytes on average"
+        f"medians of {r.rounds} rounds of {r.batches} batches of {r.batch_size}; "
+        f"{r.images:,} JPEGs of {r.jpeg_bytes:,} bytes on average"
     )
-    for encoding, wait in r["waits"].items():
+    for encoding, wait in r.waits.items():
         print(
-            f"{r['model']} from {encoding}: {wait['images_per_s']:,.1f} images/s, "
-            f"{percent(wait['share'])} of the time waiting for data ({wait['steps']} steps); "
-            f"{wait['hours_of_90_epochs']:,.1f} hours for 90 epochs of ILSVRC-2012"
+            f"{r.model} from {encoding}: {wait.images_per_s:,.1f} images/s, "
+            f"{percent(wait.share)} of the time waiting for data ({wait.steps} steps); "
+            f"{wait.hours_of_90_epochs:,.1f} hours for 90 epochs of ILSVRC-2012"
         )
 
 
-def _train(r: dict[str, Any]) -> None:
-    print(f"{r['model']}, batches of {r['batch_size']}; medians of {r['rounds']} rounds")
+def _train(r: TrainBench) -> None:
+    print(f"{r.model}, batches of {r.batch_size}; medians of {r.rounds} rounds")
     _limits(r)
-    parts = [
-        (p["part"], f"{1e3 * p['forward']:,.1f}", f"{1e3 * p['backward']:,.1f}") for p in r["parts"]
-    ]
+    parts = [(p.part, f"{1e3 * p.forward:,.1f}", f"{1e3 * p.backward:,.1f}") for p in r.parts]
     print(
         format_table((f"part, ours in {_kind(r)}, medians", "forward, ms", "backward, ms"), parts)
     )
     _missing(r)
 
 
-def _infer(r: dict[str, Any]) -> None:
-    print(f"{r['model']}; medians of {r['rounds']} rounds")
+def _infer(r: InferBench) -> None:
+    print(f"{r.model}; medians of {r.rounds} rounds")
     _limits(r)
     print(
-        f"memory is read at {r['read_bytes_per_s'] / 1e9:,.1f} GB/s: the {_kind(r)} weights take "
-        f"{r['floor_ms']:.1f} ms"
+        f"memory is read at {r.read_bytes_per_s / 1e9:,.1f} GB/s: the {_kind(r)} weights take "
+        f"{r.floor_ms:.1f} ms"
     )
     heads = (
         f"part, ours in {_kind(r)}, the least of its times",
-        *(f"ms for {p['batch']:,}" for p in r["parts"]),
+        *(f"ms for {p.batch:,}" for p in r.parts),
     )
-    names = r["parts"][0]["ms"]
-    print(format_table(heads, [(n, *(f"{p['ms'][n]:,.2f}" for p in r["parts"])) for n in names]))
+    names = r.parts[0].ms
+    print(format_table(heads, [(n, *(f"{p.ms[n]:,.2f}" for p in r.parts)) for n in names]))
     _missing(r)
 
 
-def _kind(r: dict[str, Any]) -> str:
+def _kind(r: TrainBench | InferBench) -> str:
     """The precision of ours whose parts were timed."""
-    return "bf16" if "bf16" in r["limits"] else "fp32"
+    return "bf16" if "bf16" in r.limits else "fp32"
 
 
-def _missing(r: dict[str, Any]) -> None:
-    for line in r.get("missing", ()):
+def _missing(r: TrainBench | InferBench) -> None:
+    for line in r.missing:
         print(f"not measured: {line}")
 
 
-def _limits(r: dict[str, Any]) -> None:
-    limits = ", ".join(f"{kind} {limit / 1e9:,.0f} GFLOP/s" for kind, limit in r["limits"].items())
-    print(f"limit: a square matrix multiply, {limits}; {r['flops'] / 1e9:.2f} GFLOP an image")
+def _limits(r: TrainBench | InferBench) -> None:
+    limits = ", ".join(f"{kind} {limit / 1e9:,.0f} GFLOP/s" for kind, limit in r.limits.items())
+    print(f"limit: a square matrix multiply, {limits}; {r.flops / 1e9:.2f} GFLOP an image")
