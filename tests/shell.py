@@ -62,3 +62,13 @@ def one_object(out: str) -> dict[str, Any]:
     value = json.loads(out, parse_constant=refuse)
     assert isinstance(value, dict)
     return value
+
+
+def cut_at(run: Path, step: int) -> None:
+    """Leaves a run as a kill after a step does, whose checkpoints were all kept."""
+    for folder in (run / "checkpoints").glob("step-*"):
+        if int(folder.name[5:]) > step:
+            shutil.rmtree(folder)
+    for name in ("last", "best"):
+        (run / "checkpoints" / name).unlink()
+        (run / "checkpoints" / name).symlink_to(f"step-{step}")

@@ -14,7 +14,7 @@ import pytest
 
 import alexnet
 from conftest import write_tree
-from shell import Cli, one_object
+from shell import Cli, cut_at, one_object
 from shell import clean_folder as clean_folder
 from shell import cli as cli
 from shell import no_pictures as no_pictures
@@ -172,16 +172,6 @@ def test_only_what_was_reported_may_differ(
     assert status == 2
     expected = f"{other}: cannot be decoded" if change == "another damaged" else "changed since"
     assert expected in said[-1]
-
-
-def cut_at(run: Path, step: int) -> None:
-    """As a kill after a step leaves it."""
-    for folder in (run / "checkpoints").glob("step-*"):
-        if int(folder.name[5:]) > step:
-            shutil.rmtree(folder)
-    for name in ("last", "best"):
-        (run / "checkpoints" / name).unlink()
-        (run / "checkpoints" / name).symlink_to(f"step-{step}")
 
 
 def test_skipped_it_is_left_out_by_name_and_resumed_to_the_bit(cut: Path, cli: Cli) -> None:

@@ -77,7 +77,7 @@ def _training(predictor: Predictor) -> dict[str, Any]:
     if data["kind"] == "imported":
         return made
     events = run.events()
-    cached = {str((fetch.cache_dir() / name).absolute()): name for name in fetch.NAMES}
+    cached = {str((fetch.cache_dir() / name).absolute()): name for name in fetch.PUBLISHED_SETS}
     return made | {
         "call": asdict(recorded_call(saved, environment, events)),
         "machine": {key: environment.get(key) for key in ("cpu", "gpu", "packages")},
