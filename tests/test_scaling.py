@@ -20,7 +20,7 @@ def test_the_table_of_the_page_is_the_models() -> None:
         speed, took = (cell.strip().replace(",", "") for cell in line.split("|")[4:6])
         number, unit = took.split()
         hours = float(number) / {"h": 1, "min": 60}[unit]
-        rounding = 0.05 / float(number) + 0.5 / (float(speed) - 1)
+        rounding = 0.06 / float(number) + 0.6 / float(speed)
         assert 3600 * hours * float(speed) == pytest.approx(90 * 1_281_167, rel=rounding)
 
 
