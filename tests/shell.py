@@ -72,3 +72,13 @@ def cut_at(run: Path, step: int) -> None:
     for name in ("last", "best"):
         (run / "checkpoints" / name).unlink()
         (run / "checkpoints" / name).symlink_to(f"step-{step}")
+
+
+def copy_place(source: Path, target: Path) -> Path:
+    """Copies data/ and run/, trained on it; the copied run is of the copied data."""
+    shutil.copytree(source / "data", target / "data")
+    shutil.copytree(source / "run", target / "run", symlinks=True)
+    saved = json.loads((target / "run/recipe.json").read_text())
+    saved["data"]["path"] = str(target / "data")
+    (target / "run/recipe.json").write_text(json.dumps(saved))
+    return target

@@ -14,7 +14,7 @@ import pytest
 
 import alexnet
 from conftest import write_tree
-from shell import Cli, cut_at, one_object
+from shell import Cli, copy_place, cut_at, one_object
 from shell import clean_folder as clean_folder
 from shell import cli as cli
 from shell import no_pictures as no_pictures
@@ -68,14 +68,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cut(whole: Path, tmp_path: Path) -> Path:
     """The same as a kill after step 6 leaves it, with photos of its own."""
-    place = tmp_path / "place"
-    place.mkdir()
-    shutil.copytree(whole / "data", place / "data")
-    shutil.copytree(whole / "run", place / "run", symlinks=True)
+    place = copy_place(whole, tmp_path / "place")
     cut_at(place / "run", CUT)
-    saved = json.loads((place / "run/recipe.json").read_text())
-    saved["data"]["path"] = str(place / "data")
-    (place / "run/recipe.json").write_text(json.dumps(saved))
     return place
 
 
