@@ -317,13 +317,19 @@ def quota_row(way: str, speeds: dict[tuple[str, str, str], list[float]]) -> dict
 def packed_photos() -> Iterator[Path]:
     """Photos' like, packed as JPEGs."""
     from alexnet.benches.input import make_photos
-    from alexnet.data.arrange import arrange
-    from alexnet.data.pack import Options, pack
+    from alexnet.data.arrange import find_labelled_files
+    from alexnet.data.pack import PackOptions, pack_images
 
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
         work = Path(folder)
         tree = make_photos(work / "photos", 512)
-        pack(arrange(tree), work / "packed", Options(encoding="jpeg"), expect=None, workers=2)
+        pack_images(
+            find_labelled_files(tree),
+            work / "packed",
+            PackOptions(encoding="jpeg"),
+            expect=None,
+            workers=2,
+        )
         yield work / "packed"
 
 

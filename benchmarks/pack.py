@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image
 from script import obeyed
 
-from alexnet.data.arrange import arrange
+from alexnet.data.arrange import find_labelled_files
 from alexnet.data.labelled import Arranged
-from alexnet.data.pack import Options, pack
+from alexnet.data.pack import PackOptions, pack_images
 from alexnet.runtime import environment
 
 ILSVRC_2012 = 1_281_167 + 50_000 + 100_000
@@ -46,8 +46,8 @@ def loop(source: Arranged) -> int:
 
 def packed(source: Arranged, work: Path, encoding: str, workers: int) -> int:
     out = work / "out"
-    options = Options(SIZE, encoding)  # type: ignore[arg-type]
-    manifest = pack(source, out, options, expect={}, workers=workers)
+    options = PackOptions(SIZE, encoding)  # type: ignore[arg-type]
+    manifest = pack_images(source, out, options, expect={}, workers=workers)
     shutil.rmtree(out)
     return int(sum(manifest["counts"].values()))
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    source = arrange(args.photos)
+    source = find_labelled_files(args.photos)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         ways: dict[str, Callable[[], int]] = {"Pillow in a loop": lambda: loop(source)}

@@ -7,12 +7,16 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from alexnet.data import PackOptions, find_labelled_files, pack_images
 
 Tree = Mapping[str, bytes]
 
@@ -168,30 +172,51 @@ def train_tar(classes: Mapping[str, Tree]) -> bytes:
 # a pack that dies
 
 
-def pack_and_die(
-    source: str, out: str, encoding: str, commit: int, deadly: int, size: int = 16
-) -> None:
-    """Packs in blocks of `commit` images and kills itself before the deadly-th change that reaches
-    the disk (counted from 0). Runs in a process of its own."""
-    from alexnet.data import pack
-    from alexnet.data.arrange import arrange
+@contextmanager
+def before_each_change(tell: Callable[[str], None]) -> Iterator[None]:
+    """Inside, `tell` is called before each change that reaches the disk, with what it is."""
+    real = {name: getattr(os, name) for name in ("fsync", "replace", "unlink", "rmdir")}
 
-    pack.COMMIT = commit
+    def told(name: str, *args: Any, **options: Any) -> Any:
+        tell(name)
+        return real[name](*args, **options)
+
+    # Patched because a process cannot be killed in the middle of a write in another way.
+    for name in real:
+        setattr(os, name, partial(told, name))
+    try:
+        yield
+    finally:
+        for name, function in real.items():
+            setattr(os, name, function)
+
+
+def pack_in_blocks(
+    source: Path, out: Path, size: int = 16, *, block: int, workers: int = 2, piece: int = 16,
+    **options: Any,
+) -> Path:  # fmt: skip
+    """Several shards and several points to continue from, of few images."""
+    found = find_labelled_files(source)
+    chosen = PackOptions(size, **options)
+    pack_images(found, out, chosen, expect=None, workers=workers, block=block, piece=piece)
+    return out
+
+
+def pack_and_die(
+    source: str, out: str, encoding: str, block: int, deadly: int, size: int = 16
+) -> None:
+    """Packs in blocks of `block` images and kills itself before the deadly-th change that reaches
+    the disk (counted from 0). Runs in a process of its own."""
     left = deadly
 
-    def guard(name: str) -> None:
-        real = getattr(os, name)
+    def count(change: str) -> None:
+        nonlocal left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
 
-        def guarded(*args: Any, **options: Any) -> Any:
-            nonlocal left
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-            return real(*args, **options)
-
-        setattr(os, name, guarded)
-
-    for name in ("fsync", "replace", "unlink", "rmdir"):
-        guard(name)
-    options = pack.Options(size, encoding)  # type: ignore[arg-type]
-    pack.pack(arrange(Path(source)), Path(out), options, expect={}, workers=2)
+    options = PackOptions(size, encoding)  # type: ignore[arg-type]
+    with before_each_change(count):
+        pack_images(
+            find_labelled_files(Path(source)), Path(out), options, expect={}, workers=2, block=block
+        )

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from alexnet.data.labelled import Arranged
+import numpy as np
+
+import alexnet
 from archives import WNIDS, jpeg, train_tar, write_kit, write_tar
 
 # Listings leave their files to the garbage collector: see test_archives.test_files_are_closed.
@@ -63,9 +65,17 @@ def write_official(root: Path, kind: str = "ILSVRC2012", **changes: Any) -> Path
     return root
 
 
-def labels_by_name(found: Arranged, split: str) -> dict[str, int]:
-    files = found.parts[split]
-    return {Path(files.name(i)).name: int(files.labels[i]) for i in range(len(files))}
+def pack_official(source: Path, out: Path) -> Path:
+    """Packed small, whatever the number of images."""
+    alexnet.data_pack(source, out=out, size=8, expect={})
+    return out
+
+
+def labels_by_name(packed: Path, split: str) -> dict[str, int]:
+    """What a packed set says of each file."""
+    names = (packed / f"{split}.names.txt").read_text().splitlines()
+    labels = np.load(packed / f"{split}.labels.npy", allow_pickle=False).tolist()
+    return dict(zip((Path(name).name for name in names), labels, strict=True))
 
 
 def wanted(kind: str) -> dict[str, dict[str, int]]:

@@ -2,14 +2,12 @@
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alexnet import commands
-from alexnet.data import pack as packer
+import alexnet
 from archives import encode, jpeg, picture, write_files
 
 # Listings leave their files to the garbage collector: see test_archives.test_files_are_closed.
@@ -18,7 +16,7 @@ SIZE = 16
 
 
 def pack(source: Path, out: Path, size: int = SIZE, **options: Any) -> Path:
-    commands.data_pack(source, out=out, size=size, **options)
+    alexnet.data_pack(source, out=out, size=size, **options)
     return out
 
 
@@ -73,11 +71,3 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def raw(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack(tree, tmp_path_factory.mktemp("packed") / "raw")
-
-
-@pytest.fixture(scope="module")
-def blocks_of_8() -> Iterator[None]:
-    """Several shards and several points to continue from, of few images."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packer, "COMMIT", 8)
-        yield

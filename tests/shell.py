@@ -62,3 +62,23 @@ def one_object(out: str) -> dict[str, Any]:
     value = json.loads(out, parse_constant=refuse)
     assert isinstance(value, dict)
     return value
+
+
+def cut_at(run: Path, step: int) -> None:
+    """Leaves a run as a kill after a step does, whose checkpoints were all kept."""
+    for folder in (run / "checkpoints").glob("step-*"):
+        if int(folder.name[5:]) > step:
+            shutil.rmtree(folder)
+    for name in ("last", "best"):
+        (run / "checkpoints" / name).unlink()
+        (run / "checkpoints" / name).symlink_to(f"step-{step}")
+
+
+def copy_place(source: Path, target: Path) -> Path:
+    """Copies data/ and run/, trained on it; the copied run is of the copied data."""
+    shutil.copytree(source / "data", target / "data")
+    shutil.copytree(source / "run", target / "run", symlinks=True)
+    saved = json.loads((target / "run/recipe.json").read_text())
+    saved["data"]["path"] = str(target / "data")
+    (target / "run/recipe.json").write_text(json.dumps(saved))
+    return target

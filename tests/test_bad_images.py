@@ -3,18 +3,21 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import alexnet
-from conftest import write_tree
-from shell import Cli, one_object
+from alexnet.cli import main
+from alexnet.data import draws
+from alexnet.errors import AlexNetError
+from conftest import without_pictures, without_report, write_tree
+from shell import Cli, copy_place, cut_at, one_object
 from shell import clean_folder as clean_folder
 from shell import cli as cli
 from shell import no_pictures as no_pictures
@@ -50,49 +53,43 @@ def last(run: Path) -> int:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """data/, 60 photos, and run/, which nothing disturbed. Read only."""
-    from conftest import without_pictures
-
+    """data/, 60 photos, run/, which nothing disturbed, and the files of its splits. Read only."""
     place = tmp_path_factory.mktemp("whole")
     write_tree(place / "data", each=20)
     words = ["train", "digits", "--data", place / "data", "--run", place / "run", *FIELDS]
-    from alexnet.cli import main
-    from alexnet.runtime import threads
-
-    with pytest.MonkeyPatch.context() as patch, threads(1):
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
         without_pictures(patch)
+        torch.set_num_threads(1)
         assert main([str(word) for word in words]) == 0
+        torch.set_num_threads(before)
+    splits = {}
+    for split in ("train", "val", "test"):
+        alexnet.inspect(place / "run", "features", split=split, out=place / "features.npy")
+        lines = (place / "features.csv").read_text().splitlines()
+        at = lines[0].split(",").index("image")
+        splits[split] = [line.split(",")[at] for line in lines[1:]]
+    (place / "splits.json").write_text(json.dumps(splits))
     return place
 
 
 @pytest.fixture
 def cut(whole: Path, tmp_path: Path) -> Path:
     """The same as a kill after step 6 leaves it, with photos of its own."""
-    place = tmp_path / "place"
-    place.mkdir()
-    shutil.copytree(whole / "data", place / "data")
-    shutil.copytree(whole / "run", place / "run", symlinks=True)
+    place = copy_place(whole, tmp_path / "place")
+    shutil.copy(whole / "splits.json", place)
     cut_at(place / "run", CUT)
-    saved = json.loads((place / "run/recipe.json").read_text())
-    saved["data"]["path"] = str(place / "data")
-    (place / "run/recipe.json").write_text(json.dumps(saved))
     return place
 
 
 def split_of(place: Path, name: str) -> list[str]:
     """Files of a split inside the set, in its order."""
-    from alexnet.data.dataset import reopen_dataset
-    from alexnet.predict import read_recipe
-    from alexnet.runs.rundir import RunDir
-
-    dataset = reopen_dataset(*read_recipe(RunDir.open(place / "run")))
-    return dataset.names(name)
+    names: list[str] = json.loads((place / "splits.json").read_text())[name]
+    return names
 
 
 def used_at(place: Path, step: int) -> str:
     """A photo that the batch of a step has, inside the set."""
-    from alexnet.data import draws
-
     names = split_of(place, "train")
     epoch, at = divmod(step, len(names) // 8)
     return names[draws.permutation(0, epoch, len(names))[8 * at + 3]]
@@ -174,16 +171,6 @@ def test_only_what_was_reported_may_differ(
     assert expected in said[-1]
 
 
-def cut_at(run: Path, step: int) -> None:
-    """As a kill after a step leaves it."""
-    for folder in (run / "checkpoints").glob("step-*"):
-        if int(folder.name[5:]) > step:
-            shutil.rmtree(folder)
-    for name in ("last", "best"):
-        (run / "checkpoints" / name).unlink()
-        (run / "checkpoints" / name).symlink_to(f"step-{step}")
-
-
 def test_skipped_it_is_left_out_by_name_and_resumed_to_the_bit(cut: Path, cli: Cli) -> None:
     """Found by several threads or by none, and cut after it was found: the same bits."""
     for step in (CUT + 1, CUT + 3):
@@ -243,7 +230,8 @@ def test_found_before_the_first_step(
     damage(photo := tmp_path / "data/class-1/001.png")
     run = tmp_path / "run"
     words = ("train", "digits", "--data", tmp_path / "data", "--run", run, *FIELDS)
-    status, out, said = cli(*words, "--memory-gib", memory, "--bad-images", bad, "--json")
+    words = (*words, "--memory-gib", memory, "--bad-images", bad, "--steps", 1, "--json")
+    status, out, said = cli(*words)
     if bad == "stop":
         assert status == 2
         assert f"{photo}: not an image" in said[-1]
@@ -256,26 +244,34 @@ def test_found_before_the_first_step(
     assert [entry["path"] for entry in described["left_out"]] == ["class-1/001.png"]
     assert described["counts"]["train"] == 41
     assert [e["path"] for e in one_object(out)["left_out"]] == ["class-1/001.png"]
-    page = Path(alexnet.report(run, brief=True)["out"])
-    assert "left out of train" in page.read_text()
+    if not memory:
+        page = Path(alexnet.report(run, brief=True)["out"])
+        assert "left out of train" in page.read_text()
     photo.unlink()
     assert cli("test", run)[0] == 0
+
+
+def once_logged(run: Path, kind: str, count: int, act: Callable[[], object]) -> None:
+    """Acts when the log of a run has so many events of a kind, or after a minute."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if (run / "metrics.jsonl").exists() and len(events(run, kind)) >= count:
+            break
+        time.sleep(0.002)
+    act()
 
 
 def test_a_folder_that_is_away_for_a_second_is_waited_for(cut: Path, whole: Path, cli: Cli) -> None:
     data, away = cut / "data", cut / "away"
 
     def leave() -> None:
-        until = time.monotonic() + 60
-        while time.monotonic() < until and not events(cut / "run", "resume"):
-            time.sleep(0.002)
         data.rename(away)
         data.mkdir()  # as where a drive was mounted
         time.sleep(1)
         data.rmdir()
         away.rename(data)
 
-    thread = threading.Thread(target=leave)
+    thread = threading.Thread(target=once_logged, args=(cut / "run", "resume", 1, leave))
     thread.start()
     status, _, said = cli("train", "--resume", "--run", cut / "run")
     thread.join()
@@ -287,13 +283,9 @@ def test_a_folder_that_is_away_for_a_second_is_waited_for(cut: Path, whole: Path
 def test_a_folder_that_stays_away_stops_it_with_all_saved(cut: Path, whole: Path, cli: Cli) -> None:
     data, away = cut / "data", cut / "away"
 
-    def leave() -> None:
-        until = time.monotonic() + 60
-        while time.monotonic() < until and not events(cut / "run", "resume"):
-            time.sleep(0.002)
-        data.rename(away)
-
-    thread = threading.Thread(target=leave)
+    thread = threading.Thread(
+        target=once_logged, args=(cut / "run", "resume", 1, lambda: data.rename(away))
+    )
     thread.start()
     words = ("train", "--resume", "--run", cut / "run", "--wait-for-data", 0.3)
     status, _, said = cli(*words, "--bad-images", "skip")
@@ -333,32 +325,32 @@ def test_a_damaged_test_photo_is_named_and_counted(cut: Path, cli: Cli) -> None:
     assert (repaired["n"], repaired["loss"]) == (len(names), whole_answer["loss"])
 
 
-@pytest.mark.parametrize("change", ["repaired", "removed", "skipped"])
-def test_of_photos_in_memory_too(change: str, whole: Path, tmp_path: Path, cli: Cli) -> None:
+def test_of_photos_in_memory_too(whole: Path, tmp_path: Path, cli: Cli) -> None:
     """They are read once, when a run begins and when it goes on."""
-    data, run = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(whole / "data", data)
-    words = ("train", "digits", "--data", data, "--run", run, *FIELDS, "--memory-gib", 1)
-    assert cli(*words)[0] == 0
-    done = weights(run)
-    cut_at(run, CUT)
-    photo = data / "class-1/001.png"
-    content = photo.read_bytes()
-    photo.write_bytes(content[:50])
-    resume = ("train", "--resume", "--run", run)
-    status, _, said = cli(*resume)
-    assert status == 2
-    assert said[-1].startswith(f"alexnet: {photo}: ")
-    assert "--bad-images skip" in said[-1]
-    if change == "repaired":
-        photo.write_bytes(content)
-    elif change == "removed":
-        photo.unlink()
-    status, _, said = cli(*resume, *(["--bad-images", "skip"] if change == "skipped" else []))
-    assert status == 0, said
-    assert (weights(run) == done) is (change == "repaired")
-    fate = "left out" if change == "skipped" else change
-    assert [e["fate"] for e in events(run)] == ["reported", fate]
+    source = tmp_path / "source"
+    shutil.copytree(whole / "data", source / "data")
+    words = ("train", "digits", "--data", source / "data", "--run", source / "run", *FIELDS)
+    assert cli(*words, "--memory-gib", 1)[0] == 0
+    for change in ("repaired", "removed", "skipped"):
+        place = copy_place(source, tmp_path / change)
+        run, photo = place / "run", place / "data/class-1/001.png"
+        cut_at(run, CUT)
+        content = photo.read_bytes()
+        photo.write_bytes(content[:50])
+        resume = ("train", "--resume", "--run", run)
+        status, _, said = cli(*resume)
+        assert status == 2
+        assert said[-1].startswith(f"alexnet: {photo}: ")
+        assert "--bad-images skip" in said[-1]
+        if change == "repaired":
+            photo.write_bytes(content)
+        elif change == "removed":
+            photo.unlink()
+        status, _, said = cli(*resume, *(["--bad-images", "skip"] if change == "skipped" else []))
+        assert status == 0, said
+        assert (weights(run) == weights(source / "run")) is (change == "repaired")
+        fate = "left out" if change == "skipped" else change
+        assert [e["fate"] for e in events(run)] == ["reported", fate]
 
 
 def test_a_run_from_before_has_the_rules_from_before(cut: Path, cli: Cli) -> None:
@@ -376,15 +368,11 @@ def test_a_run_from_before_has_the_rules_from_before(cut: Path, cli: Cli) -> Non
 
 def resume_here(run: str, bad: str) -> dict[str, Any]:
     """One of two processes that go on with a run; how it ended."""
-    from alexnet import commands
-    from alexnet.errors import AlexNetError
-    from conftest import without_report
-
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
         try:
             fields = {"bad_images": bad, "bad_share": 0.1, "workers": 1}
-            return {"step": commands.train(resume=True, run=run, **fields)["step"]}
+            return {"step": alexnet.train(resume=True, run=run, **fields)["step"]}
         except AlexNetError as error:
             return {"status": error.exit_status, "line": str(error)}
 
@@ -413,18 +401,18 @@ def test_several_that_are_gone_at_once(tmp_path: Path, cli: Cli) -> None:
     """Of train, val and test, while it trains: the first stops it, and all may stay away."""
     data, run = write_tree(tmp_path / "data", each=20), tmp_path / "run"
     words = ["train", "digits", "--data", data, "--run", run, "--channels", 3, "--memory-gib", 0,
-             "--epochs", 40, "--eval-every", 5, "--batch-size", 8, "--precision", "fp32",
+             "--epochs", 16, "--eval-every", 5, "--batch-size", 8, "--precision", "fp32",
              "--log-every", 1, "--early-stop", 0, "--no-doctor", "--wait-for-data", 0]  # fmt: skip
-    command = [sys.executable, "-m", "alexnet", *map(str, words)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("step     10"):
-                break
+
+    def leave() -> None:
         for file in sorted((data / "class-1").iterdir())[:12]:
             file.unlink()
-        said = process.stderr.read().splitlines()
-    assert process.returncode == 2, said
+
+    thread = threading.Thread(target=once_logged, args=(run, "train", 10, leave))
+    thread.start()
+    status, _, said = cli(*words)
+    thread.join()
+    assert status == 2, said
     assert "no such file" in said[-1]
     status, _, said = cli("train", "--resume", "--run", run, "--no-doctor")
     assert status == 0, said

@@ -10,6 +10,7 @@ import pytest
 import alexnet
 from alexnet.cli import main
 from alexnet.errors import CheckpointError
+from alexnet.runs import save_checkpoint
 from conftest import patterns, write_idx
 from shell import QUICK, Cli, one_object
 from shell import clean_folder as clean_folder
@@ -241,8 +242,6 @@ def test_bad_input_in_json(
 
 
 def test_foreign_weights_are_refused_by_load(run: Path) -> None:
-    from alexnet.runs.checkpoint import save_checkpoint
-
     save_checkpoint(run / "checkpoints", 99, model={}, optimizer={}, state={}, best=True)
     with pytest.raises(CheckpointError, match="another recipe"):
         alexnet.load(run)

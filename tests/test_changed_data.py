@@ -10,32 +10,44 @@ import pytest
 
 import alexnet
 from alexnet.errors import DataError
-from conftest import without_report, write_tree
+from conftest import without_pictures, without_report, write_tree
+from shell import copy_place
 
 CHANGED = r"changed since the run began, and (train|val|test) is cut out of it: .*--data"
 
 
-@pytest.fixture(autouse=True)
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_report(monkeypatch)
-
-
 def trained_on(data: Path, tiny: dict[str, Any]) -> Path:
     fields = {**tiny, "steps": 2, "batch_size": 8, "channels": 3, "doctor": "off"}
-    alexnet.train("digits", data=data, run=data.parent / "run", **fields)
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        alexnet.train("digits", data=data, run=data.parent / "run", **fields)
     return data.parent / "run"
 
 
+@pytest.fixture(scope="module")
+def place(tree: Path, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data/ and run/. Read only."""
+    place = tmp_path_factory.mktemp("place")
+    trained_on(shutil.copytree(tree, place / "data"), tiny)
+    return place
+
+
 @pytest.fixture
-def run(tree: Path, tmp_path: Path, tiny: dict[str, Any]) -> Path:
+def run(place: Path, tmp_path: Path) -> Path:
     """A run on a folder of its own, in data/."""
-    return trained_on(shutil.copytree(tree, tmp_path / "data"), tiny)
+    return copy_place(place, tmp_path) / "run"
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pictures(monkeypatch)
 
 
 def first_in(folder: Path) -> Path:
     return min(folder.iterdir())
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_as_it_was_it_is_tested(run: Path) -> None:
     before = alexnet.test(run)
     moved = run.parent / "data"
@@ -44,6 +56,7 @@ def test_as_it_was_it_is_tested(run: Path) -> None:
     assert (before["n"], before["loss"]) == (after["n"], after["loss"])
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("change", ["added", "taken", "renamed"])
 @pytest.mark.parametrize("older", [False, True])
 def test_a_changed_folder_is_refused(run: Path, change: str, older: bool) -> None:
@@ -72,6 +85,7 @@ def test_a_changed_folder_is_refused(run: Path, change: str, older: bool) -> Non
     assert (run / "certificate.json").read_bytes() == certificate
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_test_part_of_its_own_is_tested_whatever_else_changed(
     tree: Path, tmp_path: Path, tiny: dict[str, Any]
 ) -> None:
@@ -93,7 +107,7 @@ def test_figures_of_other_weights_and_images_lie_beside_the_runs_own(run: Path) 
     step = Path(last["checkpoint"]).name
     assert own == {"confusion-test.png", "mistakes-test.png"}
     assert drawn == {f"{kind}-test-{step}-other-data.png" for kind in ("confusion", "mistakes")}
-    page = Path(alexnet.report(run)["out"]).read_text()
+    page = Path(alexnet.report(run, brief=True)["out"]).read_text()
     for of in ("its.own", "other"):
         cells = (f"<td[^>]*>{cell}</td>" for cell in (of, "test", "1", "torch"))
         assert re.search("".join(cells), page)

@@ -1,5 +1,6 @@
 """CIFAR-10 in all its forms: what is read, and how damage and malice are refused."""
 
+import gzip
 import io
 import lzma
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet.data.sources import open_source
+from alexnet.data import open_source
 from alexnet.errors import DataError
 
 
@@ -88,16 +89,22 @@ def test_cifar10(tmp_path: Path, layout: str, version: str) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_cifar10_files_have_a_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.data.cifar._MAX_MEMBER_BYTES", 4 * 3073)
+def test_cifar10_files_have_a_size_limit(tmp_path: Path) -> None:
+    limit = 256 << 20  # bytes
     bomb = tmp_path / "bomb.bin.xz"
-    bomb.write_bytes(lzma.compress(bytes(100 * 3073)))
-    with pytest.raises(DataError, match=r"bomb\.bin\.xz: .* bytes, expected at most 12,292"):
+    bomb.write_bytes(1024 * lzma.compress(bytes(1 << 20)))
+    with pytest.raises(DataError, match=r"bomb\.bin\.xz: .* bytes, expected at most 268,435,456"):
         open_source(bomb).load("all")
-    archive = write_tar(tmp_path / "cifar-10-binary.tar.gz", "c", binary_files())
-    for path in (archive, write_files(tmp_path / "flat", binary_files())):
-        with pytest.raises(DataError, match=r"data_batch_5\.bin: 15,365 bytes, expected at most"):
-            open_source(path).load("train")
+    flat = write_files(tmp_path / "flat", binary_files())
+    os.truncate(flat / "data_batch_5.bin", limit + 1)
+    with pytest.raises(DataError, match=r"data_batch_5\.bin: 268,435,457 bytes, expected at most"):
+        open_source(flat).load("train")
+    large = tarfile.TarInfo("c/batches.meta.txt")
+    large.size = limit + 1
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    archive.write_bytes(gzip.compress(large.tobuf()))
+    with pytest.raises(DataError, match=r"batches\.meta\.txt: 268,435,457 bytes, expected at most"):
+        open_source(archive)
 
 
 @pytest.mark.parametrize("name", ["loose.bin", "loose.bin.xz"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from alexnet.data.sources import open_source
+from alexnet.data import open_source
 from alexnet.errors import DataError
 
 
@@ -73,15 +73,15 @@ def test_folders_that_cannot_be_classified(tmp_path: Path) -> None:
         ).load("test")
 
 
-def test_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_tree(tmp_path, "a/1.png", "a/closed/2.png", "b/1.png")
-    scandir = os.scandir
-
-    def denied(path: str) -> object:  # chmod would not stop root
-        if Path(path).name == "closed":
-            raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", denied)
-    with pytest.raises(DataError, match=r"a: cannot be read \(Permission denied\)"):
+def test_unreadable_folder(tmp_path: Path) -> None:
+    """One too deep to be opened by its name: a mode that forbids it would not stop root."""
+    write_tree(tmp_path, "a/1.png", "b/1.png")
+    folder = os.open(tmp_path / "a", os.O_DIRECTORY)
+    for _ in range(os.pathconf(tmp_path, "PC_PATH_MAX") // 200 + 1):
+        os.mkdir("d" * 200, dir_fd=folder)
+        inner = os.open("d" * 200, os.O_DIRECTORY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    with pytest.raises(DataError, match=r"a: cannot be read \(File name too long\)"):
         open_source(tmp_path).load("all")

@@ -2,17 +2,19 @@
 
 import hashlib
 import re
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from alexnet.data import fetch as module
-from alexnet.data.fetch import NAMES, DataSet, RemoteFile, cache_dir, fetch
+import alexnet
+from alexnet.data import PUBLISHED_SETS, PublishedSet, RemoteFile, fetch_data_set
 from alexnet.errors import DataError, Unavailable, UsageError
 
 FILES = {"a.gz": bytes(range(256)) * 4000, "b.gz": b"labels"}
@@ -76,14 +78,20 @@ def serve() -> Iterator[Callable[..., Mirror]]:
         server.server_close()
 
 
+PUBLISHED = tuple(
+    RemoteFile(name, len(content), hashlib.sha256(content).hexdigest())
+    for name, content in FILES.items()
+)
+KNOWN = PUBLISHED_SETS | {"tiny": PublishedSet(("http://127.0.0.1:1/",), PUBLISHED)}
+
+
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    published = tuple(
-        RemoteFile(name, len(content), hashlib.sha256(content).hexdigest())
-        for name, content in FILES.items()
-    )
-    monkeypatch.setitem(NAMES, "tiny", DataSet(("http://127.0.0.1:1/",), published))
+
+
+def fetch(name: str, **options: Any) -> Path:
+    return fetch_data_set(name, known=KNOWN, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -245,28 +253,30 @@ def test_unknown_name_and_unusable_folder(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_not_blamed_on_the_mirror(
-    serve: Callable[..., Mirror], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Mirror], tmp_path: Path
 ) -> None:
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(DataError, match=r"cannot be used \(No space left on device"):
-        fetch("tiny", cache=tmp_path, mirrors=[serve().url])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(DataError, match=r"cannot be used \(File too large"):
+            fetch("tiny", cache=tmp_path, mirrors=[serve().url])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_dir() == tmp_path / "alexnet"
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for unset in ("", "relative/path"):
-        monkeypatch.setenv("XDG_CACHE_HOME", unset)
-        assert cache_dir() == tmp_path / ".cache" / "alexnet"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    given = str(tmp_path / "given")
+    for variable, cache in ((given, "given"), ("", "home/.cache"), ("relative", "home/.cache")):
+        monkeypatch.setenv("XDG_CACHE_HOME", variable)
+        folder = re.escape(str(tmp_path / cache / "alexnet/mnist"))
+        with pytest.raises(Unavailable, match=rf"\(offline\); put .* into {folder}$"):
+            alexnet.data_get("mnist", offline=True)
 
 
 def test_published_data_sets_are_complete() -> None:
     for name in ("mnist", "fashion-mnist", "cifar10"):
-        data = NAMES[name]
+        data = PUBLISHED_SETS[name]
         assert len(data.mirrors) > 1
         assert all(url.endswith("/") for url in data.mirrors)
         assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in data.files)

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet import commands
+import alexnet
 from alexnet.cli import main
 from archives import encode, pack_and_die, picture, train_tar, write_kit, write_tar
-from conftest import without_report
+from conftest import without_pictures
 from official import NAMES
 
 
@@ -84,8 +84,7 @@ def test_real_photos_from_archives_to_a_classification(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """40 classes of ImageNet in the official shapes with odd files, packed, trained on, tested."""
-    without_report(monkeypatch)
-    monkeypatch.setattr(commands.testing, "_draw_test", lambda *_: [])
+    without_pictures(monkeypatch)
     real = write_real(shared, tmp_path / "archives", 40)
     chosen = sorted(real.order)
     assert len(chosen) == 40
@@ -103,12 +102,13 @@ def test_real_photos_from_archives_to_a_classification(
 
     fields = {"size": 64, "crop": 32, "steps": 3, "batch_size": 16, "model": "cuda-convnet-18"}
     fields |= {"precision": "fp32", "eval_batch": 40, "dropout": None}
-    commands.train("photos", data=out, run=run, **fields)
-    result = commands.test(run, views=10)
+    fields |= {"doctor": "off"}
+    alexnet.train("photos", data=out, run=run, **fields)
+    result = alexnet.test(run, views=10)
     assert [row["n"] for row in result["per_class"]] == [1] * 40
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(real.photos[chosen[0]])
-    (one,) = commands.classify(run, [photo], views=10)["results"]
+    (one,) = alexnet.classify(run, [photo], views=10)["results"]
     assert len(one["top"]) == 5
     assert {entry["class"] for entry in one["top"]} <= set(chosen)
 

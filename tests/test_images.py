@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.data.images import decode_image
+from alexnet.data import decode_image
 from alexnet.errors import DataError, UsageError
 from archives import encode
 

@@ -1,14 +1,22 @@
 """ILSVRC as Kaggle has it: folders or an archive, with tables beside or inside."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from alexnet import commands
-from alexnet.data.arrange import arrange
+import alexnet
 from alexnet.errors import DataError
 from archives import TITLES, WNIDS, write_files, write_tar, write_zip
-from official import TEST_TRUTH, TRUTH, content, labels_by_name, train_files, wanted
+from official import (
+    TEST_TRUTH,
+    TRUTH,
+    content,
+    labels_by_name,
+    pack_official,
+    train_files,
+    wanted,
+)
 
 
 def kaggle_files() -> dict[str, bytes]:
@@ -39,39 +47,44 @@ def write_tables(root: Path) -> None:
 
 @pytest.mark.parametrize("form", ["folder", "zip", "tar"])
 def test_kaggles_layout(form: str, tmp_path: Path) -> None:
-    write_tables(tmp_path)
+    root = tmp_path / "kaggle"
+    root.mkdir()
+    write_tables(root)
     if form == "folder":
-        path = write_files(tmp_path, kaggle_files())
+        path = write_files(root, kaggle_files())
     else:
-        path = {"zip": write_zip, "tar": write_tar}[form](tmp_path / f"c.{form}", kaggle_files())
-    found = arrange(path)
-    assert (found.kind, found.classes) == ("ILSVRC-2012", tuple(sorted(WNIDS)))
-    assert found.titles == TITLES
-    assert {s: labels_by_name(found, s) for s in found.parts} == wanted("ILSVRC2012")
+        path = {"zip": write_zip, "tar": write_tar}[form](root / f"c.{form}", kaggle_files())
+    out = pack_official(path, tmp_path / "out")
+    said = json.loads((out / "manifest.json").read_text())
+    assert (said["kind"], said["classes"]) == ("ILSVRC-2012", sorted(WNIDS))
+    assert said["titles"] == TITLES
+    assert {s: labels_by_name(out, s) for s in said["counts"]} == wanted("ILSVRC2012")
 
 
 def test_kaggles_layout_packed_needs_counts_too(tmp_path: Path) -> None:
     write_tables(write_files(tmp_path / "kaggle", kaggle_files()))
     with pytest.raises(DataError, match="1,281,167 are expected"):
-        commands.data_pack(tmp_path / "kaggle", out=tmp_path / "out", size=8)
+        alexnet.data_pack(tmp_path / "kaggle", out=tmp_path / "out", size=8)
     expect = {"train": 18, "val": 5, "test": 3}
-    result = commands.data_pack(tmp_path / "kaggle", out=tmp_path / "out", size=8, expect=expect)
+    result = alexnet.data_pack(tmp_path / "kaggle", out=tmp_path / "out", size=8, expect=expect)
     assert result["counts"] == expect
 
 
 def test_kaggles_val_without_its_table(tmp_path: Path) -> None:
-    write_tables(write_files(tmp_path, kaggle_files()))
-    (tmp_path / "LOC_val_solution.csv").unlink()
+    root = write_files(tmp_path / "kaggle", kaggle_files())
+    write_tables(root)
+    (root / "LOC_val_solution.csv").unlink()
     with pytest.raises(DataError, match=r"has no label: put LOC_val_solution\.csv beside"):
-        arrange(tmp_path)
+        pack_official(root, tmp_path / "out")
 
 
 @pytest.mark.parametrize("table", ["a,b\n1,2\n", "ImageId,PredictionString\nILSVRC2012_val_1\n"])
 def test_kaggles_table_is_another(table: str, tmp_path: Path) -> None:
-    write_tables(write_files(tmp_path, kaggle_files()))
-    (tmp_path / "LOC_val_solution.csv").write_text(table)
+    root = write_files(tmp_path / "kaggle", kaggle_files())
+    write_tables(root)
+    (root / "LOC_val_solution.csv").write_text(table)
     with pytest.raises(DataError, match="LOC_val_solution"):
-        arrange(tmp_path)
+        pack_official(root, tmp_path / "out")
 
 
 def test_kaggles_own_zip_holds_its_tables(tmp_path: Path) -> None:
@@ -82,4 +95,6 @@ def test_kaggles_own_zip_holds_its_tables(tmp_path: Path) -> None:
         (tmp_path / name).unlink()
     path = tmp_path / "imagenet-object-localization-challenge.zip"
     write_zip(path, kaggle_files() | tables)
-    assert labels_by_name(arrange(path), "val") == wanted("ILSVRC2012")["val"]
+    assert (
+        labels_by_name(pack_official(path, tmp_path / "out"), "val") == wanted("ILSVRC2012")["val"]
+    )

@@ -11,7 +11,7 @@ from PIL import Image
 
 import alexnet
 from alexnet.errors import DataError, UsageError
-from conftest import patterns, write_idx, write_tree
+from conftest import patterns, without_pictures, write_idx, write_tree
 from shell import Cli, clean_folder, cli, one_object
 
 __all__ = ["clean_folder", "cli"]
@@ -21,13 +21,26 @@ FIELDS: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def drawn() -> None:
+    """A test that asks for this has its pictures drawn, which takes longer than all else."""
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "drawn" not in request.fixturenames:
+        without_pictures(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """photos/ (three classes of 20), run/ trained on it, and new/ (ten of each class)."""
     home = tmp_path_factory.mktemp("home")
     write_tree(home / "photos", each=20)
     write_tree(home / "new", each=10, seed=1)
-    alexnet.train("digits", data=home / "photos", run=home / "run", **FIELDS)
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        alexnet.train("digits", data=home / "photos", run=home / "run", **FIELDS)
     return home
 
 
@@ -281,19 +294,24 @@ def test_only_seen_images_are_no_test(cli: Cli, home: Path, tmp_path: Path) -> N
 
 
 def test_a_test_part_that_repeats_training_images(cli: Cli, tmp_path: Path) -> None:
-    """Also of the run's own data, where somebody else cut it."""
+    """Also of the run's own data, where somebody else cut it; page and card say so."""
+    run = tmp_path / "run"
     write_tree(tmp_path / "data/train", each=12)
     write_tree(tmp_path / "data/test", each=6, seed=1)
     for file in sorted((tmp_path / "data/train/class-0").iterdir())[:4]:
         shutil.copy(file, tmp_path / f"data/test/class-0/again-{file.name}")
-    alexnet.train("digits", data=tmp_path / "data", run=tmp_path / "run", **FIELDS)
-    status, out, said = cli("test", tmp_path / "run", "--json")
+    alexnet.train("digits", data=tmp_path / "data", run=run, **FIELDS)
+    status, out, said = cli("test", run, "--json")
     result = one_object(out)
     assert (status, result["n"], result["seen"]) == (0, 18, 4)
     assert any("4 of 22 images" in line for line in said)
-    certificate = json.loads((tmp_path / "run/certificate.json").read_text())
+    certificate = json.loads((run / "certificate.json").read_text())
     assert certificate["metrics"]["test"]["n"] == 18
-    assert alexnet.test(tmp_path / "run", certificate=True)["holds"]
+    assert alexnet.test(run, certificate=True)["holds"]
+    page = Path(alexnet.report(run, brief=True)["out"]).read_text()
+    assert "18 (4 it learnt from left out" in page
+    alexnet.export(run, format="safetensors", out=tmp_path / "hub")
+    assert "18 (4 that it learnt from left out" in (tmp_path / "hub/README.md").read_text()
 
 
 def test_a_run_without_digests_makes_them_or_says_so(cli: Cli, home: Path, tmp_path: Path) -> None:
@@ -342,7 +360,8 @@ def test_a_resumed_run_has_the_digests_of_an_uninterrupted_one(home: Path, tmp_p
 def test_inspect_reads_other_images_whole(home: Path, tmp_path: Path, new: Path) -> None:
     run = home / "run"
     for what in ("confusion", "calibration", "mistakes", "neighbors", "probe", "activations"):
-        found = alexnet.inspect(run, what, data=new)
+        draws_images = what in ("mistakes", "neighbors", "activations")
+        found = alexnet.inspect(run, what, data=new, count=1 if draws_images else None)
         assert (found["n"], found["split"], found["own"]) == (30, "all", False), what
     assert alexnet.inspect(run, "features", data=new, out=tmp_path / "f.npy")["shape"][0] == 30
     assert sum(map(sum, alexnet.inspect(run, "data", data=new)["counts"].values())) == 30
@@ -353,9 +372,9 @@ def test_inspect_reads_other_images_whole(home: Path, tmp_path: Path, new: Path)
     assert alexnet.inspect(run, "confusion", data=new, ignore_unknown=True)["n"] == 30
     copy = Path(shutil.copytree(home / "photos", tmp_path / "copy"))
     min((copy / "class-1").iterdir()).unlink()
-    found = alexnet.inspect(run, "mistakes", data=copy)
+    found = alexnet.inspect(run, "mistakes", data=copy, count=1)
     assert found["n"] + found["seen"] == 59
-    assert alexnet.inspect(run, "mistakes", data=copy, with_seen=True)["n"] == 59
+    assert alexnet.inspect(run, "mistakes", data=copy, with_seen=True, count=1)["n"] == 59
 
 
 def test_export_is_verified_on_images_by_name(home: Path, tmp_path: Path, new: Path) -> None:
@@ -424,6 +443,7 @@ def test_other_photos_under_the_old_names_are_not_the_runs_own(
         assert "changed since the run began" in said[0]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_pictures_of_other_images_lie_beside_the_runs_own(cli: Cli, home: Path) -> None:
     own = alexnet.inspect(home / "run", "confusion")["figures"]
     before = Path(own[0]).read_bytes()
@@ -432,19 +452,6 @@ def test_pictures_of_other_images_lie_beside_the_runs_own(cli: Cli, home: Path) 
     assert Path(own[0]).read_bytes() == before
     _, out, _ = cli("inspect", home / "run", "confusion", "--data", home / "new")
     assert f"of {home / 'new'}, which is not what the run was trained on" in out
-
-
-def test_page_and_card_say_what_a_figure_leaves_out(cli: Cli, tmp_path: Path) -> None:
-    write_tree(tmp_path / "data/train", each=12)
-    write_tree(tmp_path / "data/test", each=6, seed=1)
-    for file in sorted((tmp_path / "data/train/class-0").iterdir())[:4]:
-        shutil.copy(file, tmp_path / f"data/test/class-0/again-{file.name}")
-    run = tmp_path / "run"
-    alexnet.train("digits", data=tmp_path / "data", run=run, **FIELDS)
-    assert cli("test", run)[0] == 0
-    assert "18 (4 it learnt from left out" in Path(alexnet.report(run)["out"]).read_text()
-    alexnet.export(run, format="safetensors", out=tmp_path / "hub")
-    assert "18 (4 that it learnt from left out" in (tmp_path / "hub/README.md").read_text()
 
 
 def test_a_fine_tuned_run_has_seen_what_its_weights_learnt_from(

@@ -4,15 +4,13 @@ import gzip
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.data import pack as packer
-from archives import encode, picture, write_files, write_tar, write_zip
+from archives import encode, pack_in_blocks, picture, write_files, write_tar, write_zip
 from conftest import patterns, write_idx
 from packs import BROKEN, FILES, ODD, SIZE, manifest, pack, payload
 from packs import raw as raw
@@ -38,10 +36,9 @@ def fitted(data: bytes, size: int = SIZE) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def shards(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packer, "COMMIT", 8)
-        yield pack(tree, tmp_path_factory.mktemp("packed") / "jpeg", encoding="jpeg")
+def shards(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "jpeg"
+    return pack_in_blocks(tree, out, encoding="jpeg", block=8)
 
 
 GOOD = FILES | {k: gzip.decompress(v) if "gz" in k else v for k, v in ODD.items()}
@@ -206,18 +203,17 @@ def test_repairs_and_refusals_are_named(tree: Path, raw: Path) -> None:
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 @pytest.mark.parametrize("container", ["folder 0", "folder 4", "tar 1", "zip 2"])
 def test_the_same_bytes_from_everywhere(
-    container: str, encoding: str, raw: Path, tree: Path, tmp_path: Path,
-    shards: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    container: str, encoding: str, raw: Path, tree: Path, tmp_path: Path, shards: Path
+) -> None:
     form, workers = container.split()
-    monkeypatch.setattr(packer, "PIECE", 3)
-    if encoding == "jpeg":
-        monkeypatch.setattr(packer, "COMMIT", 8)
     source = tree
     if form != "folder":
         write = {"tar": write_tar, "zip": write_zip}[form]
         source = write(tmp_path / f"set.{form}", FILES | ODD | BROKEN)
-    out = pack(source, tmp_path / "out", encoding=encoding, workers=int(workers))
+    block = {"raw": 1024, "jpeg": 8}[encoding]
+    out = pack_in_blocks(
+        source, tmp_path / "out", encoding=encoding, workers=int(workers), block=block, piece=3
+    )
     expected = {"raw": raw, "jpeg": shards}[encoding]
     assert payload(out) == payload(expected)
     mine, theirs = manifest(out), manifest(expected)

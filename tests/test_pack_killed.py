@@ -7,22 +7,28 @@ import random
 import resource
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alexnet.cli import main
-from alexnet.data import pack as packer
-from alexnet.data.dataset import open_dataset
+from alexnet.data import PackOptions, find_labelled_files, open_dataset, pack_images
 from alexnet.errors import CheckpointError, DataError, Interrupted, UsageError
 from alexnet.recipebook import find_recipe
-from archives import jpeg, pack_and_die, write_files, write_tar
+from archives import (
+    before_each_change,
+    jpeg,
+    pack_and_die,
+    pack_in_blocks,
+    write_files,
+    write_tar,
+)
 from packs import BROKEN, FILES, ODD, SIZE, looks_finished, pack, payload
-from packs import blocks_of_8 as blocks_of_8
 from packs import tree as tree
 
-pytestmark = pytest.mark.usefixtures("blocks_of_8")
+BLOCK = 8  # images: several shards and several points to continue from
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["alexnet.commands"])
@@ -31,7 +37,7 @@ context.set_forkserver_preload(["alexnet.commands"])
 def pack_until(source: Path, out: Path, encoding: str, deadly: int) -> int | None:
     """The exit status of a pack that kills itself at a change to the disk; -9 if it did."""
     process = context.Process(
-        target=pack_and_die, args=(str(source), str(out), encoding, 8, deadly)
+        target=pack_and_die, args=(str(source), str(out), encoding, BLOCK, deadly)
     )
     process.start()
     process.join()
@@ -40,21 +46,24 @@ def pack_until(source: Path, out: Path, encoding: str, deadly: int) -> int | Non
     return status
 
 
+# From the change that puts the manifest in its place: while the payload is moved, at it, after it.
+AROUND_THE_MANIFEST = {"raw": (-6, -3, 0, 3), "jpeg": (-3,)}
+
+
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 def test_killed_and_continued_it_ends_with_the_same_bytes(
-    encoding: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoding: str, tree: Path, tmp_path: Path
 ) -> None:
-    """Dies at nine places of one pack, before a sync, a rename or a removal: at the first, at
+    """Dies at several places of one pack, before a sync, a rename or a removal: at the first, at
     random ones, while the payload is moved, before the manifest and after it. Those of random
     places die once more where they continue."""
-    monkeypatch.setattr(packer, "COMMIT", 8)
-    whole = pack(tree, tmp_path / "whole", encoding=encoding)
+    whole = tmp_path / "whole"
+    made = changes(tree, whole, encoding)
     expected = payload(whole) | {"manifest.json": (whole / "manifest.json").read_bytes()}
-    made = changes(tree, tmp_path / "counted", encoding)
     manifest_at = len(made) - 1 - made[::-1].index("replace")
     shuffle = random.Random(5)
-    places = shuffle.sample(range(1, manifest_at - 6), 4)
-    for deadly in (*places, 0, *(manifest_at + more for more in (-6, -3, 0, 3))):
+    places = shuffle.sample(range(1, manifest_at - 6), 2)
+    for deadly in (*places, 0, *(manifest_at + more for more in AROUND_THE_MANIFEST[encoding])):
         out = tmp_path / f"killed-{deadly}"
         assert pack_until(tree, out, encoding, deadly) == -9
         assert looks_finished(out) == (deadly > manifest_at)
@@ -65,7 +74,7 @@ def test_killed_and_continued_it_ends_with_the_same_bytes(
                 open_dataset(find_recipe("photos"), out)
         if looks_finished(out):
             assert payload(out) | {"manifest.json": expected["manifest.json"]} == expected
-        pack(tree, out, encoding=encoding)
+        pack_in_blocks(tree, out, encoding=encoding, block=BLOCK)
         found = payload(out) | {"manifest.json": (out / "manifest.json").read_bytes()}
         assert found == expected, f"killed at {deadly}"
         assert not (out / ".packing").exists()
@@ -85,22 +94,12 @@ def test_a_kill_leaves_no_litter(tree: Path, tmp_path: Path) -> None:
 def changes(source: Path, out: Path, encoding: str) -> list[str]:
     """The changes to the disk that a whole pack makes, as `pack_and_die` counts them."""
     made: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packer, "COMMIT", 8)
-        for name in ("fsync", "replace", "unlink", "rmdir"):
-            real = getattr(os, name)
-
-            def noted(*args: Any, name: str = name, real: Any = real, **options: Any) -> Any:
-                made.append(name)
-                return real(*args, **options)
-
-            patch.setattr(os, name, noted)
-        pack(source, out, encoding=encoding)
+    with before_each_change(made.append):
+        pack_in_blocks(source, out, encoding=encoding, block=BLOCK)
     return made
 
 
-def test_killed_by_the_clock(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packer, "COMMIT", 8)
+def test_killed_by_the_clock(tree: Path, tmp_path: Path) -> None:
     expected = payload(pack(tree, tmp_path / "whole"))
     shuffle = random.Random(6)
     out = tmp_path / "out"
@@ -174,29 +173,41 @@ def test_it_says_where_it_continues(
     assert f"continuing {half}: {done} of {total} images are packed" in capfd.readouterr().err
 
 
+class SignalWhileRead:
+    """The files of a listing; with the 18th that is read there comes a SIGTERM."""
+
+    def __init__(self, files: Any) -> None:
+        self.names, self.sizes, self.stamp = files.names, files.sizes, files.stamp
+        self._files, self._reads = files, 0
+
+    def read(self, index: int) -> bytes:
+        self._reads += 1
+        if self._reads == 18:
+            os.kill(os.getpid(), signal.SIGTERM)
+        data: bytes = self._files.read(index)
+        return data
+
+
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_a_signal_saves_what_is_packed(encoding: str, tmp_path: Path) -> None:
+def test_a_signal_saves_what_is_packed(encoding: Any, tmp_path: Path) -> None:
     """Raw pixels to the last image that was ready; a shard is written whole or not at all."""
     names = [f"{label}/{i:03d}.jpg" for label in "ab" for i in range(20)]
     tree = write_files(tmp_path / "tree", {name: jpeg(i) for i, name in enumerate(names)})
-    real, seen = packer.examine, []
-
-    def slow(*args: Any, **options: Any) -> Any:
-        seen.append(args[1])
-        if len(seen) == 18:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*args, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packer, "examine", slow)
-        with pytest.raises(Interrupted):
-            pack(tree, tmp_path / "out", encoding=encoding, workers=0)
+    found = find_labelled_files(tree)
+    files = found.parts["all"]
+    files = replace(files, listings=tuple(map(SignalWhileRead, files.listings)))
+    with pytest.raises(Interrupted):
+        pack_images(
+            replace(found, parts={"all": files}), tmp_path / "out", PackOptions(SIZE, encoding),
+            expect=None, workers=0, block=BLOCK,
+        )  # fmt: skip
     state = tmp_path / "out/.packing/state.json"
     done = json.loads(state.read_text())["done"] if state.exists() else {}
-    assert done.get("all", 0) >= (16 if encoding == "raw" else 0)
-    assert encoding == "raw" or done.get("all", 0) % packer.COMMIT == 0
-    whole = pack(tree, tmp_path / "whole", encoding=encoding)
-    assert payload(pack(tree, tmp_path / "out", encoding=encoding)) == payload(whole)
+    assert done.get("all", 0) >= 16
+    assert encoding == "raw" or done["all"] % BLOCK == 0
+    whole = pack_in_blocks(tree, tmp_path / "whole", encoding=encoding, block=BLOCK)
+    continued = pack_in_blocks(tree, tmp_path / "out", encoding=encoding, block=BLOCK)
+    assert payload(continued) == payload(whole)
 
 
 def test_a_disk_that_fills_is_one_line_and_can_be_continued(tree: Path, tmp_path: Path) -> None:

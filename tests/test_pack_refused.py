@@ -1,30 +1,29 @@
 """Where `alexnet data pack` refuses: a folder in use, too little space, wrong counts or options."""
 
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from alexnet import commands
+import alexnet
 from alexnet.cli import main
-from alexnet.data import pack as packer
-from alexnet.data.payload import expected_bytes
 from alexnet.errors import CheckpointError, DataError, UsageError
 from archives import jpeg, write_files
-from packs import SIZE, looks_finished, manifest, pack, payload
-from packs import blocks_of_8 as blocks_of_8
+from conftest import write_idx
+from packs import SIZE, manifest, pack, payload
 from packs import raw as raw
 from packs import tree as tree
 
-pytestmark = pytest.mark.usefixtures("blocks_of_8")
 
-
-def test_a_finished_pack_is_not_done_again(
-    raw: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_pack_is_not_done_again(raw: Path, tree: Path, tmp_path: Path) -> None:
+    """Nor is its source read, of which nothing could be: names and sizes are as they were."""
     before = {f.name: f.stat().st_mtime_ns for f in raw.iterdir()}
-    monkeypatch.setattr(packer, "examine", None)
-    result = commands.data_pack(tree, out=raw, size=SIZE)
+    source = Path(shutil.copytree(tree, tmp_path / "zeros"))
+    for file in filter(Path.is_file, source.rglob("*")):
+        file.write_bytes(bytes(file.stat().st_size))
+    result = alexnet.data_pack(source, out=raw, size=SIZE)
     assert result["counts"] == manifest(raw)["counts"]
     assert {f.name: f.stat().st_mtime_ns for f in raw.iterdir()} == before
 
@@ -65,34 +64,47 @@ def test_a_folder_of_something_else_is_not_packed_into(occupied: Path, tree: Pat
         pack(tree, occupied / "letter.txt")
 
 
-@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def write_blank_idx(folder: Path, count: int, side: int) -> Path:
+    """So many black images; only their number and size matter."""
+    images = np.zeros((count, side, side), np.uint8)
+    write_idx(folder, "train", images, np.arange(count, dtype=np.uint8) % 10)
+    return folder
+
+
+@pytest.mark.parametrize(("encoding", "bytes_a_pixel"), [("raw", 3), ("jpeg", 0.7)])
 def test_short_space_is_said_before_anything_is_written(
-    encoding: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoding: str, bytes_a_pixel: float, tmp_path: Path
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(DataError, match=r"MB are needed and 0 MB are free"):
-        pack(tree, tmp_path / "out", encoding=encoding)
-    files = [f for f in tmp_path.rglob("*") if f.is_file() and f.name != ".lock"]
-    assert files == []
+    each = bytes_a_pixel * 4096**2
+    count = int(1.05 * shutil.disk_usage(tmp_path).free / each) + 1
+    source, out = write_blank_idx(tmp_path / "idx", count, 1), tmp_path / "out"
+    with pytest.raises(DataError, match=r"MB are needed and .* MB are free") as caught:
+        pack(source, out, 4096, encoding=encoding)
+    needed, free = (
+        float(number.replace(",", "")) for number in re.findall(r"([\d,]+) MB", str(caught.value))
+    )
+    assert needed > free
+    assert needed == pytest.approx(1.02 * count * each / 1e6, rel=0.01)
+    assert [f.name for f in out.rglob("*") if f.is_file()] in ([], [".lock"])
 
 
-@pytest.mark.parametrize(("encoding", "size"), [("raw", 64), ("jpeg", 32), ("jpeg", 64)])
-def test_the_room_that_is_asked_for(encoding: str, size: int, tmp_path: Path) -> None:
-    """Small images in shards are mostly headers."""
-    files = {f"{'cat' if i % 2 else 'dog'}/{i}.jpg": jpeg(i, size, size) for i in range(60)}
-    out = pack(write_files(tmp_path / "set", files), tmp_path / "out", size, encoding=encoding)
-    taken = sum(len(x) for name, x in payload(out).items() if name != "mean.npy")
-    assert 0.6 * taken < expected_bytes(60, size, 3, encoding) < 1.6 * taken
-
-
-def test_enough_space_is_enough(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_the_room_that_is_asked_for(
+    encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    needed = sum(len(x) for x in payload(pack(tree, tmp_path / "first")).values())
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2 * needed))
-    assert looks_finished(pack(tree, tmp_path / "second"))
+    """It is about what is taken. Small images in shards are mostly headers."""
+    count = 20_000
+    source = write_blank_idx(tmp_path / "idx", count, 32)
+    with pytest.raises(DataError, match="are expected"):  # what is packed are a few others
+        pack(source, tmp_path / "none", 64, encoding=encoding, expect={"train": 1})
+    rooms = re.findall(r"([\d,]+) MB", capsys.readouterr().err)
+    for size, room in zip((64, 32), rooms, strict=True):
+        files = {f"{'cat' if i % 2 else 'dog'}/{i}.jpg": jpeg(i, size, size) for i in range(60)}
+        source = write_files(tmp_path / f"set-{size}", files)
+        out = pack(source, tmp_path / f"out-{size}", size, encoding=encoding)
+        taken = sum(len(x) for name, x in payload(out).items() if name != "mean.npy")
+        asked = float(room.replace(",", "")) * 1e6 * 60 / count
+        assert 0.6 * taken < asked < 1.6 * taken
 
 
 def test_counts_that_are_meant(tree: Path, tmp_path: Path) -> None:
@@ -113,10 +125,10 @@ def test_a_split_that_is_meant_has_to_be_there(tree: Path, tmp_path: Path) -> No
 )
 def test_options_that_cannot_be(options: dict[str, int], tree: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
-        commands.data_pack(tree, out=tmp_path / "out", **options)  # type: ignore[arg-type]
+        alexnet.data_pack(tree, out=tmp_path / "out", **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{"encoding": "webp"}, {"orient": "aply"}])
 def test_words_that_cannot_be(options: dict[str, str], tree: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        commands.data_pack(tree, out=tmp_path / "out", size=8, **options)  # type: ignore[arg-type]
+        alexnet.data_pack(tree, out=tmp_path / "out", size=8, **options)  # type: ignore[arg-type]

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 import alexnet
-from alexnet import commands
 from alexnet.cli import main
-from alexnet.data.sources import open_source
+from alexnet.data import open_source
 from alexnet.errors import DataError
 from archives import encode, jpeg, picture, write_files
 from packs import looks_finished, manifest, pack
@@ -134,7 +133,7 @@ def test_what_is_no_image_is_counted(
 def test_the_same_image_in_two_splits_is_said(tmp_path: Path) -> None:
     files = {"train/a/1.jpg": jpeg(1), "train/b/1.jpg": jpeg(2), "val/a/9.jpg": jpeg(1)}
     tree = write_files(tmp_path / "tree", {**files, "val/b/9.jpg": jpeg(3)})
-    assert commands.data_pack(tree, out=tmp_path / "out", size=8)["across"] == 1
+    assert alexnet.data_pack(tree, out=tmp_path / "out", size=8)["across"] == 1
 
 
 def test_float_pixels_are_refused(tmp_path: Path) -> None:
@@ -143,7 +142,7 @@ def test_float_pixels_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)).save(data, "TIFF")
     files = {"a/1.jpg": jpeg(1), "b/1.jpg": jpeg(2), "b/2.tif": data.getvalue()}
     tree = write_files(tmp_path / "tree", files)
-    result = commands.data_pack(tree, out=tmp_path / "out", size=8)
+    result = alexnet.data_pack(tree, out=tmp_path / "out", size=8)
     assert [entry["path"] for entry in result["refused"]] == ["b/2.tif"]
 
 
@@ -152,10 +151,10 @@ def test_small_images_keep_their_size(tmp_path: Path, capsys: pytest.CaptureFixt
     files = {f"{'cat' if i % 2 else 'dog'}/{i}.png": encode(picture(i, 32, 32), "PNG")
              for i in range(4)}  # fmt: skip
     source = write_files(tmp_path / "set", files)
-    result = commands.data_pack(source, out=tmp_path / "out")
+    result = alexnet.data_pack(source, out=tmp_path / "out")
     assert (result["size"], manifest(tmp_path / "out")["size"]) == (32, 32)
     assert "images of 32 x 32 pixels: packing at their own, --size 32" in capsys.readouterr().err
-    assert commands.data_pack(source, out=tmp_path / "large", size=64)["size"] == 64
+    assert alexnet.data_pack(source, out=tmp_path / "large", size=64)["size"] == 64
     said = "most images are enlarged: the shorter side is 32 pixels (median of 4), --size is 64"
     assert said in capsys.readouterr().err
 
@@ -167,5 +166,5 @@ def test_others_are_packed_as_the_paper_has_it(
     files = {f"{side}-{i}/1.jpg": jpeg(i, side, side) for i, side in enumerate(sides)}
     files[f"{sides[1]}-1/2.jpg"] = b"not an image, and no reason not to look at the others"
     source = write_files(tmp_path / "a", files)
-    assert commands.data_pack(source, out=tmp_path / "b")["size"] == 256
+    assert alexnet.data_pack(source, out=tmp_path / "b")["size"] == 256
     assert ("most images are enlarged" in capsys.readouterr().err) == (sides[0] < 256)

@@ -2,35 +2,35 @@
 
 import os
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import alexnet.training.fitting as engine
-from alexnet import commands
+import alexnet
 from alexnet.cli import main
-from alexnet.data.dataset import open_dataset
+from alexnet.data import open_dataset
 from alexnet.errors import DataError
 from alexnet.recipebook import find_recipe
-from archives import encode, picture, write_files
-from conftest import without_report
-from packs import blocks_of_8 as blocks_of_8
+from archives import encode, pack_in_blocks, picture, write_files
+from conftest import without_pictures
 from packs import manifest, pack
-
-pytestmark = pytest.mark.usefixtures("blocks_of_8")
+from shell import cut_at
 
 FIELDS: dict[str, Any] = {
     **{"size": 36, "crop": 32, "steps": 6, "batch_size": 8, "eval_every": 1.0, "save_every": 3},
     **{"model": "cuda-convnet-18", "dropout": None},
     **{"precision": "fp32", "workers": 2, "cutout": 4, "log_every": 2, "eval_batch": 16},
+    "doctor": "off",
 }
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_report(monkeypatch)
+    without_pictures(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,10 @@ def same_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sets(same_size: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("sets")
-    made = {e: pack(same_size, root / e, size=36, encoding=e) for e in ("raw", "jpeg")}
+    made = {
+        e: pack_in_blocks(same_size, root / e, size=36, encoding=e, block=8)
+        for e in ("raw", "jpeg")
+    }
     return {"tree": same_size, **made}
 
 
@@ -58,14 +61,29 @@ def weights(run: Path) -> dict[str, bytes]:
 
 
 def train(data: Path, run: Path, **fields: Any) -> Path:
-    commands.train("photos", data=data, run=run, **FIELDS | fields)
+    alexnet.train("photos", data=data, run=run, **FIELDS | fields)
     return run
 
 
-def test_the_same_weights_as_from_the_tree(sets: dict[str, Path], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def run_on(
+    sets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """run_on("raw"): a finished run on one of the sets. Read only: tests copy it."""
+
+    @cache
+    def run(kind: str) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            without_pictures(patch)
+            workers = 0 if kind == "raw" else 2
+            return train(sets[kind], tmp_path_factory.mktemp("runs") / kind, workers=workers)
+
+    return run
+
+
+def test_the_same_weights_as_from_the_tree(run_on: Callable[[str], Path]) -> None:
     """Sorted alike, split alike: the runs are the same bit for bit."""
-    expected = weights(train(sets["tree"], tmp_path / "tree"))
-    assert weights(train(sets["raw"], tmp_path / "raw", workers=0)) == expected
+    assert weights(run_on("raw")) == weights(run_on("tree"))
 
 
 def test_the_same_weights_from_jpegs_kept_as_they_are(tmp_path: Path) -> None:
@@ -84,34 +102,20 @@ def test_the_same_weights_from_jpegs_kept_as_they_are(tmp_path: Path) -> None:
     assert weights(train(out, tmp_path / "run-2")) == expected
 
 
-class Cut(Exception):
-    """Stands in for a kill."""
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_exact_resume(encoding: str, run_on: Callable[[str], Path], tmp_path: Path) -> None:
+    whole = run_on(encoding)
+    cut = Path(shutil.copytree(whole, tmp_path / "cut", symlinks=True))
+    cut_at(cut, 3)
+    assert weights(cut) != weights(whole)
+    alexnet.train(resume=True, run=cut)
+    assert weights(cut) == weights(whole)
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_exact_resume(encoding: str, sets: dict[str, Path], tmp_path: Path) -> None:
-    whole = train(sets[encoding], tmp_path / "whole")
-    real = engine.save_checkpoint
-
-    def save_and_die(root: Path, step: int, **rest: Any) -> Path:
-        made = real(root, step, **rest)
-        if step == 3:
-            raise Cut
-        return made
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "save_checkpoint", save_and_die)
-        with pytest.raises(Cut):
-            train(sets[encoding], tmp_path / "cut")
-    assert weights(tmp_path / "cut") != weights(whole)
-    commands.train(resume=True, run=tmp_path / "cut")
-    assert weights(tmp_path / "cut") == weights(whole)
-
-
-@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-def test_ten_views(encoding: str, sets: dict[str, Path], tmp_path: Path) -> None:
-    run = train(sets[encoding], tmp_path / "run", steps=3)
-    result = commands.test(run, views=10)
+def test_ten_views(encoding: str, run_on: Callable[[str], Path], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(run_on(encoding), tmp_path / "run", symlinks=True))
+    result = alexnet.test(run, views=10)
     assert [(row["class"], row["n"]) for row in result["per_class"]] == [(c, 5) for c in "abc"]
     assert np.isfinite(result["loss"])
     assert result["views"] == 10
@@ -129,21 +133,18 @@ def test_another_size_is_refused_with_both_numbers(
 
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
-@pytest.mark.parametrize("damage", ["cut", "removed"])
-def test_damaged_payload_is_named(
-    damage: str, encoding: str, sets: dict[str, Path], tmp_path: Path
-) -> None:
+def test_damaged_payload_is_named(encoding: str, sets: dict[str, Path], tmp_path: Path) -> None:
+    """Cut by a byte, and removed."""
     names = sorted(manifest(sets[encoding])["payload"])
     assert len(names) >= 10
+    copy = Path(shutil.copytree(sets[encoding], tmp_path / "copy"))
     for name in names:
-        copy = tmp_path / name
-        shutil.copytree(sets[encoding], copy)
-        if damage == "cut":
-            os.truncate(copy / name, (copy / name).stat().st_size - 1)
-        else:
-            (copy / name).unlink()
-        with pytest.raises(DataError, match=f"{name}: missing or cut"):
-            train(copy, tmp_path / "run")
+        os.truncate(copy / name, (copy / name).stat().st_size - 1)
+        for _ in ("cut", "removed"):
+            with pytest.raises(DataError, match=f"{name}: missing or cut"):
+                train(copy, tmp_path / "run")
+            (copy / name).unlink(missing_ok=True)
+        shutil.copy(sets[encoding] / name, copy / name)
     assert not (tmp_path / "run").exists()
 
 

@@ -21,12 +21,12 @@ from torch.utils.data import Dataset as TorchDataset
 
 from alexnet.benches.company import QUIET, described
 from alexnet.benches.rounds import company_rows, take_turns_in_company
-from alexnet.data.arrange import arrange
+from alexnet.data.arrange import find_labelled_files
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset, open_dataset
 from alexnet.data.ilsvrc import training_hours
 from alexnet.data.loader import Batch, training_batches
-from alexnet.data.pack import Options, pack
+from alexnet.data.pack import PackOptions, pack_images
 from alexnet.data.packed import PackedJpegs
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD
 from alexnet.recipe import Recipe
@@ -67,10 +67,22 @@ def bench_input(
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         work = Path(folder)
         tree = data or make_photos(work / "photos", SYNTHETIC)
-        pack(arrange(tree), work / "jpeg", Options(encoding="jpeg"), expect=None, workers=READERS)
+        pack_images(
+            find_labelled_files(tree),
+            work / "jpeg",
+            PackOptions(encoding="jpeg"),
+            expect=None,
+            workers=READERS,
+        )
         ours = {"jpeg": open_dataset(recipe, work / "jpeg")}
         files = _unpack(ours["jpeg"], work / "files")
-        pack(arrange(work / "files"), work / "raw", Options(), expect=None, workers=READERS)
+        pack_images(
+            find_labelled_files(work / "files"),
+            work / "raw",
+            PackOptions(),
+            expect=None,
+            workers=READERS,
+        )
         ours["raw"] = open_dataset(recipe, work / "raw")
         ways: dict[str, Callable[[], int]] = {}
         ways[REFERENCE] = _reference(files, True, recipe, batches, device)

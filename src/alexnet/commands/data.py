@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from alexnet.data import check, fetch
-from alexnet.data.arrange import arrange
+from alexnet.data.arrange import find_labelled_files
 from alexnet.data.identity import sample_sizes
 from alexnet.data.images import MAX_PIXELS, MOST_PIXELS, Orient
 from alexnet.data.labelled import Arranged
-from alexnet.data.pack import Encoding, Options, pack
+from alexnet.data.pack import Encoding, PackOptions, pack_images
 from alexnet.data.packed import count_turned
 from alexnet.data.payload import expected_bytes
 from alexnet.errors import DataError, UsageError, did_you_mean
@@ -23,11 +23,11 @@ PAPER_SIZE = 256  # pixels, section 2
 
 def data_get(name: str, *, offline: bool = False) -> DataGetResult:
     """Fetches a data set into the cache, checksum verified; returns where it is."""
-    if name not in fetch.NAMES:
-        raise UsageError(f"no data set {name!r} to fetch{did_you_mean(name, fetch.NAMES)}")
-    total = sum(file.size for file in fetch.NAMES[name].files)
+    if name not in fetch.PUBLISHED_SETS:
+        raise UsageError(f"no data set {name!r} to fetch{did_you_mean(name, fetch.PUBLISHED_SETS)}")
+    total = sum(file.size for file in fetch.PUBLISHED_SETS[name].files)
     with progress(f"fetching {name}", total, "bytes") as bar:
-        path = fetch.fetch(
+        path = fetch.fetch_data_set(
             name, offline=offline, progress=lambda done, _: bar.advance(done - bar.done)
         )
     return DataGetResult(name=name, path=str(path))
@@ -54,7 +54,7 @@ def data_check(
     )
     wall = time.monotonic() - began
     try:
-        arrange(Path(path).expanduser().absolute())
+        find_labelled_files(Path(path).expanduser().absolute())
         note = ""
     except DataError as error:
         note = " ".join(str(error).split())
@@ -101,10 +101,10 @@ def data_pack(
     if not str(source) or not str(out):
         raise UsageError("an empty path: name the source, and with --out a new folder")
     began = time.monotonic()
-    arranged = arrange(Path(source).expanduser().absolute())
+    arranged = find_labelled_files(Path(source).expanduser().absolute())
     side = _choose_size(arranged, size, channels, encoding)
-    options = Options(side, encoding, orient, channels, max_pixels)
-    manifest = pack(arranged, Path(out), options, expect=expect, workers=workers)
+    options = PackOptions(side, encoding, orient, channels, max_pixels)
+    manifest = pack_images(arranged, Path(out), options, expect=expect, workers=workers)
     if orient == "ignore" and arranged.kind == "tree" and (turned := count_turned(manifest)):
         say(
             f"{turned:,} files have an EXIF orientation and are packed as they are stored: "

@@ -18,7 +18,7 @@ from alexnet.errors import DataError
 from alexnet.terminal import say
 
 
-def arrange(root: Path) -> Arranged:
+def find_labelled_files(root: Path) -> Arranged:
     """Recognises a source of images. DataError where it is none, or contradicts itself."""
     if not root.exists():
         raise DataError(f"{root}: no such file or folder; name a folder or an archive of images")

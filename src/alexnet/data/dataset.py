@@ -501,7 +501,7 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> str | Path:
     name = str(recipe.data if data is None else data)
     if not name:
         raise UsageError(f"recipe {recipe.name} has no data of its own: name a folder with --data")
-    if name in fetch.NAMES and not Path(name).exists():
+    if name in fetch.PUBLISHED_SETS and not Path(name).exists():
         path = fetch.cache_dir() / name
         if not path.is_dir():
             raise DataError(

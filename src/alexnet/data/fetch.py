@@ -5,7 +5,7 @@ import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,15 +27,15 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class DataSet:
+class PublishedSet:
     """`mirrors` are base addresses, ending in /, of which any serves every file."""
 
     mirrors: tuple[str, ...]
     files: tuple[RemoteFile, ...]
 
 
-NAMES: dict[str, DataSet] = {
-    "mnist": DataSet(
+PUBLISHED_SETS: dict[str, PublishedSet] = {
+    "mnist": PublishedSet(
         (
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -63,7 +63,7 @@ NAMES: dict[str, DataSet] = {
             ),
         ),
     ),
-    "fashion-mnist": DataSet(
+    "fashion-mnist": PublishedSet(
         (
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -91,7 +91,7 @@ NAMES: dict[str, DataSet] = {
             ),
         ),
     ),
-    "cifar10": DataSet(
+    "cifar10": PublishedSet(
         (
             "https://www.cs.toronto.edu/~kriz/",
             "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/",
@@ -107,9 +107,10 @@ NAMES: dict[str, DataSet] = {
 }
 
 
-def fetch(
+def fetch_data_set(
     name: str,
     *,
+    known: Mapping[str, PublishedSet] = PUBLISHED_SETS,
     cache: Path | None = None,
     offline: bool = False,
     mirrors: Sequence[str] | None = None,
@@ -118,15 +119,16 @@ def fetch(
 ) -> Path:
     """The folder with the files of data set `name`, downloaded where they are not there yet.
 
-    The folder is `cache`/`name`, `cache` by default `cache_dir()`. `mirrors` replaces the data
-    set's own base addresses. A download that was cut off goes on where it stopped.
+    `known` are the data sets by name. The folder is `cache`/`name`, `cache` by default
+    `cache_dir()`. `mirrors` replaces the data set's own base addresses. A download that was cut off
+    goes on where it stopped.
 
     UsageError: unknown name. Unavailable: offline, or no mirror answers. DataError: a file with
     a wrong checksum, or a folder that cannot be used.
     """
-    if name not in NAMES:
-        raise UsageError(f"{name!r} is no data set to fetch; choose from {', '.join(NAMES)}")
-    data = NAMES[name]
+    if name not in known:
+        raise UsageError(f"{name!r} is no data set to fetch; choose from {', '.join(known)}")
+    data = known[name]
     folder = (cache or cache_dir()) / name
     try:
         missing = [file for file in data.files if not _present(folder, file)]

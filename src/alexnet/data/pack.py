@@ -62,14 +62,14 @@ from alexnet.terminal import escaped, progress, say
 Encoding = Literal["raw", "jpeg"]
 
 FORMAT = 1
-COMMIT = 1024  # images between two points to continue from; also the images of a shard
+BLOCK = 1024  # images between two points to continue from; also the images of a shard
 PIECE = 16  # images a thread takes at a time
 _WORK = ".packing"
 _PAYLOAD = (".npy", ".tar", ".names.txt")
 
 
 @dataclass(frozen=True)
-class Options:
+class PackOptions:
     size: int = 256
     encoding: Encoding = "raw"
     orient: Orient = "ignore"
@@ -89,13 +89,22 @@ class _Done:
     payload: bytes = b""
 
 
-def pack(
-    source: Arranged, out: Path, options: Options, *, expect: dict[str, int] | None, workers: int
+def pack_images(
+    source: Arranged,
+    out: Path,
+    options: PackOptions,
+    *,
+    expect: dict[str, int] | None,
+    workers: int,
+    block: int = BLOCK,
+    piece: int = PIECE,
 ) -> dict[str, Any]:
     """Packs every image of a source; returns the manifest.
 
-    Continues what a killed pack of the same source and options left in `out`. DataError where the
-    counts are not the official ones (or those of `expect`), or there is too little space.
+    Continues what a killed pack of the same source, options and `block` left in `out`: after each
+    `block` images all is on the disk, and so many a shard holds. A thread takes `piece` images at a
+    time. DataError where the counts are not the official ones (or those of `expect`), or there is
+    too little space.
     """
     check_counts(source, expect)
     key = key_of(source, {"format": FORMAT, "quality": QUALITY, **vars(options)})
@@ -112,7 +121,7 @@ def pack(
             raise UsageError(f"{out} is not empty: choose another --out, or a new folder")
         with DirLock(out):
             work.mkdir(exist_ok=True)
-            return _Packer(source, out, options, key, workers).run()
+            return _Packer(source, out, options, key, workers, block, piece).run()
     except OSError as error:  # images that cannot be read are a DataError before it comes here
         raise cannot("write", out, error) from None
 
@@ -126,9 +135,17 @@ def _sweep(out: Path) -> None:
 
 class _Packer:
     def __init__(
-        self, source: Arranged, out: Path, options: Options, key: str, workers: int
+        self,
+        source: Arranged,
+        out: Path,
+        options: PackOptions,
+        key: str,
+        workers: int,
+        block: int,
+        piece: int,
     ) -> None:
         self.source, self.out, self.options, self.workers = source, out, options, workers
+        self.block, self.piece = block, piece
         o = options
         self.journal = Journal(out / _WORK, key, (o.size, o.size, o.channels))
         if self.journal.is_new:
@@ -158,11 +175,11 @@ class _Packer:
     def _pack_split(self, split: str, files: Files, bar: Any) -> None:
         done = self.journal.done.get(split, 0)
         while done < len(files):
-            stop = min(done + COMMIT, len(files))
-            pieces = range(done, stop, PIECE)
+            stop = min(done + self.block, len(files))
+            pieces = range(done, stop, self.piece)
 
             def prepare(start: int, stop: int = stop) -> tuple[list[_Done], Sums]:
-                return self._prepare(split, files, range(start, min(start + PIECE, stop)))
+                return self._prepare(split, files, range(start, min(start + self.piece, stop)))
 
             images: list[_Done] = []
             for piece, sums in read_ahead(prepare, pieces, self.workers):

@@ -96,7 +96,7 @@ def _training(predictor: Predictor) -> CertifiedTraining:
     if data.kind == "imported":
         return made
     events = run.events()
-    cached = {str((fetch.cache_dir() / name).absolute()): name for name in fetch.NAMES}
+    cached = {str((fetch.cache_dir() / name).absolute()): name for name in fetch.PUBLISHED_SETS}
     return replace(
         made,
         call=RunCall(**asdict(recorded_call(saved, environment, events))),
