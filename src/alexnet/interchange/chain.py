@@ -81,7 +81,9 @@ def missing(package: str, extra: str = "onnx") -> Unavailable:
 
 
 @torch.inference_mode()
-def compare(network: Function, export: Function, inputs: Tensor, source: str) -> dict[str, Any]:
+def verify_export(
+    network: Function, export: Function, inputs: Tensor, source: str
+) -> dict[str, Any]:
     """Holds an export against its network on batches of 1, 5 and 64 inputs.
 
     Returns the batches, the largest difference and the largest output. Raises Differs where they

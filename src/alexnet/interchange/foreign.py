@@ -118,7 +118,7 @@ def read_caffemodel(path: Path) -> list[Layer]:
     return found
 
 
-def read_mean(path: Path) -> Tensor:
+def read_caffe_mean(path: Path) -> Tensor:
     """A mean image as Caffe keeps it (.binaryproto) -> float32 (H, W, 3), RGB."""
     image = _blob(path, "mean", _parse(path, "BlobProto")).squeeze(0)
     if image.dim() != 3 or len(image) != 3 or image.shape[1] != image.shape[2]:
@@ -211,7 +211,9 @@ def read_onnx(path: Path) -> list[Layer | Norm]:
     return found
 
 
-def named(given: Sequence[Layer | Norm], model: Net, path: Path, *, bgr: bool) -> dict[str, Tensor]:
+def match_layers(
+    given: Sequence[Layer | Norm], model: Net, path: Path, *, bgr: bool
+) -> dict[str, Tensor]:
     """The state dict of a network from layers and batch norms in its order. With `bgr` the colours
     of the first are turned round. A batch norm that the file has made part of the layer before it
     becomes one that changes nothing. CheckpointError names the first that does not fit."""

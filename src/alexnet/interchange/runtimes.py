@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from alexnet.errors import Differs, Unavailable, UsageError
 from alexnet.interchange.certificate import QUANTISED, describe, probe
 from alexnet.interchange.chain import TOLERANCE, OnnxNet, missing
-from alexnet.interchange.formats import Subject, make_onnx
+from alexnet.interchange.formats import Exportable, make_onnx
 from alexnet.interchange.int8 import int8_of
 from alexnet.interchange.quantise import quantise
 from alexnet.models.net import Net
@@ -120,7 +120,7 @@ def refuse_precision(engine: str, precision: str) -> None:
 def build_runtime(predictor: Predictor, name: str, precision: str) -> Runtime:
     """The predictor's network in ONNX runtime or OpenVINO, held against itself."""
     probes, net = probe(predictor.preprocess, "images"), copy.deepcopy(predictor.model)
-    subject = Subject.of(net, predictor.preprocess, probes, describe(predictor), inside=False)
+    subject = Exportable.of(net, predictor.preprocess, probes, describe(predictor), inside=False)
     content = make_onnx(subject)
     answer: Callable[[Tensor], Tensor]
     if name == "openvino":
@@ -138,7 +138,7 @@ def rivals(net: Net, images: Tensor) -> tuple[dict[str, Runtime], list[str]]:
     bf16, or in fp32 where that is not for this processor; and both in int8.
     """
     plain = copy.deepcopy(net).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    subject = Subject(plain, plain, images.cpu().contiguous(), {})
+    subject = Exportable(plain, plain, images.cpu().contiguous(), {})
     precision = choose_precision("auto", torch.device("cpu"))
     made: dict[str, tuple[str, Callable[[bytes], Callable[[Tensor], Tensor]]]] = {
         "onnxruntime, fp32": ("fp32", lambda content: OnnxNet(content, "the ONNX engine")),
@@ -168,7 +168,7 @@ def rivals(net: Net, images: Tensor) -> tuple[dict[str, Runtime], list[str]]:
 
 @torch.inference_mode()
 def hold_against(
-    subject: Subject, answer: Callable[[Tensor], Tensor], name: str, precision: str
+    subject: Exportable, answer: Callable[[Tensor], Tensor], name: str, precision: str
 ) -> None:
     """Raises Differs where a runtime's logits of the subject's inputs are not the network's."""
     wanted, found = subject.module(subject.inputs), answer(subject.inputs)
