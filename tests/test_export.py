@@ -16,7 +16,7 @@ from torch import nn
 import alexnet
 from alexnet.data import Preprocess, Statistics
 from alexnet.errors import CheckpointError, Differs, Unavailable, UsageError
-from alexnet.interchange import Exportable, to_onnx, to_torchvision, verify_export
+from alexnet.interchange import Exportable, check_export, to_onnx, to_torchvision
 from alexnet.models import Linear, Net, ResponseNorm, find_model, narrowed
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -126,16 +126,16 @@ def test_preprocessing_inside_is_the_preprocessing_of_views(rule: Any) -> None:
 def test_another_function_is_refused(change: Any) -> None:
     net = nn.Linear(3, 7)
     inputs = torch.randn(9, 3) / 10
-    assert verify_export(net, net, inputs, "it")["largest_difference"] == 0
+    assert check_export(net, net, inputs, "it")["largest_difference"] == 0
     with pytest.raises(Differs, match="it"):
-        verify_export(net, lambda x: change(net(x)), inputs, "it")
+        check_export(net, lambda x: change(net(x)), inputs, "it")
 
 
 def test_an_order_that_differs_within_rounding_is_no_fault() -> None:
     """As of a dead network, whose classes all tie."""
     flat = torch.zeros(64, 9)
     noise = torch.randn(64, 9) * 1e-7
-    verify_export(lambda x: flat[: len(x)], lambda x: noise[: len(x)], torch.zeros(4, 1), "it")
+    check_export(lambda x: flat[: len(x)], lambda x: noise[: len(x)], torch.zeros(4, 1), "it")
 
 
 def test_nothing_is_written_where_verification_fails(run: Path, tmp_path: Path) -> None:

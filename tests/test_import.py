@@ -20,7 +20,7 @@ import alexnet
 from alexnet.cli import main
 from alexnet.errors import AlexNetError, CheckpointError, UsageError
 from alexnet.interchange import (
-    judge_weights,
+    detect_untrained,
     match_layers,
     read_caffe_mean,
     read_caffemodel,
@@ -272,11 +272,11 @@ def test_onnx_with_batch_norms_comes_back(model: str, tmp_path: Path) -> None:
 
 
 def test_trained_and_random_weights_are_told_apart(trained: Path) -> None:
-    judged = judge_weights(alexnet.load(trained).model)  # forty steps: some layers moved
+    judged = detect_untrained(alexnet.load(trained).model)  # forty steps: some layers moved
     assert judged["verdict"] == "half-trained"
     assert "fc6" not in judged["why"]
     for name in ("alexnet-28", "cifar-alexnet", MODEL):
-        judged = judge_weights(build_model(name))
+        judged = detect_untrained(build_model(name))
         assert judged["verdict"] == "random", name
         assert "largest singular value" in judged["why"]
 
@@ -290,15 +290,15 @@ def test_half_trained_weights() -> None:
             assert isinstance(w, Tensor)
             flat = w.view(len(w), -1)
             flat += 0.3 * flat.std() * flat[:, :1].sign() * torch.randn(flat.shape[1])
-    assert judge_weights(model)["verdict"] == "half-trained"
+    assert detect_untrained(model)["verdict"] == "half-trained"
     with torch.no_grad():
         w = model.part("conv1").weight
         assert isinstance(w, Tensor)
         w.copy_(torch.nn.functional.avg_pool2d(w, 5, 1, 2))
-    assert judge_weights(model)["verdict"] == "trained"
+    assert detect_untrained(model)["verdict"] == "trained"
     with torch.no_grad():
         w.zero_()
-    assert judge_weights(model)["verdict"] == "constant"
+    assert detect_untrained(model)["verdict"] == "constant"
 
 
 # Refused

@@ -15,7 +15,7 @@ from alexnet.interchange.certificate import certify_run, run_logits
 from alexnet.interchange.heldout import measure
 from alexnet.interchange.hub import pull
 from alexnet.interchange.incoming import expected, read_net
-from alexnet.interchange.judge import judge_weights
+from alexnet.interchange.judge import detect_untrained
 from alexnet.predict import load
 from alexnet.runs.checkpoint import save_checkpoint
 from alexnet.runs.rundir import RunDir, fresh_run_path
@@ -90,7 +90,7 @@ def _import(
     images = None if data is None else Path(find_data(recipe, data))
     count = len(next(reversed(net.state_dict().values())))
     names = _names(classes, images, wanted.classes, count)
-    judged = judge_weights(net)
+    judged = detect_untrained(net)
     folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, recipe.name))
     digest = sha256_of(path / "model.safetensors" if path.is_dir() else path)
     described: dict[str, Any] = {

@@ -3,7 +3,7 @@
 These names are stable. The modules they come from are not.
 """
 
-from alexnet.interchange.chain import verify_export
+from alexnet.interchange.chain import check_export
 from alexnet.interchange.foreign import (
     match_layers,
     read_caffe_mean,
@@ -11,16 +11,16 @@ from alexnet.interchange.foreign import (
     read_onnx,
 )
 from alexnet.interchange.formats import Exportable, to_onnx, to_torchvision
-from alexnet.interchange.judge import judge_weights
+from alexnet.interchange.judge import detect_untrained
 
 __all__ = [
     "Exportable",
-    "judge_weights",
+    "check_export",
+    "detect_untrained",
     "match_layers",
     "read_caffe_mean",
     "read_caffemodel",
     "read_onnx",
     "to_onnx",
     "to_torchvision",
-    "verify_export",
 ]

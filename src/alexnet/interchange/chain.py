@@ -81,7 +81,7 @@ def missing(package: str, extra: str = "onnx") -> Unavailable:
 
 
 @torch.inference_mode()
-def verify_export(
+def check_export(
     network: Function, export: Function, inputs: Tensor, source: str
 ) -> dict[str, Any]:
     """Holds an export against its network on batches of 1, 5 and 64 inputs.

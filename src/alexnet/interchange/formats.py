@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.errors import UsageError
-from alexnet.interchange.chain import Chain, OnnxNet, missing, quiet, verify_export
+from alexnet.interchange.chain import Chain, OnnxNet, check_export, missing, quiet
 from alexnet.models.net import Net
 from alexnet.runs.weights import parse_weights
 
 OPSET = 20
 
-Written = tuple[bytes, dict[str, Any]]  # the file, and what `verify_export` found
+Written = tuple[bytes, dict[str, Any]]  # the file, and what `check_export` found
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Exportable:
 def to_onnx(subject: Exportable) -> Written:
     """ONNX for any number of images. Raises Differs, and Unavailable without its packages."""
     content, source = make_onnx(subject), "the ONNX file"
-    return content, verify_export(subject.module, OnnxNet(content, source), subject.inputs, source)
+    return content, check_export(subject.module, OnnxNet(content, source), subject.inputs, source)
 
 
 def make_onnx(subject: Exportable) -> bytes:
@@ -100,7 +100,7 @@ def to_torch_export(subject: Exportable) -> Written:
         )
         torch.export.save(program, out)
         again = torch.export.load(io.BytesIO(out.getvalue())).module()
-    return out.getvalue(), verify_export(
+    return out.getvalue(), check_export(
         subject.module, again, subject.inputs, "the exported program"
     )
 
@@ -142,4 +142,4 @@ def _weights(subject: Exportable, content: bytes, name: Path) -> Written:
         found: Tensor = torch.func.functional_call(subject.model, tensors, (inputs,))
         return found
 
-    return content, verify_export(subject.model, again, subject.inputs, str(name))
+    return content, check_export(subject.model, again, subject.inputs, str(name))

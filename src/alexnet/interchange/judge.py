@@ -33,7 +33,7 @@ class Look:
     smooth: float | None
 
 
-def judge_weights(model: Net) -> dict[str, Any]:
+def detect_untrained(model: Net) -> dict[str, Any]:
     """Says "trained", "half-trained", "random" or "constant", why, and what each layer shows."""
     looks = [_look(name, model.part(name)) for name in model.layers]
     verdict, why = _verdict(looks)
