@@ -3,8 +3,6 @@ runtimes in one have been seen to end it."""
 
 import io
 import json
-import multiprocessing
-import os
 import shutil
 import sys
 from contextlib import redirect_stdout
@@ -20,6 +18,7 @@ import alexnet
 from alexnet.cli import main
 from alexnet.data import reopen_dataset
 from alexnet.errors import Differs, Unavailable, UsageError
+from apart import run_apart
 from conftest import without_report
 from overflows import overflowing_run
 
@@ -50,29 +49,6 @@ def last_event(run: Path) -> dict[str, Any]:
     return event
 
 
-def run_in_turn(commands: list[list[str]], log: str) -> None:
-    """The body of a process: commands one after the other, and all that they print in a file."""
-    with open(log, "w", buffering=1) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        torch.set_num_threads(1)
-        status = max(main(words) for words in commands)
-        sys.stdout.flush()
-        os._exit(status)
-
-
-def ask(log: Path, *commands: list[Any]) -> str:
-    """What commands print, in a process of their own."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["alexnet.commands"])
-    words = [[str(word) for word in command] for command in commands]
-    process = context.Process(target=run_in_turn, args=(words, str(log)))
-    process.start()
-    process.join()
-    assert process.exitcode == 0, log.read_text()
-    return log.read_text()
-
-
 @pytest.mark.parametrize(("engine", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
 def test_a_runtime_answers_as_the_network(
     digits: Path,
@@ -90,13 +66,14 @@ def test_a_runtime_answers_as_the_network(
     dataset = reopen_dataset(predictor.recipe, predictor.data)
     image, run = tmp_path / "one.png", shutil.copytree(digits, tmp_path / "run", symlinks=True)
     Image.fromarray(dataset.split("test").read(np.arange(1))[0, :, :, 0]).save(image)
-    printed = ask(
+    done = run_apart(
         tmp_path / "log",
         ["test", run, "--engine", engine],
         ["classify", run, image, "--engine", engine, "--json"],
     )
+    assert done.returncode == 0, done.stderr
     (own, own_printed), other = plain, last_event(run)
-    assert f", answers of {engine} in" in printed
+    assert f", answers of {engine} in" in done.stdout
     assert ", answers in" in own_printed
     assert (own["engine"], other["engine"]) == ("torch", engine)
     assert own["n"] == other["n"] == 1000
@@ -104,7 +81,7 @@ def test_a_runtime_answers_as_the_network(
     assert abs(own["top1"] - other["top1"]) <= STATED
     assert abs(own["loss"] - other["loss"]) <= 0.02
     expected = predictor.predict([image])[0]
-    top = json.loads(printed.splitlines()[-1])["results"][0]["top"][0]
+    top = json.loads(done.stdout.splitlines()[-1])["results"][0]["top"][0]
     assert top["index"] == expected.argmax()
     assert top["probability"] == pytest.approx(expected.max(), abs=0.02)
 
