@@ -86,7 +86,7 @@ RUNS = {
     "towers": [
         Command(
             TWO,
-            "train alexnet-2012 --data large --run towers --towers 2 --steps 3 --batch-size 6 "
+            "train paper-2012 --data large --run towers --towers 2 --steps 3 --batch-size 6 "
             f"--workers 0 --keep 1 {FIXED}",
         )
     ],
@@ -165,7 +165,7 @@ def write_photos(folder: Path, classes: int, each: int, side: int) -> None:
 
 def summary(run: Path) -> str:
     """How far a run came, with which loss, and how much was saved of it."""
-    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    events = read_lines(run / "metrics.jsonl")
     last = [event for event in events if event["event"] in ("train", "val")]
     tensors = 0
     for path in run.rglob("*.safetensors"):
@@ -196,15 +196,20 @@ def differences(before: Path, after: Path) -> Iterator[str]:
                 yield f"{path}: {found}"
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def file_differences(one: Path, other: Path) -> Iterator[str]:
     ignored = IGNORED.get(one.name, set())
     if one.suffix == ".safetensors":
         yield from tensor_differences(one, other)
     elif one.suffix == ".json":
-        yield from value_differences(*(json.loads(p.read_text()) for p in (one, other)), ignored)
+        left, right = (json.loads(p.read_text()) for p in (one, other))
+        yield from value_differences(left, right, ignored)
     elif one.suffix == ".jsonl":
-        lines = [[json.loads(line) for line in p.read_text().splitlines()] for p in (one, other)]
-        yield from value_differences(*lines, ignored)
+        left, right = (read_lines(path) for path in (one, other))
+        yield from value_differences(left, right, ignored)
     elif one.read_bytes() != other.read_bytes():
         yield "other bytes"
 
