@@ -25,7 +25,10 @@ class House:
     """The modules of src/alexnet, parsed, and who imports whom."""
 
     def __init__(self, tree: Path) -> None:
-        files = {module_name(f, tree / "src"): f for f in (tree / "src/alexnet").rglob("*.py")}
+        files = {
+            ".".join(f.relative_to(tree / "src").with_suffix("").parts).removesuffix(".__init__"): f
+            for f in (tree / "src/alexnet").rglob("*.py")
+        }
         self.packages = {name for name, file in files.items() if file.stem == "__init__"}
         self.texts = {name: file.read_text() for name, file in files.items()}
         self.modules = {name: ast.parse(text) for name, text in self.texts.items()}
@@ -66,10 +69,6 @@ class House:
         homes = {m if f"{m}.{n}" in self.exports else self.home(m or "", n, {}) for m, n in named}
         homes |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         return bool(homes & self.modules.keys() - self.packages - OPEN) or count_patches(tree) > 0
-
-
-def module_name(file: Path, source: Path) -> str:
-    return ".".join(file.relative_to(source).with_suffix("").parts).removesuffix(".__init__")
 
 
 def count_patches(tree: ast.AST) -> int:
