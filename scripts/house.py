@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 
 Graph = dict[str, set[str]]
-
 OPEN = {"alexnet.cli", "alexnet.errors", "alexnet.recipe"}  # modules, beside packages
 
 
