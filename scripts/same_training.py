@@ -117,9 +117,10 @@ def main() -> int:
         differs = False
         for name in names:
             before, after = folder / "before" / name, folder / "after" / name
-            found = next(differences(before, after), None)
-            print(f"{name:<11} {summary(before)}: {found or 'identical'}")
-            differs |= found is not None
+            found = [*differences(before, after)]
+            told = f"{len(found)} differences, the first: {found[0]}" if found else "identical"
+            print(f"{name:<11} {summary(before)}: {told}")
+            differs |= bool(found)
     return int(differs)
 
 
@@ -186,7 +187,7 @@ def differences(before: Path, after: Path) -> Iterator[str]:
     ]
     for path in sorted({*listed[0]} ^ {*listed[1]}):
         yield f"{path} is in {'the first' if path in listed[0] else 'the second'} alone"
-    for path in listed[0]:
+    for path in sorted(listed[0], key=lambda path: path.name != "metrics.jsonl"):  # the log first
         one, other = before / path, after / path
         if one.is_symlink():
             if os.readlink(one) != os.readlink(other):
@@ -242,7 +243,7 @@ def value_differences(one: Any, other: Any, ignored: set[str], place: str = "") 
         pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(one, other, strict=True), 1)]
     else:
         if type(one) is not type(other) or one != other:
-            yield f"{place or 'all'} is {json.dumps(one):.60} and {json.dumps(other):.60}"
+            yield f"{place or 'it'} is {json.dumps(one):.60} and {json.dumps(other):.60}"
         return
     for key, a, b in pairs:
         yield from value_differences(a, b, ignored, f"{place}.{key}" if place else key)
