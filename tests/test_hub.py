@@ -4,11 +4,9 @@ import base64
 import hashlib
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
+
+from apart import run_apart
 
 pytest.importorskip("huggingface_hub", reason="needs the extra hub")
 
@@ -120,14 +121,12 @@ def hub() -> Iterator[Hub]:
 
 def alexnet(
     hub: Hub, home: Path, *words: object, token: str = "hf_test"
-) -> subprocess.CompletedProcess[str]:
-    """The command as a process of its own: the library reads its address when imported."""
-    env = {
-        **os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_TOKEN": token,
-        "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "alexnet", *map(str, words)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+) -> "subprocess.CompletedProcess[str]":
+    """The command in a process of its own: the library reads its address when imported."""
+    return run_apart(
+        home, [*words], HF_ENDPOINT=hub.address, HF_HOME=str(home), HF_TOKEN=token,
+        HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1",
+    )  # fmt: skip
 
 
 def test_what_is_pushed_can_be_pulled(hub: Hub, trained: Path, tmp_path: Path) -> None:
@@ -152,8 +151,6 @@ def test_what_is_pushed_can_be_pulled(hub: Hub, trained: Path, tmp_path: Path) -
         next(place.glob("checkpoints/best/model.safetensors"))
         for place in (run, tmp_path / "again")
     ]
-    from safetensors.torch import load_file
-
     one, other = map(load_file, weights)
     assert one.keys() == other.keys()
     assert all((one[name] == other[name]).all() for name in one)

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import commands
-from alexnet.analysis.answers import Mistakes
+import alexnet
+from alexnet.analysis import Mistakes
 from alexnet.cli import main
 from alexnet.errors import AlexNetError
-from alexnet.runs.rundir import RunDir
-from alexnet.training.parallel import Team
+from alexnet.runs import RunDir
+from alexnet.training import Team
 from conftest import patterns, without_report, write_idx, write_tree
+from shell import one_object
 from teams import LONG, end, members, run_team, torchrun
 
 OWN = {"images_per_s", "wall_s", "processes", "run", "checkpoint", "figures"}  # what may differ
@@ -33,7 +34,7 @@ def run(idx_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("shared") / "run"
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
-        commands.train("digits", data=idx_folder, run=made, size=32, eval_batch=BATCH, **FIELDS)
+        alexnet.train("digits", data=idx_folder, run=made, size=32, eval_batch=BATCH, **FIELDS)
     return made
 
 
@@ -45,19 +46,29 @@ def found_by(run: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if isinstance(data, list):  # another for each process
             options = {**options, "data": data[int(os.environ["RANK"])]}
         try:
-            found.append(commands.test(run, **options))
+            found.append(alexnet.test(run, **options))
         except AlexNetError as error:
             found.append({"raised": type(error).__name__, "says": str(error)})
     return found
 
 
+def say(words: list[str]) -> dict[str, Any]:
+    """What the command line makes of words."""
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        status = main(words)
+    return {"status": status, "out": out.getvalue(), "err": err.getvalue()}
+
+
+def found_and_said_by(run: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results, and then what the command line says of the last but one."""
+    found = found_by(run, given)
+    return [*found, say(["test", run, "--views", "5", "--checkpoint", "last", "--json"])]
+
+
 def refused_by(run: str, given: list[dict[str, Any]], data: list[str]) -> list[dict[str, Any]]:
     """The same, and then what the command line makes of other data for each."""
     found = found_by(run, given)
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-        words = ["test", run, "--data", data[int(os.environ["RANK"])], "--json"]
-        found.append({"status": main(words), "out": out.getvalue(), "err": err.getvalue()})
-    return found
+    return [*found, say(["test", run, "--data", data[int(os.environ["RANK"])], "--json"])]
 
 
 def shown(result: dict[str, Any]) -> dict[str, Any]:
@@ -90,23 +101,30 @@ def of_one(
     return found_by(str(place), given), written(place)
 
 
-@pytest.mark.parametrize("size", [2, 3])
 def test_the_figures_are_those_of_one(
-    size: int,
     run: Path,
     given: list[dict[str, Any]],
     of_one: tuple[list[dict[str, Any]], dict[str, Any]],
     tmp_path: Path,
 ) -> None:
-    """To the bit, with views and without; the run gets the same lines and pictures, once."""
+    """To the bit, with views and without; the run gets the same lines and pictures, once. On
+    standard output one JSON object of all processes."""
     place = tmp_path / "run"
     shutil.copytree(run, place, symlinks=True)
     alone, by_one = of_one
     assert [r["n"] for r in alone] == [60, 200, 2]
-    for ranks in run_team(tmp_path / "ranks", size, found_by, str(place), given):
-        assert [r["processes"] for r in ranks] == [size] * len(given)
+    every = run_team(tmp_path / "ranks", 3, found_and_said_by, str(place), given)
+    said = [ranks.pop() for ranks in every]
+    for ranks in every:
+        assert [r["processes"] for r in ranks] == [3] * len(given)
         assert [shown(r) for r in ranks] == [shown(r) for r in alone]
-    assert written(place) == by_one
+    assert [one["status"] for one in said] == [0, 0, 0]
+    assert [one["out"] for one in said[1:]] == ["", ""]
+    assert shown(one_object(said[0]["out"])) == shown(alone[1])
+    assert not any("Warning" in one["err"] for one in said)
+    after = written(place)
+    assert after["events"].pop() == by_one["events"][1], "the line of the command"
+    assert after == by_one
     assert len(by_one["events"]) == len(given)
     assert len(by_one["pictures"]) == 6
 
@@ -129,7 +147,7 @@ def test_what_cannot_be_shared_is_refused_by_one(run: Path, tmp_path: Path) -> N
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
         fields = {"size": 32, "crop": 28, "eval_batch": 4, **FIELDS}
-        commands.train("digits", data=tree, run=model, **fields)
+        alexnet.train("digits", data=tree, run=model, **fields)
     others = [str(shutil.copytree(tree, tmp_path / f"tree-{i}")) for i in range(2)]
     (Path(others[1]) / "class-0/000.png").rename(Path(others[1]) / "class-0/000-moved.png")
     (tree / "class-1/001.png").write_bytes(b"no image")
@@ -191,6 +209,7 @@ def test_the_surest_mistakes_of_all() -> None:
                 np.testing.assert_array_equal(getattr(parts[-1], name), getattr(whole, name))
 
 
+@pytest.mark.slow
 def test_the_real_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One JSON object of all processes, on standard output; the same as of one."""
     place, log = tmp_path / "run", tmp_path / "log"

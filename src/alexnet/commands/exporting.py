@@ -14,7 +14,7 @@ from alexnet.files import write_atomic, write_json
 from alexnet.interchange import certificate as certificates
 from alexnet.interchange import hub
 from alexnet.interchange.chain import BATCHES, OnnxNet
-from alexnet.interchange.formats import FORMATS, Subject
+from alexnet.interchange.formats import FORMATS, Exportable
 from alexnet.interchange.heldout import some_readable
 from alexnet.interchange.quantise import before_and_after, calibration_of, quantise
 from alexnet.predict import Predictor, load
@@ -68,7 +68,7 @@ def export(
     predictor = load(run, checkpoint)
     images, source = _images(predictor, data, int8, ignore_unknown)
     described = certificates.describe(predictor)
-    subject = Subject.of(
+    subject = Exportable.of(
         predictor.model, predictor.preprocess, images, described.to_json(), preprocess
     )
     content, proof = FORMATS[format](subject)

@@ -1,1 +1,26 @@
-"""Weights in the formats of others, out and in, and proof of what a file computes."""
+"""Weights in the formats of others, out and in, and proof of what a file computes.
+
+These names are stable. The modules they come from are not.
+"""
+
+from alexnet.interchange.chain import check_export
+from alexnet.interchange.foreign import (
+    match_layers,
+    read_caffe_mean,
+    read_caffemodel,
+    read_onnx,
+)
+from alexnet.interchange.formats import Exportable, to_onnx, to_torchvision
+from alexnet.interchange.untrained_weights import detect_untrained
+
+__all__ = [
+    "Exportable",
+    "check_export",
+    "detect_untrained",
+    "match_layers",
+    "read_caffe_mean",
+    "read_caffemodel",
+    "read_onnx",
+    "to_onnx",
+    "to_torchvision",
+]

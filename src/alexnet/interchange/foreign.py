@@ -118,7 +118,7 @@ def read_caffemodel(path: Path) -> list[ForeignLayer]:
     return found
 
 
-def read_mean(path: Path) -> Tensor:
+def read_caffe_mean(path: Path) -> Tensor:
     """A mean image as Caffe keeps it (.binaryproto) -> float32 (H, W, 3), RGB."""
     image = _blob(path, "mean", _parse(path, "BlobProto")).squeeze(0)
     if image.dim() != 3 or len(image) != 3 or image.shape[1] != image.shape[2]:
@@ -211,7 +211,7 @@ def read_onnx(path: Path) -> list[ForeignLayer | ForeignNorm]:
     return found
 
 
-def named(
+def match_layers(
     given: Sequence[ForeignLayer | ForeignNorm], model: Net, path: Path, *, bgr: bool
 ) -> dict[str, Tensor]:
     """The state dict of a network from layers and batch norms in its order. With `bgr` the colours

@@ -23,7 +23,7 @@ Written = tuple[bytes, dict[str, Any]]  # the file, and what `check_export` foun
 
 
 @dataclass(frozen=True)
-class Subject:
+class Exportable:
     """What is exported: a module, inputs to hold the export against, and what travels along.
 
     The module is a `Chain` where the preprocessing goes inside, and takes stored images; else the
@@ -38,13 +38,13 @@ class Subject:
     @staticmethod
     def of(
         model: Net, preprocess: Preprocess, images: Tensor, about: dict[str, Any], inside: bool
-    ) -> "Subject":
+    ) -> "Exportable":
         """From a network and stored images, uint8 (N, size, size, C). The network is brought to
         the CPU, into evaluation and into the plain memory layout."""
         model = model.cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if inside:
-            return Subject(model, Chain(model, preprocess), images, about)
-        return Subject(model, model, preprocess.views(images, 1)[0].contiguous(), about)
+            return Exportable(model, Chain(model, preprocess), images, about)
+        return Exportable(model, model, preprocess.views(images, 1)[0].contiguous(), about)
 
     @property
     def names(self) -> tuple[str, str]:
@@ -56,13 +56,13 @@ class Subject:
         return self.inputs[torch.arange(2) % len(self.inputs)]
 
 
-def to_onnx(subject: Subject) -> Written:
+def to_onnx(subject: Exportable) -> Written:
     """ONNX for any number of images. Raises Differs, and Unavailable without its packages."""
     content, source = make_onnx(subject), "the ONNX file"
     return content, check_export(subject.module, OnnxNet(content, source), subject.inputs, source)
 
 
-def make_onnx(subject: Subject) -> bytes:
+def make_onnx(subject: Exportable) -> bytes:
     """The same, not yet held against the network: without onnxruntime."""
     try:
         import onnx  # noqa: F401
@@ -89,7 +89,7 @@ def make_onnx(subject: Subject) -> bytes:
     return content
 
 
-def to_torch_export(subject: Subject) -> Written:
+def to_torch_export(subject: Exportable) -> Written:
     """A program that `torch.export.load` reads, for any number of images."""
     out = io.BytesIO()
     with quiet():
@@ -105,13 +105,13 @@ def to_torch_export(subject: Subject) -> Written:
     )
 
 
-def to_safetensors(subject: Subject) -> Written:
+def to_safetensors(subject: Exportable) -> Written:
     """The state dict under the network's own names; what travels along is its metadata."""
     metadata = {"format": "pt", "alexnet": json.dumps(subject.about)}
     return _weights(subject, save(_tensors(subject), metadata), Path("model.safetensors"))
 
 
-def to_torchvision(subject: Subject) -> Written:
+def to_torchvision(subject: Exportable) -> Written:
     """The state dict that `torchvision.models.alexnet` loads."""
     if subject.model.parts["conv1"] != "features.0":
         raise UsageError(
@@ -123,7 +123,7 @@ def to_torchvision(subject: Subject) -> Written:
     return _weights(subject, out.getvalue(), Path("alexnet.pth"))
 
 
-FORMATS: dict[str, Callable[[Subject], Written]] = {
+FORMATS: dict[str, Callable[[Exportable], Written]] = {
     "onnx": to_onnx,
     "safetensors": to_safetensors,
     "torchvision": to_torchvision,
@@ -131,11 +131,11 @@ FORMATS: dict[str, Callable[[Subject], Written]] = {
 }
 
 
-def _tensors(subject: Subject) -> dict[str, Tensor]:
+def _tensors(subject: Exportable) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in subject.model.state_dict().items()}
 
 
-def _weights(subject: Subject, content: bytes, name: Path) -> Written:
+def _weights(subject: Exportable, content: bytes, name: Path) -> Written:
     tensors = parse_weights(content, name)
 
     def again(inputs: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from alexnet.interchange.certificate import check_sha256, place_of, read_certifi
 from alexnet.interchange.foreign import (
     ForeignLayer,
     ForeignNorm,
-    named,
+    match_layers,
+    read_caffe_mean,
     read_caffemodel,
-    read_mean,
     read_onnx,
 )
 from alexnet.models.net import Net
@@ -94,7 +94,7 @@ def expected(path: Path, model: str | None, mean: Path | None, fields: dict[str,
         statistics = Statistics(CAFFE_MEAN, (1.0,) * 3, ())
         recipe, source = recipe.replace(normalize="mean"), "Caffe's mean of ILSVRC-2012"
         if mean is not None:
-            image = read_mean(mean)
+            image = read_caffe_mean(mean)
             recipe = recipe.replace(normalize="centre", size=len(image))
             statistics = Statistics(tuple(image.mean((0, 1)).tolist()), (1.0,) * 3, (), image)
             source = str(mean)
@@ -124,7 +124,7 @@ def read_net(path: Path, recipe: Recipe, bgr: bool | None) -> tuple[Net, list[st
         classes = len([one for one in layers if isinstance(one, ForeignLayer)][-1].weight)
         net = build_net(recipe, classes)
         turned = recipe.model in _CAFFE if bgr is None else bgr
-        tensors = named(layers, net, path, bgr=turned)
+        tensors = match_layers(layers, net, path, bgr=turned)
     else:
         if bgr:
             raise UsageError(f"--bgr: {path} has torch's names, and its colours are RGB")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from alexnet.errors import Differs, Unavailable, UsageError
 from alexnet.interchange.certificate import QUANTISED, describe, draw_probe_images
 from alexnet.interchange.chain import TOLERANCE, OnnxNet, missing_package
-from alexnet.interchange.formats import Subject, make_onnx
+from alexnet.interchange.formats import Exportable, make_onnx
 from alexnet.interchange.int8 import int8_of
 from alexnet.interchange.quantise import quantise
 from alexnet.models.net import Net
@@ -121,7 +121,7 @@ def build_runtime(predictor: Predictor, name: str, precision: str) -> Runtime:
     """The predictor's network in ONNX runtime or OpenVINO, held against itself."""
     probes, net = draw_probe_images(predictor.preprocess, "images"), copy.deepcopy(predictor.model)
     described = describe(predictor).to_json()
-    subject = Subject.of(net, predictor.preprocess, probes, described, inside=False)
+    subject = Exportable.of(net, predictor.preprocess, probes, described, inside=False)
     content = make_onnx(subject)
     answer: Callable[[Tensor], Tensor]
     if name == "openvino":
@@ -139,7 +139,7 @@ def rivals(net: Net, images: Tensor) -> tuple[dict[str, Runtime], list[str]]:
     bf16, or in fp32 where that is not for this processor; and both in int8.
     """
     plain = copy.deepcopy(net).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    subject = Subject(plain, plain, images.cpu().contiguous(), {})
+    subject = Exportable(plain, plain, images.cpu().contiguous(), {})
     precision = choose_precision("auto", torch.device("cpu"))
     made: dict[str, tuple[str, Callable[[bytes], Callable[[Tensor], Tensor]]]] = {
         "onnxruntime, fp32": ("fp32", lambda content: OnnxNet(content, "the ONNX engine")),
@@ -169,7 +169,7 @@ def rivals(net: Net, images: Tensor) -> tuple[dict[str, Runtime], list[str]]:
 
 @torch.inference_mode()
 def hold_against(
-    subject: Subject, answer: Callable[[Tensor], Tensor], name: str, precision: str
+    subject: Exportable, answer: Callable[[Tensor], Tensor], name: str, precision: str
 ) -> None:
     """Raises Differs where a runtime's logits of the subject's inputs are not the network's."""
     wanted, found = subject.module(subject.inputs), answer(subject.inputs)
