@@ -7,9 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alexnet.models.family import FAMILY
-from alexnet.models.net import LayerRow, Net, summarize
-from alexnet.models.zoo import build_model
+from alexnet.models import FAMILY, LayerRow, Net, build_model, summarize
 
 Built = Callable[[str], Net]
 

@@ -15,20 +15,22 @@ from torch.utils._pytree import tree_leaves
 
 import alexnet
 from alexnet import commands
-from alexnet.data import loader
-from alexnet.data.augment import Preprocess
-from alexnet.data.statistics import Statistics
+from alexnet.data import Preprocess, Statistics, loader
 from alexnet.errors import UsageError
-from alexnet.models.zoo import build_model
+from alexnet.models import build_model
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
 from alexnet.show import runs as show
-from alexnet.training import step
-from alexnet.training.evaluate import predict_views
-from alexnet.training.network import build_net, preprocessing, whiten
-from alexnet.training.optim import build_optimizer
-from alexnet.training.parallel import ALONE
-from alexnet.training.towers import build_towers
+from alexnet.training import (
+    ALONE,
+    build_net,
+    build_optimizer,
+    build_towers,
+    predict_views,
+    preprocessing,
+    step,
+    whiten,
+)
 from conftest import without_report, write_tree
 
 
@@ -67,8 +69,7 @@ def test_whitening_and_towers_refuse_each_other() -> None:
 
 
 def _of_products() -> Any:
-    from alexnet.models.layers import Linear
-    from alexnet.models.net import Net
+    from alexnet.models import Linear, Net
 
     return Net([Linear("fc1", 4), Linear("fc2", 3)], (1, 8, 8))
 

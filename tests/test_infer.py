@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.models.zoo import MODELS, build_model
-from alexnet.training.infer import Inference
+from alexnet.models import MODELS, build_model
+from alexnet.training import Inference
 
 
 def trained_norms(net: nn.Module) -> None:

@@ -20,13 +20,20 @@ from alexnet import commands
 from alexnet.errors import CheckpointError, DataError, Differs, Unavailable, UsageError
 from alexnet.interchange import int8 as measured
 from alexnet.interchange.runtimes import with_engine
-from alexnet.models.integers import IntegerPool, Steps, has_int8
-from alexnet.models.layers import Conv, Linear, Local, Pool, ReLU
-from alexnet.models.net import Net
-from alexnet.models.zoo import MODELS, build_model
-from alexnet.training import int8
-from alexnet.training.infer import folded
-from alexnet.training.int8 import Int8, Ranges, measure_ranges
+from alexnet.models import (
+    MODELS,
+    Conv,
+    IntegerPool,
+    Linear,
+    Local,
+    Net,
+    Pool,
+    ReLU,
+    Steps,
+    build_model,
+    has_int8,
+)
+from alexnet.training import Int8, Ranges, folded, int8, measure_ranges
 from conftest import write_tree
 from test_infer import trained_norms
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import alexnet
 from alexnet import commands
-from alexnet.data.dataset import open_dataset
+from alexnet.data import open_dataset
 from alexnet.errors import CheckpointError
 from alexnet.recipe import Recipe
 from conftest import patterns, write_idx

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet.errors import UsageError
-from alexnet.models import norm
-from alexnet.models.norm import ResponseNormLayer, response_norm
+from alexnet.models import ResponseNormLayer, norm, response_norm
 
 LAYOUTS = {False: torch.contiguous_format, True: torch.channels_last}
 

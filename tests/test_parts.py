@@ -12,10 +12,9 @@ from torch import Tensor
 from alexnet import commands
 from alexnet.cli import main
 from alexnet.errors import UsageError
-from alexnet.models.net import Net
+from alexnet.models import Net
 from alexnet.recipe import Recipe
-from alexnet.training.network import build_net
-from alexnet.training.optim import build_optimizer, set_rate
+from alexnet.training import build_net, build_optimizer, set_rate
 from conftest import read_events
 from short_runs import QUICK, model_file, small_net
 from short_runs import no_pictures as no_pictures  # around every test here

@@ -8,8 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.dataset import open_dataset
-from alexnet.data.statistics import Statistics, measure
+from alexnet.data import Statistics, measure_statistics, open_dataset
 from alexnet.recipe import Recipe
 from crops import COVARIANCE, RULES
 
@@ -34,7 +33,7 @@ def correlated(n: int, channels: int = 3) -> NDArray[np.uint8]:
 def test_statistics_are_numpys(channels: int) -> None:
     images, seen = correlated(150, channels), list[int]()
     ids = np.random.default_rng(0).permutation(150)[:141]
-    found = measure(blocks_of(images, seen), ids, colours=True, mean_image=True)
+    found = measure_statistics(blocks_of(images, seen), ids, colours=True, mean_image=True)
     assert sum(seen) == 141
     assert len(seen) > 1, "more than one block"
     pixels = images[ids].reshape(-1, channels).astype(np.float64)
@@ -50,11 +49,13 @@ def test_statistics_are_numpys(channels: int) -> None:
 
 def test_nothing_is_measured_that_nobody_asked_for() -> None:
     images = correlated(10)
-    plain = measure(blocks_of(images, []), np.arange(10), colours=False, mean_image=False)
+    plain = measure_statistics(
+        blocks_of(images, []), np.arange(10), colours=False, mean_image=False
+    )
     assert plain.covariance == ()
     assert plain.image is None
     assert plain.image_digest is None
-    full = measure(blocks_of(images, []), np.arange(10), colours=True, mean_image=True)
+    full = measure_statistics(blocks_of(images, []), np.arange(10), colours=True, mean_image=True)
     assert (plain.mean, plain.std) == (full.mean, full.std)
 
 
@@ -75,7 +76,7 @@ def test_a_data_set_measures_what_its_recipe_needs(rule: Any, tree: Path) -> Non
 def test_principal_components_are_those_of_the_pixels() -> None:
     """Against the singular values and vectors of the pixels themselves."""
     images = correlated(40)
-    found = measure(blocks_of(images, []), np.arange(40), colours=True, mean_image=False)
+    found = measure_statistics(blocks_of(images, []), np.arange(40), colours=True, mean_image=False)
     values, vectors = found.components()
     pixels = images.reshape(-1, 3).astype(np.float64)
     _, singular, rows = np.linalg.svd(pixels - pixels.mean(0), full_matrices=False)

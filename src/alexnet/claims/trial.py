@@ -18,7 +18,7 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
 from alexnet.data.loader import steps_per_epoch, training_batches
 from alexnet.data.slices import Slice
-from alexnet.data.statistics import Statistics, measure
+from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.models.net import Net, Spec, named_parts
 from alexnet.models.zoo import model_spec
 from alexnet.recipe import Recipe
@@ -78,7 +78,7 @@ def gather(recipe: Recipe, lab: Lab, images: int, alter_test: Alter | None = Non
         train,
         some(dataset.split("val"), HELD),
         alter_test(test) if alter_test else test,
-        measure(
+        measure_statistics(
             train.read,
             np.arange(len(train)),
             colours=recipe.channels == 3,

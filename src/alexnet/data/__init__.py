@@ -4,22 +4,34 @@ These names are stable. The modules they come from are not.
 """
 
 from alexnet.data import draws
-from alexnet.data.augment import Preprocess, augment, mix
+from alexnet.data.augment import Preprocess, augment, colour_noise, mix
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
-from alexnet.data.loader import Batch, Share, read_batch, steps_per_epoch, training_batches
+from alexnet.data.loader import (
+    Batch,
+    Kept,
+    Share,
+    batches_in_order,
+    read_batch,
+    steps_per_epoch,
+    training_batches,
+)
 from alexnet.data.slices import Slice
 from alexnet.data.sources import open_source
-from alexnet.data.statistics import Statistics
+from alexnet.data.statistics import Statistics, measure_statistics
 
 __all__ = [
     "Batch",
     "Dataset",
+    "Kept",
     "Preprocess",
     "Share",
     "Slice",
     "Statistics",
     "augment",
+    "batches_in_order",
+    "colour_noise",
     "draws",
+    "measure_statistics",
     "mix",
     "open_dataset",
     "open_source",

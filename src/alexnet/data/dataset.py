@@ -26,7 +26,7 @@ from alexnet.data.inventory import (
 from alexnet.data.raw import Part, Rows, Source, Stored
 from alexnet.data.slices import Fitted, Slice, Unread
 from alexnet.data.sources import open_source
-from alexnet.data.statistics import Statistics, measure
+from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.recipe import Recipe
 from alexnet.terminal import say
@@ -412,7 +412,9 @@ class Dataset:
             missing.update(unread)
             return block[~np.isin(ids, list(unread))]
 
-        found = measure(read, ids, colours=self.recipe.colour > 0, mean_image=wants_image)
+        found = measure_statistics(
+            read, ids, colours=self.recipe.colour > 0, mean_image=wants_image
+        )
         if missing:
             self.leave_out(Unreadable("train", missing))
             self.__dict__.pop("train", None)

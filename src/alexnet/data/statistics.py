@@ -123,7 +123,7 @@ class Sums:
         return sums
 
 
-def measure(
+def measure_statistics(
     read: Callable[[NDArray[np.intp]], NDArray[np.uint8]],
     ids: NDArray[np.intp],
     *,
