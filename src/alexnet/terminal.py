@@ -134,10 +134,10 @@ class Progress:
         unit: str,
         done: int,
         plain: bool,
-        patience: float,
+        patience: float | None,
         clock: Callable[[], float],
     ) -> None:
-        self._patience, self._clock = patience, clock
+        self._patience, self._clock = PATIENCE if patience is None else patience, clock
         self.what, self.total, self.unit, self.done = printable(what), total, unit, done
         self._first, self._note, self._began = done, "", clock()
         self._spoke = self._began - INTERVAL
@@ -223,13 +223,13 @@ def progress(
     done: int = 0,
     plain: bool = True,
     *,
-    patience: float = PATIENCE,
+    patience: float | None = None,
     clock: Callable[[], float] = monotonic,
 ) -> Iterator[Progress]:
     """Show how far `what` is; `done` units of `total` came from an earlier run.
 
     Without `plain` nothing is said off a terminal: for callers that print lines of their own.
-    Work that takes less than `patience` seconds of the clock shows nothing.
+    Work that takes less than `patience` seconds of the clock, two without it, shows nothing.
     """
     shown = Progress(what, total, unit, done, plain, patience, clock)
     try:
