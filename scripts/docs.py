@@ -33,7 +33,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("1", "Introduction", ()),
     ("2", "The images: ILSVRC, 256 pixels, the mean subtracted", (
         "alexnet.data.ilsvrc.official", "alexnet.data.images.decode_image",
-        "alexnet.data.statistics.measure", "alexnet.data.augment.Preprocess")),
+        "alexnet.data.statistics.measure_statistics", "alexnet.data.augment.Preprocess")),
     ("3.1", "ReLU", ("alexnet.models.layers.ReLU",)),
     ("3.2", "Two towers", ("alexnet.models.layers.Conv",)),
     ("3.3", "Local response normalisation", ("alexnet.models.norm.response_norm",)),
