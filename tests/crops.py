@@ -3,9 +3,7 @@
 import numpy as np
 import torch
 
-from alexnet.data import draws
-from alexnet.data.augment import Preprocess
-from alexnet.data.statistics import Statistics
+from alexnet.data import Preprocess, Statistics, draws
 from alexnet.recipe import Recipe
 
 RULES = ("std", "mean", "image", "centre", "torchvision")

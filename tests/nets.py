@@ -5,11 +5,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from alexnet.models.family import FAMILY
-from alexnet.models.net import LayerRow, Net, summarize
-from alexnet.models.zoo import build_model
+from alexnet.models import FAMILY, LayerRow, Net, build_model, summarize
 
 Built = Callable[[str], Net]
 
@@ -42,6 +40,16 @@ def rows_of(name: str, classes: int = 1000) -> dict[str, LayerRow]:
     preset = FAMILY[name]
     rows = summarize(preset.spec(classes), (preset.channels, preset.size, preset.size))
     return {row.name: row for row in rows}
+
+
+def trained_norms(net: nn.Module) -> None:
+    """Batch norms as after a training: each with its own figures."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            for name, low, high in (("running_mean", -1, 1), ("running_var", 0.5, 2)):
+                getattr(module, name).uniform_(low, high)
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.uniform_(module.bias, -1, 1)
 
 
 def largest(x: Tensor) -> float:

@@ -9,9 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data import draws
-from alexnet.data.augment import Preprocess, augment
-from alexnet.data.statistics import Statistics
+from alexnet.data import Preprocess, Statistics, augment, draws
 from alexnet.errors import UsageError
 from alexnet.recipe import Recipe
 from crops import CROP, RULES, SIZE, measured, photos, pictures, place_of, untouched

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.augment import Preprocess, augment
+from alexnet.data import Preprocess, augment
 from alexnet.errors import UsageError
 from alexnet.recipe import Recipe
 from crops import CROP, SIZE, measured, photos, pictures, untouched

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data.augment import Preprocess, augment, colour_noise
-from alexnet.data.statistics import Statistics
+from alexnet.data import Preprocess, Statistics, augment, colour_noise
 from alexnet.recipe import Recipe
 from crops import COVARIANCE, CROP, SIZE, measured, pictures, untouched
 

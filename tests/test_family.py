@@ -4,10 +4,18 @@ import pytest
 import torch
 
 from alexnet.errors import UsageError
-from alexnet.models.family import FAMILY
-from alexnet.models.layers import Dropout, Linear
-from alexnet.models.net import Net, Spec, summarize
-from alexnet.models.zoo import MODELS, build_model, find_model, model_spec
+from alexnet.models import (
+    FAMILY,
+    MODELS,
+    Dropout,
+    Linear,
+    Net,
+    Spec,
+    build_model,
+    find_model,
+    model_spec,
+    summarize,
+)
 from nets import SIZES, Built, rows_of
 from nets import built as built
 

@@ -4,18 +4,20 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.models.family import FAMILY
-from alexnet.models.layers import Conv, Linear, Part, ResponseNorm
-from alexnet.models.net import named_parts
-from alexnet.models.zoo import build_model
+from alexnet.models import FAMILY, Conv, Linear, ResponseNorm, Spec, build_model, summarize
 from nets import SIZES, Built, largest
 from nets import built as built
+
+
+def names_of(spec: Spec) -> list[str]:
+    return [row.name for row in summarize(spec, (3, 227, 227))]
 
 
 def torchvisions_alexnet(classes: int) -> nn.Module:
@@ -66,7 +68,7 @@ def test_2014_is_torchvisions_and_loads_its_weights() -> None:
 
 
 def test_2014_takes_its_dropout_from_the_place_torchvision_has_it() -> None:
-    names = [name for name, _ in named_parts(FAMILY["alexnet-2014"].spec(10))]
+    names = names_of(FAMILY["alexnet-2014"].spec(10))
     assert names[-9:] == [
         *("pool5", "avgpool5", "drop5", "fc6", "relu6", "drop6", "fc7", "relu7", "fc8")
     ]
@@ -225,7 +227,7 @@ def test_logits_and_gradients_are_the_references(
 
 def test_caffes_two_differ_in_order_and_biases_alone() -> None:
     one, two = (list(FAMILY[name].spec(10)) for name in ("alexnet-caffe", "caffenet"))
-    names = [[name for name, _ in named_parts(spec)][:8] for spec in (one, two)]
+    names = [names_of(spec)[:8] for spec in (one, two)]
     assert names[0] == ["conv1", "relu1", "norm1", "pool1", "conv2", "relu2", "norm2", "pool2"]
     assert names[1] == ["conv1", "relu1", "pool1", "norm1", "conv2", "relu2", "pool2", "norm2"]
     assert one[2] == ResponseNorm(5, 1e-4, 0.75, 1.0, divide=True, groups=1)
@@ -233,7 +235,7 @@ def test_caffes_two_differ_in_order_and_biases_alone() -> None:
         one[place], one[place + 1] = one[place + 1], one[place]
     assert one != two
 
-    def without_bias(part: Part) -> Part:
+    def without_bias(part: Any) -> Any:
         return replace(part, bias=0.0) if isinstance(part, Conv | Linear) else part
 
     assert [*map(without_bias, one)] == [*map(without_bias, two)]

@@ -1,7 +1,5 @@
 """What the recipes for the minutes spent are made of: whitening, mirrored views, their networks."""
 
-import contextlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,36 +7,40 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import is_tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import alexnet
-from alexnet import commands
-from alexnet.data import loader
-from alexnet.data.augment import Preprocess
-from alexnet.data.statistics import Statistics
+from alexnet.data import Batch, Kept, Preprocess, Statistics
 from alexnet.errors import UsageError
-from alexnet.models.zoo import build_model
+from alexnet.models import Linear, Net, build_model
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
-from alexnet.show import runs as show
-from alexnet.training import step
-from alexnet.training.evaluate import predict_views
-from alexnet.training.network import build_net, preprocessing, whiten
-from alexnet.training.optim import build_optimizer
-from alexnet.training.parallel import ALONE
-from alexnet.training.towers import build_towers
-from conftest import without_report, write_tree
+from alexnet.training import (
+    ALONE,
+    build_net,
+    build_optimizer,
+    build_towers,
+    predict_views,
+    preprocessing,
+    train_step,
+    whiten,
+)
+from conftest import read_events, without_report, write_tree
+from shell import Cli
+from shell import cli as cli
+from short_runs import cut_at, model_file
 
 
-def test_whitened_patches_are_uncorrelated_and_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.training.network.WHITEN_CHUNK", 24)  # the last one is smaller
+def test_whitened_patches_are_uncorrelated_and_of_one_size() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(64, 3, 32, 32, generator=generator)
     images = torch.nn.functional.avg_pool2d(images, 3, 1, 1) * 5  # as photos: neighbours alike
     net = build_model("fast-32", 10)
-    whiten(net, images)
+    whiten(net, images, chunk=24)  # the last one is smaller
     conv1 = net.part("conv1")
     assert isinstance(conv1, torch.nn.Conv2d)
     with torch.no_grad():
@@ -54,7 +56,7 @@ def test_whitened_patches_are_uncorrelated_and_of_one_size(monkeypatch: pytest.M
 
 def test_whitening_needs_one_convolution_first() -> None:
     with pytest.raises(UsageError, match=r"whiten needs .* fc1 is not") as caught:
-        whiten(_of_products(), torch.zeros(2, 1, 8, 8))
+        whiten(Net([Linear("fc1", 4), Linear("fc2", 3)], (1, 8, 8)), torch.zeros(2, 1, 8, 8))
     assert "leave it out" in str(caught.value)
 
 
@@ -64,13 +66,6 @@ def test_whitening_and_towers_refuse_each_other() -> None:
     net, team = build_model("alexnet-2012-32", 10), replace(ALONE, towers=2)
     with pytest.raises(UsageError, match=r"towers 2: trust and whiten need whole layers"):
         build_towers(net, recipe, 10, team)
-
-
-def _of_products() -> Any:
-    from alexnet.models.layers import Linear
-    from alexnet.models.net import Net
-
-    return Net([Linear("fc1", 4), Linear("fc2", 3)], (1, 8, 8))
 
 
 def test_two_views_are_the_image_and_its_mirror() -> None:
@@ -84,53 +79,36 @@ def test_two_views_are_the_image_and_its_mirror() -> None:
 
 
 def test_a_whitened_run_validates_mirrored_and_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
     """Whitened once, when it begins; frozen; the same to the bit when it is cut. Validation says
     by how many views it is."""
-    from alexnet.training import trainer as engine
-
     without_report(monkeypatch)
-    data = write_tree(tmp_path / "tree", each=20)
+    data = write_tree(tmp_path / "tree", each=15)
     fields: dict[str, Any] = {
-        "steps": 12, "batch_size": 8, "precision": "fp32", "eval_every": 1, "workers": 0,
-        "doctor": "off", "keep": 9,
+        "steps": 8, "batch_size": 8, "precision": "fp32", "eval_every": 1, "workers": 0,
+        "doctor": "off", "keep": 9, "log_every": 1,
     }  # fmt: skip
-
-    def run(name: str) -> Path:
-        show.train(alexnet.train("cifar10-fast", data=data, run=tmp_path / name, **fields))
-        return tmp_path / name
-
-    def weights(path: Path, which: str) -> Any:
-        return alexnet.load(path, which).model.part("conv1").weight
-
-    whole = run("whole")
-    said = capsys.readouterr()
-    held = [line for line in said.err.splitlines() if "validation: loss" in line]
-    assert held
-    assert all(line.endswith(", 2 views") for line in held)
-    assert " of 2 views at step " in said.out
-    assert torch.equal(weights(whole, "step-0"), weights(whole, "last"))
-    assert weights(whole, "last").flatten(1).norm(dim=1).std() > 0.1  # not as drawn
-    real = engine.train_step
-
-    def dying(model: Any, optimizer: Any, batch: Any, *rest: Any) -> Any:
-        if batch.step == 9:
-            raise RuntimeError("cut")
-        return real(model, optimizer, batch, *rest)
-
-    monkeypatch.setattr(engine, "train_step", dying)
-    with pytest.raises(RuntimeError, match="cut"):
-        run("cut")
-    monkeypatch.setattr(engine, "train_step", real)
-    alexnet.train(run=tmp_path / "cut", resume=True)
-    files = [tmp_path / n / "checkpoints/last/model.safetensors" for n in ("whole", "cut")]
-    assert files[0].read_bytes() == files[1].read_bytes()
-    events = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
-    last = [event for event in events if event["event"] == "val"][-1]
-    found = commands.test(whole, split="val", views=2, checkpoint="last")
-    assert found["loss"] == pytest.approx(last["loss"], rel=1e-5)
-    assert commands.test(whole, split="val", checkpoint="last")["loss"] != found["loss"]
+    flags = [word for key, v in fields.items() for word in (f"--{key.replace('_', '-')}", v)]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    status, out, err = cli("train", "cifar10-fast", "--data", data, "--run", whole, *flags)
+    assert status == 0, err
+    said = [line for line in err if "validation: loss" in line]
+    assert said
+    assert all(line.endswith(", 2 views") for line in said)
+    assert " of 2 views at step " in out
+    first, last = (
+        load_file(model_file(whole, name))["conv1.weight"] for name in ("step-0", "last")
+    )
+    assert torch.equal(first, last)
+    assert last.flatten(1).norm(dim=1).std() > 0.1  # not as drawn
+    cut_at(7, "cifar10-fast", data=data, run=cut, **fields)
+    alexnet.train(run=cut, resume=True)
+    assert model_file(whole, "last").read_bytes() == model_file(cut, "last").read_bytes()
+    valued = [event for event in read_events(whole) if event["event"] == "val"][-1]
+    found = alexnet.test(whole, split="val", views=2, checkpoint="last")
+    assert found["loss"] == pytest.approx(valued["loss"], rel=1e-5)
+    assert alexnet.test(whole, split="val", checkpoint="last")["loss"] != found["loss"]
 
 
 @pytest.mark.parametrize("name", ["cifar10-fast", "imagenette"])
@@ -148,26 +126,29 @@ EVERYTHING = Recipe(
 )  # fmt: skip
 
 
-class Unwaiting(TorchDispatchMode):
+class Unwaiting(TorchFunctionMode):
+    """Refuses tensors that are made of numbers on the device, which wait for it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.tensor:
+            device = torch.device(kwargs.get("device") or "cpu")
+            assert device.type == "cpu", "torch.tensor() waits for the device"
+        assert func is not torch.Tensor.new_tensor, "new_tensor() waits for the device"
+        return func(*args, **kwargs)
+
+
+class Apart(TorchDispatchMode):
     """Refuses what would make a GPU's step wait for what it did before: copies there that are not
     told to take their turn, and indices that lie on the processor."""
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        super().__init__()
-        make = torch.tensor
-
-        def tensor(*values: Any, device: Any = None, **how: Any) -> Any:
-            assert torch.device(device or "cpu").type == "cpu", (
-                "torch.tensor() waits for the device"
-            )
-            return make(*values, **how)
-
-        patch.setattr(torch, "tensor", tensor)
-        patch.setattr(torch.Tensor, "new_tensor", None)  # calls neither
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [a for a in tree_leaves((args, kwargs)) if is_tensor(a)]
+        if func is torch.ops.aten._fused_sgd_.default:  # which has no form without numbers
+            assert {t.device.type for t in given} == {"meta"}
+            return None
         found = func(*args, **(kwargs or {}))
-        name, given = func.overloadpacket.__name__, [a for a in tree_leaves(args) if is_tensor(a)]
+        name = func.overloadpacket.__name__
         here = [a for a in given if a.device.type == "cpu"]
         if here and is_tensor(found) and found.device.type != "cpu":
             if name in ("_to_copy", "copy_"):
@@ -179,9 +160,7 @@ class Unwaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", [*RECIPES, "everything"])
-def test_a_step_on_another_device_has_all_there_and_waits_for_nothing(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_on_another_device_has_all_there_and_waits_for_nothing(name: str) -> None:
     """On torch's `meta` device, as on a GPU, tensors of two devices do not mix; and since its
     tensors have no numbers, whatever asks for one, which on a GPU would wait for it, is refused."""
     device = torch.device("meta")
@@ -195,23 +174,17 @@ def test_a_step_on_another_device_has_all_there_and_waits_for_nothing(
     with device:
         net = build_net(recipe, 10)
     optimizer = build_optimizer(net, recipe)
-
-    def update(weights: Any, gradients: Any, *rest: Any, **more: Any) -> None:
-        assert {t.device for t in [*weights, *gradients]} == {device}
-
-    monkeypatch.setattr(torch, "_fused_sgd_", update)  # which has no form without numbers
     for group in optimizer.param_groups:
-        group["fused"] = False  # Adam's neither
-    monkeypatch.setattr(step, "autocast", lambda *_: contextlib.nullcontext())
+        group["fused"] = False  # Adam's has no form without numbers
     images = torch.zeros(12, size, size, channels, dtype=torch.uint8, device=device)
     labels = torch.zeros(12, dtype=torch.int64, device=device)
-    kept, ids = loader.Kept(images, labels), np.arange(8)
+    kept, ids = Kept(images, labels), np.arange(8)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     weight = torch.ones(10, device=device) if recipe.class_weights == "balanced" else None
-    with Unwaiting(monkeypatch):
+    with Unwaiting(), Apart():
         of_all = torch.zeros(8, dtype=torch.int64)
-        batch = loader.Batch(0, 0, ids, *kept.take(ids), of_all=of_all)
-        loss = step.train_step(net, optimizer, batch, 0.01, recipe, preprocess, sums, weight)
+        batch = Batch(0, 0, ids, *kept.take(ids), of_all=of_all)
+        loss = train_step(net, optimizer, batch, 0.01, recipe, preprocess, sums, weight)
     assert loss.device == device
     trained = [p for p in net.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.device == device for p in trained)

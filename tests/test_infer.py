@@ -6,29 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.models.zoo import MODELS, build_model
-from alexnet.training.infer import Inference
-
-
-def trained_norms(net: nn.Module) -> None:
-    """Batch norms as after a training: each with its own figures."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            for name, low, high in (("running_mean", -1, 1), ("running_var", 0.5, 2)):
-                getattr(module, name).uniform_(low, high)
-            nn.init.uniform_(module.weight, 0.5, 2)
-            nn.init.uniform_(module.bias, -1, 1)
+from alexnet.models import MODELS, build_model
+from alexnet.training import Inference
+from nets import SIZES, trained_norms
 
 
 @pytest.mark.parametrize("name", MODELS)
 @torch.inference_mode()
 def test_answers_are_the_networks(name: str) -> None:
     torch.manual_seed(0)
-    preset = MODELS[name]
-    net = build_model(name, 7).eval()
+    net = build_model(name, 7, size=SIZES.get(name)).eval()
     trained_norms(net)
     before = copy.deepcopy(net.state_dict())
-    x = torch.rand(2, preset.channels, preset.size, preset.size).sub_(0.5)
+    x = torch.rand(2, *net.input_shape).sub_(0.5)
     expected = net(x)
     spread = expected.std()
     exact, quick = Inference(net, "fp32")(x), Inference(net, "bf16")(x)
@@ -43,7 +33,7 @@ def test_batch_norms_are_folded_where_they_follow_a_layer() -> None:
     def norms(net: nn.Module) -> int:
         return sum(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.modules())
 
-    net = build_model("alexnet-bn", 5)
+    net = build_model("alexnet-bn", 5, size=SIZES["alexnet-bn"])
     assert norms(net) > 0
     assert norms(Inference(net, "bf16")) == 0
     after_relu = build_model("cifar-alexnet", 5)

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from alexnet.models.family import FAMILY
-from alexnet.models.layers import Conv, Dropout, Local, MeanTo, Pool
+from alexnet.models import FAMILY, Conv, Dropout, Local, MeanTo, Pool
 
 
 def test_the_codes_conv1_rounds_up() -> None:

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data.loader import (
+from alexnet.data import (
+    Slice,
     batches_in_order,
-    read_ahead,
     read_batch,
     steps_per_epoch,
     training_batches,
 )
-from alexnet.data.slices import Slice
 from alexnet.errors import DataError
 from alexnet.recipe import Recipe
 
@@ -41,21 +40,6 @@ def test_an_epoch_shows_each_image_at_most_once_and_each_epoch_another_order() -
     assert epochs[0] != epochs[1] != epochs[2]
     with pytest.raises(DataError, match="--batch-size 20"):
         steps_per_epoch(20, 21)
-
-
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_read_ahead_keeps_the_order_and_raises(workers: int) -> None:
-    assert list(read_ahead(lambda i: i * i, range(50), workers)) == [i * i for i in range(50)]
-
-    def fail(i: int) -> int:
-        if i == 7:
-            raise DataError("seven")
-        return i
-
-    seen: list[int] = []
-    with pytest.raises(DataError, match="seven"):
-        seen.extend(read_ahead(fail, range(50), workers))
-    assert seen == list(range(7))
 
 
 class Stuck:

@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data import draws
-from alexnet.data.augment import Preprocess, mix
-from alexnet.data.loader import Batch
-from alexnet.data.statistics import Statistics
-from alexnet.models.layers import Linear
-from alexnet.models.net import Net
+from alexnet.data import Batch, Preprocess, Statistics, draws, mix
+from alexnet.models import Linear, Net
 from alexnet.recipe import Recipe
-from alexnet.training import train_step
-from alexnet.training.optim import build_optimizer
+from alexnet.training import build_optimizer, train_step
 from crops import pictures
 
 

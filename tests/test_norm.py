@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet.errors import UsageError
-from alexnet.models import norm
-from alexnet.models.norm import ResponseNormLayer, response_norm
+from alexnet.models import ResponseNormLayer, response_norm
 
+CHUNK = 300_000  # numbers worked on at a time, unless asked otherwise
 LAYOUTS = {False: torch.contiguous_format, True: torch.channels_last}
 
 
@@ -69,14 +69,11 @@ def error(found: Tensor, expected: np.ndarray) -> float:
 @pytest.mark.parametrize("chunk", [50, 700, 300_000])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9])
-def test_the_definition_and_its_gradient(
-    n: int, groups: int, chunk: int, last: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(norm, "CHUNK", chunk)
+def test_the_definition_and_its_gradient(n: int, groups: int, chunk: int, last: bool) -> None:
     x = drawn(3, 12, 5, 7, scale=8).contiguous(memory_format=LAYOUTS[last]).requires_grad_()
     for beta, gradient_last in itertools.product((0.75, 1.3), (False, True)):
         g = drawn(3, 12, 5, 7, seed=1).contiguous(memory_format=LAYOUTS[gradient_last])
-        b = response_norm(x, n, 0.02, beta, 1.5, groups=groups)
+        b = response_norm(x, n, 0.02, beta, 1.5, groups=groups, chunk=chunk)
         (gradient,) = torch.autograd.grad(b, x, g)
         expected, slope = defined(wide(x), wide(g), n, 0.02, beta, 1.5, groups)
         assert (np.abs(wide(b) - expected) < 1e-6 * np.abs(expected)).all()
@@ -101,7 +98,7 @@ class Only(TorchDispatchMode):
 
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels-last"])
 @pytest.mark.parametrize("window", ["channels", "map"])
-def test_another_devices_chunks_stay_there(window: norm.Window, last: bool) -> None:
+def test_another_devices_chunks_stay_there(window: Any, last: bool) -> None:
     """torch's `meta` device in the place of a GPU: nothing goes through the processor's memory,
     and the chunks are large ones."""
     x = torch.randn(128, 96, 55, 55, device="meta").contiguous(memory_format=LAYOUTS[last])
@@ -112,12 +109,21 @@ def test_another_devices_chunks_stay_there(window: norm.Window, last: bool) -> N
     assert watched.calls < 1000  # views included; of chunks for a cache there are a hundred
 
 
+def test_chunks_are_as_large_as_was_asked() -> None:
+    x = drawn(3, 12, 5, 7)
+    calls = []
+    for chunk in (None, 700, 50):
+        with Only("cpu") as watched:
+            response_norm(x, chunk=chunk)
+        calls.append(watched.calls)
+    assert calls[0] < calls[1] < calls[2]
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (5, 1, 3, 2), (1, 4, 1, 9), (2, 6, 1, 1)])
-def test_odd_shapes(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(norm, "CHUNK", 7)
+def test_odd_shapes(shape: tuple[int, ...]) -> None:
     for layout in LAYOUTS.values():
         x = drawn(*shape, scale=3).contiguous(memory_format=layout).requires_grad_()
-        b = response_norm(x, 5, 0.1, 0.75, 1.0)
+        b = response_norm(x, 5, 0.1, 0.75, 1.0, chunk=7)
         (gradient,) = torch.autograd.grad(b.sum(), x)
         expected, slope = defined(wide(x), np.ones(shape), 5, 0.1, 0.75, 1.0)
         assert error(b, expected) < 1e-6
@@ -132,7 +138,7 @@ def test_real_widths_with_the_papers_constants() -> None:
     b = response_norm(x, groups=2)
     (gradient,) = torch.autograd.grad(b, x, g)
     expected, slope = defined(wide(x), wide(g), 5, 1e-4, 0.75, 2.0, 2)
-    assert x.numel() > norm.CHUNK
+    assert x.numel() > CHUNK
     assert error(b, expected) < 1e-6
     assert error(gradient, slope) < 1e-6
 
@@ -152,13 +158,10 @@ def test_both_alphas_by_torchs_own(n: int, divide: bool) -> None:
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels-last"])
 @pytest.mark.parametrize("chunk", [20, 150, 300_000])
 @pytest.mark.parametrize(("n", "divide"), [(1, False), (3, True), (5, False), (7, True)])
-def test_within_a_map(
-    n: int, divide: bool, chunk: int, last: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(norm, "CHUNK", chunk)
+def test_within_a_map(n: int, divide: bool, chunk: int, last: bool) -> None:
     x = drawn(2, 3, 6, 4, scale=4).contiguous(memory_format=LAYOUTS[last]).requires_grad_()
     expected = by_squares(wide(x), n, 0.2 / n**2 if divide else 0.2, 0.75, 1.5)
-    found = response_norm(x, n, 0.2, 0.75, 1.5, window="map", divide=divide)
+    found = response_norm(x, n, 0.2, 0.75, 1.5, window="map", divide=divide, chunk=chunk)
     assert error(found, expected) < 1e-6
     g = drawn(2, 3, 6, 4, seed=1).contiguous(memory_format=LAYOUTS[not last])
     (gradient,) = torch.autograd.grad(found, x, g)
@@ -170,13 +173,12 @@ def test_within_a_map(
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels-last"])
-def test_gradients_within_a_map(last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(norm, "CHUNK", 25)
+def test_gradients_within_a_map(last: bool) -> None:
     x = drawn(1, 2, 4, 3, scale=2).double().contiguous(memory_format=LAYOUTS[last])
     x.requires_grad_()
 
     def run(x: Tensor) -> Tensor:
-        return response_norm(x, 3, 0.2, 0.75, 1.5, window="map", divide=True)
+        return response_norm(x, 3, 0.2, 0.75, 1.5, window="map", divide=True, chunk=25)
 
     assert torch.autograd.gradcheck(run, x)
     assert torch.autograd.gradgradcheck(run, x)
@@ -209,13 +211,12 @@ def test_16_bit_numbers_within_a_map(kind: torch.dtype) -> None:
 
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels-last"])
 @pytest.mark.parametrize("n", [3, 4])
-def test_gradients_of_gradients(n: int, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(norm, "CHUNK", 10)
+def test_gradients_of_gradients(n: int, last: bool) -> None:
     x = drawn(2, 6, 2, 1, scale=2).double().contiguous(memory_format=LAYOUTS[last])
     x.requires_grad_()
 
     def run(x: Tensor) -> Tensor:
-        return response_norm(x, n, 0.3, 0.75, 1.5, groups=2)
+        return response_norm(x, n, 0.3, 0.75, 1.5, groups=2, chunk=10)
 
     assert torch.autograd.gradcheck(run, x)
     assert torch.autograd.gradgradcheck(run, x)
@@ -312,7 +313,7 @@ def test_refusals(x: Tensor, constants: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["channels", "map"])
-def test_zeros_stay_zero(kind: norm.Window) -> None:
+def test_zeros_stay_zero(kind: Any) -> None:
     x = torch.zeros(2, 6, 4, 4, requires_grad=True)
     b = response_norm(x, 5, 1e-4, 0.75, 2.0, window=kind)
     (gradient,) = torch.autograd.grad(b.sum(), x)
@@ -324,7 +325,7 @@ def test_zeros_stay_zero(kind: norm.Window) -> None:
 @pytest.mark.parametrize("kind", ["channels", "map"])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_what_is_not_a_number_stays_among_its_neighbours(
-    groups: int, kind: norm.Window, last: bool
+    groups: int, kind: Any, last: bool
 ) -> None:
     """In the gradient it reaches two windows far, and no other image, map, tower or place."""
     x = drawn(3, 8, 6, 5).contiguous(memory_format=LAYOUTS[last])
@@ -362,7 +363,7 @@ def test_torchs_function_transforms_see_through(constants: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("kind", ["channels", "map"])
 @pytest.mark.parametrize("shape", [(0, 6, 4, 4), (2, 6, 0, 4), (2, 0, 4, 4)])
-def test_no_images_give_no_images(shape: tuple[int, ...], kind: norm.Window) -> None:
+def test_no_images_give_no_images(shape: tuple[int, ...], kind: Any) -> None:
     x = torch.empty(shape, requires_grad=True)
     b = response_norm(x, window=kind)
     (gradient,) = torch.autograd.grad(b.sum(), x)
@@ -391,19 +392,17 @@ def test_memory_is_the_output_the_gradient_and_a_few_chunks(tmp_path: Path) -> N
     x.grad = None
     theirs, _ = allocated(lambda: F.local_response_norm(x, 5).backward(g), tmp_path / "theirs")
     assert left == x.nbytes
-    assert peak < 2 * x.nbytes + 10 * 4 * norm.CHUNK
+    assert peak < 2 * x.nbytes + 10 * 4 * CHUNK
     assert peak < theirs / 2
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels-last"])
 @pytest.mark.parametrize("kind", ["channels", "map"])
-def test_memory_of_one_image_is_no_more_than_torchs(
-    kind: norm.Window, last: bool, tmp_path: Path
-) -> None:
+def test_memory_of_one_image_is_no_more_than_torchs(kind: Any, last: bool, tmp_path: Path) -> None:
     """Answers without a gradient too, for which torch holds few copies."""
     x = drawn(1, 96, 55, 55).contiguous(memory_format=LAYOUTS[last])
     g = drawn(1, 96, 55, 55, seed=1)
-    assert x.numel() < norm.CHUNK
+    assert x.numel() < CHUNK
     runs: list[Callable[[Tensor], Tensor]] = [
         lambda x: response_norm(x, window=kind),
         lambda x: F.local_response_norm(x, 5),

@@ -9,13 +9,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from alexnet import commands
+import alexnet
 from alexnet.cli import main
 from alexnet.errors import UsageError
-from alexnet.models.net import Net
+from alexnet.models import Net
 from alexnet.recipe import Recipe
-from alexnet.training.network import build_net
-from alexnet.training.optim import build_optimizer, set_rate
+from alexnet.training import build_net, build_optimizer, set_rate
 from conftest import read_events
 from short_runs import QUICK, model_file, small_net
 from short_runs import no_pictures as no_pictures  # around every test here
@@ -212,7 +211,7 @@ def test_frozen_parts_keep_their_bits_through_training(
     """Decay, momentum, validations in between: none touches weights or batch norms' averages."""
     fields = QUICK | {"steps": 4, "opt": opt, "lr": 0.01, "weight_decay": 0.1, "save_every": 1}
     fields |= {"decay_biases": True, "eval_every": 2 / 67}
-    commands.train("digits", data=idx_folder, run=tmp_path, freeze=("conv1..conv3",), **fields)
+    alexnet.train("digits", data=idx_folder, run=tmp_path, freeze=("conv1..conv3",), **fields)
     assert [e["step"] for e in read_events(tmp_path) if e["event"] == "val"] == [2, 4]
     before, after = (load_file(model_file(tmp_path, name)) for name in ("step-0", "step-4"))
     frozen = {f"{kind}{i}" for kind in ("conv", "bn") for i in (1, 2, 3)}

@@ -8,8 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.dataset import open_dataset
-from alexnet.data.statistics import Statistics, measure_statistics
+from alexnet.data import Statistics, measure_statistics, open_dataset
 from alexnet.recipe import Recipe
 from crops import COVARIANCE, RULES
 

@@ -1,23 +1,34 @@
-"""What a person sees on a terminal, in a log file and in a pipe."""
+"""What a person sees on a terminal, in a log file and in a pipe; and of a training."""
 
+import io
+import math
+import multiprocessing
 import os
 import pty
 import re
 import subprocess
 import sys
-from contextlib import suppress
+import threading
+from contextlib import redirect_stdout, suppress
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
+import alexnet
+
+# Deep because no command takes a clock, or as long as a test can make it: what is said of ten
+# seconds of work, and what a terminal of any width or encoding is given, is made here.
 from alexnet import terminal
+from alexnet.training.status import Status, spark
+from conftest import without_report
 
 WORK = """
 import sys, time
 from alexnet import terminal
-terminal.PATIENCE = 0.05
-with terminal.progress("decoding [train]", total=40, unit="images") as p:
+with terminal.progress("decoding [train]", total=40, unit="images", patience=0.05) as p:
     for i in range(40):
         time.sleep(0.01)
         p.advance()
@@ -85,19 +96,19 @@ def test_importing_does_not_load_rich() -> None:
     assert run(code, tty=False) == ""
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    now = [100.0]
-    monkeypatch.setattr(terminal, "monotonic", lambda: now[0])
-    return now
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def test_plain_lines_come_every_ten_seconds(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with terminal.progress("decoding train", total=50_000, unit="images") as shown:
+def test_plain_lines_come_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with terminal.progress("decoding train", total=50_000, unit="images", clock=clock) as shown:
         for _ in range(25):
-            clock[0] += 1
+            clock.now += 1
             shown.advance(2000)
     assert capsys.readouterr().err.splitlines() == [
         "decoding train: 4,000/50,000 images (8 %), 2,000 images/s, 23 s left",
@@ -107,30 +118,29 @@ def test_plain_lines_come_every_ten_seconds(
     ]
 
 
-def test_short_or_unplain_work_is_silent(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with terminal.progress("hashing", total=2) as shown:
-        clock[0] += 1.9
+def test_short_or_unplain_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with terminal.progress("hashing", total=2, clock=clock) as shown:
+        clock.now += 1.9
         shown.advance(2)
-    with terminal.progress("training", plain=False) as shown:
-        clock[0] += 60
+    with terminal.progress("training", plain=False, clock=clock) as shown:
+        clock.now += 60
         shown.advance(2)
     assert capsys.readouterr() == ("", "")
 
 
-def test_resumed_work_does_not_count_the_past_as_speed(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with terminal.progress("training", total=1000, unit="steps", done=900) as shown:
-        clock[0] += 5
+def test_resumed_work_does_not_count_the_past_as_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with terminal.progress("training", total=1000, unit="steps", done=900, clock=clock) as shown:
+        clock.now += 5
         shown.advance(50)
     assert "950/1,000 steps (95 %), 10 steps/s, 5 s left" in capsys.readouterr().err
 
 
-def test_unknown_total_and_failure(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    with suppress(KeyError), terminal.progress("reading", unit="files") as shown:
-        clock[0] += 4
+def test_unknown_total_and_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with suppress(KeyError), terminal.progress("reading", unit="files", clock=clock) as shown:
+        clock.now += 4
         shown.advance(1)
         raise KeyError
     assert capsys.readouterr().err.splitlines() == [
@@ -152,11 +162,11 @@ def test_percent() -> None:
     assert terminal.percent(1, digits=0) == "100 %"
 
 
-class Ascii:
-    encoding = "ascii"
+def ascii_only() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding="ascii")
 
 
-def test_bars_are_proportional_and_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_are_proportional_and_aligned() -> None:
     rows = [("cat", 1.0), ("a very long class name that must be cut", 0.5), ("犬", 0.25), ("x", 0)]
     lines = terminal.bars(rows, width=40).splitlines()
     assert [line.count("█") for line in lines] == [40, 20, 10, 0]
@@ -164,8 +174,8 @@ def test_bars_are_proportional_and_aligned(monkeypatch: pytest.MonkeyPatch) -> N
     assert "…" in lines[1]
     steps = [terminal.bars([("x", i / 80)], width=10) for i in range(81)]
     assert all(a != b for a, b in pairwise(steps))  # eighths: every 1/80 of 10 cells shows
-    monkeypatch.setattr(sys, "stdout", Ascii())
-    plain = terminal.bars(rows[:2], width=40)
+    with redirect_stdout(ascii_only()):
+        plain = terminal.bars(rows[:2], width=40)
     assert plain.isascii()
     assert [line.count("#") for line in plain.splitlines()] == [40, 20]
 
@@ -187,3 +197,92 @@ def test_table() -> None:
         "alexnet  98.60 %  3 min 05 s  11x11",
         "犬        9.10 %           -  3",
     ]
+
+
+# How a training goes
+
+
+def _train_on(tty: str, fields: dict[str, Any]) -> None:
+    """A training in a process of its own that says how it goes on a terminal."""
+    os.environ |= {"TERM": "xterm-256color", "COLUMNS": "80", "NO_COLOR": "1"}
+    os.environ.pop("FORCE_COLOR", None)
+    sys.stderr = open(tty, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+    # Patched because the training is to be over before a bar is usually shown.
+    terminal.PATIENCE = 0
+    without_report(pytest.MonkeyPatch())
+    alexnet.train("digits", **fields)
+
+
+@pytest.mark.usefixtures("launch")  # begins the server of processes that have torch already
+def test_a_terminal_shows_how_a_training_goes(
+    idx_folder: Path, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    ours, theirs = pty.openpty()
+    heard = bytearray()
+
+    def listen() -> None:
+        with suppress(OSError):  # how Linux ends a pty whose other side has closed
+            while some := os.read(ours, 65536):
+                heard.extend(some)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    fields = {"data": idx_folder, "run": tmp_path / "run", **tiny, "steps": 20}
+    process = multiprocessing.get_context("forkserver").Process(
+        target=_train_on, args=(os.ttyname(theirs), fields)
+    )
+    process.start()
+    process.join()
+    os.close(theirs)
+    listener.join()
+    os.close(ours)
+    seen = heard.decode()
+    assert process.exitcode == 0, seen
+    assert not COLOUR.search(seen)
+    assert re.search(r"loss   [▁-█]+ \d\.\d{4} train   [▁-█]+ \d\.\d{4} validation", seen)
+    assert re.search(r"top-1  [▁-█]+ \d+\.\d\d % train   [▁-█]+ \d+\.\d\d % validation", seen)
+    assert re.search(r"\d+ images/s, \d+\.\d % of the time waiting for data, [\d,]+ MiB", seen)
+    assert re.search(r"\d+/20 steps", seen)
+    assert not re.search(r"lr \d", seen), "what stands below is not said in lines as well"
+    assert "validation: loss" in seen
+
+
+def test_a_log_of_a_training_gets_lines(
+    idx_folder: Path, tmp_path: Path, tiny: dict[str, Any], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    without_report(monkeypatch)
+    alexnet.train("digits", data=idx_folder, run=tmp_path / "run", **tiny | {"steps": 20})
+    seen = capsys.readouterr().err
+    assert not re.search(r"[▁-█\x1b]", seen)
+    # every fifth step, and at validations
+    assert len(re.findall(r"^step .* lr \d", seen, re.M)) == 6
+    assert "waiting for data" not in seen
+
+
+def test_sparklines() -> None:
+    def line(values: list[float], width: int = 14) -> str:
+        return spark(values, width, stream=io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+
+    assert line([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert line([3.0]) == line([3.0, 3.0])[:1] == "▁"
+    assert line([]) == ""
+    assert line([0.0, math.nan, 1.0, math.inf]) == "▁?█?"
+    assert line(list(range(1000)), 8) == "▁▂▃▄▅▆▇█"
+    assert len(line(list(range(15)))) == 14
+
+
+def test_sparklines_where_blocks_cannot_be_printed() -> None:
+    assert spark([0, 1, 2], stream=ascii_only()) == "_-#"
+
+
+def test_it_fits_a_terminal_of_80_columns() -> None:
+    status = Status()
+    assert status.text() == ""
+    line = {"loss": 9.0, "loss_mean": 12345.5, "top1": 1.0, "images_per_s": 123456.0}
+    for i in range(99):
+        status.note({"event": "train", **line, "loss_mean": 12345.5 - i, "data_wait": 1.0})
+        status.note({"event": "val", **line, "loss": 12345.5 - i})
+        status.note({"event": "look"})
+    assert len(status.text().splitlines()) == 3
+    assert all(cell_len(row) < 80 for row in status.text().splitlines())

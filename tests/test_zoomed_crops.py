@@ -8,8 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data import draws
-from alexnet.data.augment import augment
+from alexnet.data import augment, draws
 from alexnet.recipe import Recipe
 from crops import place_of, untouched
 

@@ -7,7 +7,7 @@ file full of cursor movements helps nobody. NO_COLOR keeps the bar and drops its
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from time import monotonic
@@ -125,11 +125,21 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 class Progress:
-    """How far a piece of work is; made by `progress`. Work under two seconds shows nothing."""
+    """How far a piece of work is; made by `progress`. Short work shows nothing."""
 
-    def __init__(self, what: str, total: int | None, unit: str, done: int, plain: bool) -> None:
+    def __init__(
+        self,
+        what: str,
+        total: int | None,
+        unit: str,
+        done: int,
+        plain: bool,
+        patience: float | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._patience, self._clock = PATIENCE if patience is None else patience, clock
         self.what, self.total, self.unit, self.done = printable(what), total, unit, done
-        self._first, self._note, self._began = done, "", monotonic()
+        self._first, self._note, self._began = done, "", clock()
         self._spoke = self._began - INTERVAL
         self._live = (
             not rank() and sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
@@ -162,14 +172,14 @@ class Progress:
         """Replace the bar by one lasting line."""
         if self._bar is not None:
             self._bar.stop()
-        elapsed = monotonic() - self._began
-        if elapsed >= PATIENCE:
+        elapsed = self._clock() - self._began
+        if elapsed >= self._patience:
             self._say(f"{self._count()} in {duration(elapsed)}", self._speed(elapsed))
 
     def _refresh(self) -> None:
-        now = monotonic()
+        now = self._clock()
         elapsed = now - self._began
-        if elapsed < PATIENCE:
+        if elapsed < self._patience:
             return
         if self._live:
             if self._bar is None:
@@ -207,13 +217,21 @@ class Progress:
 
 @contextmanager
 def progress(
-    what: str, total: int | None = None, unit: str = "items", done: int = 0, plain: bool = True
+    what: str,
+    total: int | None = None,
+    unit: str = "items",
+    done: int = 0,
+    plain: bool = True,
+    *,
+    patience: float | None = None,
+    clock: Callable[[], float] = monotonic,
 ) -> Iterator[Progress]:
     """Show how far `what` is; `done` units of `total` came from an earlier run.
 
     Without `plain` nothing is said off a terminal: for callers that print lines of their own.
+    Work that takes less than `patience` seconds of the clock, two without it, shows nothing.
     """
-    shown = Progress(what, total, unit, done, plain)
+    shown = Progress(what, total, unit, done, plain, patience, clock)
     try:
         yield shown
     finally:

@@ -5,20 +5,29 @@ These names are stable. The modules they come from are not.
 
 from alexnet.data import draws
 from alexnet.data.arrange import find_labelled_files
-from alexnet.data.augment import Preprocess, augment, mix
+from alexnet.data.augment import Preprocess, augment, colour_noise, mix
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.fetch import PUBLISHED_SETS, PublishedSet, RemoteFile, fetch_data_set
 from alexnet.data.images import decode_image
-from alexnet.data.loader import Batch, Share, read_batch, steps_per_epoch, training_batches
+from alexnet.data.loader import (
+    Batch,
+    Kept,
+    Share,
+    batches_in_order,
+    read_batch,
+    steps_per_epoch,
+    training_batches,
+)
 from alexnet.data.pack import PackOptions, pack_images
 from alexnet.data.slices import Slice
 from alexnet.data.sources import open_source
-from alexnet.data.statistics import Statistics
+from alexnet.data.statistics import Statistics, measure_statistics
 
 __all__ = [
     "PUBLISHED_SETS",
     "Batch",
     "Dataset",
+    "Kept",
     "PackOptions",
     "Preprocess",
     "PublishedSet",
@@ -27,10 +36,13 @@ __all__ = [
     "Slice",
     "Statistics",
     "augment",
+    "batches_in_order",
+    "colour_noise",
     "decode_image",
     "draws",
     "fetch_data_set",
     "find_labelled_files",
+    "measure_statistics",
     "mix",
     "open_dataset",
     "open_source",

@@ -4,13 +4,9 @@ These names are stable. The modules they come from are not.
 """
 
 from alexnet.interchange.chain import check_export
-from alexnet.interchange.foreign import (
-    match_layers,
-    read_caffe_mean,
-    read_caffemodel,
-    read_onnx,
-)
+from alexnet.interchange.foreign import match_layers, read_caffe_mean, read_caffemodel, read_onnx
 from alexnet.interchange.formats import Exportable, to_onnx, to_torchvision
+from alexnet.interchange.runtimes import with_engine
 from alexnet.interchange.untrained_weights import detect_untrained
 
 __all__ = [
@@ -23,4 +19,5 @@ __all__ = [
     "read_onnx",
     "to_onnx",
     "to_torchvision",
+    "with_engine",
 ]

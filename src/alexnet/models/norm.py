@@ -43,6 +43,7 @@ def response_norm(
     divide: bool = False,
     window: Window = "channels",
     groups: int = 1,
+    chunk: int | None = None,
 ) -> Tensor:
     """Local response normalisation. Shapes: (N, C, H, W) -> the same, in x's type and layout.
 
@@ -50,7 +51,9 @@ def response_norm(
     `divide` it is first divided by the numbers in a window, as in torch, Caffe and the 2012 code.
     `window` is n channels, or n x n of the same map; it is clipped at the edges. With `groups` a
     window ends where a group of C / groups channels does: the paper's towers. 16-bit numbers are
-    computed in float32. An even n reaches one further down than up, as in torch.
+    computed in float32. An even n reaches one further down than up, as in torch. `chunk` is the
+    most numbers that are worked on at a time, without it as many as suit the device; the result is
+    the same.
     """
     if x.dim() != 4 or not x.is_floating_point():
         raise UsageError(f"response_norm takes floats (N, C, H, W), not {x.dtype} {tuple(x.shape)}")
@@ -71,7 +74,7 @@ def response_norm(
         return _plain(x, around, alpha, beta, k)
     if not x.numel():
         return x.clone()
-    return _Chunked.apply(x, around, alpha, beta, k)  # type: ignore[no-any-return,no-untyped-call]
+    return _Chunked.apply(x, around, alpha, beta, k, chunk)  # type: ignore[no-any-return,no-untyped-call]
 
 
 class ResponseNormLayer(nn.Module):
@@ -126,12 +129,20 @@ class _Chunked(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, around: Around, alpha: float, beta: float, k: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        around: Around,
+        alpha: float,
+        beta: float,
+        k: float,
+        chunk: int | None,
+    ) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.constants = around, alpha, beta, k
+        ctx.constants = around, alpha, beta, k, chunk
         x = _dense(x)
         out = torch.empty_like(x)
-        layout = _lay_out(x, around)
+        layout = _lay_out(x, around, chunk)
 
         def make_worker() -> Callable[[tuple[Tensor, Tensor]], None]:
             work = _Work(layout, x, around.n, alpha, beta, k, backward=False)
@@ -143,17 +154,17 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (x,) = ctx.saved_tensors
-        around, alpha, beta, k = ctx.constants
+        around, alpha, beta, k, chunk = ctx.constants
         if torch.is_grad_enabled():  # somebody wants the gradient of the gradient
             with torch.enable_grad():
                 again = _plain(x, around, alpha, beta, k)
                 (dx,) = torch.autograd.grad(again, x, gradients[0], create_graph=True)
-            return dx, None, None, None, None
+            return dx, None, None, None, None, None
         x, (gradient,) = _dense(x), gradients
         if gradient.stride() != x.stride():
             gradient = torch.empty_like(x).copy_(gradient)
         out = torch.empty_like(x)
-        layout = _lay_out(x, around)
+        layout = _lay_out(x, around, chunk)
 
         def make_worker() -> Callable[[tuple[Tensor, Tensor, Tensor]], None]:
             work = _Work(layout, x, around.n, alpha, beta, k, backward=True)
@@ -161,7 +172,7 @@ class _Chunked(torch.autograd.Function):
 
         cuts = (layout.cut(t) for t in (x, gradient, out))
         over_pieces(list(zip(*cuts, strict=True)), make_worker, out)
-        return out, None, None, None, None
+        return out, None, None, None, None, None
 
 
 def is_traced() -> bool:
@@ -179,12 +190,11 @@ def _dense(x: Tensor) -> Tensor:
     return x if last or x.is_contiguous() else x.contiguous()
 
 
-def _lay_out(x: Tensor, around: Around) -> ChunkLayout:
+def _lay_out(x: Tensor, around: Around, chunk: int | None) -> ChunkLayout:
     # Of a few images small chunks: all threads' buffers together take no more memory than torch's
     # operation, and every thread has its share.
-    most = min(
-        CHUNK if x.device.type == "cpu" else AWAY, max(x.numel() // pieces_at_least(), LEAST)
-    )
+    chunk = chunk or (CHUNK if x.device.type == "cpu" else AWAY)
+    most = min(chunk, max(x.numel() // pieces_at_least(), LEAST))
     if around.window == "map":
         return maps_layout(x, around.n, most)
     return channels_layout(x, around.n, around.groups, most)

@@ -62,16 +62,17 @@ class Int8(nn.Module):
     """What a network answers, in int8. Shapes: (N, C, H, W) float32 -> logits (N, K) float32.
 
     On the CPU. Batch norms go into the layer before them, or after a pool are a product a channel.
+    A first convolution is rearranged where that gives it `few` channels or more.
     Raises Unavailable where torch or the processor has no exact products of integers.
     """
 
-    def __init__(self, net: Net, ranges: Ranges) -> None:
+    def __init__(self, net: Net, ranges: Ranges, few: int = FEW) -> None:
         super().__init__()
         require_int8()
         quick = choose_precision("auto", torch.device("cpu"))
         between = torch.bfloat16 if quick == "bf16" else torch.float32
         stretches, given = _stretches(net), None
-        around, step = _take_by_rows(stretches)
+        around, step = _take_by_rows(stretches, few)
         ends = [Steps.over(*ranges[stretch.name]) for stretch in stretches[1:]]
         self.steps = nn.Sequential()
         for stretch, end in zip(stretches, [*ends, None], strict=True):
@@ -111,7 +112,7 @@ def _stretches(net: Net) -> list[_Stretch]:
     return found
 
 
-def _take_by_rows(stretches: list[_Stretch]) -> tuple[tuple[int, ...], int]:
+def _take_by_rows(stretches: list[_Stretch], few: int) -> tuple[tuple[int, ...], int]:
     """Lets a first convolution that strides over few channels take as many neighbours of a row as
     it strides for one place of more channels: the same sums, and no channels that are none. Returns
     how far images are to be padded for it (left, right, top, bottom), and its stride, or 1.
@@ -126,7 +127,7 @@ def _take_by_rows(stretches: list[_Stretch]) -> tuple[tuple[int, ...], int]:
     (stride, _), (kernel, _), (left, right, top, bottom) = (
         layer.stride, layer.kernel_size, layer.around,
     )  # fmt: skip
-    if not FEW <= channels * stride <= MOST_CHANNELS:
+    if not few <= channels * stride <= MOST_CHANNELS:
         return (0, 0, 0, 0), 1
     reach = -(-kernel // stride)
     columns = (left + width + right - kernel) // stride + reach

@@ -78,12 +78,12 @@ def check_weights(
 
 
 @torch.no_grad()
-def whiten(model: Net, images: Tensor) -> None:
+def whiten(model: Net, images: Tensor, chunk: int = WHITEN_CHUNK) -> None:
     """The first convolution's weights from preprocessed images (N, C, H, W): the principal
     components of their patches, each over its own deviation, then the same negated for the ReLU.
 
-    Filters beyond those stay as they were drawn; biases are 0. Source: Page 2018 and Jordan 2024
-    (airbench), for 2x2 patches.
+    Filters beyond those stay as they were drawn; biases are 0. The patches of `chunk` images are
+    held at once. Source: Page 2018 and Jordan 2024 (airbench), for 2x2 patches.
     """
     first = model.part(model.layers[0])
     if not isinstance(first, nn.Conv2d) or first.groups != 1:
@@ -92,7 +92,7 @@ def whiten(model: Net, images: Tensor) -> None:
             "leave it out"
         )
     side, spread, seen = first.kernel_size[0], torch.tensor(0.0), 0
-    for some in torch.split(images, WHITEN_CHUNK):
+    for some in torch.split(images, chunk):
         patches = some.float().unfold(2, side, side).unfold(3, side, side)
         rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).double().cpu()
         spread, seen = spread + rows.T @ rows, seen + len(rows)

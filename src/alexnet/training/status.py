@@ -5,7 +5,7 @@ import resource
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -51,13 +51,14 @@ class Status:
         return "\n".join(rows)
 
 
-def spark(values: Sequence[float], width: int = WIDTH) -> str:
+def spark(values: Sequence[float], width: int = WIDTH, stream: TextIO | None = None) -> str:
     """Values as one line of blocks, the lowest at the bottom; of many, means of equal stretches.
-    What is not a number is a question mark."""
+    What is not a number is a question mark. `stream` is where they are to be printed, if not on
+    standard error."""
     if len(values) > width:
         edges = [round(i * len(values) / width) for i in range(width + 1)]
         values = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
-    blocks = _BLOCKS if can_print(_BLOCKS, sys.stderr) else _PLAIN
+    blocks = _BLOCKS if can_print(_BLOCKS, stream or sys.stderr) else _PLAIN
     known = [v for v in values if math.isfinite(v)]
     low, span = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
     top = len(blocks) - 1
