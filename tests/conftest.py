@@ -10,6 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import json
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -98,10 +99,10 @@ def trained(
     idx_folder: Path, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A finished run on `idx_folder`. Read only: tests copy it."""
-    from alexnet import commands
+    import alexnet
 
     run = tmp_path_factory.mktemp("runs") / "trained"
-    commands.train("digits", data=idx_folder, run=run, **tiny)
+    alexnet.train("digits", data=idx_folder, run=run, **tiny)
     return run
 
 
@@ -119,6 +120,8 @@ def without_report(patch: pytest.MonkeyPatch) -> None:
     from alexnet import commands
 
     page: dict[str, Any] = {"out": None, "figures": []}
+    # Patched because no user can train without a page, and drawing it takes three times as long as
+    # the short trainings of these tests: their suite would last for half an hour.
     patch.setattr(commands.finishing, "report", lambda *_, **__: page)
 
 
@@ -128,6 +131,7 @@ def without_pictures(patch: pytest.MonkeyPatch) -> None:
 
     without_report(patch)
     for name in ("draw_confusion", "draw_mistakes"):
+        # Patched because no user can test without pictures, for the same reason.
         patch.setattr(figures, name, lambda *_: None)
 
 
@@ -153,14 +157,51 @@ def _child(argv: list[str], log: str, threads: int) -> None:
         os._exit(status)
 
 
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """torch.compile traces and differentiates, and computes without C++; one entry for each call of
+    what it made."""
+    import torch
+
+    from alexnet.training import compiled
+
+    calls: list[None] = []
+    real = torch._dynamo.lookup_backend("aot_eager")
+
+    def backend(graph: Any, given: Any) -> Callable[..., Any]:
+        made = real(graph, given)
+
+        def call(*args: Any) -> Any:
+            calls.append(None)
+            return made(*args)
+
+        return call
+
+    torch._dynamo.reset()
+    # Patched because making C++, which every user has to, takes a minute for the least network.
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    return calls
+
+
 Launch = Callable[..., BaseProcess]
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Inside, torch computes with so many threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """This process computes with as many threads as each of a team that it is compared with."""
-    from alexnet.runtime import threads
-
     with threads(1):
         yield
 

@@ -1,7 +1,10 @@
 """Short runs and a small network: what they saved, one that is cut, and two that end alike."""
 
+import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alexnet import commands
-from alexnet.models.layers import BatchNorm, Conv, Linear, ReLU
-from alexnet.models.net import Net
-from alexnet.training import train as engine
+import alexnet
+from alexnet.models import BatchNorm, Conv, Linear, Net, ReLU
 from conftest import read_events, without_pictures
 
 QUICK: dict[str, Any] = {
@@ -63,22 +64,38 @@ def saved(run: Path) -> dict[str, Any]:
     return json.loads((run / "recipe.json").read_text())  # type: ignore[no-any-return]
 
 
-def cut_at(step: int, monkeypatch: pytest.MonkeyPatch, *args: Any, **options: Any) -> None:
-    """A training that dies before its update number `step` (from 0)."""
+class Listener(io.StringIO):
+    """A standard error that calls `heard` with the step of each line of training figures."""
 
-    class Cut(Exception):
-        pass
+    def __init__(self, heard: Callable[[int], None]) -> None:
+        super().__init__()
+        self._heard = heard
 
-    def dying(model: Any, optimizer: Any, batch: Any, *rest: Any) -> Tensor:
-        if batch.step == step:
+    def write(self, text: str) -> int:
+        if found := re.match(r"step +([\d,]+)  epoch .* images/s", text):
+            self._heard(int(found[1].replace(",", "")))
+        return super().write(text)
+
+
+def at_each_step(heard: Callable[[int], None]) -> AbstractContextManager[Listener]:
+    """Inside, `heard` is called with the number of each update whose figures a training says."""
+    return redirect_stderr(Listener(heard))
+
+
+class Cut(Exception):
+    """Stands in for a kill."""
+
+
+def cut_at(step: int, *args: Any, **options: Any) -> None:
+    """A training that dies as it says the figures of update number `step` (from 1), of which
+    nothing is saved yet."""
+
+    def die(now: int) -> None:
+        if now == step:
             raise Cut
-        return real(model, optimizer, batch, *rest)
 
-    real = engine.train_step
-    with monkeypatch.context() as patch:
-        patch.setattr(engine, "train_step", dying)
-        with pytest.raises(Cut):
-            commands.train(*args, **options)
+    with at_each_step(die), pytest.raises(Cut):
+        alexnet.train(*args, **options)
 
 
 def assert_same_end(run: Path, other: Path) -> None:

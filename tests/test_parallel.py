@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data.augment import augment, mix
-from alexnet.data.loader import Share, read_batch
-from alexnet.data.slices import Slice
-from alexnet.data.statistics import Statistics, measure
+from alexnet.data import Share, Slice, Statistics, augment, mix, read_batch
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import Recipe
-from alexnet.training.evaluate import evaluate
-from alexnet.training.network import build_net, preprocessing
-from alexnet.training.optim import build_optimizer
-from alexnet.training.parallel import ALONE, Team, join
-from alexnet.training.spread import spread
-from alexnet.training.step import train_step
+from alexnet.training import (
+    ALONE,
+    Team,
+    build_net,
+    build_optimizer,
+    distribute,
+    evaluate,
+    join,
+    preprocessing,
+    train_step,
+)
 from conftest import patterns
 from teams import run_team
 
@@ -45,7 +47,9 @@ def material(n: int = 130) -> Slice:
 
 
 def statistics_of(split: Slice) -> Statistics:
-    return measure(split.read, np.arange(len(split)), colours=False, mean_image=False)
+    pixels = split.read(np.arange(len(split))).astype(np.float64)
+    mean, std = (tuple(f(pixels, axis=(0, 1, 2)).tolist()) for f in (np.mean, np.std))
+    return Statistics(mean, std, ())
 
 
 def recipe_of(fields: dict[str, Any]) -> Recipe:
@@ -56,7 +60,7 @@ def learn(team: Team, fields: dict[str, Any], steps: int) -> dict[str, Any]:
     """Gradients of the first step, and weights, statistics and figures after `steps`."""
     recipe, split = recipe_of(fields), material()
     net = build_net(recipe, CLASSES)
-    model = spread(net, team)
+    model = distribute(net, team)
     optimizer = build_optimizer(net, recipe)
     preprocess = preprocessing(recipe, statistics_of(split))
     sums, losses = torch.zeros(4, dtype=torch.float64), []

@@ -7,17 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data.loader import Share, read_batch
-from alexnet.data.slices import Slice
+from alexnet.data import Share, Slice, read_batch
 from alexnet.errors import UsageError
-from alexnet.models.zoo import find_model, model_spec
+from alexnet.models import find_model, model_spec
 from alexnet.recipe import Recipe
-from alexnet.training.network import build_net, preprocessing
-from alexnet.training.optim import build_optimizer, optimizer_tensors
-from alexnet.training.parallel import ALONE, Team, join
-from alexnet.training.spread import spread
-from alexnet.training.step import train_step
-from alexnet.training.towers import build_towers, plan_towers
+from alexnet.training import (
+    ALONE,
+    Team,
+    build_net,
+    build_optimizer,
+    build_towers,
+    distribute,
+    join,
+    optimizer_tensors,
+    plan_towers,
+    preprocessing,
+    train_step,
+)
 from conftest import patterns
 from teams import run_team
 from test_parallel import furthest, statistics_of
@@ -49,7 +55,7 @@ def learn(team: Team) -> dict[str, Any]:
         found = tensors if towers is None else towers.whole(tensors)
         return {name: value.detach().clone() for name, value in found.items()}
 
-    model, optimizer = spread(net, team), build_optimizer(net, RECIPE)
+    model, optimizer = distribute(net, team), build_optimizer(net, RECIPE)
     preprocess = preprocessing(RECIPE, statistics_of(split))
     sums, losses = torch.zeros(4, dtype=torch.float64), []
     found: dict[str, Any] = {}

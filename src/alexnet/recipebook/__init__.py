@@ -1,7 +1,9 @@
 """The recipes that come with alexnet: functions that return a complete frozen recipe."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from alexnet.errors import UsageError, did_you_mean
 from alexnet.recipe import Recipe
@@ -34,7 +36,36 @@ from alexnet.recipebook.written import (
     SUFFIX,
     read_recipe_file,
     read_recorded_recipe,
+    write_recipe,
 )
+
+if TYPE_CHECKING:
+    from alexnet.recipebook.candidates import Look as DataSummary
+    from alexnet.recipebook.choice import choose as choose_recipe
+
+__all__ = [
+    "RECIPES",
+    "TRAINING",
+    "DataSummary",
+    "choose_recipe",
+    "find_recipe",
+    "source_of",
+    "write_recipe",
+]
+
+# Imported when they are used: a choice builds networks, and a recipe alone needs no torch.
+_LATER = {
+    "DataSummary": ("alexnet.recipebook.candidates", "Look"),
+    "choose_recipe": ("alexnet.recipebook.choice", "choose"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'alexnet.recipebook' has no attribute {name!r}")
+    module, own = _LATER[name]
+    return getattr(import_module(module), own)
+
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits": digits,
