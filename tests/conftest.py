@@ -206,11 +206,17 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+def forkserver() -> Any:
+    """Starts processes that are forked after all that takes long was imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["alexnet.commands", "conftest"])
+    return context
+
+
 @pytest.fixture(scope="session")
 def launch() -> Iterator[Launch]:
     """launch(argv, log): `alexnet ARGV` in a process of its own, forked after torch's import."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["alexnet.commands"])
+    context = forkserver()
     started: list[BaseProcess] = []
 
     def start(argv: list[Any], log: Path, threads: int = 1) -> BaseProcess:

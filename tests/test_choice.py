@@ -32,8 +32,8 @@ QUICK = ("--epochs", 1, "--precision", "fp32", "-j", 0, "--no-doctor")
 
 def seen(counts: tuple[int, ...] = (400, 400), side: int = 300, **more: Any) -> DataSummary:
     names = tuple(f"class-{i}" for i in range(len(counts)))
-    return DataSummary("photos", "folder", names, counts, (side, side, side), more.pop("channels", 3),
-                **more)  # fmt: skip
+    channels = more.pop("channels", 3)
+    return DataSummary("photos", "folder", names, counts, (side, side, side), channels, **more)
 
 
 def chosen(data: DataSummary, rate: float = 100.0, **more: Any) -> Recipe:
