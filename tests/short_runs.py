@@ -65,21 +65,30 @@ def saved(run: Path) -> dict[str, Any]:
 
 
 class Listener(io.StringIO):
-    """A standard error that calls `heard` with the step of each line of training figures."""
+    """A standard error that calls `heard` with each line that is printed on it."""
 
-    def __init__(self, heard: Callable[[int], None]) -> None:
+    def __init__(self, heard: Callable[[str], None]) -> None:
         super().__init__()
         self._heard = heard
 
     def write(self, text: str) -> int:
-        if found := re.match(r"step +([\d,]+)  epoch .* images/s", text):
-            self._heard(int(found[1].replace(",", "")))
+        self._heard(text)
         return super().write(text)
+
+
+def at_each_line(heard: Callable[[str], None]) -> AbstractContextManager[Listener]:
+    """Inside, `heard` is called with each line that is said to people: it may look, or raise."""
+    return redirect_stderr(Listener(heard))
 
 
 def at_each_step(heard: Callable[[int], None]) -> AbstractContextManager[Listener]:
     """Inside, `heard` is called with the number of each update whose figures a training says."""
-    return redirect_stderr(Listener(heard))
+
+    def number(line: str) -> None:
+        if found := re.match(r"step +([\d,]+)  epoch .* images/s", line):
+            heard(int(found[1].replace(",", "")))
+
+    return at_each_line(number)
 
 
 class Cut(Exception):
