@@ -120,8 +120,8 @@ def without_report(patch: pytest.MonkeyPatch) -> None:
     from alexnet import commands
 
     page: dict[str, Any] = {"out": None, "figures": []}
-    # Patched because no user can train without a page, and drawing it takes three times as long as
-    # the short trainings of these tests: their suite would last for half an hour.
+    # Patched because no user can train without a page, and drawing it takes twice as long as the
+    # short trainings of these tests, of which there are hundreds.
     patch.setattr(commands.finishing, "report", lambda *_, **__: page)
 
 
@@ -133,6 +133,14 @@ def without_pictures(patch: pytest.MonkeyPatch) -> None:
     for name in ("draw_confusion", "draw_mistakes"):
         # Patched because no user can test without pictures, for the same reason.
         patch.setattr(figures, name, lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def no_page() -> Iterator[None]:
+    """The trainings of a module end without their pages: `pytestmark = usefixtures("no_page")`."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        yield
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:

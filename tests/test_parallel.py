@@ -77,11 +77,23 @@ def learn(team: Team, fields: dict[str, Any], steps: int) -> dict[str, Any]:
     return found | {"losses": losses, "sums": team.sum(sums).tolist(), "state": net.state_dict()}
 
 
-def learn_all() -> dict[str, Any]:
+def validate(team: Team) -> list[dict[str, Any]]:
+    """103 images in 11 batches, in one as large, and in one that is larger."""
+    recipe, split = recipe_of({"model": "alexnet-28"}), material(103)
+    net = build_net(recipe, CLASSES)
+    preprocess = preprocessing(recipe, statistics_of(split))
+    found = []
+    for batch in (10, 103, 500):
+        tally = evaluate(net, split, preprocess, CLASSES, batch=batch, workers=0, team=team)
+        found.append({**tally.figures(), "confusion": tally.confusion})
+    return found
+
+
+def learn_and_validate() -> dict[str, Any]:
     with join() as team:
         found = {name: learn(team, fields, 1) for name, fields in CASES.items()}
         again = [learn(team, CASES["batch norm, dropout"], 3) for _ in range(2)]
-        return {**found, "once": again[0], "twice": again[1]}
+        return {**found, "once": again[0], "twice": again[1], "validations": validate(team)}
 
 
 def furthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
@@ -102,9 +114,10 @@ def furthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) 
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_gradients_are_those_of_one_process(size: int, tmp_path: Path) -> None:
-    """Of batches that no number of ranks here divides; and ranks hold the same bits, always."""
-    ranks = run_team(tmp_path, size, learn_all)
+def test_gradients_and_validations_are_those_of_one_process(size: int, tmp_path: Path) -> None:
+    """Of batches that no number of ranks here divides; and ranks hold the same bits, always. Each
+    image is validated once, and the figures are the same bits as one process finds."""
+    ranks = run_team(tmp_path, size, learn_and_validate)
     for name, fields in CASES.items():
         alone = learn(ALONE, fields, 1)
         for found in (rank[name] for rank in ranks):
@@ -119,6 +132,12 @@ def test_gradients_are_those_of_one_process(size: int, tmp_path: Path) -> None:
         assert other["losses"] == first["losses"]
         for name, value in first["state"].items():
             assert torch.equal(other["state"][name], value), name
+    expected = validate(ALONE)
+    assert [one["n"] for one in expected] == [103] * 3
+    for found in [one for rank in ranks for one in zip(rank["validations"], expected, strict=True)]:
+        mine, theirs = map(dict, found)
+        assert torch.equal(mine.pop("confusion"), theirs.pop("confusion"))
+        assert mine == theirs
 
 
 def test_shares_are_the_batch() -> None:
@@ -164,25 +183,6 @@ def test_a_share_sees_what_the_batch_sees(fields: dict[str, Any]) -> None:
             seen, others, places = views(Share(rank, ranks, accumulate))
             assert torch.equal(seen, whole[places])
             assert torch.equal(others, labels[places])
-
-
-def judge(batch: int) -> dict[str, Any]:
-    recipe, split = recipe_of({"model": "alexnet-28"}), material(103)
-    with join() as team:
-        net = build_net(recipe, CLASSES)
-        preprocess = preprocessing(recipe, statistics_of(split))
-        tally = evaluate(net, split, preprocess, CLASSES, batch=batch, workers=0, team=team)
-        return {**tally.figures(), "confusion": tally.confusion}
-
-
-@pytest.mark.parametrize("batch", [10, 103, 500])
-def test_validation_is_exact(batch: int, tmp_path: Path) -> None:
-    """Every image once: 11 batches or 1 among 3 processes, and the same bits as one finds."""
-    alone = judge(batch)
-    assert alone["n"] == 103
-    for found in run_team(tmp_path, 3, judge, batch):
-        assert torch.equal(found.pop("confusion"), alone["confusion"])
-        assert found == {k: v for k, v in alone.items() if k != "confusion"}
 
 
 def test_towers_need_their_processes() -> None:

@@ -28,7 +28,7 @@ from conftest import patterns
 from teams import run_team
 from test_parallel import furthest, statistics_of
 
-STEPS = 10
+STEPS = 6
 NEAR = {
     "logits": 1e-6,
     "gradients": 1e-5,
@@ -90,7 +90,7 @@ def learn_in_towers() -> dict[str, Any]:
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_towers_are_the_network(size: int, tmp_path: Path) -> None:
-    """Forward, gradients, and weights and velocities after ten steps; alone and two by two."""
+    """Forward, gradients, and weights and velocities after six steps; alone and two by two."""
     alone = learn(ALONE)
     ranks = run_team(tmp_path, size, learn_in_towers)
     first = ranks[0]
@@ -100,7 +100,7 @@ def test_towers_are_the_network(size: int, tmp_path: Path) -> None:
         assert far < near
     begun = build_net(RECIPE, 10).state_dict()
     moved = furthest(begun, alone["weights"])
-    assert moved > 1e-2, "ten steps that move nothing prove nothing"
+    assert moved > 1e-2, "steps that move nothing prove nothing"
     for rank in ranks:
         assert rank["losses"] == pytest.approx(alone["losses"], rel=1e-5)
         # maps of 32 and 32 numbers: conv3 reads 7 x 7 of 64, fc6 3 x 3 of 64, fc7 512, then 10 out
