@@ -23,13 +23,13 @@ from conftest import CLOCK, Launch, forkserver, patterns, read_events, write_idx
 from short_runs import at_each_step, cut_at
 from short_runs import no_pictures as no_pictures  # around every test here
 
-STEPS = 28  # of 13 an epoch
+STEPS = 20  # of 9 an epoch
 COMMON = {
     "steps": STEPS,
     "batch_size": 16,
     "eval_every": 0.3,
     "log_every": 1,
-    "save_every": 3,
+    "save_every": 2,
     "shift": 2,
     "rotate": 10.0,
     "scale": 0.1,
@@ -53,9 +53,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """240 training images, 220 of them trained on: 13 steps an epoch, a validation every 4."""
+    """170 training images, 150 of them trained on: 9 steps an epoch, a validation every 3."""
     folder = tmp_path_factory.mktemp("data")
-    write_idx(folder, "train", *patterns(240, seed=1))
+    write_idx(folder, "train", *patterns(170, seed=1))
     write_idx(folder, "t10k", *patterns(50, seed=2))
     return folder
 
@@ -155,8 +155,8 @@ def test_what_is_resumed_uses_everything_it_should(
     run = references(name)
     events = read_events(run)
     assert [e["step"] for e in events if e["event"] == "train"] == list(range(1, STEPS + 1))
-    assert [e["step"] for e in events if e["event"] == "val"] == [4, 8, 12, 16, 20, 24, 28]
-    assert next(e for e in events if e["step"] == 13)["epoch"] == 1
+    assert [e["step"] for e in events if e["event"] == "val"] == [3, 6, 9, 12, 15, 18, 20]
+    assert next(e for e in events if e["step"] == 9)["epoch"] == 1
     state = json.loads((run / "checkpoints/last/state.json").read_text())
     assert state["watch"]["best_step"] > 0
     if name == "plateau-sgd":
@@ -169,7 +169,7 @@ def test_three_kills(
 ) -> None:
     """SIGKILL three times in one run, at random steps; each time it goes on where it was saved."""
     seed = random.randrange(10**6)
-    steps = sorted(random.Random(seed).sample(range(1, STEPS - 1), 3))
+    steps = sorted(random.Random(seed).sample(range(1, STEPS - 4), 3))
     print(f"seed {seed}: killed at {steps}")
     run = tmp_path / "run"
     argv = ["train", "digits", "--data", data, "--run", run]
@@ -189,7 +189,7 @@ def test_kill_of_the_real_command(
     data: Path, references: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """The same through `python -m alexnet`, with the plateau policy's memory and paper SGD."""
-    run, step = tmp_path / "run", random.randrange(5, STEPS - 5)
+    run, step = tmp_path / "run", random.randrange(3, STEPS - 5)
     print(f"killed at {step}")
     argv = ["train", "digits", "--data", str(data), "--run", str(run)]
     argv += flags(RECIPES["plateau-sgd"])
@@ -221,7 +221,7 @@ def test_twenty_kills(name: str, threads: int, data: Path, launch: Launch, tmp_p
     seed = random.randrange(10**6)
     dice = random.Random(seed)
     for turn in range(20):
-        run, step = tmp_path / f"run-{turn}", dice.randrange(0, STEPS - 1)
+        run, step = tmp_path / f"run-{turn}", dice.randrange(0, STEPS - 4)
         print(f"seed {seed}, turn {turn}: killed at step {step}")
         log = tmp_path / f"{turn}.log"
         kill_at(launch, [*start, "--run", run], run, step, signal.SIGKILL, log, threads)
@@ -256,9 +256,9 @@ def test_signal_saves_and_says_how_to_go_on(
     argv[argv.index("--save-every") + 1] = "0"
     if number == signal.SIGUSR2:
         argv += ["--stop-signal", "12"]
-    assert kill_at(launch, argv, run, 9, number, log) == status
+    assert kill_at(launch, argv, run, 5, number, log) == status
     saved = int(os.readlink(run / "checkpoints/last").removeprefix("step-"))
-    assert saved >= 9
+    assert saved >= 5
     assert read_events(run)[-1]["step"] == saved, "work after the checkpoint was thrown away"
     said = log.read_text()
     assert "Traceback" not in said
@@ -368,10 +368,10 @@ def test_another_seed_changes_something(
 
 @pytest.fixture(scope="module")
 def half(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of onecycle-adamw as a kill after step 16 leaves it. Read only: see `stopped`."""
+    """A run of onecycle-adamw as a kill after step 11 leaves it. Read only: see `stopped`."""
     run = tmp_path_factory.mktemp("half") / "run"
-    cut_at(16, "digits", data=data, run=run, **RECIPES["onecycle-adamw"])
-    assert os.readlink(run / "checkpoints/last") == "step-15"
+    cut_at(11, "digits", data=data, run=run, **RECIPES["onecycle-adamw"])
+    assert os.readlink(run / "checkpoints/last") == "step-10"
     return run
 
 
@@ -383,16 +383,16 @@ def stopped(half: Path, tmp_path: Path) -> Path:
 def test_damaged_newest_checkpoint_falls_back(
     stopped: Path, references: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights = stopped / "checkpoints/step-15/model.safetensors"
+    weights = stopped / "checkpoints/step-10/model.safetensors"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     alexnet.train(resume=True, run=stopped)
     said = capsys.readouterr().err
-    assert "step-15" in said
+    assert "step-10" in said
     assert "damaged" in said
     assert "trying the checkpoint before it" in said
-    assert "from step 12" in said
+    assert "from step 9" in said
     assert_same_run(stopped, references("onecycle-adamw"))
 
 
@@ -465,7 +465,7 @@ def test_resume_is_refused_with_another_recipe(stopped: Path) -> None:
 
 def test_resume_is_refused_with_other_data(stopped: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    write_idx(other, "train", *patterns(240, seed=9))
+    write_idx(other, "train", *patterns(170, seed=9))
     write_idx(other, "t10k", *patterns(50, seed=2))
     with pytest.raises(DataError, match="changed since"):
         alexnet.train(resume=True, run=stopped, data=other)
