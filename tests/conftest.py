@@ -217,7 +217,7 @@ def one_thread() -> Iterator[None]:
 def forkserver() -> Any:
     """Starts processes that are forked after all that takes long was imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["alexnet.commands", "conftest"])
+    context.set_forkserver_preload(["alexnet.commands", "conftest", "torch._dynamo"])
     return context
 
 
