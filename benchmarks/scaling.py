@@ -120,14 +120,14 @@ def work(batch: int, steps: int, model: str, out: Path) -> None:
     from alexnet.training.network import build_net, preprocessing
     from alexnet.training.optim import build_optimizer
     from alexnet.training.parallel import join
-    from alexnet.training.spread import spread
+    from alexnet.training.spread import distribute
     from alexnet.training.step import train_step
 
     side = find_model(model).size
     recipe = Recipe(model=model, size=side, crop=side, precision="fp32", batch_size=batch)
     with join() as team:
         net = build_net(recipe, 1000)
-        many, optimizer = spread(net, team), build_optimizer(net, recipe)
+        many, optimizer = distribute(net, team), build_optimizer(net, recipe)
         places = Share(team.rank, team.ranks).places(batch)[0]
         n = len(places)
         given = torch.zeros(n, side, side, 3, dtype=torch.uint8), torch.arange(n)

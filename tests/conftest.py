@@ -99,10 +99,10 @@ def trained(
     idx_folder: Path, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A finished run on `idx_folder`. Read only: tests copy it."""
-    from alexnet import commands
+    import alexnet
 
     run = tmp_path_factory.mktemp("runs") / "trained"
-    commands.train("digits", data=idx_folder, run=run, **tiny)
+    alexnet.train("digits", data=idx_folder, run=run, **tiny)
     return run
 
 
@@ -120,7 +120,9 @@ def without_report(patch: pytest.MonkeyPatch) -> None:
     from alexnet import commands
 
     page: dict[str, Any] = {"out": None, "figures": []}
-    patch.setattr(commands.training_run, "report", lambda *_, **__: page)
+    # Patched because no user can train without a page, and drawing it takes twice as long as the
+    # short trainings of these tests, of which there are hundreds.
+    patch.setattr(commands.finishing, "report", lambda *_, **__: page)
 
 
 def without_pictures(patch: pytest.MonkeyPatch) -> None:
@@ -129,7 +131,16 @@ def without_pictures(patch: pytest.MonkeyPatch) -> None:
 
     without_report(patch)
     for name in ("draw_confusion", "draw_mistakes"):
+        # Patched because no user can test without pictures, for the same reason.
         patch.setattr(figures, name, lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def no_page() -> Iterator[None]:
+    """The trainings of a module end without their pages: `pytestmark = usefixtures("no_page")`."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        yield
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:
@@ -152,6 +163,32 @@ def _child(argv: list[str], log: str, threads: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """torch.compile traces and differentiates, and computes without C++; one entry for each call of
+    what it made."""
+    import torch
+
+    from alexnet.training import compiled
+
+    calls: list[None] = []
+    real = torch._dynamo.lookup_backend("aot_eager")
+
+    def backend(graph: Any, given: Any) -> Callable[..., Any]:
+        made = real(graph, given)
+
+        def call(*args: Any) -> Any:
+            calls.append(None)
+            return made(*args)
+
+        return call
+
+    torch._dynamo.reset()
+    # Patched because making C++, which every user has to, takes a minute for the least network.
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    return calls
 
 
 Launch = Callable[..., BaseProcess]
@@ -177,11 +214,17 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+def forkserver() -> Any:
+    """Starts processes that are forked after all that takes long was imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["alexnet.commands", "conftest", "torch._dynamo"])
+    return context
+
+
 @pytest.fixture(scope="session")
 def launch() -> Iterator[Launch]:
     """launch(argv, log): `alexnet ARGV` in a process of its own, forked after torch's import."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["alexnet.commands"])
+    context = forkserver()
     started: list[BaseProcess] = []
 
     def start(argv: list[Any], log: Path, threads: int = 1) -> BaseProcess:

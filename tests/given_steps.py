@@ -1,4 +1,4 @@
-"""Training steps that take as long as they are told, for what chooses by them."""
+"""Training steps, and reading, that take as long as they are told, for what chooses by them."""
 
 import os
 import signal
@@ -8,9 +8,20 @@ from typing import Any
 
 import pytest
 
+# Deep because how long steps and reading take cannot be given through a command or a package yet;
+# the other tests take these two from here.
+from alexnet.commands.beginning import time_decoding
+
+from alexnet.commands.training import train_choosing
 from alexnet.errors import Unavailable
 from alexnet.recipe import Recipe
-from alexnet.training.settings import Settings, Step, TimingRule
+from alexnet.training import Settings, TimingRule
+from conftest import threads, without_report
+
+__all__ = ["Changing", "Given", "Step", "alone_at_first", "time_decoding", "train_and_die",
+           "train_choosing"]  # fmt: skip
+
+Step = Callable[[], float]
 
 
 class Given:
@@ -62,13 +73,7 @@ def train_and_die(data: str, run: str, fields: dict[str, Any], call: str, name: 
     """Trains with settings that are looked at again, and kills itself while steps are timed again
     (`call` is look), or before the call of os that is to make, or remove, a file of that name.
     Runs in a process of its own, which has two threads."""
-    import torch
-
-    from alexnet.commands import train_choosing
-    from conftest import without_report
-
     os.environ.pop("OMP_NUM_THREADS", None)
-    torch.set_num_threads(2)
     armed = False
 
     def die() -> None:
@@ -89,8 +94,9 @@ def train_and_die(data: str, run: str, fields: dict[str, Any], call: str, name: 
         return guarded
 
     if call != "look":
+        # Patched because a kill between two calls to the disk can be made in no other way.
         setattr(os, call, guard(getattr(os, call)))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, threads(2):
         without_report(patch)
         choosing = alone_at_first(Path(run), when_later=arm).choosing()
         train_choosing(choosing, "digits", data=data, run=run, **fields)

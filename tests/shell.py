@@ -64,7 +64,7 @@ def one_object(out: str) -> dict[str, Any]:
     return value
 
 
-def cut_at(run: Path, step: int) -> None:
+def forget_after(run: Path, step: int) -> None:
     """Leaves a run as a kill after a step does, whose checkpoints were all kept."""
     for folder in (run / "checkpoints").glob("step-*"):
         if int(folder.name[5:]) > step:

@@ -27,6 +27,7 @@ QUICK: dict[str, Any] = {
     "scale": 0.0,
     "precision": "fp32",
     "workers": 0,
+    "doctor": "off",
 }
 
 

@@ -1,6 +1,5 @@
 """Several processes that train together, in tests: a function run by each, or the real command."""
 
-import multiprocessing
 import os
 import re
 import signal
@@ -14,6 +13,8 @@ from typing import Any
 
 import torch
 from torch.distributed.run import get_args_parser
+
+from conftest import forkserver
 
 LONG = 280  # seconds before a hang is taken for one; pytest's own limit is 300
 # Before torchrun kills who does not end; not every version asks.
@@ -42,8 +43,7 @@ def _child(rank: int, size: int, port: int, work: Callable[..., Any], args: Any,
 def run_team(folder: Path, size: int, work: Callable[..., Any], *args: Any) -> list[Any]:
     """What `work(*args)` returns in each of `size` processes that may `join`."""
     folder.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["alexnet.commands"])
+    context = forkserver()
     port = free_port()
     processes = [
         context.Process(target=_child, args=(rank, size, port, work, args, str(folder)))

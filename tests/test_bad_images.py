@@ -17,7 +17,7 @@ from alexnet.cli import main
 from alexnet.data import draws
 from alexnet.errors import AlexNetError
 from conftest import without_pictures, without_report, write_tree
-from shell import Cli, copy_place, cut_at, one_object
+from shell import Cli, copy_place, forget_after, one_object
 from shell import clean_folder as clean_folder
 from shell import cli as cli
 from shell import no_pictures as no_pictures
@@ -78,7 +78,7 @@ def cut(whole: Path, tmp_path: Path) -> Path:
     """The same as a kill after step 6 leaves it, with photos of its own."""
     place = copy_place(whole, tmp_path / "place")
     shutil.copy(whole / "splits.json", place)
-    cut_at(place / "run", CUT)
+    forget_after(place / "run", CUT)
     return place
 
 
@@ -188,7 +188,7 @@ def test_skipped_it_is_left_out_by_name_and_resumed_to_the_bit(cut: Path, cli: C
         made.append(weights(run))
     assert made[0] == made[1]
     run = cut / "run-3"
-    cut_at(run, 9)
+    forget_after(run, 9)
     # What was left out stays so, though it can be read again, and whatever the recipe says now.
     shutil.copy(cut / "data/class-0/003.png", cut / "data" / used_at(cut, CUT + 1))
     status, _, said = cli("train", "--resume", "--run", run)
@@ -334,7 +334,7 @@ def test_of_photos_in_memory_too(whole: Path, tmp_path: Path, cli: Cli) -> None:
     for change in ("repaired", "removed", "skipped"):
         place = copy_place(source, tmp_path / change)
         run, photo = place / "run", place / "data/class-1/001.png"
-        cut_at(run, CUT)
+        forget_after(run, CUT)
         content = photo.read_bytes()
         photo.write_bytes(content[:50])
         resume = ("train", "--resume", "--run", run)
@@ -391,7 +391,7 @@ def test_two_processes_leave_out_the_same(cut: Path, whole: Path, tmp_path: Path
     found = [(e["step"], e["fate"]) for e in events(run)]
     assert found == [(CUT + 1, "reported"), (CUT + 1, "left out"), (CUT + 3, "left out")]
     again = Path(shutil.copytree(run, cut / "again", symlinks=True))
-    cut_at(again, 9)
+    forget_after(again, 9)
     shutil.copy(whole / "data" / photo.relative_to(cut / "data"), photo)
     run_team(tmp_path / "c", 2, resume_here, str(again), "skip")
     assert weights(again) == weights(run)

@@ -11,52 +11,88 @@ from typing import Any
 
 import pytest
 
-from alexnet import commands
-from conftest import read_events, without_report
+import alexnet
+from alexnet.errors import Diverged
+from alexnet.runs import RunDir
+from conftest import CLOCK, read_events
+from short_runs import cut_at
+from test_guard import HOPELESS, PLAIN
+
+pytestmark = pytest.mark.usefixtures("no_page")
+
+
+@pytest.fixture(scope="module")
+def fields(idx_folder: Path, tiny: dict[str, Any]) -> dict[str, Any]:
+    return {**tiny, "data": idx_folder, "steps": 16, "dropout": 0.5}
+
+
+@pytest.fixture(scope="module")
+def shown(fields: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was cut at step 10 and went on from step 8. Read only."""
+    pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
+    run = tmp_path_factory.mktemp("board") / "run"
+    cut_at(10, "digits", run=run, tensorboard=True, **fields)
+    alexnet.train(run=run, resume=True, tensorboard=True)
+    return run
+
+
+def accumulated(run: Path) -> Any:
+    """What TensorBoard's own reader finds."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = accumulator.EventAccumulator(
+        str(run / "tensorboard"), size_guidance={"histograms": 0, "tensors": 0}
+    )
+    found.Reload()
+    return found
 
 
 def test_the_board_shows_all_and_changes_nothing(
-    idx_folder: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shown: Path, fields: dict[str, Any], tmp_path: Path
 ) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    without_report(monkeypatch)
-    fields = {**tiny, "steps": 16, "dropout": 0.5}
-    for name, shown in (("shown", True), ("plain", False)):
-        commands.train("digits", data=idx_folder, run=tmp_path / name, tensorboard=shown, **fields)
-    assert read_events(tmp_path / "shown") == read_events(tmp_path / "plain")
+    """And what a restart takes back is gone there too."""
+    plain = tmp_path / "plain"
+    alexnet.train("digits", run=plain, **fields)
+    events = [e for e in RunDir.open(shown).events() if e["event"] != "resume"]
+    assert [{k: v for k, v in e.items() if k not in CLOCK} for e in events] == read_events(plain)
     one, other = (
-        (tmp_path / name / "checkpoints/last/model.safetensors").read_bytes()
-        for name in ("shown", "plain")
+        (run / "checkpoints/last/model.safetensors").read_bytes() for run in (shown, plain)
     )
     assert one == other
-    assert not (tmp_path / "plain/tensorboard").exists()
+    assert not (plain / "tensorboard").exists()
 
-    found = accumulator.EventAccumulator(
-        str(tmp_path / "shown/tensorboard"), size_guidance={"histograms": 0, "tensors": 0}
-    )
-    found.Reload()
+    found = accumulated(shown)
     tags = found.Tags()
     assert tags["graph"]
     assert {"filters", "predictions"} == set(tags["images"])
     assert {"weights/conv1.weight", "activations/relu7"} <= set(tags["histograms"])
-    assert {"train/loss", "val/acc1", "best/acc1"} <= set(tags["scalars"])
-    steps = [e["step"] for e in read_events(tmp_path / "shown") if e["event"] == "val"]
+    scalars = {"train/loss", "train/acc1", "train/acc5", "train/lr", "val/acc1", "best/acc1"}
+    assert {*scalars, "val/acc1_ci95_low", "train/images_per_sec"} <= set(tags["scalars"])
+    train = [e for e in events if e["event"] == "train"]
+    assert [e.step for e in found.Scalars("train/loss")] == [e["step"] for e in train]
+    rates = [e["images_per_s"] for e in train]
+    assert [e.value for e in found.Scalars("train/images_per_sec")] == pytest.approx(rates)
+    steps = [e["step"] for e in events if e["event"] == "val"]
     assert [e.step for e in found.Histograms("weights/conv1.weight")] == steps
     graph = found.Graph()
     assert any("conv1" in node.name for node in graph.node)
     assert "_hparams_/session_start_info" in found.summary_metadata
 
 
-def test_the_real_tensorboard_shows_them(
-    idx_folder: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_board_shows_what_stopped_a_run(tree: Path, tmp_path: Path) -> None:
+    """Of three classes, of which five guesses are not counted."""
+    with pytest.raises(Diverged, match="loss-is-ln-k"):
+        alexnet.train("digits", data=tree, run=tmp_path, tensorboard=True, **(PLAIN | HOPELESS))
+    found = accumulated(tmp_path)
+    assert "train/acc1" in found.Tags()["scalars"]
+    assert "train/acc5" not in found.Tags()["scalars"]
+    (*_, last) = found.Tensors("doctor/text_summary")
+    assert b"loss-is-ln-k" in last.tensor_proto.string_val[0]
+
+
+def test_the_real_tensorboard_shows_them(shown: Path, tmp_path: Path) -> None:
     """Started on a run's files and asked over HTTP, as its page asks."""
-    pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
-    without_report(monkeypatch)
-    run = tmp_path / "run"
-    commands.train("digits", data=idx_folder, run=run, tensorboard=True, **{**tiny, "steps": 16})
     log = tmp_path / "log"
-    where = ["--logdir", str(run / "tensorboard"), "--port", "0", "--load_fast", "false"]
+    where = ["--logdir", str(shown / "tensorboard"), "--port", "0", "--load_fast", "false"]
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tensorboard.main", *where],
@@ -88,7 +124,7 @@ def test_the_real_tensorboard_shows_them(
         }
         assert usual <= set(scalars)
         points = ask("plugin/scalars/scalars?run=.&tag=val/acc1")
-        events = [e for e in read_events(run) if e["event"] == "val"]
+        events = [e for e in read_events(shown) if e["event"] == "val"]
         assert [(p[1], round(p[2], 5)) for p in points] == [
             (e["step"], round(e["top1"], 5)) for e in events
         ]

@@ -2,7 +2,6 @@
 
 Speeds are given, never measured, but for one run from end to end."""
 
-import copy
 import json
 import shutil
 from dataclasses import replace
@@ -12,43 +11,38 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 import alexnet
-import alexnet.training.trainer as engine
-from alexnet import cli
-from alexnet.commands import look_at, time_decoding
-from alexnet.data.sources import open_source
+from alexnet.data import open_dataset
 from alexnet.errors import DataError, UsageError
-from alexnet.models.zoo import build_model
+from alexnet.models import build_model
 from alexnet.recipe import Recipe
-from alexnet.recipebook import RECIPES, find_recipe
-from alexnet.recipebook.candidates import DataSummary
-from alexnet.recipebook.choice import Choice, choose_recipe
-from alexnet.recipebook.written import read_recipe_file, write_recipe
-from alexnet.training import class_weights
-from alexnet.training.pace import measure_pace
-from conftest import without_report
+from alexnet.recipebook import RECIPES, DataSummary, choose_recipe, find_recipe, write_recipe
+from alexnet.training import measure_pace
+from conftest import read_events, without_report
+from given_steps import time_decoding
+from shell import Cli, one_object
+from shell import cli as cli
 
 QUICK = ("--epochs", 1, "--precision", "fp32", "-j", 0, "--no-doctor")
 
 
 def seen(counts: tuple[int, ...] = (400, 400), side: int = 300, **more: Any) -> DataSummary:
     names = tuple(f"class-{i}" for i in range(len(counts)))
-    sides, channels = (side, side, side), more.pop("channels", 3)
-    return DataSummary("photos", "folder", names, counts, sides, channels, **more)
+    channels = more.pop("channels", 3)
+    return DataSummary("photos", "folder", names, counts, (side, side, side), channels, **more)
 
 
-def chosen(look: DataSummary, rate: float = 100.0, **more: Any) -> Recipe:
+def chosen(data: DataSummary, rate: float = 100.0, **more: Any) -> Recipe:
     """What is chosen where 64 pixels train at `rate` images/s, and others by their pixels."""
-    return choice(look, rate, **more).recipe
+    return choice(data, rate, **more).recipe
 
 
-def choice(look: DataSummary, rate: float = 100.0, **more: Any) -> Choice:
-    return choose_recipe(look, lambda recipe: rate * (64 / recipe.crop) ** 2, **more)
+def choice(data: DataSummary, rate: float = 100.0, **more: Any) -> Any:
+    return choose_recipe(data, lambda recipe: rate * (64 / recipe.crop) ** 2, **more)
 
 
 def test_faster_machines_and_more_time_see_more_pixels() -> None:
@@ -84,13 +78,13 @@ def test_small_photos_are_not_enlarged() -> None:
 
 
 def test_epochs_fit_the_time() -> None:
-    look = seen((4000,) * 10)
+    data = seen((4000,) * 10)
     for minutes in (2.0, 5.0, 20.0):
-        recipe = chosen(look, 100, minutes=minutes)
+        recipe = chosen(data, 100, minutes=minutes)
         n = 40_000 * (1 - recipe.test_fraction) * (1 - recipe.val_fraction)
         rate = 100 * (64 / recipe.crop) ** 2
         assert recipe.epochs * n / rate <= 60 * minutes
-    said = choice(look, 100, minutes=2).reasons[3]
+    said = choice(data, 100, minutes=2).reasons[3]
     assert "--minutes" in said, "a budget that holds too little says how much would do"
 
 
@@ -154,17 +148,17 @@ def test_grey_images_are_not_mirrored() -> None:
 
 def test_known_sets_keep_their_recipes() -> None:
     for kind, side, name in (("digits", 28, "digits"), ("cifar10", 32, "cifar10")):
-        look = DataSummary(kind, kind, ("a", "b"), (25_000, 25_000), (side,) * 3, 3, held=("test",))
-        found = chosen(look, 1e4)
+        data = DataSummary(kind, kind, ("a", "b"), (25_000, 25_000), (side,) * 3, 3, held=("test",))
+        found = chosen(data, 1e4)
         assert found == RECIPES[name]().replace(eval_every=found.eval_every)
-    assert chosen(look, 10, minutes=10).epochs < RECIPES["cifar10"]().epochs
+    assert chosen(data, 10, minutes=10).epochs < RECIPES["cifar10"]().epochs
 
 
 def test_packed_sets_are_taken_at_their_size() -> None:
     for side, crop in ((256, 224), (144, 124), (110, 96), (72, 63), (32, 32)):
         for channels in (1, 3):
-            look = DataSummary("p", "packed", ("a", "b"), (500, 500), (side,) * 3, channels)
-            found = chosen(look, 1)
+            data = DataSummary("p", "packed", ("a", "b"), (500, 500), (side,) * 3, channels)
+            found = chosen(data, 1)
             assert (found.size, found.crop, found.channels) == (side, crop, channels)
             build_model(found.model, 2, channels=channels, size=crop)
 
@@ -226,40 +220,63 @@ def test_bad_minutes() -> None:
             choice(seen(), minutes=minutes)
 
 
-# The look at real files.
-
-
-def test_a_look_at_mixed_photos(tmp_path: Path) -> None:
-    for i, (mode, size) in enumerate((("L", (50, 70)), ("RGB", (200, 90)), ("RGB", (60, 60)))):
-        for label in ("ä b", "c"):
-            (tmp_path / label).mkdir(exist_ok=True)
-            Image.new(mode, size).save(tmp_path / label / f"{i}.png")
-    look = look_at(open_source(tmp_path))
-    assert (look.classes, look.counts, look.sides) == (("c", "ä b"), (3, 3), (50, 60, 90))
-    assert (look.channels, look.mixed, look.held) == (3, True, ())
-    assert "grey and colour" in choice(look).reasons[0]
-    (tmp_path / "c" / "0.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"0\.png: not an image"):
-        look_at(open_source(tmp_path))
-
-
-def test_a_look_at_idx_files(idx_folder: Path) -> None:
-    look = look_at(open_source(idx_folder))
-    assert (look.images, look.channels, look.held) == (600, 1, ("test",))
-    recipe = chosen(look)
+def test_idx_files_are_taken_for_the_sets_that_they_may_be() -> None:
+    names = tuple("0123456789")
+    few = DataSummary("d", "idx", names, (60,) * 10, (28,) * 3, 1, held=("test",))
+    recipe = chosen(few)
     assert (recipe.name, recipe.model, recipe.flip) == ("images-28", "fast-32", False)
-    many = replace(look, counts=(6000,) * 10)
+    many = replace(few, counts=(6000,) * 10)
     assert chosen(many).name == "mnist"
-    assert chosen(replace(many, classes=(*look.classes[:9], "Sneaker"))).name == "fashion-mnist"
+    assert chosen(replace(many, classes=(*names[:9], "Sneaker"))).name == "fashion-mnist"
 
 
-def test_pace_is_of_real_steps_and_changes_nothing() -> None:
+# Real files, of a training that is refused once it has said what was chosen.
+
+
+def reasons(cli: Cli, data: Path) -> list[str]:
+    argv = ("--data", data, "--run", data.parent / "refused", *QUICK, "--warmup-epochs", 99)
+    status, _, err = cli("train", *argv)
+    assert status == 2
+    assert "warmup_epochs 99" in err[-1]
+    return [line for line in err if line.startswith(("data: ", "network: ", "augmentation: "))]
+
+
+def test_what_mixed_photos_are(tmp_path: Path, cli: Cli) -> None:
+    photos, random = tmp_path / "photos", np.random.default_rng(0)
+    for i, shape in enumerate(((70, 50), (90, 200, 3), (60, 60, 3))):
+        for label in ("ä b", "c"):
+            (photos / label).mkdir(parents=True, exist_ok=True)
+            pixels = random.integers(0, 256, shape, np.uint8)
+            Image.fromarray(pixels).save(photos / label / f"{i}.png")
+    assert reasons(cli, photos)[0] == (
+        f"data: {photos}: 6 images, 2 classes of 3, shorter side 50 to 90 (median 60) pixels, "
+        "grey and colour"
+    )
+    (photos / "c" / "0.png").write_bytes(b"no image")
+    status, _, err = cli("train", "--data", photos, "--run", tmp_path / "run", *QUICK)
+    assert (status, len(err)) == (2, 1)
+    assert f"{photos / 'c' / '0.png'}: not an image" in err[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_idx_files_are(idx_folder: Path, cli: Cli) -> None:
+    data, network, augmentation = reasons(cli, idx_folder)
+    assert data.endswith(
+        ": 600 images in the part to train on, 10 classes of 60, shorter side 28 pixels, grey"
+    )
+    assert network.startswith("network: fast-32 at 28 pixels, ")
+    assert "no mirrors" in augmentation
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_pace_is_of_real_steps_and_changes_nothing(precision: str) -> None:
     torch.manual_seed(7)
-    expected = torch.rand(1)
+    expected, threads = torch.rand(1), torch.get_num_threads()
     torch.manual_seed(7)
-    recipe = RECIPES["digits"]().replace(batch_size=4)
+    recipe = RECIPES["digits"]().replace(batch_size=4, precision=precision)
     assert measure_pace(recipe, 3) > 0
     assert torch.rand(1) == expected
+    assert torch.get_num_threads() == threads
 
 
 def test_slow_moments_are_no_pace() -> None:
@@ -283,33 +300,30 @@ def test_slow_moments_are_no_reading_time(tree: Path) -> None:
 
 
 def test_from_a_folder_to_a_run(
-    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tree: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_report(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    argv = ["train", "--data", tree, "--minutes", 1, "--run", "a", *QUICK, "--json"]
-    assert cli.main([*map(str, argv)]) == 0
-    out, err = capsys.readouterr()
-    result = json.loads(out)
+    status, out, err = cli("train", "--data", tree, "--minutes", 1, "--run", "a", *QUICK, "--json")
+    assert status == 0
+    result = one_object(out)
     assert [line.partition(":")[0] for line in result["choice"]] == [
         "data", "network", "augmentation", "length", "splits",
     ]  # fmt: skip
-    assert all(line in err.splitlines() for line in result["choice"])
+    assert all(line in err for line in result["choice"])
 
     file = tmp_path / "mine.toml"
     text = Path(result["recipe_file"]).read_text()
     file.write_text(text.replace("\nseed = 0", "\nseed = 5"))
-    assert cli.main(["train", str(file), "--run", "b", "--no-doctor", "--json"]) == 0
+    assert cli("train", file, "--run", "b", "--no-doctor")[0] == 0
     again = json.loads(Path("b/recipe.json").read_text())["recipe"]
     first = json.loads(Path("a/recipe.json").read_text())["recipe"]
     assert again == {**first, "seed": 5, "data": str(tree)}
-    capsys.readouterr()
 
-    tuned = ["train", "--data", tree, "--init", "a", "--run", "c", *QUICK]
-    assert cli.main([*map(str, tuned)]) == 0
-    err = capsys.readouterr().err
-    assert "as the given weights have it" in err
-    assert "tensors taken" in err
+    status, _, err = cli("train", "--data", tree, "--init", "a", "--run", "c", *QUICK)
+    assert status == 0
+    assert any("as the given weights have it" in line for line in err)
+    assert any("tensors taken" in line for line in err)
 
 
 # Recipe files.
@@ -327,7 +341,7 @@ def test_any_words_survive_a_file(tmp_path_factory: pytest.TempPathFactory, word
     file = tmp_path_factory.mktemp("r") / "r.toml"
     whole = words.encode("utf-8", "replace").decode()
     file.write_bytes(write_recipe(Recipe(about=whole, data=whole)).encode())
-    assert read_recipe_file(file).about == whole
+    assert find_recipe(str(file)).about == whole
 
 
 @pytest.mark.parametrize(
@@ -343,62 +357,49 @@ def test_any_words_survive_a_file(tmp_path_factory: pytest.TempPathFactory, word
     ],
 )
 def test_bad_recipe_files_are_one_line(
-    content: bytes | None, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: bytes | None, why: str, tmp_path: Path, cli: Cli
 ) -> None:
     file = tmp_path / "bad.toml"
     if content is not None:
         file.write_bytes(content)
-    assert cli.main(["train", str(file)]) == 2
-    err = capsys.readouterr().err
-    assert why in err
-    assert str(file) in err
-    assert err.count("\n") == 1
+    status, _, err = cli("train", file)
+    assert (status, len(err)) == (2, 1)
+    assert why in err[0]
+    assert str(file) in err[0]
 
 
 @pytest.mark.parametrize("words", [("digits",), ("--resume",), ()])
-def test_minutes_are_for_a_choice(
-    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["train", *words, "--minutes", "5"]) == 2
-    assert "--minutes" in capsys.readouterr().err
+def test_minutes_are_for_a_choice(words: tuple[str, ...], cli: Cli) -> None:
+    status, _, err = cli("train", *words, "--minutes", 5)
+    assert (status, len(err)) == (2, 1)
+    assert "--minutes" in err[0]
 
 
 # Class weights.
 
 
-def test_balanced_weights_make_every_class_count_the_same() -> None:
-    counts = np.array([90, 10, 50])
-    assert class_weights(Recipe(), counts, torch.device("cpu")) is None
-    weights = class_weights(Recipe(class_weights="balanced"), counts, torch.device("cpu"))
-    assert weights is not None
-    torch.testing.assert_close(weights * torch.tensor(counts), torch.full((3,), 50.0))
-
-
-def test_class_weights_reach_the_loss(
+def test_balanced_weights_make_every_class_count_the_same(
     tree: Path, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every step of a run is given them, and with them counts a class by its weight alone."""
+    """In the loss of every step, of which each is of all images here, by the weights before it."""
     without_report(monkeypatch)
-    losses, real = [], engine.train_step
-
-    def spy(*args: Any) -> torch.Tensor:
-        net, _, batch, _, recipe, preprocess, _, weight, *_ = args
-        x = engine.augment(batch.images, batch.ids, batch.epoch, recipe, preprocess)
-        with torch.no_grad():
-            each = F.cross_entropy(copy.deepcopy(net)(x), batch.labels, reduction="none")
-        share = torch.ones(len(each)) if weight is None else weight[batch.labels]
-        losses.append((real(*args).item(), (each * share).sum().item() / share.sum().item()))
-        assert (weight is None) == (recipe.class_weights == "none")
-        return torch.tensor(losses[-1][0])
-
-    monkeypatch.setattr(engine, "train_step", spy)
-    uneven = shutil.copytree(tree, tmp_path / "uneven")
+    uneven = Path(shutil.copytree(tree, tmp_path / "uneven"))
     for file in sorted((uneven / "class-1").iterdir())[4:]:
         file.unlink()
-    fields = {**tiny, "steps": 3, "batch_size": 8, "channels": 3, "dropout": 0, "doctor": "off"}
+    fields = {**tiny, "steps": 3, "batch_size": 20, "channels": 3, "size": 32, "crop": 32,
+              "model": "cuda-convnet-18", "shift": 0, "dropout": 0, "doctor": "off", "log_every": 1,
+              "save_every": 1, "keep": 9}  # fmt: skip
     for kind in ("none", "balanced"):
-        alexnet.train("digits", data=uneven, run=tmp_path / kind, class_weights=kind, **fields)
-    assert len(losses) == 6
-    assert losses[0] != pytest.approx(losses[3], rel=1e-3), "the same batch counts otherwise"
-    for loss, expected in losses:
-        assert loss == pytest.approx(expected, rel=1e-4)
+        run = tmp_path / kind
+        alexnet.train("digits", data=uneven, run=run, class_weights=kind, **fields)
+        train = open_dataset(alexnet.load(run).recipe, uneven).train
+        counts = np.bincount(train.labels)
+        assert counts.tolist() == [9, 2, 9]
+        weights = np.ones(3) if kind == "none" else 20 / (3 * counts)
+        images, share = list(train.read(np.arange(20))), weights[train.labels]
+        losses = [e["loss"] for e in read_events(run) if e["event"] == "train"]
+        for step, loss in enumerate(losses):
+            right = alexnet.load(run, f"step-{step}").predict(images)[np.arange(20), train.labels]
+            each = -np.log(right)
+            assert loss == pytest.approx((each * share).sum() / share.sum(), rel=1e-4)
+        assert bool(losses[-1] == pytest.approx(each.mean(), rel=1e-3)) == (kind == "none")

@@ -3,136 +3,86 @@
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from alexnet import commands
+import alexnet
 from alexnet.errors import Interrupted, Unavailable, UsageError
-from alexnet.predict import load
 from alexnet.recipe import Recipe
-from alexnet.training import compiled as module
-from alexnet.training.compiled import Compiled, compiled
-from alexnet.training.network import build_net
-from alexnet.training.parallel import Team
+from alexnet.training import Compiled, build_net
 from conftest import read_events, without_report
+from short_runs import at_each_step, same_bits
 
 SMALL = Recipe(model="alexnet-2012-32", precision="fp32", compile=True)
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    torch._dynamo.reset()
-
-
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced and differentiated ahead, and not made into C++, which takes minutes."""
-    monkeypatch.setattr(module, "BACKEND", "aot_eager")
 
 
 def losses(run: Path) -> list[float]:
     return [e["loss"] for e in read_events(run) if e["event"] in ("train", "val")]
 
 
+def looks(run: Path) -> list[set[str]]:
+    return [set(e["dead"]) for e in read_events(run) if e["event"] == "look"]
+
+
+def stop(step: int) -> None:
+    """As a cluster stops a training, in the middle."""
+    if step == 7:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_compiled_training_is_the_plain_one(
-    traced: None, idx_folder: Path, tiny: dict[str, Any], tmp_path: Path,
+    traced: list[None], idx_folder: Path, tiny: dict[str, Any], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """The same numbers up to rounding, and a look by hooks still sees every layer."""
+    """The same numbers up to rounding, and a look by hooks still sees every layer. Cut and
+    continued it ends with the same bits."""
     without_report(monkeypatch)
-    calls: list[torch.Size] = []
-    forward = Compiled.forward
+    plain, quick, cut = (tmp_path / name for name in ("plain", "quick", "cut"))
+    words = {**tiny, "data": idx_folder, "steps": 12, "log_every": 1}
+    alexnet.train("digits", run=plain, **words)
+    assert not traced
+    alexnet.train("digits", run=quick, compile=True, **words)
+    assert len(traced) == words["steps"] - 1  # all but the step that is looked into
+    assert losses(quick) == pytest.approx(losses(plain), rel=1e-3)
+    assert looks(quick) == looks(plain) != []
+    recipes = [json.loads((run / "recipe.json").read_text()) for run in (plain, quick)]
+    assert recipes[0]["digest"] != recipes[1]["digest"]
 
-    def counted(self: Compiled, images: torch.Tensor) -> torch.Tensor:
-        calls.append(images.shape)
-        return forward(self, images)
-
-    monkeypatch.setattr(Compiled, "forward", counted)
-    for name in ("plain", "quick"):
-        words = tiny | {"compile": name == "quick"}
-        commands.train("digits", data=idx_folder, run=tmp_path / name, **words)
-    assert len(calls) == tiny["steps"] - 1  # all but the step that is looked into
-    assert losses(tmp_path / "quick") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)
-    looks = [e["dead"].keys() for e in read_events(tmp_path / "quick") if e["event"] == "look"]
-    assert looks == [e["dead"].keys() for e in read_events(tmp_path / "plain") if "dead" in e]
-    digests = [
-        json.loads((tmp_path / name / "recipe.json").read_text())["digest"]
-        for name in ("plain", "quick")
-    ]
-    assert digests[0] != digests[1]
-
-
-def test_cut_and_continued_it_ends_with_the_same_bits(
-    traced: None, idx_folder: Path, tiny: dict[str, Any], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    without_report(monkeypatch)
-    words = tiny | {"compile": True, "steps": 12, "save_every": 5}
-    commands.train("digits", data=idx_folder, run=tmp_path / "whole", **words)
-    stopping = stop_after(6)
-    monkeypatch.setattr(Compiled, "forward", stopping(Compiled.forward))
-    with pytest.raises(Interrupted):
-        commands.train("digits", data=idx_folder, run=tmp_path / "cut", **words)
-    monkeypatch.undo()
-    without_report(monkeypatch)
-    monkeypatch.setattr(module, "BACKEND", "aot_eager")
+    with at_each_step(stop), pytest.raises(Interrupted):
+        alexnet.train("digits", run=cut, compile=True, **words)
     torch._dynamo.reset()
-    commands.train(run=tmp_path / "cut", resume=True)
-    first, second = (
-        torch.cat([p.flatten() for p in load(tmp_path / name, "last").model.parameters()])
-        for name in ("whole", "cut")
-    )
-    assert torch.equal(first, second)
+    alexnet.train(run=cut, resume=True)
+    ends = (load_file(run / "checkpoints/last/model.safetensors") for run in (quick, cut))
+    assert same_bits(*ends)
 
 
-def stop_after(calls: int) -> Callable[[Any], Any]:
-    """Asks the training to stop, as a cluster does, at a step in the middle."""
-
-    def around(forward: Any) -> Any:
-        seen = iter(range(10**6))
-
-        def call(self: Compiled, images: torch.Tensor) -> torch.Tensor:
-            if next(seen) == calls:
-                os.kill(os.getpid(), signal.SIGTERM)
-            result: torch.Tensor = forward(self, images)
-            return result
-
-        return call
-
-    return around
-
-
-def test_what_is_not_compiled_is_refused() -> None:
-    net = build_net(SMALL, 10)
-    assert compiled(net, SMALL.replace(compile=False), Team()) is net
-    with pytest.raises(UsageError, match="leave --compile out under torchrun"):
-        compiled(net, SMALL, Team(ranks=2))
+def test_a_batch_in_parts_is_not_compiled() -> None:
     with pytest.raises(UsageError, match="accumulate is 2"):
         SMALL.replace(accumulate=2)
 
 
-def test_a_machine_that_cannot_compile_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_cannot_compile_says_so() -> None:
     def lacking(graph: Any, given: Any) -> Any:
         raise RuntimeError("no g++ here")
 
-    monkeypatch.setattr(module, "BACKEND", lacking)
-    quick = compiled(build_net(SMALL, 10), SMALL, Team())
+    torch._dynamo.reset()
+    quick = Compiled(build_net(SMALL, 10), lacking)
     with pytest.raises(Unavailable, match=r"no g\+\+ here.*leave --compile out"):
         quick(torch.zeros(2, 3, 32, 32))
 
 
-def test_a_signal_while_it_compiles_ends_it_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_it_compiles_ends_it_as_any_other() -> None:
     """What is raised in a compiler is wrapped by it, and was a traceback."""
 
     def stopped(graph: Any, given: Any) -> Any:
         raise Interrupted(signal.SIGTERM, "alexnet train --resume")
 
-    monkeypatch.setattr(module, "BACKEND", stopped)
-    quick = compiled(build_net(SMALL, 10), SMALL, Team())
+    torch._dynamo.reset()
+    quick = Compiled(build_net(SMALL, 10), stopped)
     with pytest.raises(Interrupted, match="--resume") as caught:
         quick(torch.zeros(2, 3, 32, 32))
     assert caught.value.signum == signal.SIGTERM
@@ -144,6 +94,7 @@ def test_a_signal_while_it_compiles_ends_it_as_any_other(monkeypatch: pytest.Mon
 def test_compiled_code_has_the_networks_gradients(model: str) -> None:
     """In C++, without dropout, whose masks it draws in another way; in float64, where rounding
     turns no pool's choice."""
+    torch._dynamo.reset()
     net = build_net(SMALL.replace(model=model, dropout=0.0), 10).train().double()
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     found = []

@@ -8,18 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alexnet import commands
-from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import open_dataset
-from alexnet.data.loader import read_batch
-from alexnet.data.slices import Slice
-from alexnet.data.statistics import Statistics
+import alexnet
+from alexnet.data import Preprocess, Slice, Statistics, open_dataset, read_batch
 from alexnet.errors import Diverged
-from alexnet.models.zoo import build_model
+from alexnet.models import build_model
 from alexnet.recipe import Recipe
-from alexnet.training import train_step
-from alexnet.training.evaluate import evaluate
-from alexnet.training.optim import build_optimizer
+from alexnet.training import build_optimizer, evaluate, train_step
 from conftest import read_events
 from crops import photos
 
@@ -34,7 +28,7 @@ def test_it_learns(trained: Path) -> None:
 
 def test_early_stop_ends_a_run(idx_folder: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
     fields = tiny | {"steps": 50, "early_stop": 1, "eval_every": 0.05, "lr": 1e-30}
-    result = commands.train("digits", data=idx_folder, run=tmp_path / "run", **fields)
+    result = alexnet.train("digits", data=idx_folder, run=tmp_path / "run", **fields)
     assert "no improvement" in result["finished"]
     assert result["step"] < 50
 
@@ -46,7 +40,7 @@ def test_a_loss_that_is_no_number_ends_the_run(
     fields = tiny | {"opt": "sgd", "lr": 1e30, "log_every": 3, "steps": 9}
     fields |= {"save_every": save_every, "batch_size": 8}
     with pytest.raises(Diverged, match=r"loss is (nan|inf).* at step \d.*--lr 1e\+29"):
-        commands.train("digits", data=idx_folder, run=tmp_path / "run", **fields)
+        alexnet.train("digits", data=idx_folder, run=tmp_path / "run", **fields)
     assert Diverged("").exit_status == 1
 
 
@@ -73,9 +67,7 @@ def test_label_smoothing_is_the_formula() -> None:
 
 def test_evaluation_counts_every_image_once(trained: Path) -> None:
     """Any batch size, one view or ten: the same n; and the model's mode is put back."""
-    from alexnet import load
-
-    predictor = load(trained)
+    predictor = alexnet.load(trained)
     data = open_dataset(predictor.recipe, predictor.data["path"])
     found = []
     for batch, workers in ((7, 0), (60, 2), (1000, 1)):

@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.models.zoo import build_model
+from alexnet.models import build_model
 from alexnet.recipe import Recipe
-from alexnet.training.optim import (
-    Lars,
-    PaperSGD,
-    build_optimizer,
-    load_optimizer,
-    optimizer_tensors,
-)
+from alexnet.training import Lars, PaperSGD, build_optimizer, load_optimizer, optimizer_tensors
 
 
 def test_paper_sgd_is_the_papers_recurrence() -> None:
@@ -59,6 +53,32 @@ def test_paper_sgd_in_any_layout(momentum: float, layout: torch.memory_format) -
     if momentum:
         kept = paper.state[weight]["velocity"]
         torch.testing.assert_close(kept.double(), v, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.02])
+@pytest.mark.parametrize("lr", [0.1, 1e-6])
+def test_the_update_with_gradients_scaled_before_is_the_papers(lr: float, trust: float) -> None:
+    """As where a device's kernel would round a small rate, such as a GPU's."""
+
+    def trained(exact: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(7, 5, generator=generator))
+        groups, rule = [{"params": [weight]}], (lr, 0.9, 5e-3)
+        made = (
+            Lars(groups, *rule, trust, exact=exact)
+            if trust
+            else PaperSGD(groups, *rule, exact=exact)
+        )
+        for _ in range(5):
+            weight.grad = torch.randn(7, 5, generator=generator)
+            before = weight.grad.clone()
+            made.step()
+            if not trust:
+                assert torch.equal(weight.grad, before)
+        return weight.detach(), made.state[weight]["velocity"]
+
+    for ours, theirs in zip(trained(()), trained(("cpu",)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-12)
 
 
 def test_vectors_are_not_decayed_unless_asked() -> None:

@@ -18,7 +18,7 @@ from alexnet.recipebook import find_recipe
 from archives import encode, pack_in_blocks, picture, write_files
 from conftest import without_pictures
 from packs import manifest, pack
-from shell import cut_at
+from shell import forget_after
 
 FIELDS: dict[str, Any] = {
     **{"size": 36, "crop": 32, "steps": 6, "batch_size": 8, "eval_every": 1.0, "save_every": 3},
@@ -106,7 +106,7 @@ def test_the_same_weights_from_jpegs_kept_as_they_are(tmp_path: Path) -> None:
 def test_exact_resume(encoding: str, run_on: Callable[[str], Path], tmp_path: Path) -> None:
     whole = run_on(encoding)
     cut = Path(shutil.copytree(whole, tmp_path / "cut", symlinks=True))
-    cut_at(cut, 3)
+    forget_after(cut, 3)
     assert weights(cut) != weights(whole)
     alexnet.train(resume=True, run=cut)
     assert weights(cut) == weights(whole)

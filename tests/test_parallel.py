@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data.augment import augment, mix
-from alexnet.data.loader import Share, read_batch
-from alexnet.data.slices import Slice
-from alexnet.data.statistics import Statistics, measure_statistics
+from alexnet.data import Share, Slice, Statistics, augment, mix, read_batch
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import Recipe
-from alexnet.training.evaluate import evaluate
-from alexnet.training.network import build_net, preprocessing
-from alexnet.training.optim import build_optimizer
-from alexnet.training.parallel import ALONE, Team, join
-from alexnet.training.spread import spread
-from alexnet.training.step import train_step
+from alexnet.training import (
+    ALONE,
+    Team,
+    build_net,
+    build_optimizer,
+    distribute,
+    evaluate,
+    join,
+    preprocessing,
+    train_step,
+)
 from conftest import patterns
 from teams import run_team
 
@@ -45,7 +47,9 @@ def material(n: int = 130) -> Slice:
 
 
 def statistics_of(split: Slice) -> Statistics:
-    return measure_statistics(split.read, np.arange(len(split)), colours=False, mean_image=False)
+    pixels = split.read(np.arange(len(split))).astype(np.float64)
+    mean, std = (tuple(f(pixels, axis=(0, 1, 2)).tolist()) for f in (np.mean, np.std))
+    return Statistics(mean, std, ())
 
 
 def recipe_of(fields: dict[str, Any]) -> Recipe:
@@ -56,7 +60,7 @@ def learn(team: Team, fields: dict[str, Any], steps: int) -> dict[str, Any]:
     """Gradients of the first step, and weights, statistics and figures after `steps`."""
     recipe, split = recipe_of(fields), material()
     net = build_net(recipe, CLASSES)
-    model = spread(net, team)
+    model = distribute(net, team)
     optimizer = build_optimizer(net, recipe)
     preprocess = preprocessing(recipe, statistics_of(split))
     sums, losses = torch.zeros(4, dtype=torch.float64), []
@@ -73,11 +77,23 @@ def learn(team: Team, fields: dict[str, Any], steps: int) -> dict[str, Any]:
     return found | {"losses": losses, "sums": team.sum(sums).tolist(), "state": net.state_dict()}
 
 
-def learn_all() -> dict[str, Any]:
+def validate(team: Team) -> list[dict[str, Any]]:
+    """103 images in 11 batches, in one as large, and in one that is larger."""
+    recipe, split = recipe_of({"model": "alexnet-28"}), material(103)
+    net = build_net(recipe, CLASSES)
+    preprocess = preprocessing(recipe, statistics_of(split))
+    found = []
+    for batch in (10, 103, 500):
+        tally = evaluate(net, split, preprocess, CLASSES, batch=batch, workers=0, team=team)
+        found.append({**tally.figures(), "confusion": tally.confusion})
+    return found
+
+
+def learn_and_validate() -> dict[str, Any]:
     with join() as team:
         found = {name: learn(team, fields, 1) for name, fields in CASES.items()}
         again = [learn(team, CASES["batch norm, dropout"], 3) for _ in range(2)]
-        return {**found, "once": again[0], "twice": again[1]}
+        return {**found, "once": again[0], "twice": again[1], "validations": validate(team)}
 
 
 def furthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
@@ -98,9 +114,10 @@ def furthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) 
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_gradients_are_those_of_one_process(size: int, tmp_path: Path) -> None:
-    """Of batches that no number of ranks here divides; and ranks hold the same bits, always."""
-    ranks = run_team(tmp_path, size, learn_all)
+def test_gradients_and_validations_are_those_of_one_process(size: int, tmp_path: Path) -> None:
+    """Of batches that no number of ranks here divides; and ranks hold the same bits, always. Each
+    image is validated once, and the figures are the same bits as one process finds."""
+    ranks = run_team(tmp_path, size, learn_and_validate)
     for name, fields in CASES.items():
         alone = learn(ALONE, fields, 1)
         for found in (rank[name] for rank in ranks):
@@ -115,6 +132,12 @@ def test_gradients_are_those_of_one_process(size: int, tmp_path: Path) -> None:
         assert other["losses"] == first["losses"]
         for name, value in first["state"].items():
             assert torch.equal(other["state"][name], value), name
+    expected = validate(ALONE)
+    assert [one["n"] for one in expected] == [103] * 3
+    for found in [one for rank in ranks for one in zip(rank["validations"], expected, strict=True)]:
+        mine, theirs = map(dict, found)
+        assert torch.equal(mine.pop("confusion"), theirs.pop("confusion"))
+        assert mine == theirs
 
 
 def test_shares_are_the_batch() -> None:
@@ -160,25 +183,6 @@ def test_a_share_sees_what_the_batch_sees(fields: dict[str, Any]) -> None:
             seen, others, places = views(Share(rank, ranks, accumulate))
             assert torch.equal(seen, whole[places])
             assert torch.equal(others, labels[places])
-
-
-def judge(batch: int) -> dict[str, Any]:
-    recipe, split = recipe_of({"model": "alexnet-28"}), material(103)
-    with join() as team:
-        net = build_net(recipe, CLASSES)
-        preprocess = preprocessing(recipe, statistics_of(split))
-        tally = evaluate(net, split, preprocess, CLASSES, batch=batch, workers=0, team=team)
-        return {**tally.figures(), "confusion": tally.confusion}
-
-
-@pytest.mark.parametrize("batch", [10, 103, 500])
-def test_validation_is_exact(batch: int, tmp_path: Path) -> None:
-    """Every image once: 11 batches or 1 among 3 processes, and the same bits as one finds."""
-    alone = judge(batch)
-    assert alone["n"] == 103
-    for found in run_team(tmp_path, 3, judge, batch):
-        assert torch.equal(found.pop("confusion"), alone["confusion"])
-        assert found == {k: v for k, v in alone.items() if k != "confusion"}
 
 
 def test_towers_need_their_processes() -> None:

@@ -18,13 +18,14 @@ import pytest
 import torch
 
 import alexnet
-from conftest import write_tree
+from conftest import threads, without_report, write_tree
 from shell import Cli
 from shell import clean_folder as clean_folder  # around every test here
 from shell import cli as cli
 from teams import end, torchrun
 
 PLAIN = ("--steps", 3, "-b", 4, "-j", 0)
+QUICK = (*PLAIN, "--no-doctor")
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,15 @@ def commands_of(page: Path) -> list[str]:
 
 
 def execute(line: str, cli: Cli) -> None:
-    """As a shell does, but in this process, whose threads are those that the line asks for."""
+    """As a shell does, but in this process, whose threads are those that the line asks for, and
+    without another page."""
     words = shlex.split(line)
     if "=" in words[0]:
         assert words.pop(0) == f"OMP_NUM_THREADS={torch.get_num_threads()}"
     assert words[0] == "alexnet"
-    status, _, err = cli(*words[1:])
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        status, _, err = cli(*words[1:])
     assert status == 0, f"{line}: {err}"
 
 
@@ -113,7 +117,7 @@ def test_a_named_recipe_with_fields_changed(cli: Cli, idx_folder: Path, tmp_path
 def test_a_chosen_recipe_with_another_network(cli: Cli, photos: Path, tmp_path: Path) -> None:
     """The choice made its first layer of the images; with another network it learns."""
     run = tmp_path / "run"
-    words = ("train", "--data", photos, "--model", "alexnet-28", "--run", run, *PLAIN)
+    words = ("train", "--data", photos, "--model", "alexnet-28", "--run", run, *QUICK)
     assert cli(*words)[0] == 0
     check_page(run, partial(execute, cli=cli))
     check_card(run, tmp_path / "hub", cli, partial(execute, cli=cli), IMAGES=photos)
@@ -122,11 +126,14 @@ def test_a_chosen_recipe_with_another_network(cli: Cli, photos: Path, tmp_path: 
 def test_an_edited_recipe(cli: Cli, photos: Path, tmp_path: Path) -> None:
     """Its name is that of a recipe of the book, and its data is written in it."""
     first, run = tmp_path / "first", tmp_path / "run"
-    assert cli("train", "photos", "--data", photos, "--run", first, *PLAIN)[0] == 0
+    words = ("train", "photos", "--data", photos, "--run", first, *QUICK)
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        assert cli(*words, "--size", 36, "--crop", 32)[0] == 0
     text = (first / "recipe.toml").read_text()
     file = tmp_path / "mine.toml"
     file.write_text(text.replace("\nlr = 0.002", "\nlr = 0.001").replace("\nwhiten = true", ""))
-    assert cli("train", file, "--run", run)[0] == 0
+    assert cli("train", file, "--run", run, "--no-doctor")[0] == 0
     check_page(run, partial(execute, cli=cli))
 
 
@@ -136,7 +143,7 @@ def test_a_chosen_recipe_whose_file_was_edited_since(
     """The file is there to be edited; what it says then is another training. And flags would drop
     the first layer made of the images, since the network is not that of the recipe `photos`."""
     run = tmp_path / "run"
-    words = ("train", "--data", photos, "--model", "patch-128", "--run", run, *PLAIN)
+    words = ("train", "--data", photos, "--model", "patch-128", "--run", run, *QUICK)
     assert cli(*words)[0] == 0
     assert json.loads((run / "recipe.json").read_text())["recipe"]["whiten"] is True
     file = run / "recipe.toml"
@@ -149,8 +156,10 @@ def test_a_fine_tuned_run(cli: Cli, photos: Path, tmp_path: Path) -> None:
     """Of the run that it began with it takes the network, not the crop; both are in the record."""
     first, run = tmp_path / "first", tmp_path / "tuned"
     other = write_tree(tmp_path / "other", classes=2, each=9, side=40)
-    assert cli("train", "--data", other, "--run", first, *PLAIN)[0] == 0
-    words = ("train", "--data", photos, "--init", first, "--run", run, *PLAIN)
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        assert cli("train", "--data", other, "--run", first, *QUICK)[0] == 0
+    words = ("train", "--data", photos, "--init", first, "--run", run, *QUICK)
     assert cli(*words, "--crop", 30, "--freeze", "conv1")[0] == 0
     check_page(run, partial(execute, cli=cli))
     check_card(run, tmp_path / "hub", cli, partial(execute, cli=cli), IMAGES=photos, WEIGHTS=first)
@@ -168,29 +177,43 @@ def test_a_fine_tuned_run(cli: Cli, photos: Path, tmp_path: Path) -> None:
     assert "put the old ones back first" in new_page(run)
 
 
-def test_two_towers(cli: Cli, tmp_path: Path) -> None:
-    data, run = write_tree(tmp_path / "data", each=12), tmp_path / "run"
-    words = ["train", "cifar10", "--data", data, "--model", "alexnet-2012-32", "--run", run, *PLAIN]
-    words += ["--views", 1, "--precision", "fp32", "--towers", 2]
-    process = torchrun(2, words, tmp_path / "log", OMP_NUM_THREADS="1")
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes. Read only."""
+    folder = tmp_path_factory.mktemp("towers")
+    data = write_tree(folder / "data", each=12)
+    words = ["train", "cifar10", "--data", data, "--model", "alexnet-2012-32", *QUICK]
+    words += ["--views", 1, "--precision", "fp32", "--towers", 2, "--run", folder / "run"]
+    process = torchrun(2, words, folder / "log", OMP_NUM_THREADS="1")
     try:
-        assert process.wait(250) == 0, (tmp_path / "log").read_text()
+        assert process.wait(250) == 0, (folder / "log").read_text()
     finally:
         end(process)
-    line = commands_of(run / "report.html")[0]
+    return folder / "run"
+
+
+def test_two_towers(towers: Path, tmp_path: Path, cli: Cli) -> None:
+    line = commands_of(towers / "report.html")[0]
     assert "--nproc-per-node 2" in line
     assert "--towers 2" in line
-    again = check_page(run, in_a_shell)
+    again = check_page(towers, in_a_shell)
     assert json.loads((again / "recipe.json").read_text())["call"]["towers"] == 2
-    text = check_card(run, tmp_path / "hub", cli, in_a_shell, IMAGES=data)
+    assert cli("export", towers, "--format", "safetensors", "--out", tmp_path / "hub")[0] == 0
+    text = (tmp_path / "hub/README.md").read_text()
     assert "2 processes (2 towers) of 1 thread(s)" in text
+    assert "--nproc-per-node 2 -m -- alexnet train FOLDER/certificate.json" in text
 
 
-def test_threads_and_guard_that_a_run_had(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.slow  # what the card prints is as the page has it above
+def test_two_towers_by_their_card(towers: Path, tmp_path: Path, cli: Cli) -> None:
+    check_card(towers, tmp_path / "hub", cli, in_a_shell, IMAGES=towers.parent / "data")
+
+
+def test_threads_and_guard_that_a_run_had(photos: Path, tmp_path: Path, cli: Cli) -> None:
     """Two threads give other bits than one; a guard that was off does not stop the reproduction."""
     run = tmp_path / "run"
-    line = f'alexnet train photos --data "{photos}" --run {run} --no-doctor'
-    in_a_shell(f"OMP_NUM_THREADS=2 {line} {' '.join(map(str, PLAIN))}")
+    with threads(2):
+        assert cli("train", "photos", "--data", photos, "--run", run, *QUICK)[0] == 0
     words = commands_of(run / "report.html")[0].split()
     assert words[0] == "OMP_NUM_THREADS=2"
     assert words[words.index("--doctor") + 1] == "off"

@@ -8,30 +8,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from alexnet import commands
+import alexnet
 from alexnet.cli import main
-from alexnet.data.dataset import open_dataset
-from alexnet.errors import CheckpointError, DataError, UsageError
-from alexnet.predict import read_recipe
-from alexnet.runs.rundir import RunDir
-from alexnet.training import fit
-from alexnet.training import fitting as engine
-from conftest import CLOCK, Launch, patterns, read_events, without_report, write_idx
+from alexnet.errors import CheckpointError, DataError, Interrupted, UsageError
+from alexnet.runs import RunDir
+from conftest import CLOCK, Launch, forkserver, patterns, read_events, write_idx
+from short_runs import at_each_step, cut_at
+from short_runs import no_pictures as no_pictures  # around every test here
 
-STEPS = 28  # of 13 an epoch
+STEPS = 20  # of 9 an epoch
 COMMON = {
     "steps": STEPS,
     "batch_size": 16,
     "eval_every": 0.3,
     "log_every": 1,
-    "save_every": 3,
+    "save_every": 2,
     "shift": 2,
     "rotate": 10.0,
     "scale": 0.1,
@@ -55,19 +53,11 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """240 training images, 220 of them trained on: 13 steps an epoch, a validation every 4."""
+    """170 training images, 150 of them trained on: 9 steps an epoch, a validation every 3."""
     folder = tmp_path_factory.mktemp("data")
-    write_idx(folder, "train", *patterns(240, seed=1))
+    write_idx(folder, "train", *patterns(170, seed=1))
     write_idx(folder, "t10k", *patterns(50, seed=2))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def no_pictures() -> Iterator[None]:
-    """Drawing the curves takes longer than these runs, and other tests look at them."""
-    with pytest.MonkeyPatch.context() as patch:
-        without_report(patch)
-        yield
 
 
 def flags(fields: dict[str, Any]) -> list[str]:
@@ -138,7 +128,7 @@ def references(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     def reference(name: str) -> Path:
         if name not in made:
             run = tmp_path_factory.mktemp("reference") / name
-            commands.train("digits", data=data, run=run, **RECIPES[name])
+            alexnet.train("digits", data=data, run=run, **RECIPES[name])
             made[name] = run
         return made[name]
 
@@ -165,8 +155,8 @@ def test_what_is_resumed_uses_everything_it_should(
     run = references(name)
     events = read_events(run)
     assert [e["step"] for e in events if e["event"] == "train"] == list(range(1, STEPS + 1))
-    assert [e["step"] for e in events if e["event"] == "val"] == [4, 8, 12, 16, 20, 24, 28]
-    assert next(e for e in events if e["step"] == 13)["epoch"] == 1
+    assert [e["step"] for e in events if e["event"] == "val"] == [3, 6, 9, 12, 15, 18, 20]
+    assert next(e for e in events if e["step"] == 9)["epoch"] == 1
     state = json.loads((run / "checkpoints/last/state.json").read_text())
     assert state["watch"]["best_step"] > 0
     if name == "plateau-sgd":
@@ -179,7 +169,7 @@ def test_three_kills(
 ) -> None:
     """SIGKILL three times in one run, at random steps; each time it goes on where it was saved."""
     seed = random.randrange(10**6)
-    steps = sorted(random.Random(seed).sample(range(1, STEPS - 1), 3))
+    steps = sorted(random.Random(seed).sample(range(1, STEPS - 4), 3))
     print(f"seed {seed}: killed at {steps}")
     run = tmp_path / "run"
     argv = ["train", "digits", "--data", data, "--run", run]
@@ -189,7 +179,7 @@ def test_three_kills(
         assert kill_at(launch, argv, run, step, signal.SIGKILL, log) == -signal.SIGKILL
         assert int(os.readlink(run / "checkpoints/last").removeprefix("step-")) < STEPS
         argv = ["train", "--resume", "--run", run]
-    commands.train(resume=True, run=run)
+    alexnet.train(resume=True, run=run)
     resumes = [e["step"] for e in read_events(run) if e["event"] == "resume"]
     assert len(resumes) == 3
     assert_same_run(run, references("onecycle-adamw"))
@@ -199,7 +189,7 @@ def test_kill_of_the_real_command(
     data: Path, references: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """The same through `python -m alexnet`, with the plateau policy's memory and paper SGD."""
-    run, step = tmp_path / "run", random.randrange(5, STEPS - 5)
+    run, step = tmp_path / "run", random.randrange(3, STEPS - 5)
     print(f"killed at {step}")
     argv = ["train", "digits", "--data", str(data), "--run", str(run)]
     argv += flags(RECIPES["plateau-sgd"])
@@ -214,7 +204,7 @@ def test_kill_of_the_real_command(
         process.kill()
         process.communicate()
     assert process.returncode == -signal.SIGKILL
-    commands.train(resume=True, run=run)
+    alexnet.train(resume=True, run=run)
     assert_same_run(run, references("plateau-sgd"))
 
 
@@ -231,7 +221,7 @@ def test_twenty_kills(name: str, threads: int, data: Path, launch: Launch, tmp_p
     seed = random.randrange(10**6)
     dice = random.Random(seed)
     for turn in range(20):
-        run, step = tmp_path / f"run-{turn}", dice.randrange(0, STEPS - 1)
+        run, step = tmp_path / f"run-{turn}", dice.randrange(0, STEPS - 4)
         print(f"seed {seed}, turn {turn}: killed at step {step}")
         log = tmp_path / f"{turn}.log"
         kill_at(launch, [*start, "--run", run], run, step, signal.SIGKILL, log, threads)
@@ -266,15 +256,15 @@ def test_signal_saves_and_says_how_to_go_on(
     argv[argv.index("--save-every") + 1] = "0"
     if number == signal.SIGUSR2:
         argv += ["--stop-signal", "12"]
-    assert kill_at(launch, argv, run, 9, number, log) == status
+    assert kill_at(launch, argv, run, 5, number, log) == status
     saved = int(os.readlink(run / "checkpoints/last").removeprefix("step-"))
-    assert saved >= 9
+    assert saved >= 5
     assert read_events(run)[-1]["step"] == saved, "work after the checkpoint was thrown away"
     said = log.read_text()
     assert "Traceback" not in said
     assert f"alexnet train --resume --run '{run}'" in said
     assert f"saved at step {saved} of {STEPS}" in said
-    commands.train(resume=True, run=run)
+    alexnet.train(resume=True, run=run)
     reference = references(name)
     assert tensors(run)["model.safetensors"] == tensors(reference)["model.safetensors"]
     assert tensors(run)["optimizer.safetensors"] == tensors(reference)["optimizer.safetensors"]
@@ -309,21 +299,34 @@ def test_the_real_command_ends_with_the_code_of_a_signal(data: Path, tmp_path: P
         os.killpg(process.pid, 0)
 
 
-@pytest.mark.parametrize(("patient", "status"), [(True, 140), (False, -signal.SIGTERM)])
-def test_a_process_that_was_told_to_end_keeps_its_code(patient: bool, status: int) -> None:
+def told_to_end(data: Path, run: Path, words: dict[str, str]) -> None:
+    """Trains until SIGUSR2 stops it, and gets SIGTERM after that."""
+    os.environ |= words
+
+    def tell(step: int) -> None:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+    fields = RECIPES["onecycle-adamw"]
+    with at_each_step(tell), pytest.raises(Interrupted) as stopped:
+        alexnet.train("digits", data=data, run=run, stop_signal="USR2", **fields)
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(128 + stopped.value.signum)
+
+
+OF_TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+               "MASTER_PORT": "29511"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "status"), [(OF_TORCHRUN, 140), ({}, -signal.SIGTERM)])
+def test_a_process_that_was_told_to_end_keeps_its_code(
+    words: dict[str, str], status: int, data: Path, tmp_path: Path
+) -> None:
     """torchrun sends SIGTERM to the others when one has ended, and that may come late."""
-    ending = (
-        "import os, signal\n"
-        "from alexnet.interrupt import Signals, obeying\n"
-        "with obeying([signal.SIGUSR2]):\n"
-        f"    with Signals([signal.SIGTERM, signal.SIGUSR2], {patient}) as signals:\n"
-        "        os.kill(os.getpid(), signal.SIGUSR2)\n"
-        "        assert signals.received == signal.SIGUSR2\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "os.kill(os.getpid(), signal.SIGUSR2)\n"
-        "raise SystemExit(128 + signals.received)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", ending]).returncode == status
+    process = forkserver().Process(target=told_to_end, args=(data, tmp_path / "run", words))
+    process.start()
+    process.join()
+    assert process.exitcode == status
 
 
 @pytest.mark.parametrize("name", ["KILL", "SIGSTOP", "SIGNONE", "9", "0", "99", ""])
@@ -337,12 +340,12 @@ def test_stop_signals_that_are_none(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("workers", [0, 4])
 def test_workers_change_nothing(
-    workers: int, data: Path, references: Callable[[str], Path], tmp_path: Path
+    data: Path, references: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    fields = RECIPES["onecycle-adamw"] | {"workers": workers}
-    commands.train("digits", data=data, run=tmp_path / "run", **fields)
+    """Four here and one there; none are asked for below."""
+    fields = RECIPES["onecycle-adamw"] | {"workers": 4}
+    alexnet.train("digits", data=data, run=tmp_path / "run", **fields)
     reference = references("onecycle-adamw")
     mine, theirs = tensors(tmp_path / "run"), tensors(reference)
     assert mine["model.safetensors"] == theirs["model.safetensors"]
@@ -355,7 +358,7 @@ def test_another_seed_changes_something(
 ) -> None:
     """Otherwise the equalities above would hold for a constant."""
     fields = RECIPES["onecycle-adamw"] | {"seed": 1, "steps": 4}
-    commands.train("digits", data=data, run=tmp_path / "run", **fields)
+    alexnet.train("digits", data=data, run=tmp_path / "run", **fields)
     first = [
         next(e["loss"] for e in read_events(run) if e["event"] == "train")
         for run in (tmp_path / "run", references("onecycle-adamw"))
@@ -364,33 +367,12 @@ def test_another_seed_changes_something(
 
 
 @pytest.fixture(scope="module")
-def half(references: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of onecycle-adamw as a kill after step 15 leaves it. Read only: see `stopped`."""
+def half(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of onecycle-adamw as a kill after step 11 leaves it. Read only: see `stopped`."""
     run = tmp_path_factory.mktemp("half") / "run"
-    reference = references("onecycle-adamw")
-    shutil.copytree(reference, run, ignore=shutil.ignore_patterns("checkpoints", "metrics.jsonl"))
-    folder = RunDir.open(run)
-    recipe, described = read_recipe(folder)
-    real = engine.save_checkpoint
-
-    def save_and_die(root: Path, step: int, **rest: Any) -> Path:
-        made = real(root, step, **rest)
-        if step == 15:
-            raise Cut
-        return made
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "save_checkpoint", save_and_die)
-        data = open_dataset(recipe, described["path"])
-        with pytest.raises(Cut):
-            fit(recipe, data, data.statistics, folder, None)
-    folder.close()
-    assert os.readlink(run / "checkpoints/last") == "step-15"
+    cut_at(11, "digits", data=data, run=run, **RECIPES["onecycle-adamw"])
+    assert os.readlink(run / "checkpoints/last") == "step-10"
     return run
-
-
-class Cut(Exception):
-    """Stands in for a kill."""
 
 
 @pytest.fixture
@@ -401,32 +383,63 @@ def stopped(half: Path, tmp_path: Path) -> Path:
 def test_damaged_newest_checkpoint_falls_back(
     stopped: Path, references: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights = stopped / "checkpoints/step-15/model.safetensors"
+    weights = stopped / "checkpoints/step-10/model.safetensors"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    commands.train(resume=True, run=stopped)
+    alexnet.train(resume=True, run=stopped)
     said = capsys.readouterr().err
-    assert "step-15" in said
+    assert "step-10" in said
     assert "damaged" in said
     assert "trying the checkpoint before it" in said
-    assert "from step 12" in said
+    assert "from step 9" in said
     assert_same_run(stopped, references("onecycle-adamw"))
+
+
+LATER = ("usable_cpus", "usable_because", "threads_given", "waiting")  # in environment.json
 
 
 def test_cut_line_in_the_log_is_passed_over(
     stopped: Path, references: Callable[[str], Path]
 ) -> None:
+    """And what an older version did not write of its environment is no change of it."""
+    place = stopped / "environment.json"
+    known = json.loads(place.read_text())
+    place.write_text(json.dumps({k: v for k, v in known.items() if k not in LATER}))
     with (stopped / "metrics.jsonl").open("ab") as file:
         file.write(b'{"event":"train","st')
-    commands.train(resume=True, run=stopped)
-    clean = [strip(e) for e in RunDir.open(stopped).events() if e["event"] != "resume"]
+    alexnet.train(resume=True, run=stopped)
+    events = RunDir.open(stopped).events()
+    clean = [strip(e) for e in events if e["event"] != "resume"]
     assert clean == read_events(references("onecycle-adamw"))
+    assert [e for e in events if "changed" in e] == []
 
 
 def test_free_fields_may_change(stopped: Path, references: Callable[[str], Path]) -> None:
-    commands.train(resume=True, run=stopped, workers=0, keep=5)
+    """And a change of the machine is noted."""
+    place = stopped / "environment.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "threads": 99}))
+    alexnet.train(resume=True, run=stopped, workers=0, keep=5)
     assert_same_run(stopped, references("onecycle-adamw"))
+    (resumed,) = [e for e in read_events(stopped) if e["event"] == "resume"]
+    assert resumed["changed"].startswith("threads was 99, is ")
+
+
+def test_threads_of_a_run_are_believed_as_far_as_they_can_be(
+    references: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else it goes on with those that this process has."""
+    run = tmp_path / "run"
+    shutil.copytree(references("onecycle-adamw"), run, symlinks=True)
+    place = run / "environment.json"
+    known = json.loads(place.read_text())
+    own = {"chosen": {"threads": os.cpu_count()}}
+    odd = ({"chosen": {"threads": 10**9}}, {"chosen": {"threads": "2"}}, {"chosen": 3}, None)
+    for settings in (own, *odd):
+        place.write_text(json.dumps({**known, "settings": settings}))
+        assert alexnet.train(resume=True, run=run)["step"] == STEPS
+        kept = f"{os.cpu_count()} threads, as this run began" in capsys.readouterr().err
+        assert kept is (settings is own and os.cpu_count() != torch.get_num_threads())
 
 
 def test_finished_run_resumes_to_itself(
@@ -435,7 +448,7 @@ def test_finished_run_resumes_to_itself(
     reference = references("onecycle-adamw")
     run = tmp_path / "run"
     shutil.copytree(reference, run, symlinks=True)
-    result = commands.train(resume=True, run=run)
+    result = alexnet.train(resume=True, run=run)
     assert result["finished"] == "all steps are done"
     assert result["step"] == STEPS
     assert tensors(run) == tensors(reference)
@@ -444,18 +457,18 @@ def test_finished_run_resumes_to_itself(
 def test_resume_is_refused_with_another_recipe(stopped: Path) -> None:
     before = read_events(stopped)
     with pytest.raises(UsageError, match=r"lr is 0\.002 .* 0\.5 was asked for"):
-        commands.train(resume=True, run=stopped, lr=0.5)
+        alexnet.train(resume=True, run=stopped, lr=0.5)
     with pytest.raises(UsageError, match="is a run of 'digits', not of 'mnist'"):
-        commands.train("mnist", resume=True, run=stopped)
+        alexnet.train("mnist", resume=True, run=stopped)
     assert read_events(stopped) == before
 
 
 def test_resume_is_refused_with_other_data(stopped: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    write_idx(other, "train", *patterns(240, seed=9))
+    write_idx(other, "train", *patterns(170, seed=9))
     write_idx(other, "t10k", *patterns(50, seed=2))
     with pytest.raises(DataError, match="changed since"):
-        commands.train(resume=True, run=stopped, data=other)
+        alexnet.train(resume=True, run=stopped, data=other)
 
 
 def test_resume_takes_moved_data(
@@ -463,7 +476,7 @@ def test_resume_takes_moved_data(
 ) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(data, moved)
-    commands.train(resume=True, run=stopped, data=moved)
+    alexnet.train(resume=True, run=stopped, data=moved)
     assert_same_run(stopped, references("onecycle-adamw"))
 
 
@@ -486,15 +499,20 @@ def test_resume_on_nothing(
 
 
 def test_resume_without_a_name_takes_the_latest(
-    stopped: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    stopped: Path, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Of those that are runs; and a new one gets a number above all there are."""
     runs = tmp_path / "cwd/runs"
     runs.mkdir(parents=True)
     shutil.copytree(stopped, runs / "digits-1", symlinks=True)
     stopped.rename(runs / "digits-2")
+    (runs / "digits-10").mkdir()
+    (runs / "digits-x").touch()
     monkeypatch.chdir(tmp_path / "cwd")
-    result = commands.train(resume=True)
+    result = alexnet.train(resume=True)
     assert Path(result["run"]).name == "digits-2"
+    result = alexnet.train("digits", data=data, **RECIPES["plateau-sgd"] | {"steps": 1})
+    assert Path(result["run"]).name == "digits-11"
 
 
 def test_two_runs_on_one_folder(
@@ -525,7 +543,7 @@ def test_foreign_checkpoint_is_refused(stopped: Path, trained: Path) -> None:
     shutil.rmtree(stopped / "checkpoints")
     shutil.copytree(trained / "checkpoints" / step, stopped / "checkpoints" / step)
     with pytest.raises(CheckpointError, match="another recipe"):
-        commands.train(resume=True, run=stopped)
+        alexnet.train(resume=True, run=stopped)
 
 
 def test_random_state_is_not_in_the_process(
@@ -534,5 +552,5 @@ def test_random_state_is_not_in_the_process(
     """Nothing is taken from torch's generator as it stands: the dropout masks are the step's."""
     torch.manual_seed(12345)
     torch.rand(77)
-    commands.train(resume=True, run=stopped)
+    alexnet.train(resume=True, run=stopped)
     assert tensors(stopped) == tensors(references("onecycle-adamw"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alexnet.recipe import Recipe
-from alexnet.training.schedule import Watch, learning_rate
+from alexnet.training import Watch, learning_rate
 
 
 def rates(recipe: Recipe, total: int = 100, per_epoch: int = 10) -> list[float]:

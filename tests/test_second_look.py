@@ -2,34 +2,27 @@
 would have begun with them, to the bit, wherever it is killed."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from alexnet import commands
-from alexnet.commands import train_choosing
-from alexnet.commands.reproducing import reproduce
-from alexnet.errors import CheckpointError, Interrupted
-from alexnet.runs.again import begin_again, end_beginning_again
-from alexnet.runs.checkpoint import load_checkpoint, load_latest, save_checkpoint
-from alexnet.runs.rundir import AGAIN, RunDir
-from alexnet.runtime import threads
-from conftest import CLOCK, without_report
-from given_steps import Changing, Given, alone_at_first, train_and_die
+import alexnet
+from alexnet.errors import Interrupted
+from alexnet.runs import RunDir
+from conftest import CLOCK, forkserver, patterns, threads, without_report, write_idx
+from given_steps import Changing, Given, alone_at_first, train_and_die, train_choosing
+from test_reproduce import commands_of
 
-EPOCH = 16  # steps
+EPOCH = 6  # steps
 OLD: dict[str, Any] = {"precision": "fp32", "channels_last": False}
 NEW: dict[str, Any] = {"precision": "fp32", "channels_last": True}
-
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["alexnet.commands"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,18 +39,27 @@ def two_threads() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def fields(tiny: dict[str, Any]) -> dict[str, Any]:
     settled = {"precision": "auto", "doctor": "off", "whiten": True}
-    return {**tiny, **settled, "steps": 20, "save_every": 4}
+    return {**tiny, **settled, "steps": 10, "batch_size": 16, "save_every": 3}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 images, 108 of them trained on."""
+    folder = tmp_path_factory.mktemp("data") / "idx"
+    write_idx(folder, "train", *patterns(120, seed=1))
+    write_idx(folder, "t10k", *patterns(20, seed=2))
+    return folder
 
 
 @pytest.fixture(scope="module")
 def references(
-    idx_folder: Path, fields: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    data: Path, fields: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """Runs that began with either settings, given by flags."""
     folder = tmp_path_factory.mktemp("references")
     for name, given, count in (("old", OLD, 1), ("new", NEW, 2)):
         with threads(count):
-            commands.train("digits", data=idx_folder, run=folder / name, **{**fields, **given})
+            alexnet.train("digits", data=data, run=folder / name, **{**fields, **given})
     assert weights(folder / "old") != weights(folder / "new"), "else the tests below say nothing"
     return {name: folder / name for name in ("old", "new")}
 
@@ -102,12 +104,12 @@ def assert_same_run(run: Path, reference: Path) -> None:
 
 
 def test_it_is_the_training_that_would_have_begun_so(
-    idx_folder: Path, fields: dict[str, Any], references: dict[str, Path], tmp_path: Path,
+    data: Path, fields: dict[str, Any], references: dict[str, Path], tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     run = tmp_path / "run"
     before = [random.getstate()[1], torch.get_rng_state().tolist()]
-    train_choosing(alone_at_first(run).choosing(), "digits", data=idx_folder, run=run, **fields)
+    train_choosing(alone_at_first(run).choosing(), "digits", data=data, run=run, **fields)
     assert [random.getstate()[1], torch.get_rng_state().tolist()] == before
     assert torch.get_num_threads() == 2
     assert_same_run(run, references["new"])
@@ -129,19 +131,19 @@ def test_it_is_the_training_that_would_have_begun_so(
     assert max(line["step"] for line in lines[:place]) == EPOCH, "it trained before"
     walls = [line["wall_s"] for line in lines[place:] if line["event"] == "train"]
     assert min(walls) > settings["again"]["lost_s"], "the time that was lost was spent"
-    words = reproduce(RunDir.open(run))[0][0]
+    words = commands_of(Path(alexnet.report(run, brief=True)["out"]))[0]
     assert words.startswith("OMP_NUM_THREADS=2 alexnet train digits ")
     assert "--no-channels-last" not in words
 
 
 def test_what_is_still_the_best_goes_on(
-    idx_folder: Path, fields: dict[str, Any], references: dict[str, Path], tmp_path: Path,
+    data: Path, fields: dict[str, Any], references: dict[str, Path], tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """And says that it was looked at: here after the first step, for no second had to pass."""
     run, first = tmp_path / "run", Given(bf16=9, plain=0.5, threads1=0.5)
     looks = Changing(run, first, later := Given(bf16=9, plain=0.6, threads1=0.95))
-    train_choosing(looks.choosing(0), "digits", data=idx_folder, run=run, **fields)
+    train_choosing(looks.choosing(0), "digits", data=data, run=run, **fields)
     assert len(later.asked) >= 3
     assert_same_run(run, references["old"])
     assert "settings, timed again at step 1: fp32, contiguous, 1 thread(s): 570 ms" in (
@@ -154,15 +156,15 @@ def test_what_is_still_the_best_goes_on(
 
 @pytest.mark.parametrize("why", ["precision is given", "short", "resumed"])
 def test_it_looks_again_only_where_that_helps(
-    why: str, idx_folder: Path, fields: dict[str, Any], tmp_path: Path
+    why: str, data: Path, fields: dict[str, Any], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     looks = alone_at_first(run)
-    choosing = looks.choosing()
+    choosing = looks.choosing(0)
     if why == "precision is given":
         fields = {**fields, "precision": "fp32"}
     if why == "short":
-        object.__setattr__(choosing, "long_s", 25 * 3600.0)
+        choosing = replace(choosing, long_s=25 * 3600.0)
     if why == "resumed":
 
         def stop() -> None:
@@ -171,12 +173,12 @@ def test_it_looks_again_only_where_that_helps(
 
         looks.when_later = stop  # while it looks: it is obeyed, and what was found is forgotten
         with pytest.raises(Interrupted):
-            train_choosing(choosing, "digits", data=idx_folder, run=run, **fields)
+            train_choosing(choosing, "digits", data=data, run=run, **fields)
         assert not read(run, "environment.json")["settings"].get("again")
         looks.later.asked.clear()
         train_choosing(choosing, resume=True, run=run)
     else:
-        train_choosing(choosing, "digits", data=idx_folder, run=run, **fields)
+        train_choosing(choosing, "digits", data=data, run=run, **fields)
     assert not looks.later.asked
     assert read(run, "recipe.json")["recipe"]["precision"] == "fp32"
 
@@ -185,130 +187,24 @@ def test_it_looks_again_only_where_that_helps(
     ("call", "name", "goes_on"),
     [
         ("look", "", "old"),
-        ("replace", AGAIN, "old"),
+        ("replace", "starting-again.json", "old"),
         ("replace", "recipe.json", "new"),
         ("rename", "checkpoints", "new"),
-        ("rename", "step-4", "new"),  # as it trains
+        ("rename", "step-3", "new"),  # as it trains
     ],
 )
 def test_killed_at_any_moment_it_is_one_of_the_two(
-    call: str, name: str, goes_on: str, idx_folder: Path, fields: dict[str, Any],
+    call: str, name: str, goes_on: str, data: Path, fields: dict[str, Any],
     references: dict[str, Path], tmp_path: Path,
 ) -> None:  # fmt: skip
     """At some of them; those between are below."""
     run = tmp_path / "run"
-    process = context.Process(
-        target=train_and_die, args=(str(idx_folder), str(run), fields, call, name)
+    process = forkserver().Process(
+        target=train_and_die, args=(str(data), str(run), fields, call, name)
     )
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     process.close()
-    commands.train(run=run, resume=True, doctor="off")
+    alexnet.train(run=run, resume=True, doctor="off")
     assert_same_run(run, references[goes_on])
-
-
-# The new start on the disk.
-
-
-class Gone(BaseException):
-    """The process is no more."""
-
-
-def make_run(folder: Path) -> RunDir:
-    run = RunDir.create(folder)
-    for name in ("recipe.json", "environment.json", "recipe.toml"):
-        (run.path / name).write_text('"old"')
-    tensors = {"weight": torch.zeros(2)}
-    for step in (0, 4, 8):
-        save_checkpoint(run.checkpoints, step, model=tensors, optimizer={},
-                        state={"step": step}, best=step == 4)  # fmt: skip
-        run.log({"event": "saved", "step": step})
-    return run
-
-
-def start_again(run: RunDir) -> None:
-    texts = dict.fromkeys(("recipe.json", "environment.json", "recipe.toml"), '"new"')
-
-    def save(folder: Path) -> None:
-        save_checkpoint(folder, 0, model={"weight": torch.ones(2)}, optimizer={},
-                        state={"step": 0}, best=False)  # fmt: skip
-
-    begin_again(run, texts, {"event": "resume", "step": 0}, save)
-
-
-def state_of(folder: Path) -> tuple[str, ...]:
-    """What a run is, as whoever resumes it finds it."""
-    run = RunDir.open(folder)
-    end_beginning_again(run)
-    newest = load_latest(run.checkpoints, pytest.fail)
-    texts = {(folder / name).read_text() for name in ("recipe.json", "environment.json")}
-    texts.add((folder / "recipe.toml").read_text())
-    assert len(texts) == 1, "records of both"
-    steps = [e["step"] for e in run.events() if e["event"] == "saved"]
-    best = (run.checkpoints / "best").is_symlink()
-    left = {path.name for path in folder.iterdir()} - {
-        "recipe.json", "environment.json", "recipe.toml", "metrics.jsonl", "checkpoints",
-    }  # fmt: skip
-    assert not left
-    return *texts, newest.path.name, str(newest.model["weight"].tolist()), str(steps), str(best)
-
-
-def test_a_new_start_is_whole_or_not_there(tmp_path: Path) -> None:
-    """The process is gone before each of its calls that change the disk."""
-    old = ('"old"', "step-8", "[0.0, 0.0]", "[0, 4, 8]", "True")
-    new = ('"new"', "step-0", "[1.0, 1.0]", "[0]", "False")
-    found = []
-    for place in range(1000):
-        run, left = make_run(tmp_path / str(place)), place
-        assert state_of(run.path) == old
-
-        def guarded(real: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*args: Any, **options: Any) -> Any:
-                nonlocal left
-                if left <= 0:  # nothing reaches the disk from here on, nor tidies up
-                    raise Gone
-                left -= 1
-                return real(*args, **options)
-
-            return call
-
-        gone = False
-        with pytest.MonkeyPatch.context() as patch:
-            for name in ("fsync", "rename", "replace", "unlink", "rmdir", "symlink", "mkdir"):
-                patch.setattr(os, name, guarded(getattr(os, name)))
-            try:
-                start_again(run)
-            except Gone:
-                gone = True
-        run.close()
-        found.append(state_of(run.path))
-        if not gone:
-            break
-    assert set(found) == {old, new}
-    assert found == sorted(found, key=lambda one: one == new), "first the one, then the other"
-    assert found[-1] == new
-    assert 20 < len(found) < 1000
-
-
-def test_a_full_disk_leaves_the_run_as_it_was(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-
-    def full(folder: Path) -> None:
-        folder.mkdir()
-        raise CheckpointError("no space")
-
-    with pytest.raises(CheckpointError, match="no space"):
-        begin_again(run, {}, {"event": "resume", "step": 0}, full)
-    assert load_checkpoint(run.checkpoints / "last").step == 8
-    end_beginning_again(run)
-    assert not (run.path / "checkpoints-again").exists()
-
-
-@pytest.mark.parametrize("plan", ["no json", "{}", '{"records": {"../x": "y"}, "line": {}}'])
-def test_a_damaged_plan_is_refused(plan: str, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    (run.path / AGAIN).write_text(plan)
-    with pytest.raises(CheckpointError, match="is damaged"):
-        commands.train(run=run.path, resume=True)
-    assert not (tmp_path / "x").exists()

@@ -5,7 +5,7 @@ import json
 import os
 import random
 import weakref
-from collections.abc import Callable
+from collections.abc import Collection, Iterator
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -13,40 +13,34 @@ from typing import Any
 import pytest
 import torch
 
-from alexnet import runtime
-from alexnet.commands import train_choosing
-from alexnet.data.augment import Preprocess
-from alexnet.data.statistics import Statistics
+from alexnet.data import Preprocess, Statistics
 from alexnet.recipe import Recipe
-from alexnet.runtime import threads
-from alexnet.training import settings
-from alexnet.training import trainer as engine
-from alexnet.training.settings import (
-    MOST_ROUNDS,
-    ROUNDS,
-    Contest,
-    Settings,
-    Step,
-    TimingRule,
-    choose_settings,
-    chosen_threads,
-    is_faster,
-    prepare_steps,
-    time_in_turns,
-)
-from conftest import without_report
-from given_steps import Given
+from alexnet.training import Hardware, Settings, TimingRule, choose_settings
+from conftest import threads, without_report
+from given_steps import Given, Step, train_choosing
+from short_runs import Cut, at_each_step
 
 LONG = 10_000_000_000  # images
+CPU = Hardware(torch.device("cpu"), "fp32", lambda: 1.0)
+OLD_CPU = Hardware(torch.device("cpu"), "fp32", lambda: 128.4)  # without AVX-512
+GPU = Hardware(torch.device("cuda"), "bf16", lambda: 1.0)
 
 
-@pytest.fixture
-def two_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(settings, "choose_precision", lambda asked, _: "fp32")
-    monkeypatch.setattr(runtime, "bf16_pace", lambda device: 1.0)
     with threads(2):
         yield
+
+
+def choose(
+    prepare: Any,
+    recipe: Recipe | None = None,
+    fixed: Collection[str] = (),
+    images: int = LONG,
+    hardware: Hardware = CPU,
+) -> tuple[Recipe, dict[str, Any]]:
+    return choose_settings(recipe or Recipe(), 10, images, fixed, prepare, hardware=hardware)
 
 
 # Rounds.
@@ -58,35 +52,48 @@ def steps(*seconds: float, then: float) -> Step:
     return lambda: next(each)
 
 
+def duel(holder: Step, challenger: Step) -> tuple[bool, list[float], list[float]]:
+    """Whether one thread is chosen in the place of two, and the seconds of each round of both."""
+    _, found = choose(
+        lambda _, count: holder if count == 2 else challenger,
+        fixed=("channels_last",),
+        hardware=OLD_CPU,
+    )
+    ours, theirs = (row["rounds"] for row in found["measured"])
+    return found["chosen"]["threads"] == 1, ours, theirs
+
+
 def test_a_slow_round_of_the_better_does_not_turn_the_choice() -> None:
-    for place in range(ROUNDS):
+    for place in range(3):
         slow = [0.5] * place + [2.5]
-        assert is_faster(*time_in_turns(steps(then=1.0), steps(*slow, then=0.5))) is True
-        assert is_faster(*time_in_turns(steps(*slow, then=0.5), steps(then=1.0))) is False
+        assert duel(steps(then=1.0), steps(*slow, then=0.5))[0]
+        assert not duel(steps(*slow, then=0.5), steps(then=1.0))[0]
 
 
-def test_a_fast_round_of_the_worse_does_not_turn_the_choice() -> None:
-    for place in range(ROUNDS):
-        ours, theirs = time_in_turns(steps(then=0.1), steps(*[0.12] * place, 0.01, then=0.12))
-        assert is_faster(ours, theirs) is None
-        assert len(ours) == len(theirs) == MOST_ROUNDS, "more rounds, but not for ever"
+def test_a_fast_round_of_the_worse_does_not_turn_the_choice(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for place in range(3):
+        chosen, ours, theirs = duel(steps(then=0.1), steps(*[0.12] * place, 0.01, then=0.12))
+        assert not chosen
+        assert len(ours) == len(theirs) == 30, "more rounds, but not for ever"
+    assert capfd.readouterr().err.count("30 rounds disagree") == 3
 
 
 def test_a_real_difference_is_found_in_few_rounds() -> None:
-    ours, theirs = time_in_turns(steps(then=1.0), steps(then=0.85))
-    assert is_faster(ours, theirs)
-    assert len(ours) == len(theirs) == ROUNDS
-    slow, slower = time_in_turns(steps(then=60.0), steps(then=90.0))
+    chosen, ours, theirs = duel(steps(then=1.0), steps(then=0.85))
+    assert chosen
+    assert len(ours) == len(theirs) == 3
+    _, slow, slower = duel(steps(then=60.0), steps(then=90.0))
     assert len(slow) == len(slower) == 2, "minutes are not spent on it"
-    assert not is_faster(*time_in_turns(steps(then=1.0), steps(then=0.95))), "not worth it"
+    assert not duel(steps(then=1.0), steps(then=0.95))[0], "not worth it"
 
 
-def test_a_disagreement_that_ends_is_settled() -> None:
+def test_a_disagreement_that_ends_is_settled(capfd: pytest.CaptureFixture[str]) -> None:
     """Of two slow rounds in three the best says the opposite of the rest, until there are more."""
-    ours, theirs = time_in_turns(steps(0.5, 0.5, then=0.1), steps(then=0.097))
-    assert is_faster(ours, theirs) is False
-    ours, theirs = time_in_turns(steps(then=0.1), steps(0.19, 0.19, then=0.05))
-    assert is_faster(ours, theirs) is True
+    assert not duel(steps(0.5, 0.5, then=0.1), steps(then=0.097))[0]
+    assert duel(steps(then=0.1), steps(0.19, 0.19, then=0.05))[0]
+    assert "disagree" not in capfd.readouterr().err
 
 
 class Machine:
@@ -112,8 +119,7 @@ def test_a_neighbour_that_leaves_midway_decides_nothing(
 ) -> None:
     """Timed one after the other, the second of two equals had seemed ten times faster."""
     machine = Machine(until, 10.0)
-    found = is_faster(*time_in_turns(machine.step("a", 0.1), machine.step("b", work)))
-    assert bool(found) is faster
+    assert duel(machine.step("a", 0.1), machine.step("b", work))[0] is faster
 
 
 class Company:
@@ -140,41 +146,39 @@ class Company:
 def test_a_neighbour_that_comes_and_goes_seldom_decides(
     work: float, factor: float, faster: bool
 ) -> None:
-    """Medians of three steps, one setting after the other, choose wrongly 70 to 270 times of 1,000
-    here."""
+    """Medians of three steps, one setting after the other, choose wrongly 4 to 16 times of 60."""
     wrong = 0
-    for seed in range(200):
+    for seed in range(60):
         machine = Company(seed)
-        found = is_faster(*time_in_turns(machine.step(work), machine.step(work * factor)))
-        wrong += bool(found) is not faster
-    assert wrong <= 8, f"{wrong} of 200"
+        wrong += duel(machine.step(work), machine.step(work * factor))[0] is not faster
+    assert wrong <= 3, f"{wrong} of 60"
 
 
 def test_who_goes_first_changes() -> None:
     machine = Machine(0, 1)
-    time_in_turns(machine.step("a", 1.0), machine.step("b", 1.0))
+    duel(machine.step("a", 1.0), machine.step("b", 1.0))
     assert "".join(machine.taken) == "abbaab"
 
 
 def test_rounds_that_disagree_are_said_and_keep_the_rule(
-    two_threads: None, capfd: pytest.CaptureFixture[str]
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     def prepare(recipe: Recipe, count: int) -> Step:
         return steps(0.01, then=0.13) if count == 1 else steps(then=0.1)
 
-    _, found = choose_settings(Recipe(), 10, LONG, ("channels_last",), prepare)
+    _, found = choose(prepare, fixed=("channels_last",))
     assert found["chosen"]["threads"] == 2
     said = capfd.readouterr().err
     one = Settings("fp32", True, 1)
-    assert f"not chosen: {one}: {MOST_ROUNDS} rounds disagree (10 to 130 ms" in said
+    assert f"not chosen: {one}: 30 rounds disagree (10 to 130 ms" in said
     row = next(row for row in found["measured"] if row["threads"] == 1)
     assert row["seconds"] == 0.01
-    assert row["rounds"] == [0.01, *[0.13] * (MOST_ROUNDS - 1)]
+    assert row["rounds"] == [0.01, *[0.13] * 29]
 
 
-def test_how_long_it_lasts_is_by_what_steps_usually_take(two_threads: None) -> None:
+def test_how_long_it_lasts_is_by_what_steps_usually_take() -> None:
     """In company that is not what the fastest takes."""
-    _, found = choose_settings(Recipe(), 10, LONG, (), lambda *_: steps(0.1, then=0.12))
+    _, found = choose(lambda *_: steps(0.1, then=0.12))
     assert found["expected_s"] == pytest.approx(0.12 * LONG / 32)
 
 
@@ -186,37 +190,57 @@ def test_at_most_two_are_in_memory_and_none_afterwards() -> None:
         nonlocal most
         gc.collect()
         most = max(most, 1 + sum(x() is not None for x in alive))
-        step = steps(then=1.0 / count)
+        step = steps(then=0.8 ** len(alive))
         alive.append(weakref.ref(step))
         return step
 
-    contest = Contest(Recipe(), prepare, Settings("fp32", True, 1))
-    for count in (2, 1, 3, 4, 2):
-        contest.challenge(Settings("fp32", True, count))
-    assert contest.holder.threads == 4
-    del contest
+    _, found = choose(prepare)
+    assert found["chosen"] == {
+        "precision": "bf16", "channels_last": False, "threads": 1, "compile": False,
+    }  # fmt: skip
     gc.collect()
     assert most == 2
+    assert len(alive) == 4
     assert not any(x() for x in alive)
 
 
-def test_memory_that_runs_out_in_a_round_is_said(
-    two_threads: None, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("[enforce fail] can't allocate memory: you tried too much"), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (RuntimeError("some other fault"), False),
+    ],
+)
+@pytest.mark.parametrize("moment", ["preparing", "in a round"])
+def test_what_runs_out_of_memory_is_not_chosen(
+    error: RuntimeError, short: bool, moment: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def prepare(recipe: Recipe, count: int) -> Step:
-        def step() -> float:
-            if count == 1:
-                raise RuntimeError("[enforce fail] can't allocate memory: you tried too much")
-            return 1.0
+    def fail() -> float:
+        raise error
 
-        return step
+    def prepare(recipe: Recipe, _: int) -> Step:
+        if recipe.precision == "bf16":
+            return lambda: 1.0
+        return fail if moment == "in a round" else steps(then=fail())
 
-    _, found = choose_settings(Recipe(), 10, LONG, (), prepare)
-    assert found["chosen"]["threads"] == 2
-    assert "1 thread(s): out of memory" in capfd.readouterr().err
+    recipe = Recipe(model="alexnet-2014", size=256, crop=224)
+    if not short:
+        with pytest.raises(RuntimeError, match=str(error)):
+            choose(prepare, recipe, ("compile", "channels_last"), hardware=GPU)
+        return
+    settled, found = choose(prepare, recipe, ("compile", "channels_last"), hardware=GPU)
+    assert settled.precision == "bf16"
+    assert len(found["measured"]) == 1
+    said = capfd.readouterr().err
+    assert "not chosen: fp32, channels last, 2 thread(s): out of memory" in said
 
 
-def test_a_caller_draws_what_it_would_have_drawn(two_threads: None) -> None:
+def test_a_caller_draws_what_it_would_have_drawn() -> None:
     def prepare(recipe: Recipe, count: int) -> Step:
         torch.manual_seed(count)
         return lambda: torch.rand(1).item() + 1
@@ -224,7 +248,7 @@ def test_a_caller_draws_what_it_would_have_drawn(two_threads: None) -> None:
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
-    choose_settings(Recipe(), 10, LONG, (), prepare)
+    choose(prepare)
     assert torch.rand(1) == expected
 
 
@@ -239,10 +263,10 @@ def test_a_caller_draws_what_it_would_have_drawn(two_threads: None) -> None:
     ],
 )
 def test_what_is_quicker_is_chosen(
-    two_threads: None, seconds: dict[str, float], best: Settings, capfd: pytest.CaptureFixture[str]
+    seconds: dict[str, float], best: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = Given(**seconds)
-    recipe, found = choose_settings(Recipe(), 10, LONG, (), given)
+    recipe, found = choose(given)
     assert (recipe.precision, recipe.channels_last) == (best.precision, best.channels_last)
     assert found["chosen"]["threads"] == best.threads
     assert len(found["measured"]) == len(given.asked) == 4
@@ -254,54 +278,46 @@ def test_what_is_quicker_is_chosen(
     assert f"settings: {best}: " in said
 
 
-def test_bf16_is_not_tried_where_it_is_hopeless(
-    two_threads: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_bf16_is_not_tried_where_it_is_hopeless(capfd: pytest.CaptureFixture[str]) -> None:
     """A processor without AVX-512 would take minutes for the steps that are timed."""
-    for module in (runtime, settings):
-        monkeypatch.setattr(module, "bf16_pace", lambda device: 128.4)
     given = Given(bf16=0.1)
-    recipe, _ = choose_settings(Recipe(), 10, LONG, (), given)
+    recipe, _ = choose(given, hardware=OLD_CPU)
     assert recipe.precision == "fp32"
     assert {one.precision for one in given.asked} == {"fp32"}
     assert "bf16" not in capfd.readouterr().err
-    monkeypatch.setattr(settings, "choose_precision", lambda asked, _: asked)
-    recipe, _ = choose_settings(Recipe(precision="bf16"), 10, LONG, (), given)
+    recipe, _ = choose(given, Recipe(precision="bf16"), hardware=OLD_CPU)
     assert recipe.precision == "bf16", "what is asked for is done"
     assert "bf16 products take 128 times as long as fp32" in capfd.readouterr().err
 
 
 def test_the_pace_of_bf16_is_measured_once() -> None:
-    cpu = torch.device("cpu")
-    pace = runtime.bf16_pace(cpu)
-    assert pace > 0
-    assert runtime.bf16_pace(cpu) == pace
-    if runtime.choose_precision("auto", cpu) == "bf16":
-        assert runtime.precisions(cpu) == ("fp32", "bf16")
+    here = Hardware.here()
+    assert here.bf16_pace() == Hardware.here().bf16_pace() > 0
+    if here.precision == "bf16":
+        given = Given()
+        choose(given, hardware=here)
+        assert {one.precision for one in given.asked} == {"fp32", "bf16"}
 
 
-def test_what_is_given_is_kept(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_given_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Given(bf16=0.1, plain=0.1, threads1=0.1)
-    recipe, found = choose_settings(Recipe(precision="fp32"), 10, LONG, ("precision",), given)
+    recipe, found = choose(given, Recipe(precision="fp32"), ("precision",))
     assert (recipe.precision, found["measured"], given.asked) == ("fp32", [], [])
-    recipe, _ = choose_settings(Recipe(), 10, LONG, ("channels_last",), given)
+    recipe, _ = choose(given, fixed=("channels_last",))
     assert all(one.channels_last for one in given.asked)
     assert recipe.channels_last
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    _, found = choose_settings(Recipe(), 10, LONG, (), given)
+    _, found = choose(given)
     assert found["chosen"]["threads"] == 2
     given.asked.clear()
-    recipe, _ = choose_settings(Recipe(), 10, 100, (), given)  # too short to be worth it
+    recipe, _ = choose(given, images=100)  # too short to be worth it
     assert (recipe.precision, given.asked) == ("fp32", [])
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "choose_precision", lambda asked, _: "bf16")
-    monkeypatch.setattr(settings, "pick_device", lambda: torch.device("cuda"))
-
+# Of a GPU.
 
 HOUR = 3600 * 256  # images, where a step of a whole batch takes a second
+LARGE = Recipe(model="alexnet-2014", size=256, crop=224, batch_size=256)
 
 
 @pytest.mark.parametrize(
@@ -309,64 +325,64 @@ HOUR = 3600 * 256  # images, where a step of a whole batch takes a second
     [
         (HOUR, 0.5, True),
         (HOUR, 0.95, False),  # not worth it
-        (HOUR / 4, 0.5, None),  # a quarter of an hour: compiling would take too much of it
+        (HOUR // 4, 0.5, None),  # a quarter of an hour: compiling would take too much of it
     ],
 )
 def test_a_gpu_compiles_what_lasts(
-    gpu: None, images: float, seconds: float, chosen: bool | None,
-    capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    given, recipe = Given(compiled=seconds), Recipe(model="alexnet-2014", size=256, crop=224,
-                                                      batch_size=256)  # fmt: skip
-    settled, found = choose_settings(recipe, 10, round(images), (), given)
+    images: int, seconds: float, chosen: bool | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = Given(compiled=seconds)
+    settled, found = choose(given, LARGE, images=images, hardware=GPU)
     assert settled.compile is found["chosen"]["compile"] is bool(chosen)
     assert any(one.compile for one in given.asked) is (chosen is not None)
     assert "for 256 images" in capfd.readouterr().err
     for fixed, other in (
-        (("compile",), recipe),
-        ((), recipe.replace(accumulate=2)),
-        (("compile",), recipe.replace(compile=True)),
+        (("compile",), LARGE),
+        ((), LARGE.replace(accumulate=2)),
+        (("compile",), LARGE.replace(compile=True)),
     ):
         given.asked.clear()
-        settled, found = choose_settings(other, 10, HOUR, fixed, given)
+        settled, found = choose(given, other, fixed, HOUR, GPU)
         assert not any(one.compile for one in given.asked)
         assert settled.compile is found["chosen"]["compile"] is other.compile
 
 
-def test_what_cannot_compile_is_said_and_trained(
-    gpu: None, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_compile_is_said_and_trained(capfd: pytest.CaptureFixture[str]) -> None:
     given = Given(compiled=0.1)
     given.cannot = True
-    recipe = Recipe(model="alexnet-2014", size=256, crop=224, batch_size=256)
-    settled, _ = choose_settings(recipe, 10, HOUR, (), given)
+    settled, _ = choose(given, LARGE, images=HOUR, hardware=GPU)
     assert not settled.compile
     assert "not compiled: no g++ here" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("accumulate", "ranks", "images"), [(1, 1, 4096), (4, 1, 1024), (1, 8, 512), (3, 8, 171)]
+)
+def test_a_trial_step_is_what_a_gpu_has_at_once(
+    accumulate: int, ranks: int, images: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = LARGE.replace(batch_size=4096, accumulate=accumulate)
+    choose_settings(recipe, 10, HOUR, ("compile",), Given(), ranks, hardware=GPU)
+    assert f" for {images} images" in capfd.readouterr().err
+
+
 def test_a_choice_changes_rounding_alone() -> None:
     """A recipe's digest aside, settings replace precision, layout and compile."""
-    recipe = Recipe(lr=0.3)
-    other = Settings("bf16", False, 1, compile=True).on(recipe)
-    assert sorted(recipe.conflicts(other)) == ["channels_last", "compile", "precision"]
+    given = Given(plain=0.5, compiled=0.5)
+    settled, _ = choose(given, LARGE, images=HOUR, hardware=GPU)
+    assert sorted(LARGE.conflicts(settled)) == ["channels_last", "compile", "precision"]
+
+
+# Real steps, and real trainings.
 
 
 def test_real_steps_are_timed_and_leave_no_trace() -> None:
     recipe = Recipe(model="mnist-alexnet", channels=1, size=28, crop=28, batch_size=4)
     preprocess = Preprocess(28, 28, 1, Statistics((100.0,) * 3, (50.0,) * 3, ()))
-    before = torch.get_num_threads()
     for precision in ("fp32", "bf16"):
-        one = recipe.replace(precision=precision)
-        assert prepare_steps(preprocess, 10)(one, before + 1)() > 0
-    assert torch.get_num_threads() == before
-
-
-def test_threads_of_a_run_are_believed_as_far_as_they_can_be() -> None:
-    here = torch.get_num_threads()
-    assert chosen_threads({"settings": {"chosen": {"threads": 1}}}) == 1
-    for odd in ({}, {"settings": None}, {"settings": {"chosen": {"threads": 10**9}}}):
-        assert chosen_threads(odd) == here
-    assert chosen_threads({"settings": {"chosen": {"threads": "2"}}}) == here
+        prepare = TimingRule().prepare(preprocess, 10, 1)
+        assert prepare(recipe.replace(precision=precision), 3)() > 0
+    assert torch.get_num_threads() == 2
 
 
 def test_a_continued_run_keeps_what_was_chosen(
@@ -376,39 +392,32 @@ def test_a_continued_run_keeps_what_was_chosen(
     if (os.cpu_count() or 1) < 2:
         pytest.skip("needs two threads to choose from")
     without_report(monkeypatch)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    fields = {**tiny, "precision": "auto", "doctor": "off"}
+    fields = {**tiny, "precision": "auto", "doctor": "off", "steps": 12, "log_every": 3}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
 
     def quick(*wins: str) -> TimingRule:
         given = Given(**dict.fromkeys(wins, 0.5))
         return TimingRule(prepare=lambda *_: given, worth=0)
 
-    def run(name: str) -> bytes:
+    def begin(run: Path) -> None:
         first = quick("fp32", "threads1")
-        train_choosing(first, "digits", data=idx_folder, run=tmp_path / name, **fields)
-        return (tmp_path / name / "checkpoints/last/model.safetensors").read_bytes()
+        train_choosing(first, "digits", data=idx_folder, run=run, **fields)
 
-    with threads(2):
-        whole = run("whole")
-        real: Callable[..., Any] = engine.train_step
-        resumed = False
+    def in_one_thread(step: int) -> None:
+        assert torch.get_num_threads() == 1
+        if step == 9:
+            raise Cut
 
-        def dying(model: Any, optimizer: Any, batch: Any, *rest: Any) -> Any:
-            assert torch.get_num_threads() == 1
-            if batch.step == 25 and not resumed:
-                raise RuntimeError("cut")
-            return real(model, optimizer, batch, *rest)
-
-        monkeypatch.setattr(engine, "train_step", dying)
-        with pytest.raises(RuntimeError, match="cut"):
-            run("cut")
-        resumed = True
-        train_choosing(quick("bf16", "plain"), run=tmp_path / "cut", resume=True)
-        assert torch.get_num_threads() == 2
-    last = tmp_path / "cut/checkpoints/last/model.safetensors"
-    assert last.read_bytes() == whole
-    known = json.loads((tmp_path / "cut/environment.json").read_text())
+    begin(whole)
+    with at_each_step(in_one_thread), pytest.raises(Cut):
+        begin(cut)
+    with at_each_step(lambda _: in_one_thread(0)):
+        train_choosing(quick("bf16", "plain"), run=cut, resume=True)
+    assert torch.get_num_threads() == 2
+    ends = [(run / "checkpoints/last/model.safetensors").read_bytes() for run in (whole, cut)]
+    assert ends[0] == ends[1]
+    known = json.loads((cut / "environment.json").read_text())
     chosen = {"precision": "fp32", "channels_last": True, "threads": 1, "compile": False}
     assert known["settings"]["chosen"] == chosen
     assert known["threads"] == 1
-    assert json.loads((tmp_path / "cut/recipe.json").read_text())["recipe"]["precision"] == "fp32"
+    assert json.loads((cut / "recipe.json").read_text())["recipe"]["precision"] == "fp32"

@@ -1,6 +1,7 @@
 """Storage: what is committed survives kills, full disks, bit flips and second writers."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -16,21 +17,21 @@ from typing import Any
 import pytest
 import torch
 
-from alexnet import files
+import alexnet
 from alexnet.errors import AlexNetError, CheckpointError, UsageError
-from alexnet.files import DirLock, read_json, sha256_of, write_atomic, write_json
-from alexnet.runs import checkpoint
-from alexnet.runs.board import Board
-from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint, load_latest
-from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run
+from alexnet.runs import RunDir, find_checkpoint, load_checkpoint, load_latest, save_checkpoint
 
-ENV = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[1])}
+# Deep because a kill between any two calls to the disk can be made here alone: a training that
+# starts again would have to be run for each of them.
+from alexnet.runs.again import begin_again, end_beginning_again
+
+ENV = os.environ | {"PYTHONPATH": str(Path(alexnet.__file__).parents[1])}
 
 
 def save(root: Path, step: int, *, value: float = 0, best: bool = False, **more: Any) -> Path:
     model = {"weight": torch.full((2, 3), float(step)), "bias": torch.tensor(value)}
     momentum = {"momentum": torch.full((2, 3), float(step))}
-    return checkpoint.save_checkpoint(
+    return save_checkpoint(
         root, step, model=model, optimizer=momentum, state={"step": step}, best=best, **more
     )
 
@@ -68,7 +69,7 @@ def test_tensors_and_numbers_come_back_exactly(tmp_path: Path) -> None:
     }
     numbers = [0.1, 1e-320, -0.0, math.pi, math.inf, -math.inf, 2**70]
     state = {"numbers": numbers, "text": "naïve \ud800\n", "nested": {"none": None, "yes": True}}
-    path = checkpoint.save_checkpoint(
+    path = save_checkpoint(
         tmp_path / "c", 7, model=model, optimizer={}, state=state | {"nan": math.nan}, best=True
     )
     loaded = load_checkpoint(path)
@@ -163,6 +164,7 @@ def failing(nth: int, *, killed: bool) -> Iterator[list[str]]:
         return call
 
     with pytest.MonkeyPatch.context() as patch:
+        # Patched because a fault at one certain call to the disk can be made in no other way.
         for name in CALLS:
             patch.setattr(os, name, wrap(name, getattr(os, name)))
         patch.setattr("builtins.open", wrap("write", open))
@@ -201,11 +203,29 @@ def test_no_failing_call_loses_a_checkpoint(tmp_path: Path, killed: bool, step: 
     assert nth > 15
 
 
+@contextlib.contextmanager
+def disk(before: Callable[[Path], None]) -> Iterator[None]:
+    """A disk that calls `before` with the path of a file, before it is written through to it: there
+    it may be slow, or full."""
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("needs /proc to know which file is written")
+    real = os.fsync
+
+    def call(descriptor: int) -> None:
+        before(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        real(descriptor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Patched because a disk that is slow or full for one file can be made in no other way.
+        patch.setattr(os, "fsync", call)
+        yield
+
+
 KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from alexnet.runs.checkpoint import load_latest, save_checkpoint
+from alexnet.runs import load_latest, save_checkpoint
 torch.set_num_threads(1)
 root, step = Path(sys.argv[1]), 0
 def save(step):
@@ -217,7 +237,7 @@ def fail(message):
 began = time.monotonic()
 save(0)
 took = time.monotonic() - began
-for _ in range(12):
+for _ in range(8):
     child = os.fork()
     if child == 0:
         while True:
@@ -268,12 +288,12 @@ def test_full_disk(small: Path) -> None:
     save(root, 1, best=True)
     before = names(root)
     with pytest.raises(CheckpointError, match="free some space") as error:
-        checkpoint.save_checkpoint(
+        save_checkpoint(
             root, 2, model={"big": torch.ones(2**19)}, optimizer={}, state={}, best=True
         )
     assert str(root / "step-2") in one_line(error)
     with pytest.raises(CheckpointError, match="free some space"):
-        write_atomic(small / "report.html", b"x" * 2**21)
+        RunDir(small).write_recipe({"about": "x" * 2**21})
     assert names(root) == before
     assert names(small) == {"checkpoints"}
     assert load_latest(root, fail).step == 1
@@ -318,10 +338,11 @@ def test_missing_extra_and_foreign(tmp_path: Path) -> None:
 def forge(path: Path, name: str, data: bytes, **body: Any) -> None:
     """Put `data` in a checkpoint with a manifest that vouches for it."""
     (path / name).write_bytes(data)
-    manifest = read_json(path / "manifest.json")
-    manifest["files"][name] = checkpoint._seal(data)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     manifest = {key: manifest[key] for key in ("format", "step", "files")} | body
-    write_json(path / "manifest.json", manifest | {"sha256": checkpoint._digest(manifest)})
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest | {"sha256": digest}))
 
 
 def test_forged_content_is_refused(tmp_path: Path) -> None:
@@ -368,41 +389,41 @@ def test_damaged_newest_falls_back_with_a_warning(tmp_path: Path) -> None:
 # Files and locks
 
 
-def test_write_atomic_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.json"
-    write_json(path, {"ü": 0.1})
-    assert read_json(path) == {"ü": 0.1}
-    write_atomic(path, "ü")
-    assert sha256_of(path) == checkpoint._seal("ü".encode())["sha256"]
+def test_a_record_is_whole_or_refused_in_one_line(tmp_path: Path) -> None:
+    run, path = RunDir(tmp_path), tmp_path / "recipe.json"
+    run.write_recipe({"ü": 0.1})
+    assert run.recipe == {"ü": 0.1}
+    run.write_recipe({"ü": 0.2})
+    assert run.recipe == {"ü": 0.2}
     deep = '{"a":' * 100_000
     for text in ("ü", "[]", "", '{"a":1,"a":2}', deep, f'{{"a":{"1" * 5000}}}'):
         path.write_text(text)
-        with pytest.raises(CheckpointError, match=r"a\.json") as error:
-            read_json(path)
+        with pytest.raises(CheckpointError, match=r"recipe\.json") as error:
+            _ = run.recipe
         assert len(one_line(error)) < 300
-    monkeypatch.setattr(files, "JSON_LIMIT", 10)
-    with pytest.raises(CheckpointError, match="at most 10 bytes"):
-        read_json(path)
-    for wrong in (tmp_path / "nowhere" / "b", path / "b"):
-        for act in (lambda p: write_atomic(p, ""), read_json, sha256_of):
+    os.truncate(path, 65 * 2**20)
+    with pytest.raises(CheckpointError, match="at most 67108864 bytes"):
+        _ = run.recipe
+    for wrong in (tmp_path / "nowhere", path):
+        for act in (lambda other: other.write_recipe({}), lambda other: other.recipe):
             with pytest.raises(CheckpointError) as error:
-                act(wrong)
-            assert str(wrong) in one_line(error)
-    assert names(tmp_path) == {"a.json"}
+                act(RunDir(wrong))
+            assert str(wrong / "recipe.json") in one_line(error)
+    assert names(tmp_path) == {"recipe.json"}
 
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from alexnet.files import DirLock
-with DirLock(Path(sys.argv[1])):
+from alexnet.runs import RunDir
+with RunDir(Path(sys.argv[1])).lock():
     os.write(1, b"holder\\n" if os.fork() else b"child\\n")
     time.sleep(60)
 """
 
 
 def test_lock_keeps_others_out_and_dies_with_its_holder(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    command, run = [sys.executable, "-c", HOLD, str(tmp_path)], RunDir(tmp_path)
     with subprocess.Popen(
         command, env=ENV, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as holder:
@@ -410,19 +431,19 @@ def test_lock_keeps_others_out_and_dies_with_its_holder(tmp_path: Path) -> None:
             assert holder.stdout is not None
             # The child has begun once it writes, and let go of the lock before that.
             assert {holder.stdout.readline() for _ in range(2)} == {"holder\n", "child\n"}
-            with pytest.raises(UsageError, match=f"pid {holder.pid}") as error, DirLock(tmp_path):
+            with pytest.raises(UsageError, match=f"pid {holder.pid}") as error, run.lock():
                 pass
             assert str(tmp_path) in one_line(error)
             holder.kill()
             holder.wait()
             # Its forked child lives on, as a data loading worker would for a while.
-            with DirLock(tmp_path), pytest.raises(UsageError), DirLock(tmp_path):
+            with run.lock(), pytest.raises(UsageError), run.lock():
                 pass
-            with DirLock(tmp_path):
+            with run.lock():
                 pass
         finally:
             os.killpg(holder.pid, signal.SIGKILL)
-    with pytest.raises(CheckpointError, match="cannot lock"), DirLock(tmp_path / "nowhere"):
+    with pytest.raises(CheckpointError, match="cannot lock"), RunDir(tmp_path / "nowhere").lock():
         pass
 
 
@@ -430,9 +451,7 @@ def test_lock_keeps_others_out_and_dies_with_its_holder(tmp_path: Path) -> None:
 
 
 def test_run_directories(tmp_path: Path) -> None:
-    path = fresh_run_path(tmp_path / "runs", "tiny")
-    assert path == tmp_path / "runs" / "tiny-1"
-    assert latest_run(tmp_path / "runs", "tiny") is None
+    path = tmp_path / "runs" / "tiny-1"
     run = RunDir.create(path)
     with run.lock():
         RunDir.create(path)  # a run killed before it had a recipe can be started again
@@ -447,10 +466,6 @@ def test_run_directories(tmp_path: Path) -> None:
     assert run.checkpoints == path / "checkpoints"
     with pytest.raises(UsageError, match="--resume"):
         RunDir.create(path)
-    (tmp_path / "runs" / "tiny-10").mkdir()
-    (tmp_path / "runs" / "tiny-x").touch()
-    assert latest_run(tmp_path / "runs", "tiny") == path
-    assert fresh_run_path(tmp_path / "runs", "tiny").name == "tiny-11"
     with pytest.raises(UsageError, match="'runs'"):
         RunDir.create(tmp_path)
     (tmp_path / "file").touch()
@@ -493,26 +508,107 @@ def test_full_disk_while_logging(tmp_path: Path) -> None:
     assert json.loads((run.path / "metrics.jsonl").read_text()) == {"event": "train"}
 
 
-def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
-    """By its own reader; what a restart takes back is gone there too."""
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train = {"event": "train", "loss": 1.0, "loss_mean": 1.5, "top1": 0.5, "top5": None, "lr": 0.1}
-    val = {"event": "val", "loss": 2.0, "top1": 0.25, "top1_ci95": [0.2, 0.3], "top5": None}
-    said = {"event": "doctor", "name": "dead-units", "where": "relu1", "severity": "will not learn"}
-    for start, steps in ((0, (1, 2, 3)), (2, (3,))):
-        board = Board(tmp_path, start)
-        for step in steps:
-            for line in (train, val, said | {"evidence": "all are 0", "advice": "lower it"}):
-                board.add({**line, "step": step, "images_per_s": 10.0 * step})
-        board.close()
-    found = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
-    found.Reload()
-    tags = found.Tags()
-    assert {"train/loss", "train/acc1", "train/lr", "val/acc1", "val/acc1_ci95_low"} <= {
-        *tags["scalars"]
-    }
-    assert "train/acc5" not in tags["scalars"]
-    assert [e.step for e in found.Scalars("train/loss")] == [1, 2, 3]
-    assert [e.value for e in found.Scalars("train/images_per_sec")] == [10, 20, 30]
-    (last, *_) = found.Tensors("doctor/text_summary")[::-1]
-    assert b"dead-units" in last.tensor_proto.string_val[0]
+# A run that starts again.
+
+
+def make_run(folder: Path) -> RunDir:
+    run = RunDir.create(folder)
+    for name in ("recipe.json", "environment.json", "recipe.toml"):
+        (run.path / name).write_text('"old"')
+    tensors = {"weight": torch.zeros(2)}
+    for step in (0, 4, 8):
+        save_checkpoint(run.checkpoints, step, model=tensors, optimizer={},
+                        state={"step": step}, best=step == 4)  # fmt: skip
+        run.log({"event": "saved", "step": step})
+    return run
+
+
+def start_again(run: RunDir) -> None:
+    texts = dict.fromkeys(("recipe.json", "environment.json", "recipe.toml"), '"new"')
+
+    def save(folder: Path) -> None:
+        save_checkpoint(folder, 0, model={"weight": torch.ones(2)}, optimizer={},
+                        state={"step": 0}, best=False)  # fmt: skip
+
+    begin_again(run, texts, {"event": "resume", "step": 0}, save)
+
+
+def state_of(folder: Path) -> tuple[str, ...]:
+    """What a run is, as whoever resumes it finds it."""
+    run = RunDir.open(folder)
+    end_beginning_again(run)
+    newest = load_latest(run.checkpoints, pytest.fail)
+    texts = {(folder / name).read_text() for name in ("recipe.json", "environment.json")}
+    texts.add((folder / "recipe.toml").read_text())
+    assert len(texts) == 1, "records of both"
+    steps = [e["step"] for e in run.events() if e["event"] == "saved"]
+    best = (run.checkpoints / "best").is_symlink()
+    left = {path.name for path in folder.iterdir()} - {
+        "recipe.json", "environment.json", "recipe.toml", "metrics.jsonl", "checkpoints",
+    }  # fmt: skip
+    assert not left
+    return *texts, newest.path.name, str(newest.model["weight"].tolist()), str(steps), str(best)
+
+
+def test_a_new_start_is_whole_or_not_there(tmp_path: Path) -> None:
+    """The process is gone before each of its calls that change the disk."""
+    old = ('"old"', "step-8", "[0.0, 0.0]", "[0, 4, 8]", "True")
+    new = ('"new"', "step-0", "[1.0, 1.0]", "[0]", "False")
+    found = []
+    origin = make_run(tmp_path / "origin")
+    origin.close()
+    for place in range(1000):
+        run, left = RunDir(tmp_path / str(place)), place
+        shutil.copytree(origin.path, run.path, symlinks=True)
+        assert state_of(run.path) == old
+
+        def guarded(real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **options: Any) -> Any:
+                nonlocal left
+                if left <= 0:  # nothing reaches the disk from here on, nor tidies up
+                    raise Killed
+                left -= 1
+                return real(*args, **options)
+
+            return call
+
+        gone = False
+        with pytest.MonkeyPatch.context() as patch:
+            # Patched because a kill between two calls to the disk can be made in no other way.
+            for name in ("fsync", "rename", "replace", "unlink", "rmdir", "symlink", "mkdir"):
+                patch.setattr(os, name, guarded(getattr(os, name)))
+            try:
+                start_again(run)
+            except Killed:
+                gone = True
+        run.close()
+        found.append(state_of(run.path))
+        if not gone:
+            break
+    assert set(found) == {old, new}
+    assert found == sorted(found, key=lambda one: one == new), "first the one, then the other"
+    assert found[-1] == new
+    assert 20 < len(found) < 1000
+
+
+def test_a_full_disk_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+
+    def full(folder: Path) -> None:
+        folder.mkdir()
+        raise CheckpointError("no space")
+
+    with pytest.raises(CheckpointError, match="no space"):
+        begin_again(run, {}, {"event": "resume", "step": 0}, full)
+    assert load_checkpoint(run.checkpoints / "last").step == 8
+    end_beginning_again(run)
+    assert not (run.path / "checkpoints-again").exists()
+
+
+@pytest.mark.parametrize("plan", ["no json", "{}", '{"records": {"../x": "y"}, "line": {}}'])
+def test_a_damaged_plan_is_refused(plan: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run.path / "starting-again.json").write_text(plan)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        alexnet.train(run=run.path, resume=True)
+    assert not (tmp_path / "x").exists()

@@ -15,8 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from alexnet import commands
-from alexnet.runs.rundir import RunDir
+import alexnet
+from alexnet.errors import UsageError
+from alexnet.runs import RunDir
 from conftest import patterns, read_events, without_report, write_idx
 from teams import LONG, end, members, run_team, torchrun, workers
 from test_parallel import furthest
@@ -111,7 +112,7 @@ def test_twenty_killed_ranks(data: Path, reference: Path, tmp_path: Path) -> Non
     ("number", "status", "to"),
     [
         (signal.SIGTERM, 143, {"torchrun"}),
-        (signal.SIGINT, 130, {"torchrun"}),
+        pytest.param(signal.SIGINT, 130, {"torchrun"}, marks=pytest.mark.slow),
         (signal.SIGUSR1, 138, {1, "torchrun"}),  # as a cluster does, to every process
         (signal.SIGUSR2, 140, {1}),  # to one alone: --stop-signal
     ],
@@ -160,7 +161,7 @@ def goes_on(run: Path, reference: Path, folder: Path) -> None:
     other = Path(shutil.copytree(run, folder / "other", symlinks=True))
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
-        commands.train(resume=True, run=other)
+        alexnet.train(resume=True, run=other)
     assert far_apart(other, reference) < 0.02
     process = torchrun(2, ["train", "--resume", "--run", run], folder / "again")
     try:
@@ -181,12 +182,15 @@ def far_apart(run: Path, other: Path) -> float:
 
 
 def train_here(data: str, run: str, resume: bool) -> dict[str, Any]:
+    """A training of one rank; and that compiled steps are for one process alone."""
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
         if resume:
-            found = commands.train(resume=True, run=run)
+            found = alexnet.train(resume=True, run=run)
         else:
-            found = commands.train("digits", data=data, run=run, **FIELDS)
+            found = alexnet.train("digits", data=data, run=run, **FIELDS)
+            with pytest.raises(UsageError, match="leave --compile out under torchrun"):
+                alexnet.train("digits", data=data, run=f"{run}-2", compile=True, **FIELDS)
     return {"step": found["step"], "top1": found["top1"]}
 
 
@@ -195,6 +199,7 @@ def test_three_ranks_go_on_to_the_bit(data: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     results = run_team(tmp_path / "a", 3, train_here, str(data), str(whole), False)
     assert results[0] == results[1] == results[2]
+    assert not Path(f"{whole}-2").exists()
     shutil.copytree(whole, cut, symlinks=True)
     for folder in (cut / "checkpoints").glob("step-*"):
         if int(folder.name[5:]) > 6:

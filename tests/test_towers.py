@@ -7,22 +7,28 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data.loader import Share, read_batch
-from alexnet.data.slices import Slice
+from alexnet.data import Share, Slice, read_batch
 from alexnet.errors import UsageError
-from alexnet.models.zoo import find_model, model_spec
+from alexnet.models import find_model, model_spec
 from alexnet.recipe import Recipe
-from alexnet.training.network import build_net, preprocessing
-from alexnet.training.optim import build_optimizer, optimizer_tensors
-from alexnet.training.parallel import ALONE, Team, join
-from alexnet.training.spread import spread
-from alexnet.training.step import train_step
-from alexnet.training.towers import build_towers, plan_towers
+from alexnet.training import (
+    ALONE,
+    Team,
+    build_net,
+    build_optimizer,
+    build_towers,
+    distribute,
+    join,
+    optimizer_tensors,
+    plan_towers,
+    preprocessing,
+    train_step,
+)
 from conftest import patterns
 from teams import run_team
 from test_parallel import furthest, statistics_of
 
-STEPS = 10
+STEPS = 6
 NEAR = {
     "logits": 1e-6,
     "gradients": 1e-5,
@@ -49,7 +55,7 @@ def learn(team: Team) -> dict[str, Any]:
         found = tensors if towers is None else towers.whole(tensors)
         return {name: value.detach().clone() for name, value in found.items()}
 
-    model, optimizer = spread(net, team), build_optimizer(net, RECIPE)
+    model, optimizer = distribute(net, team), build_optimizer(net, RECIPE)
     preprocess = preprocessing(RECIPE, statistics_of(split))
     sums, losses = torch.zeros(4, dtype=torch.float64), []
     found: dict[str, Any] = {}
@@ -84,7 +90,7 @@ def learn_in_towers() -> dict[str, Any]:
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_towers_are_the_network(size: int, tmp_path: Path) -> None:
-    """Forward, gradients, and weights and velocities after ten steps; alone and two by two."""
+    """Forward, gradients, and weights and velocities after six steps; alone and two by two."""
     alone = learn(ALONE)
     ranks = run_team(tmp_path, size, learn_in_towers)
     first = ranks[0]
@@ -94,7 +100,7 @@ def test_towers_are_the_network(size: int, tmp_path: Path) -> None:
         assert far < near
     begun = build_net(RECIPE, 10).state_dict()
     moved = furthest(begun, alone["weights"])
-    assert moved > 1e-2, "ten steps that move nothing prove nothing"
+    assert moved > 1e-2, "steps that move nothing prove nothing"
     for rank in ranks:
         assert rank["losses"] == pytest.approx(alone["losses"], rel=1e-5)
         # maps of 32 and 32 numbers: conv3 reads 7 x 7 of 64, fc6 3 x 3 of 64, fc7 512, then 10 out

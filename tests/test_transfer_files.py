@@ -11,16 +11,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alexnet import commands
+import alexnet
 from alexnet.cli import main
-from alexnet.commands import Given
-from alexnet.commands import choose as choose_recipe
 from alexnet.errors import CheckpointError
 from alexnet.recipe import Recipe
-from alexnet.runs.weights import read_weights
-from alexnet.training.network import build_net, take_weights
+from alexnet.runs import read_weights
+from alexnet.training import build_net, take_weights
 from conftest import read_events
-from short_runs import QUICK, assert_same_end, cut_at, model_file, same_bits, saved, small_net
+from short_runs import (
+    QUICK,
+    Cut,
+    assert_same_end,
+    at_each_line,
+    cut_at,
+    model_file,
+    same_bits,
+    saved,
+    small_net,
+)
 from short_runs import no_pictures as no_pictures  # around every test here
 
 
@@ -34,7 +42,7 @@ def test_weights_from_a_safetensors_file(idx_folder: Path, tmp_path: Path) -> No
     weights, run = given_weights(), tmp_path / "run"
     save_file(weights, tmp_path / "w.safetensors")
     fields = QUICK | {"init": tmp_path / "w.safetensors"}
-    commands.train("digits", data=idx_folder, run=run, **fields)
+    alexnet.train("digits", data=idx_folder, run=run, **fields)
     assert same_bits(load_file(model_file(run, "step-0")), weights)
     content = (tmp_path / "w.safetensors").read_bytes()
     expected = {"path": str(fields["init"]), "sha256": hashlib.sha256(content).hexdigest()}
@@ -58,16 +66,30 @@ def test_weights_from_a_torch_file_in_its_usual_shapes(tmp_path: Path) -> None:
             assert same_bits(read_weights(path), weights), (i, legacy)
 
 
-def test_weights_with_torchvisions_names_expect_its_normalisation(tree: Path) -> None:
+def test_weights_with_torchvisions_names_expect_its_normalisation(
+    tree: Path, tmp_path: Path
+) -> None:
     """Where the recipe is chosen and nobody says otherwise."""
+    path, run = tmp_path / "w.pth", tmp_path / "run"
+    weights = {"features.3.weight": torch.zeros(192, 64, 5, 5), "fc8.weight": torch.zeros(3, 256)}
+    torch.save(weights, path)
+    fields = {"steps": 1, "batch_size": 2, "size": 64, "crop": 64, "doctor": "off", "workers": 0}
 
-    def normalize(**fields: Any) -> str:
-        given = Given({})
-        return choose_recipe(None, tree, "w.pth", None, given, fields, lambda *_: 10.0)[0].normalize
+    def normalize(**more: Any) -> str:
+        found: list[str] = []
+
+        def look(line: str) -> None:
+            if line.startswith("weights: "):  # what it is to be is written, and no step is taken
+                found.append(saved(run)["recipe"]["normalize"])
+                raise Cut
+
+        with at_each_line(look), pytest.raises(Cut):
+            alexnet.train(data=tree, init=path, run=run, precision="fp32", **{**fields, **more})
+        return found[0]
 
     assert normalize(model="alexnet-2014") == "torchvision"
-    assert normalize(model="alexnet-2014", normalize="mean") == "mean"
-    assert normalize(model="alexnet-28") == "std"
+    assert normalize(model="alexnet-28", size=28, crop=28) == "std"
+    assert normalize(model="alexnet-28", size=28, crop=28, normalize="mean") == "mean"
 
 
 def test_a_run_from_a_torch_file_starts_there(idx_folder: Path, tmp_path: Path) -> None:
@@ -81,7 +103,7 @@ def test_a_run_from_a_torch_file_starts_there(idx_folder: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("freeze", [(), ("conv1..conv2",)])
 def test_a_run_from_given_weights_goes_on_without_them(
-    freeze: tuple[str, ...], idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    freeze: tuple[str, ...], idx_folder: Path, tmp_path: Path
 ) -> None:
     """With validations on both sides of the cut."""
     path = tmp_path / "w.safetensors"
@@ -89,10 +111,10 @@ def test_a_run_from_given_weights_goes_on_without_them(
     fields = QUICK | {"steps": 5, "save_every": 1, "init": path, "data": idx_folder}
     fields |= {"freeze": freeze, "part_lr": ("fc8=10",), "bias_lr": 2.0, "eval_every": 2 / 67}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    commands.train("digits", run=whole, **fields)
-    cut_at(3, monkeypatch, "digits", run=cut, **fields)
+    alexnet.train("digits", run=whole, **fields)
+    cut_at(4, "digits", run=cut, **fields)
     path.unlink()
-    commands.train(resume=True, run=cut)
+    alexnet.train(resume=True, run=cut)
     assert [e["step"] for e in read_events(cut) if e["event"] == "resume"] == [3]
     assert_same_end(cut, whole)
 

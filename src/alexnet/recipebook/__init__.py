@@ -40,8 +40,8 @@ from alexnet.recipebook.written import (
 )
 
 if TYPE_CHECKING:
-    from alexnet.recipebook.candidates import DataSummary as DataSummary
-    from alexnet.recipebook.choice import choose_recipe as choose_recipe
+    from alexnet.recipebook.candidates import DataSummary
+    from alexnet.recipebook.choice import choose_recipe
 
 __all__ = [
     "RECIPES",

@@ -4,14 +4,25 @@ These names are stable. The modules they come from are not.
 """
 
 from alexnet.metrics import Tally, topk_hits, wilson
+from alexnet.training.compiled import Compiled
 from alexnet.training.evaluate import evaluate, predict_views
 from alexnet.training.fitting import fit
 from alexnet.training.infer import Inference
 from alexnet.training.int8 import Int8, measure_ranges
 from alexnet.training.network import build_net, preprocessing, take_weights, whiten
-from alexnet.training.optim import build_optimizer, set_rate
+from alexnet.training.optim import (
+    Lars,
+    PaperSGD,
+    build_optimizer,
+    load_optimizer,
+    optimizer_tensors,
+    set_rate,
+)
+from alexnet.training.pace import measure_pace
 from alexnet.training.parallel import ALONE, Team, join
 from alexnet.training.schedule import Watch, learning_rate
+from alexnet.training.settings import Hardware, Settings, TimingRule, choose_settings
+from alexnet.training.spread import distribute
 from alexnet.training.state import State
 from alexnet.training.step import class_weights, plain_step, train_step
 from alexnet.training.towers import build_towers, plan_towers
@@ -19,25 +30,36 @@ from alexnet.training.trainer import NotFinite, SecondLook, Trainer, TrainingDat
 
 __all__ = [
     "ALONE",
+    "Compiled",
+    "Hardware",
     "Inference",
     "Int8",
+    "Lars",
     "NotFinite",
+    "PaperSGD",
     "SecondLook",
+    "Settings",
     "State",
     "Tally",
     "Team",
+    "TimingRule",
     "Trainer",
     "TrainingData",
     "Watch",
     "build_net",
     "build_optimizer",
     "build_towers",
+    "choose_settings",
     "class_weights",
+    "distribute",
     "evaluate",
     "fit",
     "join",
     "learning_rate",
+    "load_optimizer",
+    "measure_pace",
     "measure_ranges",
+    "optimizer_tensors",
     "plain_step",
     "plan_towers",
     "predict_views",

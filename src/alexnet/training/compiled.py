@@ -1,5 +1,6 @@
 """The network of a training step as torch.compile makes it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,20 +13,22 @@ from alexnet.terminal import say
 from alexnet.training.parallel import Team
 
 BACKEND = "inductor"
+Backend = Callable[[Any, Any], Any]  # a graph and its inputs -> what computes it
 
 
 class Compiled(nn.Module):
     """A network, `module`, whose call is compiled; its first call takes a minute or more.
 
     The weights are the network's own. Hooks on its parts are not seen by the compiled call.
-    Raises Unavailable where this machine cannot compile, as without a C++ compiler.
+    `backend` is torch.compile's. Raises Unavailable where this machine cannot compile, as without a
+    C++ compiler.
     """
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net, backend: str | Backend | None = None) -> None:
         super().__init__()
         self.module = net
         # Fullgraph: a break would cost what compiling gains, and nobody would hear of it.
-        self._call: Any = torch.compile(net, backend=BACKEND, fullgraph=True)
+        self._call: Any = torch.compile(net, backend=backend or BACKEND, fullgraph=True)
 
     def forward(self, images: Tensor) -> Tensor:
         try:

@@ -1,6 +1,6 @@
 """Optimisers: the paper's update, and torch's Adam and AdamW."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -18,11 +18,20 @@ class PaperSGD(torch.optim.Optimizer):
 
     The learning rate is inside the velocity. torch's SGD multiplies the velocity by the rate when
     it is applied, so the two differ for a while after every change of the rate. Without momentum
-    there is no velocity to keep. A group that is `held` (see `set_rate`) stays as it is.
+    there is no velocity to keep. A group that is `held` (see `set_rate`) stays as it is. `exact`
+    are the kinds of devices whose kernels take the rate as float64.
     """
 
-    def __init__(self, params: Any, lr: float, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        exact: Collection[str] = EXACT,
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.exact = exact
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -39,7 +48,7 @@ class PaperSGD(torch.optim.Optimizer):
             # that is a float32, next to 1, where a small rate is rounded: there gradients are
             # scaled before.
             dampening = 1 - lr
-            if velocities and weights[0].device.type not in EXACT:
+            if velocities and weights[0].device.type not in self.exact:
                 gradients = list(torch._foreach_mul(gradients, lr))
                 decay, dampening = decay * lr, 0.0
             torch._fused_sgd_(
@@ -80,8 +89,16 @@ class Lars(PaperSGD):
     algorithm 1.
     """
 
-    def __init__(self, params: Any, lr: float, momentum: float, decay: float, trust: float) -> None:
-        super().__init__(params, lr, momentum, decay)
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        momentum: float,
+        decay: float,
+        trust: float,
+        exact: Collection[str] = EXACT,
+    ) -> None:
+        super().__init__(params, lr, momentum, decay, exact)
         self.trust = trust
         for group in self.param_groups:
             group["decay"] = group["weight_decay"]

@@ -31,7 +31,6 @@ from alexnet.runtime import (
     chance_kept,
     choose_precision,
     pick_device,
-    precisions,
     threads,
 )
 from alexnet.terminal import say
@@ -70,6 +69,22 @@ class Settings:
         return recipe.replace(
             precision=self.precision, channels_last=self.channels_last, compile=self.compile
         )
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What settings are chosen for: a device, the precision that a rule takes there for "auto", and
+    `bf16_pace`, which says how many times as long as in fp32 a product takes in bf16."""
+
+    device: torch.device
+    precision: str
+    bf16_pace: Callable[[], float]
+
+    @classmethod
+    def here(cls) -> "Hardware":
+        """This machine's; its pace of bf16 is measured when it is asked for first."""
+        device = pick_device()
+        return cls(device, choose_precision("auto", device), lambda: bf16_pace(device))
 
 
 Step = Callable[[], float]
@@ -212,18 +227,21 @@ def choose_settings(
     prepare: Prepare,
     ranks: int = 1,
     worth: float = WORTH,
+    hardware: Hardware | None = None,
 ) -> tuple[Recipe, dict[str, Any]]:
     """The recipe with its precision no longer auto, and `settings` for environment.json: what was
     chosen, what was measured, and the seconds that training is expected to take.
 
     `images` is how many the training shows in all, to `ranks` processes together; `fixed` names the
     fields that the user gave. What runs out of memory is not chosen. Nothing is measured where the
-    precision is given or the training has fewer than `worth` operations: then a rule chooses.
+    precision is given or the training has fewer than `worth` operations: then a rule chooses. The
+    `hardware` is this machine's unless it is given.
     """
-    rule = choose_precision(recipe.precision, pick_device())
+    hardware = hardware or Hardware.here()
+    rule = hardware.precision if recipe.precision == "auto" else recipe.precision
     best = Settings(rule, recipe.channels_last, torch.get_num_threads())
     known: dict[str, Any] = {"measured": []}
-    if rule == "bf16" and (pace := bf16_pace(pick_device())) > HOPELESS:
+    if rule == "bf16" and (pace := hardware.bf16_pace()) > HOPELESS:
         say(
             f"bf16 products take {pace:,.0f} times as long as fp32 on this processor: "
             "--precision fp32 is the faster"
@@ -231,11 +249,12 @@ def choose_settings(
     if recipe.precision == "auto" and _is_worth_timing(recipe, classes, images, worth):
         with chance_kept():
             contest = Contest(recipe, prepare, best)
-            for change in _changes(best, fixed):
+            for change in _changes(best, fixed, hardware):
                 contest.challenge(replace(contest.holder, **change))
-            size = trial_size(recipe, ranks)
+            size = trial_size(recipe, ranks, hardware.device)
             steps = images / (size * ranks)
-            if _worth_compiling(recipe, fixed, contest.usual() * steps):
+            lasts_s = contest.usual() * steps
+            if _worth_compiling(recipe, fixed, lasts_s, hardware.device):
                 contest.challenge(replace(contest.holder, compile=True))
             best = contest.holder
             known = {"expected_s": round(contest.usual() * steps, 1)}
@@ -292,26 +311,29 @@ def _rivals(chosen: Settings, measured: Sequence[Mapping[str, Any]]) -> list[dic
     ]
 
 
-def _worth_compiling(recipe: Recipe, fixed: Collection[str], lasts_s: float) -> bool:
+def _worth_compiling(
+    recipe: Recipe, fixed: Collection[str], lasts_s: float, device: torch.device
+) -> bool:
     """On a GPU, in a long training: on a processor compiled steps were slower (decisions 63)."""
     free = "compile" not in fixed and not recipe.compile and recipe.accumulate == 1
-    return free and pick_device().type == "cuda" and lasts_s >= LEAST * COMPILES_S
+    return free and device.type == "cuda" and lasts_s >= LEAST * COMPILES_S
 
 
-def trial_size(recipe: Recipe, ranks: int = 1) -> int:
+def trial_size(recipe: Recipe, ranks: int = 1, device: torch.device | None = None) -> int:
     """Images of a step that is timed: of a GPU, what one of `ranks` has at once in training."""
-    if pick_device().type == "cuda":  # fewer would not fill it
+    if (device or pick_device()).type == "cuda":  # fewer would not fill it
         return math.ceil(recipe.batch_size / (recipe.accumulate * ranks))
     return min(IMAGES, recipe.batch_size)
 
 
-def _changes(first: Settings, fixed: Collection[str]) -> list[dict[str, Any]]:
+def _changes(first: Settings, fixed: Collection[str], hardware: Hardware) -> list[dict[str, Any]]:
     """What is tried in turn, each on top of the best so far."""
-    others = set(precisions(pick_device())) - {first.precision}
+    tried = {"fp32"} if hardware.bf16_pace() > HOPELESS else {"fp32", "bf16"}
+    others = tried - {first.precision}
     changes: list[dict[str, Any]] = [{"precision": other} for other in others]
     if "channels_last" not in fixed:
         changes.append({"channels_last": not first.channels_last})
-    if first.threads > 1 and not given_threads() and pick_device().type == "cpu":
+    if first.threads > 1 and not given_threads() and hardware.device.type == "cpu":
         changes.append({"threads": 1})
     return changes
 

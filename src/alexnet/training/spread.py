@@ -13,7 +13,7 @@ from alexnet.models.net import Net
 from alexnet.training.parallel import Team
 
 
-def spread(net: Net, team: Team) -> nn.Module:
+def distribute(net: Net, team: Team) -> nn.Module:
     """The network as it is trained by a team: gradients are means over the ranks, batch norms see
     the images of all of them.
 

@@ -49,7 +49,7 @@ from alexnet.training.network import (
 from alexnet.training.optim import build_optimizer, load_optimizer, optimizer_tensors
 from alexnet.training.parallel import ALONE, Team
 from alexnet.training.schedule import learning_rate, total_steps, validation_steps
-from alexnet.training.spread import spread
+from alexnet.training.spread import distribute
 from alexnet.training.state import Clock, State
 from alexnet.training.step import class_weights, train_step
 from alexnet.training.towers import build_towers
@@ -212,7 +212,7 @@ class Trainer:
             self.class_shares = np.full(data.classes, 1 / data.classes)
         self.model: nn.Module = self.net
         if not self.state.finished:
-            self.model = spread(self.net, team)
+            self.model = distribute(self.net, team)
 
     @cached_property
     def quick(self) -> nn.Module:
