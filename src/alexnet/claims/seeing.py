@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.analysis.kernels import tower_scores, towers_of
-from alexnet.analysis.neighbours import agreement, nearest
+from alexnet.analysis.neighbours import class_agreement, nearest_neighbours
 from alexnet.claims.architecture import IMAGES, SMALL
 from alexnet.claims.averaging import with_doubts
 from alexnet.claims.lab import Claim, Lab, Outcome, Row
@@ -66,8 +66,8 @@ def neighbours(lab: Lab) -> Outcome:
     count = min(QUERIES, len(asked))
 
     def others(queries: NDArray[Any], rows: NDArray[Any]) -> float:
-        ids = nearest(queries[:count], rows, NEIGHBOURS)[1]
-        return 1 - agreement(ids, keys.labels, asked.labels[:count]).share
+        ids = nearest_neighbours(queries[:count], rows, NEIGHBOURS)[1]
+        return 1 - class_agreement(ids, keys.labels, asked.labels[:count]).share
 
     def how(cell: Row) -> Row:
         trained = train(recipe.replace(seed=cell["seed"]), material)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet import figures
-from alexnet.analysis.answers import Mistakes, count
+from alexnet.analysis.answers import Mistakes, count_answers
 from alexnet.commands.outset import check_same
 from alexnet.commands.proving import prove
 from alexnet.data.slices import Slice, Unread
@@ -139,7 +139,7 @@ def _test(
         mistakes.add(at, p, part.labels[at : at + len(p)])
 
     began = time.monotonic()
-    tally = count(
+    tally = count_answers(
         predictor.inference, part, predictor.preprocess, predictor.recipe, len(dataset.classes),
         views, keep, team, unread,
     )  # fmt: skip
