@@ -14,8 +14,8 @@ from pathlib import Path
 import script  # before torch, for its threads
 import torch
 
-from alexnet.analysis.import count_answers
-from alexnet.benches.rounds import take_turns
+from alexnet.analysis import count_answers
+from alexnet.benches import take_turns
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
 from alexnet.data.slices import Slice

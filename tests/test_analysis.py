@@ -11,18 +11,18 @@ import torch
 
 from alexnet.analysis import (
     Mistakes,
-    calibration,
     class_agreement,
     colour_scores,
     confused_pairs,
     count_answers,
     doubtful_labels,
+    fit_linear_probe,
     gather_features,
     grad_cam,
     integrated_gradients,
     last_hidden,
     linear_cka,
-    linear_probe,
+    measure_calibration,
     most_excited,
     nearest_neighbours,
     occlusion,
@@ -162,7 +162,7 @@ def test_the_last_hidden_part(name: str, part: str) -> None:
 
 def test_calibration_by_hand() -> None:
     p = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.55, 0.45]])
-    found = calibration(p, np.array([0, 1, 1, 0]), bins=2, least=1)
+    found = measure_calibration(p, np.array([0, 1, 1, 0]), bins=2, least=1)
     # 0.55 and 0.7 are in the lower half of the images, 0.8 and 0.9 in the upper.
     assert [(b.n, b.low, b.high, b.right) for b in found.bins] == [
         (2, 0.55, 0.7, 1.0), (2, 0.8, 0.9, 0.5),
@@ -183,7 +183,7 @@ def drawn_answers(n: int, seed: int, off: float = 0.0) -> tuple[np.ndarray, np.n
     ("n", "bins"), [(36, 1), (59, 1), (60, 2), (100, 3), (450, 15), (9000, 15)]
 )
 def test_bins_of_calibration_have_thirty_images(n: int, bins: int) -> None:
-    found = calibration(*drawn_answers(n, 0))
+    found = measure_calibration(*drawn_answers(n, 0))
     assert len(found.bins) == bins
     assert min(b.n for b in found.bins) >= 30
     assert sum(b.n for b in found.bins) == n
@@ -192,7 +192,7 @@ def test_bins_of_calibration_have_thirty_images(n: int, bins: int) -> None:
 def test_equal_probabilities_are_one_bin() -> None:
     """A dead network says the same of every image: bins of them would differ by chance alone."""
     p = np.full((900, 2), [0.7, 0.3])
-    assert len(calibration(p, np.arange(900) % 2).bins) == 1
+    assert len(measure_calibration(p, np.arange(900) % 2).bins) == 1
 
 
 @pytest.mark.parametrize(("n", "off"), [(36, 0.0), (300, 0.0), (300, 0.15), (2000, 0.05)])
@@ -201,12 +201,12 @@ def test_intervals_of_calibration_hold(n: int, off: float) -> None:
     network that is not off is seldom called more than chance."""
     held, beyond = 0, 0
     for seed in range(100):
-        found = calibration(*drawn_answers(n, seed, off))
+        found = measure_calibration(*drawn_answers(n, seed, off))
         low, high = found.ece_ci95
         held += low <= off <= high
         beyond += low > 0
         assert found.ece_by_chance_ci95[0] <= found.ece_by_chance <= found.ece_by_chance_ci95[1]
-    assert found == calibration(*drawn_answers(n, seed, off))
+    assert found == measure_calibration(*drawn_answers(n, seed, off))
     assert held >= 88
     if not off:
         assert beyond <= 8
@@ -335,12 +335,12 @@ def test_a_probe_reads_what_is_linear() -> None:
     labels = np.arange(600) % 3
     x = random.normal(size=(600, 20)).astype(np.float32)
     x[np.arange(600), labels] += 6
-    found = linear_probe(x[:400], labels[:400], x[400:], labels[400:], 3)
+    found = fit_linear_probe(x[:400], labels[:400], x[400:], labels[400:], 3)
     assert found.top1 > 0.97
     assert (found.n, found.fitted) == (200, 400)
-    noise = linear_probe(x[:400, 5:], labels[:400], x[400:, 5:], labels[400:], 3)
+    noise = fit_linear_probe(x[:400, 5:], labels[:400], x[400:, 5:], labels[400:], 3)
     assert noise.top1_ci95[0] < 1 / 3 < noise.top1_ci95[1]
-    assert found == linear_probe(x[:400], labels[:400], x[400:], labels[400:], 3)
+    assert found == fit_linear_probe(x[:400], labels[:400], x[400:], labels[400:], 3)
 
 
 def test_alike_is_blind_to_turning_and_scale_alone() -> None:

@@ -49,7 +49,7 @@ class Calibration:
     surplus_ci95: tuple[float, float]
 
 
-def calibration(
+def measure_calibration(
     probabilities: NDArray[np.floating],
     labels: NDArray[np.integer],
     bins: int = BINS,

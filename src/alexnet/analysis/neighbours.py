@@ -53,7 +53,8 @@ def nearest_neighbours(
     Shapes: (Q, ...), (N, ...) -> distances (Q, k), rows of keys (Q, k). Rows are flattened; cosine
     is 1 - cosine, and 1 from a row of zeros. Candidates are found in float32, from the middle of
     the keys so that sums of squares stay small, and measured again in float64. DataError where
-    there are fewer than k keys, or where a number is not finite. `block_bytes` of rows are held at a time.
+    there are fewer than k keys, or where a number is not finite. `block_bytes` of rows are held at
+    a time.
     """
     if metric not in METRICS:
         raise UsageError(f"metric {metric!r}: {' or '.join(METRICS)}")
@@ -84,7 +85,7 @@ def nearest_neighbours(
 def class_agreement(
     ids: NDArray[np.intp], key_labels: NDArray[np.integer], query_labels: NDArray[np.integer]
 ) -> Agreement:
-    """Of neighbours (Q, k) as `nearest_neighbours` gives them, how many have their query's class."""
+    """How many of the neighbours (Q, k) of `nearest_neighbours` have their query's class."""
     same = key_labels[ids] == np.asarray(query_labels)[:, None]
     n, right = len(same), int(same[:, 0].sum())
     return Agreement(n, ids.shape[1], right / n, wilson(right, n), float(same.mean()))

@@ -28,7 +28,7 @@ class Probe:
     strength: float
 
 
-def linear_probe(
+def fit_linear_probe(
     train: NDArray[np.floating],
     train_labels: NDArray[np.integer],
     test: NDArray[np.floating],

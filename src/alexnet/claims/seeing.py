@@ -15,15 +15,16 @@ from alexnet.claims.paired import compare_scores
 from alexnet.claims.trial import Trained, cell_of, gather, resolved, train
 from alexnet.data.slices import Slice
 from alexnet.errors import UsageError
+from alexnet.recipe import Recipe
 from alexnet.runtime import autocast
 
 HALVES = 500  # random ways to divide the kernels in two
 QUERIES, NEIGHBOURS = 1000, 6  # the paper shows six
 
 
-def towers_specialise(lab: Lab) -> Outcome:
+def towers_specialise(lab: Lab, recipe: Recipe = SMALL) -> Outcome:
     """How far apart the colour of the two towers is, beside random halves of the same kernels."""
-    recipe = resolved(SMALL)
+    recipe = resolved(recipe)
     material = gather(recipe, lab, IMAGES)
     if recipe.channels != 3:
         raise UsageError("grey images have no colour to look at: name others with --data")
@@ -58,9 +59,9 @@ def towers_specialise(lab: Lab) -> Outcome:
     return with_doubts(found, {"the networks": rows}, material)
 
 
-def neighbours(lab: Lab) -> Outcome:
+def neighbours(lab: Lab, recipe: Recipe = SMALL) -> Outcome:
     """How many of the six nearest training images show another class, by fc7 and by pixels."""
-    recipe = resolved(SMALL)
+    recipe = resolved(recipe)
     material = gather(recipe, lab, IMAGES)
     keys, asked = material.train, material.test
     count = min(QUERIES, len(asked))

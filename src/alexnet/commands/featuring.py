@@ -10,7 +10,7 @@ import numpy as np
 
 from alexnet import figures
 from alexnet.analysis import features as feats
-from alexnet.analysis.probe import linear_cka, linear_probe
+from alexnet.analysis.probe import fit_linear_probe, linear_cka
 from alexnet.commands.view import View
 from alexnet.errors import DataError, UsageError
 from alexnet.files import replacing
@@ -77,7 +77,7 @@ def probe(
     with progress("fitting", len(parts), "parts") as bar:
         for name in parts:
             given = fitted.pop(name), train.labels, tried.pop(name), of.labels
-            rows[name] = linear_probe(*given, len(p.classes))
+            rows[name] = fit_linear_probe(*given, len(p.classes))
             bar.advance()
     bars = [(name, 100 * r.top1, (100 * r.top1_ci95[0], 100 * r.top1_ci95[1]))
             for name, r in rows.items()]  # fmt: skip

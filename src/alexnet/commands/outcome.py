@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from alexnet import figures
 from alexnet.analysis.answers import Answers
 from alexnet.analysis.confidence import (
-    calibration as calibrate,
-)
-from alexnet.analysis.confidence import (
     confused_pairs,
     doubtful_labels,
+    measure_calibration,
     surest_mistakes,
     too_weak_for_labels,
 )
@@ -160,7 +158,7 @@ def calibration(view: View, *, split: str | None = None) -> dict[str, Any]:
 def draw_calibration(view: View, answers: Answers) -> dict[str, Any]:
     """The same of answers that are there already."""
     of = answers.split
-    found = calibrate(answers.probabilities, of.labels)
+    found = measure_calibration(answers.probabilities, of.labels)
     out = view.figure(f"calibration-{of.name}")
     low, high = found.ece_ci95
     title = (
