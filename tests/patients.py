@@ -8,7 +8,7 @@ import torch
 from benchmarks.doctor.faults import Case
 from torch import Tensor, nn
 
-from alexnet.models.norm import ResponseNormLayer
+from alexnet.models import ResponseNormLayer
 from conftest import patterns
 
 # Small enough for a test; the real networks and images are the matrix of benchmarks/doctor.py.
