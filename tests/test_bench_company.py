@@ -228,9 +228,9 @@ with busy_processes(19, 6, apart=True):
 
 
 def test_response_norm_is_quicker_than_torchs_in_company() -> None:
-    """With two threads, beside busy processes, in three turns with torch's own norm. When it entered
-    a parallel region for each operation on each chunk it took from half of torch's time to three
-    times that, mostly more; with one region a call it takes a seventh."""
+    """With two threads, beside busy processes, in three turns with torch's own norm. When it
+    entered a parallel region for each operation on each chunk it took from half of torch's time to
+    three times that, mostly more; with one region a call it takes a seventh."""
     mine = {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_PROC_BIND"}
     environment = {name: value for name, value in os.environ.items() if name not in mine}
     tries = []
