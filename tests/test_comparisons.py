@@ -383,6 +383,13 @@ def test_the_page(tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=\"(?!data:image/webp;base64,|data:,|#)", page)
     assert all(f'<h2 id="{name}">' in page for name in CLAIMS)
     assert page.replace("\N{NO-BREAK SPACE}", " ").count("not measured") == 2 * (len(CLAIMS) - 1)
+    # Columns of words begin at the left, sentences that begin with a number too; numbers do not.
+    heads = re.findall(r'<th scope="col"(.*?)>(.*?)<', page)[:6]
+    assert [name for kind, name in heads if "words" in kind] == [
+        "claim", "printed", "verdict", "command",
+    ]  # fmt: skip
+    assert [name for kind, name in heads if not kind] == ["measured", "seeds"]
+    assert page.count('<td class="words">') == 3 * len(CLAIMS)
     measured = {row["name"]: claim_row(row)[2] for row in rows}
     assert measured["neurons"] == "659,272 neurons"
     assert measured["depth"] == ""
