@@ -98,7 +98,7 @@ def test_features_as_parquet_are_those_of_npy(run: Path, tmp_path: Path) -> None
     """Row groups hold whole rows in order; maps are flattened and their shape stands beside."""
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
     file = tmp_path / "f.parquet"
-    of = {"split": "train", "part": "relu2"}  # 27 MB, which is more than a row group
+    of = {"split": "train", "part": "conv1"}  # 54 MB, which is more than a row group
     found = commands.inspect(run, "features", out=file, **of)
     commands.inspect(run, "features", out=tmp_path / "f.npy", **of)
     plain = np.load(tmp_path / "f.npy")

@@ -6,6 +6,7 @@ These names are stable. The modules they come from are not.
 from alexnet.data import draws
 from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
+from alexnet.data.images import decode_image
 from alexnet.data.loader import Batch, Share, read_batch, steps_per_epoch, training_batches
 from alexnet.data.slices import Slice
 from alexnet.data.sources import open_source
@@ -19,6 +20,7 @@ __all__ = [
     "Slice",
     "Statistics",
     "augment",
+    "decode_image",
     "draws",
     "mix",
     "open_dataset",

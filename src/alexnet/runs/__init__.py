@@ -11,6 +11,7 @@ from alexnet.runs.checkpoint import (
     save_checkpoint,
 )
 from alexnet.runs.rundir import RunDir
+from alexnet.runs.weights import read_weights
 
 __all__ = [
     "Checkpoint",
@@ -18,5 +19,6 @@ __all__ = [
     "find_checkpoint",
     "load_checkpoint",
     "load_latest",
+    "read_weights",
     "save_checkpoint",
 ]
