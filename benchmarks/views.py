@@ -14,8 +14,8 @@ from pathlib import Path
 import script  # before torch, for its threads
 import torch
 
-from alexnet.analysis.answers import count
-from alexnet.benches.rounds import take_turns
+from alexnet.analysis import count_answers
+from alexnet.benches import take_turns
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
 from alexnet.data.slices import Slice
@@ -70,7 +70,7 @@ def main() -> None:
     def whole() -> int:
         def drop(first: int, p: object) -> None: ...
 
-        tally = count(net, photos, preprocess, recipe, classes, args.views, drop)
+        tally = count_answers(net, photos, preprocess, recipe, classes, args.views, drop)
         assert tally.figures()["top5"] is not None
         return tally.n
 

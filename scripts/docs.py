@@ -49,7 +49,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "alexnet.training.step.train_step", "alexnet.recipebook.imagenet.paper_2012")),
     ("6", "Results, tables 1 and 2", ("alexnet.training.evaluate.predict_views",)),
     ("6.1", "What it has learnt: figures 3 and 4", (
-        "alexnet.analysis.kernels.tower_scores", "alexnet.analysis.neighbours.nearest")),
+        "alexnet.analysis.kernels.tower_scores", "alexnet.analysis.neighbours.nearest_neighbours")),
     ("7", "Depth", ()),
 )  # fmt: skip
 PLACES = {"figure 1": "3.1", "figure 2": "3.5", "figure 3": "6.1", "figure 4": "6.1", "table": "6"}

@@ -3,34 +3,41 @@
 import gzip
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from alexnet.analysis import features, neighbours, saliency
-from alexnet.analysis.answers import Mistakes
-from alexnet.analysis.answers import count as count_answers
-from alexnet.analysis.confidence import (
+from alexnet.analysis import (
+    Mistakes,
+    class_agreement,
+    colour_scores,
     confused_pairs,
+    count_answers,
     doubtful_labels,
+    fit_linear_probe,
+    gather_features,
+    grad_cam,
+    integrated_gradients,
+    last_hidden,
+    linear_cka,
     measure_calibration,
+    most_excited,
+    nearest_neighbours,
+    occlusion,
+    receptive_field,
     surest_mistakes,
+    tower_scores,
+    towers_of,
+    write_features,
 )
-from alexnet.analysis.kernels import colour_scores, tower_scores, towers_of
-from alexnet.analysis.maps import most_excited, patch
-from alexnet.analysis.neighbours import agreement, nearest
-from alexnet.analysis.probe import alike, fit_linear_probe
-from alexnet.benches.rounds import peak_bytes
-from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import open_dataset
-from alexnet.data.slices import Slice
-from alexnet.data.statistics import Statistics
+from alexnet.benches import peak_bytes
+from alexnet.data import Preprocess, Slice, Statistics, open_dataset
 from alexnet.errors import DataError, UsageError
-from alexnet.models.net import Net
-from alexnet.models.zoo import build_model, model_spec
+from alexnet.models import Net, build_model, model_spec
 from alexnet.recipe import Recipe
-from conftest import patterns
+from conftest import patterns, write_idx
 
 
 def test_colour_is_what_is_not_grey() -> None:
@@ -61,10 +68,8 @@ def test_towers_are_the_groups_of_the_second_layer(name: str, towers: int) -> No
         assert towers_of(build_model(name)) == towers
 
 
-@pytest.mark.parametrize("metric", neighbours.METRICS)
-def test_nearest_is_exact_whatever_the_blocks(
-    metric: neighbours.Metric, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_nearest_is_exact_whatever_the_blocks(metric: Any) -> None:
     random = np.random.default_rng(0)
     # Far from the origin, where sums of squares in float32 lose the small differences.
     far = 1000 if metric == "euclidean" else 0
@@ -77,9 +82,8 @@ def test_nearest_is_exact_whatever_the_blocks(
         norms = np.linalg.norm(some, axis=1)[:, None] * np.linalg.norm(wide, axis=1)
         true = 1 - some @ wide.T / norms
     expected = np.argsort(true, axis=1)[:, :6]
-    for size in (neighbours.BLOCK_BYTES, 4 * 20 * 7):
-        monkeypatch.setattr(neighbours, "BLOCK_BYTES", size)
-        distances, ids = nearest(queries, keys, 6, metric)
+    for size in ({}, {"block_bytes": 4 * 20 * 7}):
+        distances, ids = nearest_neighbours(queries, keys, 6, metric, **size)
         np.testing.assert_array_equal(ids, expected)
         np.testing.assert_allclose(distances, np.take_along_axis(true, ids, 1), atol=1e-9)
 
@@ -87,26 +91,26 @@ def test_nearest_is_exact_whatever_the_blocks(
 def test_equal_keys_come_in_their_order() -> None:
     keys = np.zeros((30, 4), np.float32)
     keys[7] = 1
-    _, ids = nearest(np.ones((1, 4), np.float32), keys, 1)
+    _, ids = nearest_neighbours(np.ones((1, 4), np.float32), keys, 1)
     assert ids.tolist() == [[7]]
-    distances, _ = nearest(np.zeros((1, 4), np.float32), keys, 2, "cosine")
+    distances, _ = nearest_neighbours(np.zeros((1, 4), np.float32), keys, 2, "cosine")
     assert distances.tolist() == [[1, 1]]  # a row of zeros points nowhere
 
 
 def test_neighbours_that_cannot_be() -> None:
     keys = np.zeros((3, 4), np.float32)
     with pytest.raises(DataError, match="6 neighbours of 3 images: ask for 1 to 3"):
-        nearest(keys, keys, 6)
+        nearest_neighbours(keys, keys, 6)
     with pytest.raises(UsageError, match="metric 'manhattan': euclidean or cosine"):
-        nearest(keys, keys, 1, "manhattan")  # type: ignore[arg-type]
+        nearest_neighbours(keys, keys, 1, "manhattan")  # type: ignore[arg-type]
     keys[1, 1] = np.nan
     with pytest.raises(DataError, match="not a finite number"):
-        nearest(keys[:1], keys, 1)
+        nearest_neighbours(keys[:1], keys, 1)
 
 
 def test_agreement_counts_classes() -> None:
     ids = np.array([[0, 1], [2, 3], [1, 2], [3, 0]])
-    found = agreement(ids, np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
+    found = class_agreement(ids, np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
     assert (found.n, found.k) == (4, 2)
     assert (found.first, found.share) == (0.75, 6 / 8)
     low, high = found.first_ci95
@@ -135,15 +139,15 @@ def test_features_are_the_parts_outputs_in_order(
         _, expected = model.activations(x, ["pool1", "relu7"])
     for part in ("pool1", "relu7"):
         out = tmp_path / f"{part}.npy"
-        shape = features.write_features(out, model, split, preprocess, part)
+        shape = write_features(out, model, split, preprocess, part)
         found = np.load(out, mmap_mode="r")
         assert shape == found.shape == tuple(expected[part].shape)
         np.testing.assert_allclose(found, expected[part], atol=1e-5)
-    pooled = features.gather_features(model, split, preprocess, ["pool1"], most=32 * 7 * 7)
+    pooled = gather_features(model, split, preprocess, ["pool1"], most=32 * 7 * 7)
     means = torch.nn.functional.avg_pool2d(expected["pool1"], 2).flatten(1)
     np.testing.assert_allclose(pooled["pool1"], means, atol=1e-5)
     with pytest.raises(UsageError, match="no part 'fc9': there are conv1"):
-        features.write_features(tmp_path / "no.npy", model, split, preprocess, "fc9")
+        write_features(tmp_path / "no.npy", model, split, preprocess, "fc9")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pool1.npy", "relu7.npy"]
 
 
@@ -153,7 +157,7 @@ def test_features_are_the_parts_outputs_in_order(
 def test_the_last_hidden_part(name: str, part: str) -> None:
     with torch.device("meta"):
         model = build_model(name)
-    assert features.last_hidden(model) == part
+    assert last_hidden(model) == part
 
 
 def test_calibration_by_hand() -> None:
@@ -202,7 +206,7 @@ def test_intervals_of_calibration_hold(n: int, off: float) -> None:
         held += low <= off <= high
         beyond += low > 0
         assert found.ece_by_chance_ci95[0] <= found.ece_by_chance <= found.ece_by_chance_ci95[1]
-        assert found == measure_calibration(*drawn_answers(n, seed, off))
+    assert found == measure_calibration(*drawn_answers(n, seed, off))
     assert held >= 88
     if not off:
         assert beyond <= 8
@@ -244,14 +248,14 @@ def test_mistakes_are_kept_while_images_go_by() -> None:
 def test_a_test_and_features_hold_no_split(tmp_path: Path) -> None:
     """60,000 images, 47 MB, pass through both in little memory of their own."""
     count, recipe = 60_000, Recipe(size=28, crop=28, channels=1, eval_batch=500)
+    write_idx(tmp_path, "train", *patterns(100))
     for name, header, data in (
         ("images-idx3", (count, 28, 28), np.random.default_rng(0).bytes(count * 784)),
         ("labels-idx1", (count,), bytes(i % 10 for i in range(count))),
     ):
         head = struct.pack(f">4B{len(header)}I", 0, 0, 8, len(header), *header)
-        for part in ("train", "t10k"):
-            with gzip.open(tmp_path / f"{part}-{name}-ubyte.gz", "wb", 1) as file:
-                file.write(head + data)
+        with gzip.open(tmp_path / f"t10k-{name}-ubyte.gz", "wb", 1) as file:
+            file.write(head + data)
     preprocess = Preprocess(28, 28, 1, Statistics((0.0,) * 3, (1.0,) * 3, ()))
     net = Net(model_spec("mnist-alexnet", 10, (1, 28, 28))[-1:], (1, 28, 28))
     seen = Mistakes(24)
@@ -268,7 +272,7 @@ def test_a_test_and_features_hold_no_split(tmp_path: Path) -> None:
     def write() -> None:
         split = open_dataset(recipe, tmp_path).split("test")
         part = next(iter(net.parts))
-        assert features.write_features(tmp_path / "f.npy", net, split, preprocess, part)[0] == count
+        assert write_features(tmp_path / "f.npy", net, split, preprocess, part)[0] == count
 
     for work in (test, write):
         peak = peak_bytes(work)
@@ -286,22 +290,22 @@ def only_a_corner() -> tuple[Net, torch.Tensor]:
     return model, x
 
 
-@pytest.mark.parametrize("method", saliency.METHODS)
+@pytest.mark.parametrize("method", ["occlusion", "grad-cam", "integrated-gradients"])
 def test_evidence_lies_where_the_image_is(method: str) -> None:
     model, x = only_a_corner()
     label = int(model(x).argmax())
     if method == "occlusion":
-        found = saliency.occlusion(model, x, label)
+        found = occlusion(model, x, label)
         far = found[20:, 20:]
         assert found.abs().argmax() // 28 < 14
         assert far.abs().max() < 1e-6  # nothing is covered there that is not 0 already
     elif method == "grad-cam":
-        found = saliency.grad_cam(model, x, label, "relu2")
+        found = grad_cam(model, x, label, "relu2")
         assert found.min() >= 0
         with pytest.raises(UsageError, match="relu6 has no maps"):
-            saliency.grad_cam(model, x, label, "relu6")
+            grad_cam(model, x, label, "relu6")
     else:
-        found = saliency.integrated_gradients(model, x, label, 256)
+        found = integrated_gradients(model, x, label, 256)
         with torch.no_grad():
             gap = model(x)[0, label] - model(torch.zeros_like(x))[0, label]
         assert found.sum().item() == pytest.approx(float(gap), rel=0.02, abs=2e-3)
@@ -317,13 +321,13 @@ def test_attributions_equal_those_of_captum() -> None:
     theirs = captum.IntegratedGradients(model).attribute(
         x, target=3, n_steps=64, method="riemann_middle"
     )
-    ours = saliency.integrated_gradients(model, x, 3, 64)
+    ours = integrated_gradients(model, x, 3, 64)
     torch.testing.assert_close(ours, theirs[0, 0].float(), atol=1e-5, rtol=1e-3)
     theirs = captum.LayerGradCam(model, model.part("relu2")).attribute(
         x, target=3, relu_attributions=True
     )
     shown = torch.nn.functional.interpolate(theirs, (28, 28), mode="bilinear")[0, 0]
-    torch.testing.assert_close(saliency.grad_cam(model, x, 3, "relu2"), shown.detach())
+    torch.testing.assert_close(grad_cam(model, x, 3, "relu2"), shown.detach())
 
 
 def test_a_probe_reads_what_is_linear() -> None:
@@ -343,9 +347,9 @@ def test_alike_is_blind_to_turning_and_scale_alone() -> None:
     random = np.random.default_rng(0)
     x, other = random.normal(size=(2, 100, 300))
     turn, _ = np.linalg.qr(random.normal(size=(300, 300)))
-    assert alike(x, 5 * x @ turn + 3) == pytest.approx(1, abs=1e-6)
-    assert abs(alike(x, other)) < 0.05  # the usual estimator says 0.75 here
-    assert 0.2 < alike(x, np.hstack([x, other])) < 0.9
+    assert linear_cka(x, 5 * x @ turn + 3) == pytest.approx(1, abs=1e-6)
+    assert abs(linear_cka(x, other)) < 0.05  # the usual estimator says 0.75 here
+    assert 0.2 < linear_cka(x, np.hstack([x, other])) < 0.9
 
 
 @pytest.mark.parametrize("name", ["alexnet-2012", "alexnet-2012-code", "mnist-alexnet"])
@@ -361,19 +365,24 @@ def test_a_patch_holds_what_moves_the_output(name: str, part: str) -> None:
     for row, column in ((0, 0), (side // 2, side // 2), (side - 1, 1)):
         (gradient,) = torch.autograd.grad(maps[0, :, row, column].sum(), x, retain_graph=True)
         rows, columns = gradient[0].abs().sum(0).nonzero(as_tuple=True)
-        top, left, bottom, right = patch(spec, (channels, size, size), part, row, column)
+        top, left, bottom, right = receptive_field(spec, (channels, size, size), part, row, column)
         seen = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
         if "pool" in part:  # of a maximum only the winner moves it
             assert top <= seen[0] and left <= seen[1] and bottom >= seen[2] and right >= seen[3]  # noqa: PT018
         else:
             assert tuple(map(int, seen)) == (top, left, bottom, right)
-    assert patch(spec, (channels, size, size), model.layers[-1], 0, 0) == (0, 0, size, size)
+    assert receptive_field(spec, (channels, size, size), model.layers[-1], 0, 0) == (
+        0,
+        0,
+        size,
+        size,
+    )
 
 
 def test_the_images_that_excite_a_channel(digits: tuple[Slice, Preprocess]) -> None:
     split, preprocess = digits
     model = small_net()
-    whole = features.gather_features(model, split, preprocess, ["conv1"])["conv1"]
+    whole = gather_features(model, split, preprocess, ["conv1"])["conv1"]
     maps = whole.reshape(130, 32, -1)
     found = most_excited(model, split, preprocess, "conv1", 3)
     assert found.shape[0] == 32

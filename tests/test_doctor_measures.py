@@ -1,6 +1,6 @@
 """What the doctor measures: signals, layers, activations in the graph, labels and their probe."""
 
-import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,29 +8,35 @@ import torch.nn.functional as F
 from benchmarks.doctor.faults import Case
 from torch import Tensor, nn
 
-from alexnet.diagnosis.batches import BatchSample, order_of_labels, probe_labels, sample_batches
-from alexnet.diagnosis.graph import linear_pairs
-from alexnet.diagnosis.signal import measure_signals
-from alexnet.diagnosis.sizes import image_signal
-from alexnet.models.norm import ResponseNormLayer
+from alexnet import diagnose
+from alexnet.diagnosis import measure_signals
+from alexnet.models import ResponseNormLayer
 from conftest import patterns
 from patients import case as case
+from patients import said
 
 
-def test_image_signal() -> None:
+def signal_of(x: Tensor) -> float:
+    """How much the image matters in what a layer makes, here of the images themselves."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 2))
+    return measure_signals(net, x, torch.arange(len(x)) % 2, F.cross_entropy).layers[0].signal
+
+
+def test_the_signal_is_what_tells_images_apart() -> None:
     """1 - cosine over all pairs, also where it is tiny, and 0 for zeros."""
     x = torch.randn(7, 3, 4, generator=torch.Generator().manual_seed(0))
     rows = F.normalize(x.flatten(1).double(), dim=1)
     cosines = [float(rows[i] @ rows[j]) for i in range(7) for j in range(i)]
-    assert image_signal(x) == pytest.approx(1 - sum(cosines) / len(cosines), rel=1e-5)
+    assert signal_of(x) == pytest.approx(1 - sum(cosines) / len(cosines), rel=1e-5)
     same = torch.ones(5, 1000) + 1e-4 * torch.randn(5, 1000)
-    assert 5e-9 < image_signal(same) < 2e-8
-    assert image_signal(torch.zeros(4, 5)) == 0
+    assert 5e-9 < signal_of(same) < 2e-8
+    assert signal_of(torch.zeros(4, 5)) == 0
 
 
 def pairs(*layers: nn.Module) -> int:
-    net = nn.Sequential(*layers)
-    return len(linear_pairs(net(torch.randn(2, 4, 9, 9)).sum()))
+    """Layers of weights with nothing but linear ones between them and the next."""
+    net, x = nn.Sequential(*layers), torch.randn(2, 4, 9, 9)
+    return len(measure_signals(net, x, torch.arange(2), lambda logits, labels: logits.sum()).linear)
 
 
 class ByHand(nn.Module):
@@ -102,51 +108,56 @@ def test_what_a_layer_does() -> None:
         assert found.loss == pytest.approx(float(F.cross_entropy(net(x), torch.arange(8) % 2)))
 
 
+Batches = list[tuple[Tensor, Tensor]]
+
+
+def batched(x: Tensor, y: Tensor, size: int = 32) -> Batches:
+    return list(zip(x.split(size), y.split(size), strict=True))
+
+
+def look(train: Batches, val: Batches | None = None, classes: int = 10) -> dict[str, Any]:
+    """What the doctor says of images and labels alone, before any step."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(train[0][0][0].numel(), classes))
+    return diagnose(net, train, val_loader=val, steps=0)
+
+
 def test_labels_by_chance_have_full_entropy() -> None:
-    y = torch.arange(640) % 10
+    """Beside that of shuffled batches: 32 labels of 10 classes are never quite even."""
+    x, y = torch.randn(640, 1, 4, 4), torch.arange(640) % 10
     mixed = y[torch.randperm(640, generator=torch.Generator().manual_seed(1))]
-    seen = BatchSample(labels=list(mixed.split(32)))
-    batch, chance = order_of_labels(seen, 10)
-    assert batch == pytest.approx(chance, rel=0.03)
-    assert chance < math.log(10)  # 32 labels of 10 classes are never quite even
-    ordered = BatchSample(labels=list(y.sort().values.split(32)))
-    batch, chance = order_of_labels(ordered, 10)
-    assert batch < 0.3 * chance
+    assert look(batched(x, mixed))["figures"]["order"] == pytest.approx(1, rel=0.03)
+    ordered = look(batched(x, y.sort().values))
+    assert ordered["figures"]["order"] < 0.3
+    assert "class-order" in said(ordered)
 
 
 def test_the_probe_finds_what_there_is(case: Case) -> None:
-    train = sample_batches(case.batches(), images=600, seconds=60)
-    val = sample_batches(case.val_batches(), images=200, seconds=60)
-    probe = probe_labels(train, val, 10)
-    assert probe is not None
-    assert probe.accuracy > 0.9
-    assert probe.shifts[0] > 0.9
-    assert probe.chance == pytest.approx(0.1)
-    mixed = BatchSample(train.images, [y[torch.randperm(len(y))] for y in train.labels])
-    chance = probe_labels(mixed, None, 10)
-    assert chance is not None
-    assert chance.accuracy < 0.2
-    assert probe_labels(BatchSample(train.images[:2], train.labels[:2]), None, 10) is None
+    told = look(case.batches(), case.val_batches())
+    assert told["figures"]["probe"]["accuracy"] > 0.9
+    assert said(told) == []
+    shifted = [(x, (y + 1) % 10) for x, y in case.val_batches()]
+    assert said(look(case.batches(), shifted)) == ["splits-shifted"]
+    untold = look([(x, y[torch.randperm(len(y))]) for x, y in case.batches()])
+    assert untold["figures"]["probe"]["accuracy"] < 0.2
+    assert said(untold) == ["labels-unrelated"]
+    assert look(case.batches()[:2])["figures"]["probe"] is None  # too few to tell
 
 
 def test_the_probe_sets_no_prize_on_the_commonest_class() -> None:
     """97 images of 100 are of one class: naming it always is worth one half."""
     y = (torch.arange(1500) % 33 == 0).long()
     noise = torch.randn(1500, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    told = probe_labels(BatchSample([noise + 3 * y[:, None, None, None]], [y]), None, 2)
-    untold = probe_labels(BatchSample([noise], [y]), None, 2)
-    assert told is not None
-    assert untold is not None
-    assert told.chance == untold.chance == 0.5
-    assert told.accuracy > 0.9
-    assert untold.accuracy < 0.5 + 3 * untold.error
+    told = look([(noise + 3 * y[:, None, None, None], y)], classes=2)
+    assert told["figures"]["probe"]["accuracy"] > 0.9
+    assert "labels-unrelated" not in said(told)
+    untold = look([(noise, y)], classes=2)
+    assert untold["figures"]["probe"]["accuracy"] < 0.5 + 3 * 0.04  # standard errors of 46 images
+    assert "labels-unrelated" in said(untold)
 
 
-def test_a_shuffle_by_seed_0_does_not_meet_the_folds(case: Case) -> None:
+def test_a_shuffle_by_seed_0_does_not_meet_the_folds() -> None:
     """Classes in turn, shuffled by seed 0: folds by that seed would each have half the classes."""
     images, labels = patterns(600)
     order = torch.randperm(600, generator=torch.Generator().manual_seed(0)).numpy()
     x, y = torch.from_numpy(images[order])[:, None].float(), torch.from_numpy(labels[order]).long()
-    probe = probe_labels(sample_batches([(x, y)], images=600, seconds=60), None, 10)
-    assert probe is not None
-    assert probe.accuracy > 0.9
+    assert look([(x, y)])["figures"]["probe"]["accuracy"] > 0.9

@@ -120,7 +120,7 @@ def zero_head() -> nn.Module:
 def test_healthy_networks(build: Callable[[], nn.Module], rate: float, case: Case) -> None:
     torch.manual_seed(0)
     net = build()
-    assert said(diagnose(net, case.batches(), adam(net, rate))) == []
+    assert said(diagnose(net, case.batches(), adam(net, rate), steps=12)) == []
 
 
 def test_a_rate_that_a_warm_up_leads_to(case: Case) -> None:
@@ -128,7 +128,7 @@ def test_a_rate_that_a_warm_up_leads_to(case: Case) -> None:
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
     torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / 100))
     assert optimizer.param_groups[0]["lr"] == 0
-    assert said(diagnose(net, case.batches(), optimizer)) == []
+    assert said(diagnose(net, case.batches(), optimizer, steps=12)) == []
     assert optimizer.param_groups[0]["lr"] == 0
 
 
@@ -137,7 +137,7 @@ def test_a_loss_of_ones_own(case: Case) -> None:
         return F.nll_loss(p.clamp(min=1e-9).log(), y)
 
     net = nn.Sequential(small_net(), nn.Softmax(1))
-    found = diagnose(net, case.batches(), adam(net), loss=likelihood)
+    found = diagnose(net, case.batches(), adam(net), loss=likelihood, steps=12)
     assert said(found) == []
     single = nn.Sequential(nn.Flatten(), nn.Linear(784, 1))
     pairs = [(x, y % 2) for x, y in case.batches()]
@@ -158,7 +158,7 @@ def test_sorted_validation(case: Case) -> None:
     x = case.val_x[order].repeat_interleave(9, 0)
     val = list(zip(x.split(50), y.split(50), strict=True))[:10]
     assert len(torch.cat([labels for _, labels in val]).unique()) < 5
-    assert said(diagnose(case.model, case.batches(), val_loader=val)) == []
+    assert said(diagnose(case.model, case.batches(), val_loader=val, steps=6)) == []
 
 
 def test_a_constant_channel(case: Case) -> None:
@@ -167,7 +167,8 @@ def test_a_constant_channel(case: Case) -> None:
 
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(2, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(1352, 10))
-    found = diagnose(net, with_alpha(case.batches()), val_loader=with_alpha(case.val_batches()))
+    given = with_alpha(case.batches()), with_alpha(case.val_batches())
+    found = diagnose(net, given[0], val_loader=given[1], steps=6)
     assert said(found) == []
 
 
@@ -202,7 +203,7 @@ def test_classes_that_pixels_do_not_tell() -> None:
 )
 def test_what_stands_behind_the_logits(end: nn.Module, name: str, case: Case) -> None:
     net = nn.Sequential(small_net(), end)
-    assert said(diagnose(net, case.batches()))[:1] == [name]
+    assert said(diagnose(net, case.batches(), steps=6))[:1] == [name]
 
 
 def changed(case: Case, **what: Any) -> Case:
@@ -224,7 +225,7 @@ def test_labels_of_validation(case: Case) -> None:
         (changed(case, val_x=broken), "not-finite-input"),
         (case, None),
     ):
-        found = diagnose(case.model, case.batches(), val_loader=odd.val_batches())
+        found = diagnose(case.model, case.batches(), val_loader=odd.val_batches(), steps=6)
         assert said(found)[:1] == ([expected] if expected else [])
 
 
@@ -263,7 +264,7 @@ def test_what_is_no_network(case: Case) -> None:
 
 def test_column_labels_and_more_than_a_pair(case: Case) -> None:
     loader = [(x, y[:, None], "names") for x, y in case.batches()]
-    assert said(diagnose(case.model, loader)) == []
+    assert said(diagnose(case.model, loader, steps=6)) == []
 
 
 # Nothing is left changed

@@ -15,22 +15,7 @@ from alexnet import figures
 from alexnet.errors import UsageError
 
 LONG = "great white shark, white shark, man-eater, Carcharodon carcharias " * 3
-HOMES = (
-    figures.conditions, figures.curves, figures.images, figures.kernels, figures.quality,
-    figures.run,
-)  # fmt: skip
 DIGITS = [str(digit) for digit in range(10)]
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures as they are written."""
-    seen: list[Figure] = []
-    for home in HOMES:
-        write = home.write_figure
-        keep = lambda f, out, write=write: (write(f, out), seen.append(f))  # noqa: E731
-        monkeypatch.setattr(home, "write_figure", keep)
-    return seen
 
 
 def check(figure: Figure, out: Path) -> list[str]:
@@ -64,80 +49,82 @@ def val(step: int, top1: float) -> figures.Event:
 
 
 @pytest.mark.parametrize("points", [0, 1, 5])
-def test_curves(points: int, tmp_path: Path, drawn: list[Figure]) -> None:
+def test_curves(points: int, tmp_path: Path) -> None:
     out = tmp_path / "curves.png"
     tops = [0.5, 0.7, 0.9125, 0.8, 0.6][:points]
     events = [train(step) for step in range(1, 51)]
     events += [val(10 * i + 10, top1) for i, top1 in enumerate(tops)]
-    figures.draw_curves({"odd $name$": events, "other": events}, out, "A run with $odd$ name")
-    texts = check(drawn[0], out)
+    figure = figures.draw_curves(
+        {"odd $name$": events, "other": events}, out, "A run with $odd$ name"
+    )
+    texts = check(figure, out)
     assert r"A run with \$odd\$ name" in texts
     best = {0: "", 1: "\nbest: 50.00 % at epoch 1", 5: "\nbest: 91.25 % at epoch 3"}[points]
     assert {r"odd \$name\$" + best, "other" + best} <= set(texts)
-    assert drawn[0].axes[3].get_yscale() == "log"  # 0.1 to 0.002 spans more than 20x
-    loss, top5 = drawn[0].axes[0], drawn[0].axes[2]
+    assert figure.axes[3].get_yscale() == "log"  # 0.1 to 0.002 spans more than 20x
+    loss, top5 = figure.axes[0], figure.axes[2]
     assert [len(line.get_xdata(orig=False)) for line in loss.lines] == [50, points] * 2
     assert "nothing measured yet" in [text.get_text() for text in top5.texts]
 
 
-def test_curves_of_nothing_and_of_a_resumed_run(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_curves_of_nothing_and_of_a_resumed_run(tmp_path: Path) -> None:
     out = tmp_path / "curves.png"
-    figures.draw_curves({"empty": []}, out, "empty")
-    assert check(drawn[0], out).count("nothing measured yet") == 5
+    assert (
+        check(figures.draw_curves({"empty": []}, out, "empty"), out).count("nothing measured yet")
+        == 5
+    )
     repeated = [train(1), train(2), train(3, lr=0.1), train(2), train(3, lr=0.2)]
-    figures.draw_curves({"resumed": repeated}, out, "resumed")
-    rates = drawn[1].axes[3].lines[0].get_ydata()
+    rates = figures.draw_curves({"resumed": repeated}, out, "resumed").axes[3].lines[0].get_ydata()
     np.testing.assert_allclose(rates, [0.1, 0.05, 0.2])
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (64, 48, 3)])
-def test_mistakes_surest_first(
-    shape: tuple[int, int, int], tmp_path: Path, drawn: list[Figure]
-) -> None:
+def test_mistakes_surest_first(shape: tuple[int, int, int], tmp_path: Path) -> None:
     out = tmp_path / "mistakes.png"
     images = np.stack([np.full(shape, 10 * i, np.uint8) for i in range(6)])
     labels, predicted = np.array([0, 1, 2, 0, 1, 2]), np.array([0, 2, 2, 1, 0, 0])
     probability = np.array([0.99, 0.5, 0.9, 0.97, 0.6, 0.7])
     classes = ["cat", "$dog$", LONG]
-    figures.draw_mistakes(images, labels, predicted, probability, classes, out, "t", limit=3)
-    check(drawn[0], out)
-    shown = [image for axes in drawn[0].axes for image in axes.get_images()]
+    said = labels, predicted, probability, classes
+    figure = figures.draw_mistakes(images, *said, out, "t", limit=3)
+    check(figure, out)
+    shown = [image for axes in figure.axes for image in axes.get_images()]
     assert [int(np.asarray(image.get_array()).flat[0]) for image in shown] == [30, 50, 40]
-    assert drawn[0].axes[0].get_title() == "cat → \\$dog\\$ (97\N{NO-BREAK SPACE}%)"
-    boxes = [axes.title.get_window_extent() for axes in drawn[0].axes]
+    assert figure.axes[0].get_title() == "cat → \\$dog\\$ (97\N{NO-BREAK SPACE}%)"
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
 
 
-def test_no_mistakes(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_no_mistakes(tmp_path: Path) -> None:
     out, labels = tmp_path / "none.png", np.arange(10)
     images = np.zeros((10, 8, 8, 1), np.uint8)
-    figures.draw_mistakes(images, labels, labels, np.ones(10), DIGITS, out, "t")
-    assert "no mistakes in 10 images" in check(drawn[0], out)
+    figure = figures.draw_mistakes(images, labels, labels, np.ones(10), DIGITS, out, "t")
+    assert "no mistakes in 10 images" in check(figure, out)
 
 
 @pytest.mark.parametrize(
     "classes", [["cat", LONG], DIGITS, [f"class {i} {LONG}" for i in range(13)]]
 )
-def test_confusion(classes: list[str], tmp_path: Path, drawn: list[Figure]) -> None:
+def test_confusion(classes: list[str], tmp_path: Path) -> None:
     out, size = tmp_path / "confusion.png", len(classes)
     matrix = np.eye(size, dtype=int) * 90 + 1
     matrix[0] = 0  # a class without images
-    figures.draw_confusion(matrix, classes, out, "Confusion " + LONG)
-    texts = check(drawn[0], out)
+    figure = figures.draw_confusion(matrix, classes, out, "Confusion " + LONG)
+    texts = check(figure, out)
     assert "91" in texts
-    (heat,) = drawn[0].axes[0].findobj(AxesImage)
+    (heat,) = figure.axes[0].findobj(AxesImage)
     assert [float(heat.norm(share)) for share in (0, 0.25, 0.5, 1)] == [0, 0.25, 0.5, 1]
     assert any("share of the images of the true class" in text for text in texts)
-    assert len(drawn[0].axes[0].get_xticklabels()) == size
+    assert len(figure.axes[0].get_xticklabels()) == size
 
 
-def test_confusion_of_a_thousand_classes(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_confusion_of_a_thousand_classes(tmp_path: Path) -> None:
     out = tmp_path / "confusion.png"
     matrix = np.eye(1000, dtype=int) * 49
     matrix[10, 900] = 50
-    figures.draw_confusion(matrix, [f"n{i}" for i in range(1000)], out, "t")
-    check(drawn[0], out)
-    axes = drawn[0].axes[0]
+    figure = figures.draw_confusion(matrix, [f"n{i}" for i in range(1000)], out, "t")
+    check(figure, out)
+    axes = figure.axes[0]
     assert axes.get_xticklabels() == []
     assert min(axes.bbox.width, axes.bbox.height) >= 1000  # a pixel for every cell
     (heat,) = axes.findobj(AxesImage)
@@ -160,35 +147,36 @@ def test_a_script_the_font_lacks_is_no_error(tmp_path: Path) -> None:
     assert out.exists()
 
 
-def test_what_the_guard_saw(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_what_the_guard_saw(tmp_path: Path) -> None:
     looks = [
         {"event": "look", "step": s, "epoch": s / 50, "update": 0.01, "dead": {"relu1": s / 1000}}
         for s in (1, 101, 201)
     ]
-    assert not figures.draw_looks(looks[:1], tmp_path / "l.png", "one look is no curve")
-    assert figures.draw_looks(looks, tmp_path / "l.png", "A run")
-    assert "relu1" in check(drawn[0], tmp_path / "l.png")
-    assert list(drawn[0].axes[0].get_lines()[0].get_ydata()) == pytest.approx([0.1, 10.1, 20.1])
+    assert figures.draw_looks(looks[:1], tmp_path / "l.png", "one look is no curve") is None
+    figure = figures.draw_looks(looks, tmp_path / "l.png", "A run")
+    assert figure is not None
+    assert "relu1" in check(figure, tmp_path / "l.png")
+    assert list(figure.axes[0].get_lines()[0].get_ydata()) == pytest.approx([0.1, 10.1, 20.1])
 
 
-def test_panels_dots_and_distributions(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_panels_dots_and_distributions(tmp_path: Path) -> None:
     curves = {f"condition {i}": [("a", [2.3, 2.0, 1.0]), ("b", [9.0, 2.3, 2.3])] for i in range(6)}
-    figures.draw_panels(curves, tmp_path / "p.png", "Panels", ("ln K", 2.3))
-    texts = check(drawn[0], tmp_path / "p.png")
+    panels = figures.draw_panels(curves, tmp_path / "p.png", "Panels", ("ln K", 2.3))
+    texts = check(panels, tmp_path / "p.png")
     assert {"condition 5", "ln K", "a", "b", "step", "loss (nats)"} <= set(texts)
-    lines = drawn[0].axes[0].get_lines()
+    lines = panels.axes[0].get_lines()
     assert [list(line.get_ydata()) for line in lines[1:]] == [[2.3, 2.0, 1.0], [9.0, 2.3, 2.3]]
 
     rows = {"one": [[1e-9], [0.1]], "two": [[1.0], [2.0]]}
-    figures.draw_dots({"x": rows, "y": rows}, tmp_path / "d.png", "Dots", {0})
-    check(drawn[1], tmp_path / "d.png")
-    assert [axes.get_xscale() for axes in drawn[1].axes] == ["log", "linear"]
-    assert [t.get_text() for t in drawn[1].axes[0].get_yticklabels()] == ["one", "two"]
+    dotted = figures.draw_dots({"x": rows, "y": rows}, tmp_path / "d.png", "Dots", {0})
+    check(dotted, tmp_path / "d.png")
+    assert [axes.get_xscale() for axes in dotted.axes] == ["log", "linear"]
+    assert [t.get_text() for t in dotted.axes[0].get_yticklabels()] == ["one", "two"]
 
     panel = figures.Panel("gain", {"healthy": [0.0, 1.0], "sick": [100.0]}, (8.0,), True)
-    figures.draw_distributions([panel] * 4, tmp_path / "t.png", "Distributions")
-    check(drawn[2], tmp_path / "t.png")
-    dots = [c.get_offsets()[:, 0].tolist() for c in drawn[2].axes[0].collections]
+    spread = figures.draw_distributions([panel] * 4, tmp_path / "t.png", "Distributions")
+    check(spread, tmp_path / "t.png")
+    dots = [c.get_offsets()[:, 0].tolist() for c in spread.axes[0].collections]
     assert dots[0][1] == 1.0
     assert 0 < dots[0][0] < 1.0  # zero has no place on a logarithmic axis: at its left edge
     assert dots[1] == [100.0]

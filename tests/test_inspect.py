@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import alexnet
 from alexnet import commands
 from alexnet.cli import main
-from alexnet.commands.inspecting import WHATS
-from alexnet.data.dataset import reopen_dataset
+from alexnet.data import reopen_dataset
 from alexnet.errors import AlexNetError, UsageError
-from alexnet.pages import parts
-from alexnet.predict import load
-from alexnet.verbs import WHATS as WORDS
+from alexnet.pages import RunPart, report_page
 from conftest import without_report
+
+WHATS = (
+    "filters", "activations", "features", "neighbors", "similarity", "probe", "saliency",
+    "predictions", "mistakes", "confusion", "calibration", "curves", "data",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +40,11 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_every_what_is_a_word_of_the_command_line() -> None:
-    assert tuple(WHATS) == WORDS
+def test_every_what_is_a_word_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["inspect", "--help"])
+    shown = capsys.readouterr().out.partition("  WHAT ")[2].partition("IMAGE_OR_RUN")[0]
+    assert sorted(word.strip() for word in shown.split(",")) == sorted(WHATS)
 
 
 def wants(what: str, run: Path, image: str, tmp_path: Path) -> list[str]:
@@ -88,15 +94,13 @@ def test_features_come_with_images_and_labels(run: Path, tmp_path: Path) -> None
     assert len(lines) == 201
 
 
-def test_features_as_parquet_are_those_of_npy(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_as_parquet_are_those_of_npy(run: Path, tmp_path: Path) -> None:
     """Row groups hold whole rows in order; maps are flattened and their shape stands beside."""
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
-    monkeypatch.setattr("alexnet.analysis.features.GROUP_BYTES", 1 << 20)
     file = tmp_path / "f.parquet"
-    found = commands.inspect(run, "features", out=file, split="test", part="relu2")
-    commands.inspect(run, "features", out=tmp_path / "f.npy", split="test", part="relu2")
+    of = {"split": "train", "part": "conv1"}  # 54 MB, which is more than a row group
+    found = commands.inspect(run, "features", out=file, **of)
+    commands.inspect(run, "features", out=tmp_path / "f.npy", **of)
     plain = np.load(tmp_path / "f.npy")
     assert found["shape"] == list(plain.shape)
     with parquet.ParquetFile(file) as opened:
@@ -122,9 +126,9 @@ def test_mistakes_are_told_by_the_names_of_their_images(
 ) -> None:
     without_report(monkeypatch)
     run = tmp_path / "untaught"
-    commands.train("digits", data=idx_folder, run=run, **(tiny | {"lr": 1e-9}))
+    commands.train("digits", data=idx_folder, run=run, **(tiny | {"lr": 1e-9, "steps": 2}))
     found = commands.inspect(run, "mistakes", split="train", count=5, out=tmp_path / "m.png")
-    predictor = load(run)
+    predictor = alexnet.load(run)
     of = reopen_dataset(predictor.recipe, predictor.data)
     names, split = of.names("train"), of.split("train")
     assert found["mistakes"]
@@ -230,13 +234,24 @@ def test_a_report_on_two_runs_says_where_they_differ(
     assert "other <b>" not in text
 
 
-def test_pictures_beyond_the_limit_are_named(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("alexnet.pages.report.LIMIT", 100_000)
-    found = commands.report(run, brief=True, out=tmp_path / "small.html")
-    assert found["left_out"]
-    assert found["bytes"] < 100_000
+def test_pictures_beyond_the_limit_are_named(run: Path, tmp_path: Path) -> None:
+    saved, environment = (
+        json.loads((run / name).read_text()) for name in ("recipe.json", "environment.json")
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    for name in ("large", "small"):
+        kept = noise if name == "large" else noise[:20, :20]
+        Image.fromarray(kept).save(tmp_path / f"{name}.png")
+    pictures = [(name, tmp_path / f"{name}.png", name) for name in ("large", "small")]
+    of = ("a run", saved["recipe"], saved["digest"], "a network", environment, saved["data"])
+    part = RunPart(*of, None, [], [], pictures, [], [], None)
+    curves = (tmp_path / "small.png", "curves")
+    for limit, left_out in ((100_000, ["a run: large"]), (4_900_000, [])):
+        page, found = report_page([part], {}, curves, "today", limit)
+        assert found == left_out
+        assert len(page) < limit
+        assert page.count("<img") == 3 - len(left_out)
+        assert ("Left out, to keep the page small: large.png" in page) is bool(left_out)
 
 
 def test_reports_that_cannot_be(run: Path, tmp_path: Path) -> None:
@@ -282,13 +297,3 @@ def test_a_browser_finds_nothing_wrong(browser: Any, page: dict[str, Any], width
     tab.keyboard.press("Enter")
     assert tab.url.endswith("#results")
     tab.close()
-
-
-def test_a_pages_columns_of_words_begin_at_the_left() -> None:
-    """Numbers end at the right; sentences that begin with one, and words, are words."""
-    rows = [("a", "12 MB", "97.5 %", "60 million parameters, as the paper has it", "yes"),
-            ("b", "3", "", "54 pixels", "")]  # fmt: skip
-    made = parts.render_table(("name", "size", "share", "finding", "met"), rows)
-    heads = re.findall(r'<th scope="col"(.*?)>(\w+)<', made)
-    assert [name for kind, name in heads if "words" in kind] == ["name", "finding", "met"]
-    assert made.count('<td class="words">') == 4

@@ -1,5 +1,6 @@
 """Measurements of which several are made at once."""
 
+import itertools
 import json
 import os
 import signal
@@ -14,14 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from alexnet.claims import lab, workers
-from alexnet.claims.comparison import gap
-from alexnet.claims.lab import Lab, OutOfTime
-from alexnet.claims.trial import gather, train
-from alexnet.claims.workers import measured
+from alexnet.claims import Arm, Comparison, Lab, OutOfTime, measurements_at_once
 from alexnet.errors import DataError, Elsewhere
 from alexnet.recipebook import find_recipe
-from alexnet.runtime import threads
 
 Row = dict[str, Any]
 CELLS = [{"i": i} for i in range(5)]
@@ -29,55 +25,46 @@ CELLS = [{"i": i} for i in range(5)]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
 
 
-def yes() -> bool:
-    return True
-
-
 @pytest.fixture
 def two_threads() -> Iterator[None]:
     """As a machine of two processors has them; the work before has left its team of them."""
-    with threads(2):
-        torch.randn(400, 400) @ torch.randn(400, 400)
-        yield
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.randn(400, 400) @ torch.randn(400, 400)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_figures_do_not_depend_on_how_many_are_made_at_once(
-    two_threads: None, idx_folder: Path
+    two_threads: None, idx_folder: Path, tmp_path: Path
 ) -> None:
     """Trained in turn and by three processes, every digit is the same."""
-    recipe = find_recipe("digits").replace(
-        steps=6, batch_size=16, workers=0, precision="fp32", log_every=2
+    fields = {"steps": 4, "batch_size": 16, "workers": 0, "precision": "fp32", "log_every": 2}
+    recipe = find_recipe("digits").replace(size=14, crop=14, eval_every=99, **fields)
+    arms = (Arm("smooth", recipe), Arm("hard", recipe.replace(label_smoothing=0.0)))
+    design = Comparison(
+        arms, ("label_smoothing",), lambda row: row["test"]["loss"], "loss", 100, rates=(1.0,)
     )
-    material = gather(recipe, Lab(Path(), idx_folder), 100)
-
-    def how(cell: Row) -> Row:
-        found = train(recipe.replace(seed=cell["i"]), material)
-        row = {part: found.figures(getattr(material, part)) for part in ("train", "test")}
-        return {"curve": found.curve, "gap": gap(row), **row}
-
-    cells = CELLS[:3]
-    in_turn, together = [Row() for _ in cells], [Row() for _ in cells]
-    for most, rows in ((1, in_turn), (3, together)):
-        for i, row in measured(how, cells, most, yes):
-            assert row.pop("wall_s") >= 0
-            rows[i] = row
-    assert in_turn == together
-    assert in_turn[0] != in_turn[1]
+    found = []
+    for at_once in (1, 3):
+        folder = tmp_path / str(at_once)
+        outcome = design(Lab(folder / "x", idx_folder, 2, at_once=at_once))
+        cells = json.loads((folder / "trials.json").read_text())["cells"]
+        assert all(cell.pop("wall_s") >= 0 for cell in cells)
+        found.append((outcome.figures, sorted(map(json.dumps, cells))))
+    assert found[0] == found[1]
+    assert len(set(found[0][1])) == 2 * (1 + 2)
     assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("most", [1, 2])
-def test_a_lab_has_its_rows_in_order_whoever_ends_first(
-    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lab, "at_once", lambda: most)
-
+def test_a_lab_has_its_rows_in_order_whoever_ends_first(most: int, tmp_path: Path) -> None:
     def how(cell: Row) -> Row:
         time.sleep(0.2 if cell["i"] == 0 else 0)
         return {"twice": 2 * cell["i"], "process": os.getpid()}
 
-    first = Lab(tmp_path / "x").measure(CELLS[::2], how)
-    whole = Lab(tmp_path / "x").measure(CELLS, how)
+    first = Lab(tmp_path / "x", at_once=most).measure(CELLS[::2], how)
+    whole = Lab(tmp_path / "x", at_once=most).measure(CELLS, how)
     assert [row["twice"] for row in whole] == [0, 2, 4, 6, 8]
     assert whole[::2] == first
     assert (os.getpid() in {row["process"] for row in whole}) == (most == 1)
@@ -86,20 +73,20 @@ def test_a_lab_has_its_rows_in_order_whoever_ends_first(
 
 
 @pytest.mark.parametrize("most", [1, 2])
-def test_no_more_are_begun_when_time_is_up(
-    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lab, "at_once", lambda: most)
-    asked = iter([True] * 3 + [False] * 9)
-    monkeypatch.setattr(Lab, "_in_time", lambda self: next(asked))
+def test_no_more_are_begun_when_time_is_up(most: int, tmp_path: Path) -> None:
+    clock = itertools.count(1)  # a second passes from one look at it to the next
+    lab = Lab(tmp_path / "x", deadline=3, at_once=most, clock=lambda: next(clock))
     with pytest.raises(OutOfTime):
-        Lab(tmp_path / "x").measure(CELLS, dict)
+        lab.measure(CELLS, dict)
     assert len(json.loads((tmp_path / "x" / "cells.json").read_text())["cells"]) == 3
 
 
 def test_what_goes_wrong_is_heard_and_nobody_is_left(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
+
     def how(cell: Row) -> Row:
-        (tmp_path / str(os.getpid())).touch()
+        (begun / str(os.getpid())).touch()
         if cell["i"] == 1:
             raise DataError("no such images")
         if cell["i"] == 3:
@@ -108,23 +95,29 @@ def test_what_goes_wrong_is_heard_and_nobody_is_left(tmp_path: Path) -> None:
             time.sleep(600)
         return {}
 
+    lab = Lab(tmp_path / "x", at_once=2)
     with pytest.raises(DataError, match="no such images"):
-        list(measured(how, CELLS[1:3], 2, yes))
+        lab.measure(CELLS[1:3], how)
     with pytest.raises(Elsewhere, match=r"ended from outside \(status -9"):
-        list(measured(how, CELLS[2:], 2, yes))
-    for child in tmp_path.iterdir():
+        lab.measure(CELLS[2:], how)
+    children = list(begun.iterdir())
+    assert len(children) >= 2
+    for child in children:
         assert not Path("/proc", child.name).exists()
 
 
 def test_a_killed_command_leaves_no_process(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
     script = (
-        "import sys, os, time, pathlib; from alexnet.claims.workers import measured\n"
+        "import sys, os, time, pathlib; from alexnet.claims import Lab\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
         "def how(cell):\n"
-        "    pathlib.Path(sys.argv[1], str(os.getpid())).touch(); time.sleep(600)\n"
-        "list(measured(how, [{}, {}], 2, lambda: True))"
+        "    (folder / 'begun' / str(os.getpid())).touch(); time.sleep(600)\n"
+        "Lab(folder / 'x', at_once=2).measure([{'i': 0}, {'i': 1}], how)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
-    while len(children := list(tmp_path.iterdir())) < 2:
+    while len(children := list(begun.iterdir())) < 2:
         assert parent.poll() is None
         time.sleep(0.05)
     parent.kill()
@@ -135,7 +128,10 @@ def test_a_killed_command_leaves_no_process(tmp_path: Path) -> None:
                 time.sleep(0.05)
 
 
-def test_how_many_at_once(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert workers.at_once() == 2
-    monkeypatch.setattr(workers, "pick_device", lambda: torch.device("cuda"))
-    assert workers.at_once() == 1
+def test_how_many_at_once(two_threads: None, tmp_path: Path) -> None:
+    """As many as there are threads for, and on a GPU one."""
+    assert measurements_at_once(torch.device("cpu")) == 2
+    assert measurements_at_once(torch.device("cuda")) == 1
+    if not torch.cuda.is_available():
+        rows = Lab(tmp_path / "x").measure(CELLS[:2], lambda cell: {"process": os.getpid()})
+        assert os.getpid() not in {row["process"] for row in rows}

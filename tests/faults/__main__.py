@@ -51,10 +51,8 @@ def main() -> int:
 
 def _record(row: dict[str, object]) -> None:
     """The newest line of each fault is kept."""
-    from alexnet.files import write_atomic
-
     rows = {old["fault"]: old for old in _rows()} | {row["fault"]: row}
-    write_atomic(ROWS, "".join(json.dumps(r) + "\n" for r in rows.values()))
+    ROWS.write_text("".join(json.dumps(r) + "\n" for r in rows.values()))
 
 
 def _rows() -> list[dict[str, object]]:
@@ -63,11 +61,9 @@ def _rows() -> list[dict[str, object]]:
 
 
 def _write_page(faults: dict[str, object]) -> None:
-    from alexnet.files import write_atomic
-
     head, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, tail = rest.partition(END)
-    write_atomic(PAGE, head + BEGIN + table(faults) + END + tail)
+    PAGE.write_text(head + BEGIN + table(faults) + END + tail)
 
 
 def table(faults: dict[str, object]) -> str:

@@ -78,8 +78,9 @@ def _memory(place: Path) -> Found:
 
 
 def _loader(place: Path) -> Found:
+    # Patched because a thread of a loader is killed by nothing that a test could send it.
     killed = (
-        "from alexnet.data.slices import Slice\n"
+        "from alexnet.data import Slice\n"
         "real = Slice.read\n"
         "def read(self, ids):\n"
         "    import threading\n"
@@ -112,6 +113,7 @@ def _read_only(place: Path) -> Found:
 
 def _clock(place: Path) -> Found:
     """The clock of the wall goes back a day in the middle."""
+    # Patched because a test may not set the clock of the machine.
     back = (
         "import time\n"
         "real, calls = time.time, [0]\n"
@@ -127,9 +129,8 @@ def _two_runs(place: Path) -> Found:
     held = (
         "import os, time\n"
         "from pathlib import Path\n"
-        "from alexnet.files import DirLock\n"
-        "Path('run').mkdir()\n"
-        "with DirLock(Path('run')):\n"
+        "from alexnet.runs import RunDir\n"
+        "with RunDir.create(Path('run')).lock():\n"
         "    Path('held').touch()\n"
         "    time.sleep(600)"
     )

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
+import alexnet
 from alexnet import commands
-from alexnet.data.check import check
-from alexnet.data.images import decode_image
+from alexnet.data import decode_image
 from alexnet.errors import DataError
-from alexnet.predict import load
 from archives import encode, picture
 from faults.tally import Tally
 
@@ -28,15 +27,15 @@ def mutated(count: int, seed: int, folder: Path) -> Tally:
     tree = folder / "tree"
     good = _write(tree, count, dice)
     with _processor(count, "check", tally):
-        report = check(tree)
-    named = {Path(entry["path"]) for entry in report.refused}
+        report = alexnet.data_check(tree)
+    named = {Path(entry["path"]) for entry in report["refused"]}
     tally.outcomes["refused by check, by name"] += len(named)
-    tally.outcomes["repairable"] += len(report.repairable)
-    tally.outcomes["fine"] += report.ok - len(good)
+    tally.outcomes["repairable"] += len(report["repairable"])
+    tally.outcomes["fine"] += report["ok"] - len(good)
     for path in named & good:
         tally.losses.append(f"seed {seed}: {path.name} is whole, and refused")
-    if report.images != count + len(good):
-        tally.losses.append(f"seed {seed}: {report.images} of {count + len(good)} images checked")
+    if report["images"] != count + len(good):
+        tally.losses.append(f"seed {seed}: {report['images']} of {count + len(good)} checked")
     slowest = max(_decoded(path, tally) for path in sorted(tree.rglob("*.*")))
     if slowest > SECONDS:
         tally.losses.append(f"seed {seed}: one image took {slowest:.1f} s of the processor")
@@ -61,7 +60,7 @@ def mutated(count: int, seed: int, folder: Path) -> Tally:
     for entry in answered["errors"]:
         if "\n" in entry["reason"] or Path(entry["path"]).name not in entry["reason"]:
             tally.losses.append(f"seed {seed}: {entry}")
-    if len(load(run).classes) != CLASSES:
+    if len(alexnet.load(run).classes) != CLASSES:
         tally.losses.append(f"seed {seed}: a class is missing")
     return tally
 

@@ -17,13 +17,13 @@ FAULTS = {
     "training-killed": Fault(
         "SIGKILL of a real training at a random moment",
         "continued, it ends with the same bits",
-        training.kills, 100, 10,
+        training.kills, 100, 5,
     ),
     "resume-matrix": Fault(
         "cut at the first, a middle, the last step of an epoch and after a validation; 0, 1, 2 "
         "workers; fp32, bf16",
         "continued with another number of workers, it ends with the same bits",
-        training.resume_matrix, 24, 4,
+        training.resume_matrix, 24, 3,
     ),
     "resume-matrix-2": Fault(
         "the same with two processes: one is killed, torchrun starts both anew",
@@ -45,7 +45,7 @@ FAULTS = {
     "images": Fault(
         "mutated images, checked, trained on and classified",
         "typed errors that name the file; no image takes 2 s",
-        images.mutated, 10_000, 200,
+        images.mutated, 10_000, 100,
     ),
     "archives": Fault(
         "archives by hand, through the packer", "nothing outside the target; all or nothing",

@@ -1,11 +1,13 @@
 """Archives made to harm, and archives changed at random, through the packer."""
 
+import contextlib
+import io
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from alexnet.data import PackOptions, find_labelled_files, pack_images
+import alexnet
 from alexnet.errors import AlexNetError
 from archives import JPEG, jpeg, tar_bytes, train_tar, write_files, write_tar, write_zip
 from faults.images import MUTATIONS
@@ -56,8 +58,8 @@ def _tried(tally: Tally, name: str, folder: Path, build: Callable[[Path], Path])
     source, out = build(place / "source"), place / "out"
     before = _content(place)
     try:
-        options = PackOptions(16, "raw")
-        pack_images(find_labelled_files(source), out, options, expect={}, workers=1)
+        with contextlib.redirect_stderr(io.StringIO()):
+            alexnet.data_pack(source, out=out, size=16, expect={}, workers=1)
         tally.outcomes["packed, what is bad named"] += 1
         if not (out / "manifest.json").is_file():
             tally.losses.append(f"{name}: ended without a manifest")

@@ -17,10 +17,9 @@ from typing import Any
 
 import torch
 
-from alexnet.data.sources import open_source
+from alexnet.data import open_source
 from alexnet.errors import AlexNetError, CheckpointError
-from alexnet.runs import checkpoint
-from alexnet.runs.weights import read_weights
+from alexnet.runs import load_checkpoint, read_weights, save_checkpoint
 from faults.tally import Tally, in_child
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
@@ -52,7 +51,7 @@ def headers(count: int, seed: int, folder: Path) -> Tally:
         (made / FILES[0]).write_bytes(data)
         _seal(made)
         try:
-            loaded = checkpoint.load_checkpoint(made)
+            loaded = load_checkpoint(made)
             tally.outcomes["loaded"] += 1
             tally.losses.append(f"{name}: loads as {dict(loaded.model)}")
         except CheckpointError as error:
@@ -119,7 +118,7 @@ def _damaged(
         name = FILES[turn % len(FILES)]
         (made / name).write_bytes(changed := damage(whole[name], dice))
         try:
-            checkpoint.load_checkpoint(made)
+            load_checkpoint(made)
             tally.outcomes["loaded"] += 1
             # JSON may be written in other ways that mean the same; then nothing was lost.
             if name != "manifest.json" or json.loads(changed) != json.loads(whole[name]):
@@ -134,9 +133,7 @@ def _damaged(
 
 def _checkpoint(root: Path) -> Path:
     tensors = {"conv1.weight": torch.arange(12.0).reshape(3, 4), "conv1.bias": torch.zeros(3)}
-    return checkpoint.save_checkpoint(
-        root, 1, model=tensors, optimizer=tensors, state={"step": 1}, best=True
-    )
+    return save_checkpoint(root, 1, model=tensors, optimizer=tensors, state={"step": 1}, best=True)
 
 
 def _seal(made: Path) -> None:

@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 
 from alexnet.errors import CheckpointError
-from alexnet.runs import checkpoint
+from alexnet.runs import Checkpoint, load_latest, save_checkpoint
 from faults.tally import Tally, in_child
 
 CALLS = ("fsync", "rename", "replace", "symlink", "mkdir", "unlink", "rmdir", "open")
@@ -39,7 +39,7 @@ def killed(count: int, seed: int, folder: Path) -> Tally:
                 break
             if status != -signal.SIGKILL:
                 tally.losses.append(f"{name}, call {index}: {said}")
-            loaded = checkpoint.load_latest(root, tally.losses.append)
+            loaded = load_latest(root, tally.losses.append)
             tally.outcomes["the step before" if loaded.step < step else "the new step"] += 1
             _judge(tally, f"{name}, call {index}", root, loaded, max(earlier, default=0))
             _save(root, step + 1)
@@ -72,7 +72,7 @@ def refused(count: int, seed: int, folder: Path) -> Tally:
                 if not reached:
                     break
                 tally.outcomes[outcome] += 1
-                loaded = checkpoint.load_latest(root, tally.losses.append)
+                loaded = load_latest(root, tally.losses.append)
                 _judge(tally, where, root, loaded, step if outcome[0] == "s" else max(earlier))
                 left = [path.name for path in root.glob(".tmp*")]
                 if left and outcome == "saved all the same":  # it was the sweep that was refused
@@ -90,12 +90,12 @@ def _saves() -> dict[str, tuple[tuple[int, ...], int]]:
 
 def _save(root: Path, step: int) -> None:
     tensors = {"weight": torch.full((2_000,), float(step))}
-    checkpoint.save_checkpoint(
+    save_checkpoint(
         root, step, model=tensors, optimizer=tensors, state={"step": step}, best=True, keep=2
     )
 
 
-def _judge(tally: Tally, where: str, root: Path, loaded: checkpoint.Checkpoint, least: int) -> None:
+def _judge(tally: Tally, where: str, root: Path, loaded: Checkpoint, least: int) -> None:
     if loaded.step < least:
         tally.losses.append(f"{where}: step {loaded.step} loads, {least} was committed")
     tensors = [*loaded.model.values(), *loaded.optimizer.values()]
@@ -155,6 +155,7 @@ def _at_call(index: int, strike: Callable[[], None]) -> Iterator[list[int]]:
         return file
 
     with ExitStack() as stack:
+        # Patched because a disk that is full, or a kill between two calls, comes no other way.
         for name in CALLS:
             stack.enter_context(mock.patch.object(os, name, guarded(getattr(os, name))))
         stack.enter_context(mock.patch.object(builtins, "open", opened))

@@ -92,11 +92,11 @@ def ask(
         probabilities[first : first + len(block)] = block
 
     return Answers(
-        split, probabilities, count(net, split, preprocess, recipe, classes, views, keep)
+        split, probabilities, count_answers(net, split, preprocess, recipe, classes, views, keep)
     )
 
 
-def count(
+def count_answers(
     net: nn.Module,
     split: Slice,
     preprocess: Preprocess,

@@ -64,7 +64,7 @@ def most_excited(
     return Excited(images.numpy(), best.numpy(), places.numpy(), shape)
 
 
-def patch(spec: Spec, given: Shape, name: str, row: int, column: int) -> Box:
+def receptive_field(spec: Spec, given: Shape, name: str, row: int, column: int) -> Box:
     """The pixels that one output of a part sees: (top, left, bottom, right), ends left out.
 
     All of the image from the first fully connected layer on; what lies in the padding is cut off.

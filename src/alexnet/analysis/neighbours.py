@@ -40,15 +40,21 @@ class Agreement:
     share: float
 
 
-def nearest(
-    queries: Matrix, keys: Matrix, k: int, metric: Metric = "euclidean"
+def nearest_neighbours(
+    queries: Matrix,
+    keys: Matrix,
+    k: int,
+    metric: Metric = "euclidean",
+    *,
+    block_bytes: int = BLOCK_BYTES,
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """The k keys nearest to each query, the nearest first; equal ones in the order of their rows.
 
     Shapes: (Q, ...), (N, ...) -> distances (Q, k), rows of keys (Q, k). Rows are flattened; cosine
     is 1 - cosine, and 1 from a row of zeros. Candidates are found in float32, from the middle of
     the keys so that sums of squares stay small, and measured again in float64. DataError where
-    there are fewer than k keys, or where a number is not finite.
+    there are fewer than k keys, or where a number is not finite. `block_bytes` of rows are held at
+    a time.
     """
     if metric not in METRICS:
         raise UsageError(f"metric {metric!r}: {' or '.join(METRICS)}")
@@ -58,7 +64,7 @@ def nearest(
     if not len(queries):
         return distances, ids
     width = int(np.prod(np.asarray(keys[0:1]).shape))
-    block = max(BLOCK_BYTES // (4 * width), 1)
+    block = max(block_bytes // (4 * width), 1)
     middle = np.zeros(width, np.float32)
     if metric == "euclidean":
         middle = _flat(keys[0:block]).mean(0)
@@ -76,10 +82,10 @@ def nearest(
     return distances, ids
 
 
-def agreement(
+def class_agreement(
     ids: NDArray[np.intp], key_labels: NDArray[np.integer], query_labels: NDArray[np.integer]
 ) -> Agreement:
-    """Of neighbours (Q, k) as `nearest` gives them, how many have their query's class."""
+    """How many of the neighbours (Q, k) of `nearest_neighbours` have their query's class."""
     same = key_labels[ids] == np.asarray(query_labels)[:, None]
     n, right = len(same), int(same[:, 0].sum())
     return Agreement(n, ids.shape[1], right / n, wilson(right, n), float(same.mean()))

@@ -60,7 +60,7 @@ def fit_linear_probe(
     return FeatureProbe(right / n, wilson(right, n), n, len(train), strength)
 
 
-def alike(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+def linear_cka(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
     """Linear centred kernel alignment of two features of the same images: 1 where one is the other
     turned and scaled, about 0 where they have nothing in common.
 

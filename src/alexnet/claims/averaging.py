@@ -12,7 +12,7 @@ from torch import Tensor
 from alexnet.claims.architecture import IMAGES, SMALL
 from alexnet.claims.comparison import CHOOSING
 from alexnet.claims.lab import Claim, Lab, Outcome, Row
-from alexnet.claims.paired import compare_scores, learnt_nothing, search
+from alexnet.claims.paired import compare_scores, learnt_nothing, search_rate
 from alexnet.claims.trial import (
     Material,
     Trained,
@@ -23,6 +23,7 @@ from alexnet.claims.trial import (
     train,
 )
 from alexnet.errors import DataError
+from alexnet.recipe import Recipe
 
 SCORE = "test error (%)"
 CROPPED = SMALL.replace(crop=28, epochs=10)
@@ -32,9 +33,9 @@ RATES = (1e-3, 3e-3, 1e-2)
 BRIEF = SMALL.replace(epochs=30, eval_every=30, log_every=10)
 
 
-def ten_views(lab: Lab) -> Outcome:
+def ten_views(lab: Lab, recipe: Recipe = CROPPED) -> Outcome:
     """The same networks on the same images, by one view and by ten."""
-    recipe = resolved(CROPPED)
+    recipe = resolved(recipe)
     material = gather(recipe, lab, IMAGES)
 
     def how(cell: Row) -> Row:
@@ -59,16 +60,15 @@ def ten_views(lab: Lab) -> Outcome:
     return with_doubts(found, {"the networks": rows}, material)
 
 
-def ensemble(lab: Lab) -> Outcome:
+def ensemble(lab: Lab, recipe: Recipe = SMALL, members: int = MEMBERS) -> Outcome:
     """The mean of five networks' softmax outputs beside the mean of their errors."""
-    recipe = resolved(SMALL)
+    recipe = resolved(recipe)
     material = gather(recipe, lab, IMAGES)
 
     def how(cell: Row) -> Row:
-        first = cell["seed"] * MEMBERS
-        members = range(first, first + MEMBERS)
+        first = cell["seed"] * members
         errors, held, total = [], [], np.zeros((len(material.test), material.classes))
-        for seed in members:
+        for seed in range(first, first + members):
             trained = train(recipe.replace(seed=seed), material)
             outputs, error = _outputs(trained)
             total += outputs
@@ -77,13 +77,13 @@ def ensemble(lab: Lab) -> Outcome:
         wrong = total.argmax(1) != material.test.labels
         return {"errors": errors, "held": {"error": max(held)}, "together": float(wrong.mean())}
 
-    cells = [cell_of(recipe.replace(seed=s), material) | {"of": MEMBERS} for s in range(lab.seeds)]
+    cells = [cell_of(recipe.replace(seed=s), material) | {"of": members} for s in range(lab.seeds)]
     rows = lab.measure(cells, how)
     scores = {
         "five together": [100 * r["together"] for r in rows],
         "one": [100 * statistics.fmean(r["errors"]) for r in rows],
     }
-    differ = {"one": [f"networks whose outputs are averaged: {MEMBERS} and 1, of the same ones"]}
+    differ = {"one": [f"networks whose outputs are averaged: {members} and 1, of the same ones"]}
     found = compare_scores(SCORE, scores, lab.printed, differ=differ, **material.described)
     return with_doubts(found, {"the fives, by the worst of each": rows}, material)
 
@@ -99,9 +99,9 @@ def _outputs(trained: Trained) -> tuple[np.ndarray, float]:
     return torch.cat([found[i] for i in sorted(found)]).double().numpy(), error
 
 
-def pretraining(lab: Lab) -> Outcome:
+def pretraining(lab: Lab, recipe: Recipe = SMALL, brief: Recipe = BRIEF) -> Outcome:
     """All classes first, then few images of half of them; or these few from the beginning."""
-    recipe = resolved(SMALL)
+    recipe = resolved(recipe)
     material = gather(recipe, lab, IMAGES)
     if material.classes < 4:
         raise DataError(
@@ -109,7 +109,7 @@ def pretraining(lab: Lab) -> Outcome:
             f"{material.classes}: name other images with --data"
         )
     few = _fewer(material)
-    brief = resolved(BRIEF).replace(batch_size=min(BRIEF.batch_size, len(few.train)))
+    brief = resolved(brief).replace(batch_size=min(brief.batch_size, len(few.train)))
     before: dict[int, dict[str, Tensor]] = {}
 
     def weights(seed: int) -> dict[str, Tensor]:
@@ -140,7 +140,7 @@ def pretraining(lab: Lab) -> Outcome:
             rows = lab.measure([cell(start, CHOOSING, lr, False) for lr in tried], how)
             return [row["held"]["loss"] for row in rows]
 
-        rates[start] = search(RATES, losses)
+        rates[start] = search_rate(RATES, losses)
     rows = lab.measure(
         [cell(start, seed, rates[start][0], True) for seed in range(lab.seeds) for start in starts],
         how,

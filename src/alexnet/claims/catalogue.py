@@ -19,6 +19,7 @@ _ALL = (
     *(*tables.CLAIMS, bias_one.CLAIM),
 )
 
+# Those of others may be added: `alexnet claim NAME` then measures and lists them too.
 CLAIMS: dict[str, Claim] = {claim.name: claim for claim in _ALL}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from alexnet.claims.lab import Lab, Outcome, Row
-from alexnet.claims.paired import Tried, compare_scores, learnt_nothing, search
+from alexnet.claims.paired import Tried, compare_scores, learnt_nothing, search_rate
 from alexnet.claims.trial import (
     Alter,
     Change,
@@ -133,7 +133,7 @@ class Comparison:
             cells = [(arm, recipe.replace(lr=lr)) for lr in rates]
             return [self.choose(row) for row in self._trials(cells, material, lab, test=False)]
 
-        return search(tried, scores)
+        return search_rate(tried, scores)
 
     def _trials(
         self, cells: list[tuple[Arm, Recipe]], material: Material, lab: Lab, *, test: bool

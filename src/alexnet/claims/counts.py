@@ -21,27 +21,26 @@ ONE_PERCENT, MILLIONS = 1.0, 1.2e6  # as printed
 ROUGHLY = 0.1  # what "roughly" leaves open
 
 
-def layers(spec: Spec | None = None) -> list[LayerRow]:
-    """The paper's layers with weights, from the network's own table."""
-    rows = summarize(spec or model_spec(MODEL, CLASSES), GIVEN)
-    return [row for row in rows if row.macs]
+def layers(model: str = MODEL) -> list[LayerRow]:
+    """The layers with weights, from the network's own table."""
+    return [row for row in summarize(model_spec(model, CLASSES), GIVEN) if row.macs]
 
 
 def exact(measured: float, verdict: ClaimVerdict, finding: str, **figures: object) -> Outcome:
     return Outcome(verdict, float(measured), None, finding, figures)
 
 
-def parameters(lab: Lab) -> Outcome:
-    rows = layers()
+def parameters(lab: Lab, model: str = MODEL) -> Outcome:
+    rows = layers(model)
     total = sum(row.parameters for row in rows)
     finding = f"{total:,} with biases; {sum(r.parameters for r in rows[-3:]):,} in three FC layers"
     by_layer = {row.name: row.parameters for row in rows}
     return exact(total, as_printed(total, lab.printed, 1), finding, layers=by_layer)
 
 
-def neurons(lab: Lab) -> Outcome:
+def neurons(lab: Lab, model: str = MODEL) -> Outcome:
     """The sum over layers, beside the sum of the numbers that the paper's own figure prints."""
-    counts = {row.name: math.prod(row.shape) for row in layers()}
+    counts = {row.name: math.prod(row.shape) for row in layers(model)}
     total = sum(counts.values())
     own = total - counts["conv1"] + FIGURE_2_CONV1
     finding = (
@@ -81,15 +80,15 @@ def conv_work(lab: Lab) -> Outcome:
     finding = (
         f"{work:,} multiply-adds an image, {share:.1f} % of them in convolutions, which hold "
         f"{weights:.1f} % of the parameters; one tower without groups: "
-        f"{sum(r.macs for r in layers(model_spec('alexnet-one-column', CLASSES))):,}"
+        f"{sum(r.macs for r in layers('alexnet-one-column')):,}"
     )
     verdict: ClaimVerdict = "confirmed" if 90 <= share <= 95 else "contradicted"
     return exact(share, verdict, finding, macs={row.name: row.macs for row in rows})
 
 
-def input_size(lab: Lab) -> Outcome:
+def input_size(lab: Lab, spec: Spec | None = None) -> Outcome:
     """The side of conv1's output for 224 and 227 pixels, padded or not, rounded down or up."""
-    conv1 = model_spec(MODEL, CLASSES)[0]
+    conv1 = (spec or model_spec(MODEL, CLASSES))[0]
     assert isinstance(conv1, Conv)
     variants = {
         "224, no padding": (224, replace(conv1, padding=0)),

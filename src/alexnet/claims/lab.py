@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.claims.workers import at_once, measured
+from alexnet.claims.workers import measured, measurements_at_once
 from alexnet.files import DirLock, read_json, write_json
+from alexnet.runtime import pick_device
 from alexnet.terminal import duration, progress
 
 ClaimVerdict = Literal[
@@ -82,7 +83,8 @@ class Lab:
 
     `data` is what the user named, `seeds` how often everything is repeated, `printed` the claim's
     number, `images` how many to train on where the claim's own number is not wanted; `deadline` (of
-    time.monotonic) stops between two measurements; `seconds` is what those so far took, added up.
+    `clock`) stops between two measurements; `at_once` is how many are made at the same time (None:
+    as many as there are threads for); `seconds` is what those so far took, added up.
     """
 
     folder: Path
@@ -92,6 +94,8 @@ class Lab:
     images: int | None = None
     deadline: float = math.inf
     seconds: float | None = None
+    at_once: int | None = None
+    clock: Callable[[], float] = time.monotonic
 
     def measure(
         self, cells: Sequence[Row], how: Callable[[Row], Row], file: Path | None = None
@@ -108,7 +112,8 @@ class Lab:
             found = [_known(cell, known) for cell in cells]
             missing = [i for i, row in enumerate(found) if row is None]
             bar.advance(len(cells) - len(missing))
-            work = measured(how, [cells[i] for i in missing], at_once(), self._in_time)
+            most = self.at_once or measurements_at_once(pick_device())
+            work = measured(how, [cells[i] for i in missing], most, self._in_time)
             for i, row in work:
                 cell = cells[missing[i]]
                 found[missing[i]] = cell | row
@@ -123,7 +128,7 @@ class Lab:
         return rows
 
     def _in_time(self) -> bool:
-        return time.monotonic() <= self.deadline
+        return self.clock() <= self.deadline
 
 
 def _known(cell: Row, known: Sequence[Row]) -> Row | None:
@@ -154,7 +159,7 @@ class Effect:
         return "not enough seeds" if undecided else "not confirmed at this scale"
 
 
-def effect(differences: Sequence[float]) -> Effect:
+def paired_effect(differences: Sequence[float]) -> Effect:
     """The mean of differences that were measured in pairs; of one the interval has no end."""
     n, mean = len(differences), statistics.fmean(differences)
     if n < 2:

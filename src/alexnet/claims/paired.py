@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet import figures
-from alexnet.claims.lab import Effect, Outcome, effect
+from alexnet.claims.lab import Effect, Outcome, paired_effect
 
 Scores = Mapping[str, Sequence[float]]  # of each arm, a seed each
 Tried = dict[str, float | None]  # rates and their scores; None where training ran away
@@ -17,7 +17,7 @@ STEP = 3  # between a rate and the next
 WIDER = 2  # how often rates beyond the ends are tried, for each arm alike
 
 
-def search(
+def search_rate(
     rates: Sequence[float], scores_of: Callable[[Sequence[float]], Sequence[float]]
 ) -> tuple[float, Tried]:
     """The rate with the lowest score, and the scores of all that were tried: these, rising, and
@@ -103,7 +103,7 @@ def draw(kept: dict[str, Any], folder: Path) -> None:
 
 def _effect(first: Sequence[float], other: Sequence[float], ratio: bool) -> Effect:
     pairs = zip(first, other, strict=True)
-    return effect([math.log(b / a) if ratio else b - a for a, b in pairs])
+    return paired_effect([math.log(b / a) if ratio else b - a for a, b in pairs])
 
 
 def _numbers(of: Effect, ratio: bool) -> tuple[float, tuple[float, float] | None]:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ ROUNDING = 1e-6  # relative; float32 has 6e-8
 PAPER = Recipe(model="alexnet-2012", size=STORED, crop=CROP, flip=True, colour=0.1)
 
 
-def crops(lab: Lab) -> Outcome:
+def crops(lab: Lab, augment: Callable[..., Tensor] = augment) -> Outcome:
     """Training views of an image whose pixels say where they are: how many different ones come.
 
     A crop may lie in as many places as the image is larger, so a small one has the same number. Of
@@ -52,7 +54,7 @@ def crops(lab: Lab) -> Outcome:
     return exact(len(seen), verdict, finding)
 
 
-def update_rule(lab: Lab) -> Outcome:
+def update_rule(lab: Lab, optimizer: type[torch.optim.Optimizer] = PaperSGD) -> Outcome:
     """A hundred updates by the optimiser and by the paper's two lines, in float64, the rate divided
     by ten halfway; and torch's SGD beside."""
     torch.manual_seed(0)
@@ -60,11 +62,11 @@ def update_rule(lab: Lab) -> Outcome:
 
     def run(kind: type[torch.optim.Optimizer]) -> Tensor:
         w = nn.Parameter(start.clone())
-        optimizer = kind([w], lr=0.01, momentum=0.9, weight_decay=0.0005)  # type: ignore[call-arg]
+        steps = kind([w], lr=0.01, momentum=0.9, weight_decay=0.0005)  # type: ignore[call-arg]
         for step in range(100):
-            optimizer.param_groups[0]["lr"] = 0.01 if step < 50 else 0.001
+            steps.param_groups[0]["lr"] = 0.01 if step < 50 else 0.001
             w.grad = slope * w.detach().sin()
-            optimizer.step()
+            steps.step()
         return w.detach()
 
     w, v = start.clone(), torch.zeros_like(start)
@@ -72,7 +74,7 @@ def update_rule(lab: Lab) -> Outcome:
         lr = 0.01 if step < 50 else 0.001
         v = 0.9 * v - 0.0005 * lr * w - lr * slope * w.sin()
         w = w + v
-    ours, torchs = (float((run(k) - w).abs().max()) for k in (PaperSGD, torch.optim.SGD))
+    ours, torchs = (float((run(k) - w).abs().max()) for k in (optimizer, torch.optim.SGD))
     finding = (
         f"after 100 updates weights differ by {ours:.1e} at most; by torch's SGD, whose velocity "
         f"holds no rate, they are {torchs:.1e} away: the rate was changed on the way"
@@ -80,7 +82,7 @@ def update_rule(lab: Lab) -> Outcome:
     return exact(ours, "confirmed" if ours < 1e-12 else "contradicted", finding, torch=torchs)
 
 
-def equation(lab: Lab) -> Outcome:
+def equation(lab: Lab, norm: Callable[[Tensor], Tensor] = response_norm) -> Outcome:
     """The norm's equation written as loops, beside the layer; and what torch makes of the same
     constants."""
     torch.manual_seed(0)
@@ -91,7 +93,7 @@ def equation(lab: Lab) -> Outcome:
         around = range(max(0, i - n // 2), min(maps - 1, i + n // 2) + 1)
         total = sum((a[:, j] ** 2 for j in around), torch.zeros_like(a[:, 0]))
         b[:, i] = a[:, i] / (k + alpha * total) ** beta
-    ours = float(((response_norm(a) - b) / b).abs().max())
+    ours = float(((norm(a) - b) / b).abs().max())
     theirs = float(((F.local_response_norm(a, n, alpha, beta, k) - b) / b).abs().max())
     finding = (
         f"relative difference at most {ours:.1e}; where alpha is divided by n, as in torch, Caffe "
@@ -100,7 +102,7 @@ def equation(lab: Lab) -> Outcome:
     return exact(ours, "confirmed" if ours < ROUNDING else "contradicted", finding, torch=theirs)
 
 
-def ten_views_by_hand(lab: Lab) -> Outcome:
+def ten_views_by_hand(lab: Lab, predict: Callable[..., Any] = predict_views) -> Outcome:
     """Ten crops cut by hand, each through the network, outputs averaged; beside the code's."""
     torch.manual_seed(0)
     net = Net(narrowed(model_spec("alexnet-2012", 10), 16), (3, CROP, CROP)).eval()
@@ -114,13 +116,13 @@ def ten_views_by_hand(lab: Lab) -> Outcome:
         cut = [pixels[:, :, y : y + CROP, x : x + CROP] for y, x in corners]
         views = [*cut, *(crop.flip(3) for crop in cut)]
         by_hand = torch.stack([net(view).softmax(1) for view in views]).mean(0)
-        _, found = predict_views(net, images, preprocess, 10, "fp32")
+        _, found = predict(net, images, preprocess, 10, "fp32")
     off = float((found.exp() - by_hand).abs().max())
     finding = f"{len(views)} views; the mean softmax outputs differ by {off:.1e} at most"
     return exact(off, "confirmed" if off < ROUNDING else "contradicted", finding)
 
 
-def colour_covariance(lab: Lab) -> Outcome:
+def colour_covariance(lab: Lab, recipe: Recipe = PAPER) -> Outcome:
     """The covariance of 100,000 draws beside the sum of p_i p_i' (0.1 lambda_i)^2, component by
     component, of correlated random pixels."""
     random = np.random.default_rng(0)
@@ -131,15 +133,15 @@ def colour_covariance(lab: Lab) -> Outcome:
     statistics = sums.statistics()
     values, vectors = statistics.components()
     n = 100_000
-    drawn = colour_noise(statistics, np.arange(n), 0, PAPER).double().numpy()
+    drawn = colour_noise(statistics, np.arange(n), 0, recipe).double().numpy()
     covariance = vectors.T @ np.cov(drawn.T) @ vectors
     stated = (0.1 * values / 255) ** 2
     ratios = covariance.diagonal() / stated
     noise = math.sqrt(2 / n)  # of a variance from n draws, relative
     off = float(np.abs(ratios - 1).max())
     mixed = np.abs(covariance - np.diag(covariance.diagonal())) / np.sqrt(np.outer(stated, stated))
-    twice = colour_noise(statistics, np.arange(n), 0, PAPER).double().numpy()
-    anew = colour_noise(statistics, np.arange(n), 1, PAPER).double().numpy()
+    twice = colour_noise(statistics, np.arange(n), 0, recipe).double().numpy()
+    anew = colour_noise(statistics, np.arange(n), 1, recipe).double().numpy()
     right = off < 4 * noise and mixed.max() < 4 * noise and (drawn == twice).all()
     right = right and not (drawn == anew).any(1).all()
     finding = (
@@ -150,14 +152,14 @@ def colour_covariance(lab: Lab) -> Outcome:
     return exact(off, "confirmed" if right else "contradicted", finding)
 
 
-def dropout_mean(lab: Lab) -> Outcome:
+def dropout_mean(lab: Lab, dropout: type[Dropout] = Dropout) -> Outcome:
     """Halved outputs beside the geometric mean of all networks that dropout of one hidden layer
     makes, normalised: equal where one hidden layer is all there is, not where there are two."""
     torch.manual_seed(0)
     units, x = 6, torch.randn(5, 6, dtype=torch.float64)
     off = []
     for hidden in (1, 2):
-        block = (Linear("fc", units, std=1.0), ReLU(), Dropout(rescale=False))
+        block = (Linear("fc", units, std=1.0), ReLU(), dropout(rescale=False))
         spec = block * hidden
         layers = [part.build((units,)).double() for part in spec]
         head = Linear("fc9", 4, std=1.0).build((units,)).double()

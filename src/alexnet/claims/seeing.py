@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.analysis.kernels import tower_scores, towers_of
-from alexnet.analysis.neighbours import agreement, nearest
+from alexnet.analysis.neighbours import class_agreement, nearest_neighbours
 from alexnet.claims.architecture import IMAGES, SMALL
 from alexnet.claims.averaging import with_doubts
 from alexnet.claims.lab import Claim, Lab, Outcome, Row
@@ -15,15 +15,16 @@ from alexnet.claims.paired import compare_scores
 from alexnet.claims.trial import Trained, cell_of, gather, resolved, train
 from alexnet.data.slices import Slice
 from alexnet.errors import UsageError
+from alexnet.recipe import Recipe
 from alexnet.runtime import autocast
 
 HALVES = 500  # random ways to divide the kernels in two
 QUERIES, NEIGHBOURS = 1000, 6  # the paper shows six
 
 
-def towers_specialise(lab: Lab) -> Outcome:
+def towers_specialise(lab: Lab, recipe: Recipe = SMALL) -> Outcome:
     """How far apart the colour of the two towers is, beside random halves of the same kernels."""
-    recipe = resolved(SMALL)
+    recipe = resolved(recipe)
     material = gather(recipe, lab, IMAGES)
     if recipe.channels != 3:
         raise UsageError("grey images have no colour to look at: name others with --data")
@@ -58,16 +59,16 @@ def towers_specialise(lab: Lab) -> Outcome:
     return with_doubts(found, {"the networks": rows}, material)
 
 
-def neighbours(lab: Lab) -> Outcome:
+def neighbours(lab: Lab, recipe: Recipe = SMALL) -> Outcome:
     """How many of the six nearest training images show another class, by fc7 and by pixels."""
-    recipe = resolved(SMALL)
+    recipe = resolved(recipe)
     material = gather(recipe, lab, IMAGES)
     keys, asked = material.train, material.test
     count = min(QUERIES, len(asked))
 
     def others(queries: NDArray[Any], rows: NDArray[Any]) -> float:
-        ids = nearest(queries[:count], rows, NEIGHBOURS)[1]
-        return 1 - agreement(ids, keys.labels, asked.labels[:count]).share
+        ids = nearest_neighbours(queries[:count], rows, NEIGHBOURS)[1]
+        return 1 - class_agreement(ids, keys.labels, asked.labels[:count]).share
 
     def how(cell: Row) -> Row:
         trained = train(recipe.replace(seed=cell["seed"]), material)

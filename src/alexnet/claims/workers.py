@@ -27,14 +27,14 @@ MakeMeasurement = Callable[[Row], Row]
 _KILL_WITH_PARENT = 1  # of Linux's prctl
 
 
-def at_once() -> int:
-    """How many measurements to make at once: as many as there are threads for. One where a device
-    does the work, or where a process cannot become two that both go on."""
-    return torch.get_num_threads() if _forks() else 1
+def measurements_at_once(device: torch.device) -> int:
+    """How many to make at once: as many as there are threads for. One where the device is no
+    processor, or where a process cannot become two that both go on."""
+    return torch.get_num_threads() if _forks(device) else 1
 
 
-def _forks() -> bool:
-    return pick_device().type == "cpu" and sys.platform == "linux"
+def _forks(device: torch.device) -> bool:
+    return device.type == "cpu" and sys.platform == "linux"
 
 
 def measured(
@@ -50,7 +50,7 @@ def measured(
         for i, cell in enumerate(cells):
             if not go_on():
                 return
-            with threads(1 if _forks() else torch.get_num_threads()):
+            with threads(1 if _forks(pick_device()) else torch.get_num_threads()):
                 found = _timed(how, cell)
             yield i, found
         return

@@ -9,7 +9,7 @@ import numpy as np
 
 from alexnet import figures
 from alexnet.analysis import features as feats
-from alexnet.analysis.probe import alike, fit_linear_probe
+from alexnet.analysis.probe import fit_linear_probe, linear_cka
 from alexnet.commands.view import View
 from alexnet.errors import DataError, UsageError
 from alexnet.files import replacing
@@ -131,7 +131,7 @@ def similarity(
             )
         )  # fmt: skip
     first, other = kept
-    values = np.array([[alike(a, b) for b in other.values()] for a in first.values()])
+    values = np.array([[linear_cka(a, b) for b in other.values()] for a in first.values()])
     out = view.figure("similarity", more=second.name)
     figures.draw_alike(
         values, list(first), list(other), out,

@@ -14,8 +14,8 @@ from alexnet import figures
 from alexnet.analysis import features as feats
 from alexnet.analysis import saliency as evidence
 from alexnet.analysis.kernels import colour_scores, tower_scores, towers_of
-from alexnet.analysis.maps import most_excited, patch, strongest
-from alexnet.analysis.neighbours import METRICS, Matrix, Metric, agreement, nearest
+from alexnet.analysis.maps import most_excited, receptive_field, strongest
+from alexnet.analysis.neighbours import METRICS, Matrix, Metric, class_agreement, nearest_neighbours
 from alexnet.commands.view import View
 from alexnet.errors import UsageError
 from alexnet.models.zoo import model_spec
@@ -124,7 +124,7 @@ def activations(
         sights = []
         triples = (found.images[channel], found.places[channel], found.values[channel])
         for image, place, value in zip(*triples, strict=True):
-            box = patch(spec, p.model.input_shape, part, *divmod(int(place), width))
+            box = receptive_field(spec, p.model.input_shape, part, *divmod(int(place), width))
             pixels = view.crop(of.read(np.array([image])))[0]
             name = p.classes[of.labels[image]]
             sights.append(figures.Sight(pixels, box, float(value), name))
@@ -197,7 +197,7 @@ def neighbors(
         found = {}
         by_part: tuple[str, Matrix, Matrix] = (part, queries, keys)
         for way, some, of_all in (by_part, ("pixels", view.crop(asked), pixels)):
-            found[way] = nearest(some, of_all, k, metric)
+            found[way] = nearest_neighbours(some, of_all, k, metric)
     shown = min(count, len(asked)) if labels is not None else len(asked)
     ways = {
         f"nearest in {way}": [
@@ -223,7 +223,7 @@ def neighbors(
             metric=metric,
             n=len(asked),
             agreement={
-                way: Agreement(**asdict(agreement(ids, train.labels, labels)))
+                way: Agreement(**asdict(class_agreement(ids, train.labels, labels)))
                 for way, (_, ids) in found.items()
             },
             **view.source(),

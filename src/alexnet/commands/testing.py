@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet import figures
-from alexnet.analysis.answers import Mistakes, count
+from alexnet.analysis.answers import Mistakes, count_answers
 from alexnet.commands.proving import prove
 from alexnet.data.slices import Slice, Unread
 from alexnet.errors import CheckpointError, Unreadable, UsageError
@@ -133,7 +133,7 @@ def _test(
         mistakes.add(at, p, part.labels[at : at + len(p)])
 
     began = time.monotonic()
-    tally = count(
+    tally = count_answers(
         predictor.inference, part, predictor.preprocess, predictor.recipe, len(dataset.classes),
         views, keep, team, unread,
     )  # fmt: skip

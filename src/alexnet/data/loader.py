@@ -120,11 +120,17 @@ def spare_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def keep_on(device: torch.device, split: Slice, workers: int, around: bool = False) -> Kept | None:
+def keep_on(
+    device: torch.device,
+    split: Slice,
+    workers: int,
+    around: bool = False,
+    spare: int | None = None,
+) -> Kept | None:
     """A slice copied into the device's memory, read by `workers` threads, and `around` what cannot
-    be read where that is asked for; None where it takes more than a share of it."""
+    be read where that is asked for; None where it takes more than a share of the `spare` bytes."""
     shape = (len(split), split.size, split.size, split.channels)
-    if math.prod(shape) > spare_bytes(device) * SPARE:
+    if math.prod(shape) > (spare_bytes(device) if spare is None else spare) * SPARE:
         return None
     images = torch.empty(shape, dtype=torch.uint8, device=device)
     unread: Unread = {}
@@ -282,9 +288,11 @@ def training_batches(
     share: Share | None = None,
     keep: bool | None = None,
     left_out: LeftOut = lambda step: (),
+    spare: int | None = None,
 ) -> Iterator[Batch]:
     """The batches of the steps in order, on the device: from a slice that is kept there, where it
-    fits and (unless `keep` says so) is used twice, else read ahead by threads that step back.
+    fits into the `spare` bytes of it (None: what a GPU has) and (unless `keep` says so) is used
+    twice, else read ahead by threads that step back.
 
     What is `left_out` may grow meanwhile: a batch is then of what it was when it was read, or of
     what it is when it is given.
@@ -292,7 +300,7 @@ def training_batches(
     if keep is None:
         keep = len(steps) >= 2 * steps_per_epoch(len(train), recipe.batch_size)
     around = recipe.bad_images == "skip"
-    if keep and (kept := keep_on(device, train, workers, around)) is not None:
+    if keep and (kept := keep_on(device, train, workers, around, spare)) is not None:
 
         def take(step: int) -> Batch:
             batch = read_batch(train, recipe, step, share, kept, left_out)

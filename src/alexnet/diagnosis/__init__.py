@@ -5,7 +5,16 @@ because `alexnet.doctor` is the verb, and a package of that name would hide it.
 """
 
 from alexnet.diagnosis.diagnose import diagnose
-from alexnet.diagnosis.sentinel import Sentinel
-from alexnet.diagnosis.verdict import Verdict
+from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
+from alexnet.diagnosis.signal import measure_signals
+from alexnet.diagnosis.verdict import CAUSES, SEVERITIES, Verdict
 
-__all__ = ["Sentinel", "Verdict", "diagnose"]
+__all__ = [
+    "CAUSES",
+    "SEVERITIES",
+    "Sentinel",
+    "Verdict",
+    "diagnose",
+    "first_not_finite",
+    "measure_signals",
+]

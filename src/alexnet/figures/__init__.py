@@ -1,4 +1,4 @@
-"""Pictures, each written to a PNG or SVG file."""
+"""Pictures, each written to a PNG or SVG file, and returned as the figure that it is."""
 
 from alexnet.figures.arms import draw_arms
 from alexnet.figures.conditions import Panel, draw_distributions, draw_dots, draw_panels

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alexnet.figures.canvas import (
     BLUE,
@@ -14,6 +15,9 @@ from alexnet.figures.canvas import (
     write_figure,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Curve = Sequence[tuple[float, float]]
 
 
@@ -22,7 +26,7 @@ def draw_arms(
     curves: Mapping[str, Sequence[Curve]],
     out: Path,
     score_name: str,
-) -> None:
+) -> "Figure":
     """Draw each arm's scores, those of one seed joined by a line, beside its training error (%)
     over steps, a line a seed."""
     names = [fitting(name, 24) for name in scores]
@@ -44,4 +48,4 @@ def draw_arms(
         axes.set_ylabel("error in training (%)")
         axes.legend(frameon=False, fontsize=8)
         style_axes(axes)
-    write_figure(figure, out)
+    return write_figure(figure, out)

@@ -38,7 +38,8 @@ def new_figure(width: float, height: float, title: str) -> "Figure":
     return figure
 
 
-def write_figure(figure: "Figure", out: Path) -> None:
+def write_figure(figure: "Figure", out: Path) -> "Figure":
+    """Writes the picture whole, or not at all, and returns it, for who wants to look at it."""
     kind = out.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
         raise UsageError(f"{out}: a picture ends in .png or .svg; rename it")
@@ -48,6 +49,7 @@ def write_figure(figure: "Figure", out: Path) -> None:
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         figure.savefig(data, format=kind)
     write_atomic(out, data.getvalue())
+    return figure
 
 
 def fitting(text: str, limit: int = 40) -> str:

@@ -3,8 +3,12 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alexnet.figures.canvas import BLUE, GREEN, ORANGE, RED, new_figure, style_axes, write_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def draw_panels(
@@ -12,7 +16,7 @@ def draw_panels(
     out: Path,
     title: str,
     level: tuple[str, float],
-) -> None:
+) -> "Figure":
     """Draw a small plot for each panel: its curves, those of one label in one colour, on one scale.
 
     `level` is a line that all are held against: its name and height.
@@ -37,7 +41,7 @@ def draw_panels(
     grid[0].legend(frameon=False, fontsize=8)
     figure.supxlabel("step", fontsize=10)
     figure.supylabel("loss (nats)", fontsize=10)
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 def draw_dots(
@@ -45,7 +49,7 @@ def draw_dots(
     out: Path,
     title: str,
     logarithmic: Collection[int] = (),
-) -> None:
+) -> "Figure":
     """Draw a column of dots for each measurement, a row a condition: its values, several of one
     case joined by a line. `logarithmic` names columns by number."""
     rows = list(next(iter(columns.values())))
@@ -65,7 +69,7 @@ def draw_dots(
         if i in logarithmic:
             axes.set_xscale("log")
     grid[0].invert_yaxis()
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Panel:
     logarithmic: bool
 
 
-def draw_distributions(panels: Sequence[Panel], out: Path, title: str) -> None:
+def draw_distributions(panels: Sequence[Panel], out: Path, title: str) -> "Figure":
     """Draw every value as a dot, a row a group; lines are dashed. On a logarithmic axis what is
     zero or less stands at its left edge."""
     columns = min(3, len(panels))
@@ -104,4 +108,4 @@ def draw_distributions(panels: Sequence[Panel], out: Path, title: str) -> None:
         style_axes(axes)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    write_figure(figure, out)
+    return write_figure(figure, out)

@@ -26,6 +26,7 @@ from alexnet.terminal import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LOG_SPAN = 20  # values further apart than this factor are drawn on a logarithmic axis
 
@@ -33,16 +34,16 @@ Line = Event | Mapping[str, Any]
 Kind = TypeVar("Kind", TrainEvent, ValEvent, LookEvent)
 
 
-def draw_looks(lines: Sequence[Line], out: Path, title: str) -> bool:
+def draw_looks(lines: Sequence[Line], out: Path, title: str) -> "Figure | None":
     """Draw what the sentinel saw over epochs: dead units of each layer, update beside weight.
 
-    False, and nothing is drawn, where it looked less than twice.
+    None, and nothing is drawn, where it looked less than twice.
     """
     from matplotlib import colormaps
 
     looks = _of_kind(lines, LookEvent)
     if len(looks) < 2:
-        return False
+        return None
     figure = new_figure(13, 4.2, title)
     dead, update = figure.subplots(1, 2)
     epochs = [look.epoch for look in looks]
@@ -59,13 +60,12 @@ def draw_looks(lines: Sequence[Line], out: Path, title: str) -> bool:
     update.set(title="Steps", xlabel="epoch", ylabel="update / weight (median)", yscale="log")
     for axes in (dead, update):
         style_axes(axes)
-    write_figure(figure, out)
-    return True
+    return write_figure(figure, out)
 
 
 def draw_curves(
     runs: Mapping[str, Sequence[Line]], out: Path, title: str, no_top5: str = ""
-) -> None:
+) -> "Figure":
     """Draw loss, top-1, top-5, learning rate and speed over epochs from the events of
     metrics.jsonl, a colour a run: training thin, validation thick with its 95 % interval.
     `no_top5` says why top-5 is left out, where it is."""
@@ -122,7 +122,7 @@ def draw_curves(
     legend.plot([], [], color="#444444", lw=2.2, marker="o", ms=3.5,
                 label="thick: validation, 95 % interval")  # fmt: skip
     legend.legend(frameon=False, loc="center", fontsize=10)
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 def _best(lines: Sequence[Line]) -> str:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from alexnet.figures.canvas import (
 )
 from alexnet.terminal import percent
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 CAPTION = 24  # characters that fit above a small picture
 
 Images = NDArray[np.uint8]
@@ -26,7 +30,7 @@ Images = NDArray[np.uint8]
 
 def draw_captioned(
     images: Images, captions: Sequence[str], out: Path, title: str, note: str
-) -> None:
+) -> "Figure":
     """Draw images with a caption above each, and one line below all."""
     columns = min(6, len(images))
     rows = -(-len(images) // columns)
@@ -39,14 +43,14 @@ def draw_captioned(
     for axes, image, caption in zip(grid, images, captions, strict=False):
         show(axes, image)
         axes.set_title(caption, fontsize=9)
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
-def draw_nothing(message: str, out: Path, title: str) -> None:
+def draw_nothing(message: str, out: Path, title: str) -> "Figure":
     """Draw a line of words where there is nothing to show."""
     figure = new_figure(6, 2, title)
     figure.text(0.5, 0.4, message, ha="center", fontsize=13)
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 def pair_caption(true: str, said: str, probability: float) -> str:
@@ -68,7 +72,7 @@ class Prediction:
     top: Sequence[tuple[str, float]]
 
 
-def draw_predictions(found: Sequence[Prediction], out: Path, title: str) -> None:
+def draw_predictions(found: Sequence[Prediction], out: Path, title: str) -> "Figure":
     """Draw each image above its likeliest classes as bars, as the paper's figure 4 has it."""
     columns = min(4, len(found))
     rows = -(-len(found) // columns)
@@ -98,7 +102,7 @@ def draw_predictions(found: Sequence[Prediction], out: Path, title: str) -> None
     figure.supxlabel(
         "bars: probability" + ("; orange and bold: the true class" if known else ""), fontsize=9
     )
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def draw_neighbours(
     ways: Mapping[str, Sequence[Sequence[Found]]],
     out: Path,
     title: str,
-) -> None:
+) -> "Figure":
     """Draw a row for each image asked about: itself, then its nearest images by each way.
 
     Source: paper, figure 4, right. Neighbours of another class have a broken frame and a name.
@@ -154,12 +158,12 @@ def draw_neighbours(
     known = any(one.same is not None for rows in ways.values() for row in rows for one in row)
     note = "blue frame: the same class; broken red frame: another, named above"
     figure.supxlabel(note if known else "above each: its class", fontsize=9)
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 def draw_evidence(
     rows: Sequence[tuple[Images, str, Mapping[str, NDArray[np.floating]]]], out: Path, title: str
-) -> None:
+) -> "Figure":
     """Draw each image beside maps (H, W) of where its evidence is, by method.
 
     Each map has its own scale: full colour is the number that one in 200 of its pixels exceeds,
@@ -189,10 +193,10 @@ def draw_evidence(
     scale = ScalarMappable(Normalize(-1, 1), colours)
     bar = figure.colorbar(scale, ax=grid, shrink=0.6, aspect=30, label="evidence, of the strongest")
     bar.set_ticks([-1, 0, 1], labels=["against", "0", "for"])
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
-def draw_views(rows: Sequence[tuple[str, Images]], out: Path, title: str) -> None:
+def draw_views(rows: Sequence[tuple[str, Images]], out: Path, title: str) -> "Figure":
     """Draw a row of views (M, H, W, C) for each name: what training shows of the same images."""
     columns = max(len(images) for _, images in rows)
     figure = new_figure(1.15 * columns + 1.9, 1.2 * len(rows) + 0.9, title)
@@ -206,4 +210,4 @@ def draw_views(rows: Sequence[tuple[str, Images]], out: Path, title: str) -> Non
             -0.1, 0.5, textwrap.fill(name, 21), transform=line[0].transAxes, ha="right",
             va="center", fontsize=9,
         )  # fmt: skip
-    write_figure(figure, out)
+    return write_figure(figure, out)

@@ -4,19 +4,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.figures.canvas import BLUE, ORANGE, fitting, new_figure, show, style_axes, write_figure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Box = tuple[int, int, int, int]
 
 
 def draw_filters(
     towers: Sequence[tuple[str, NDArray[np.floating]]], out: Path, title: str, note: str
-) -> None:
+) -> "Figure":
     """Draw the kernels of each tower, (name, (M, k, k) or (M, k, k, 3)) with weights around 0.
 
     Each kernel is drawn from its own largest weight: grey is 0, white or full colour the largest.
@@ -35,7 +38,7 @@ def draw_filters(
         axes.set_axis_off()
         axes.set_title(name, fontsize=10, loc="left")
     figure.supxlabel(note, fontsize=9)
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 def draw_maps(
@@ -45,7 +48,7 @@ def draw_maps(
     total: int,
     out: Path,
     title: str,
-) -> None:
+) -> "Figure":
     """Draw an image beside the maps (M, h, w) of some of a part's `total` channels, on one scale;
     or, of a part without maps, (M,) as bars."""
     figure = new_figure(12, 6.4, title)
@@ -77,7 +80,7 @@ def draw_maps(
         figure.colorbar(drawn, ax=right, label="activation", shrink=0.8, aspect=30)
     show(left, image)
     left.set_title("what the network is given", fontsize=10)
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Sight:
     caption: str
 
 
-def draw_sights(rows: Sequence[tuple[str, Sequence[Sight]]], out: Path, title: str) -> None:
+def draw_sights(rows: Sequence[tuple[str, Sequence[Sight]]], out: Path, title: str) -> "Figure":
     """Draw a row of images for each channel, with what the channel saw of them in a box."""
     from matplotlib.patches import Rectangle
 
@@ -112,7 +115,7 @@ def draw_sights(rows: Sequence[tuple[str, Sequence[Sight]]], out: Path, title: s
             fontsize=9,
         )  # fmt: skip
     figure.supxlabel("box: what the unit sees; above: class, activation", fontsize=9)
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 def _tiled(tiles: NDArray[np.floating], columns: int, fill: float, edge: int = 1) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from alexnet.figures.canvas import (
     write_figure,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 NAMED = 60  # classes that still have room for their names
 
 Row = tuple[float, float, int, float, float, tuple[float, float]]
@@ -24,7 +28,7 @@ Row = tuple[float, float, int, float, float, tuple[float, float]]
 
 def draw_calibration(
     bins: Sequence[Row], said: NDArray[np.floating], out: Path, title: str
-) -> None:
+) -> "Figure":
     """Draw what was said against what was right, and how many images said it.
 
     `bins` are (low, high, images, said, right, 95 % interval of right), `said` the probability of
@@ -47,7 +51,7 @@ def draw_calibration(
     whole_numbers(below.yaxis)
     for axes in (above, below):
         style_axes(axes)
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 def _images(bins: Sequence[Row]) -> str:
@@ -61,7 +65,7 @@ def draw_bars(
     out: Path,
     title: str,
     unit: str,
-) -> None:
+) -> "Figure":
     """Draw a bar for each (name, value, interval or None), the first on top."""
     names = [fitting(name, 44) for name, _, _ in rows]
     reach = 0.085 * max(map(len, names), default=0)
@@ -78,12 +82,12 @@ def draw_bars(
     if (values == values.round()).all():  # counts
         whole_numbers(axes.xaxis)
     style_axes(axes)
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 def draw_counts(
     counts: Mapping[str, NDArray[np.integer]], classes: Sequence[str], out: Path, title: str
-) -> None:
+) -> "Figure":
     """Draw how many images each class has in each split; of many classes in order of size."""
     colours = (BLUE, ORANGE, GREEN)
     if len(classes) <= NAMED:
@@ -111,7 +115,7 @@ def draw_counts(
         whole_numbers(axes.yaxis)
         axes.legend(frameon=False)
         style_axes(axes)
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 def draw_alike(
@@ -121,7 +125,7 @@ def draw_alike(
     out: Path,
     title: str,
     names: tuple[str, str],
-) -> None:
+) -> "Figure":
     """Draw how alike each part of one network is to each of another: (rows, columns), 0 to 1."""
     figure = new_figure(0.62 * len(columns) + 3.2, 0.5 * len(rows) + 2.2, title)
     axes = figure.subplots()
@@ -133,4 +137,4 @@ def draw_alike(
     axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=45, ha="right")
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.set(ylabel=fitting(names[0], 40), xlabel=fitting(names[1], 40))
-    write_figure(figure, out)
+    return write_figure(figure, out)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,14 @@ from alexnet.figures.canvas import (
 from alexnet.figures.images import draw_captioned, draw_nothing, pair_caption
 from alexnet.runs.records import LayerSignals
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # Classes whose cells hold counts, also those that are 0, and whose ticks hold names.
 COUNTS_UP_TO, ZEROS_UP_TO, LABELS_UP_TO = 30, 12, 60
 
 
-def draw_layers(layers: Sequence[LayerSignals], out: Path, title: str) -> None:
+def draw_layers(layers: Sequence[LayerSignals], out: Path, title: str) -> "Figure":
     """Draw what each layer does: how much the image matters, how large it is, which units are dead.
 
     `layers` are those of `doctor`: name, signal, rms, gradient and dead of each, in order.
@@ -48,7 +52,7 @@ def draw_layers(layers: Sequence[LayerSignals], out: Path, title: str) -> None:
         axes.set_yticks(range(len(names)), names, fontsize=8)
         style_axes(axes)
     figure.axes[0].invert_yaxis()
-    write_figure(figure, out)
+    return write_figure(figure, out)
 
 
 def draw_mistakes(
@@ -60,24 +64,23 @@ def draw_mistakes(
     out: Path,
     title: str,
     limit: int = 24,
-) -> None:
+) -> "Figure":
     """Draw the wrongly named images the model was surest of, the surest first."""
     wrong = np.flatnonzero(np.asarray(labels) != np.asarray(predicted))
     picked = wrong[np.argsort(-np.asarray(probability)[wrong], kind="stable")][:limit]
     if not len(picked):
-        draw_nothing(f"no mistakes in {len(labels):,} images", out, title)
-        return
+        return draw_nothing(f"no mistakes in {len(labels):,} images", out, title)
     captions = [
         pair_caption(classes[labels[i]], classes[predicted[i]], float(probability[i]))
         for i in picked
     ]
     note = "true class → predicted class (its probability)"
-    draw_captioned(images[picked], captions, out, title, note)
+    return draw_captioned(images[picked], captions, out, title, note)
 
 
 def draw_confusion(
     matrix: NDArray[np.integer], classes: Sequence[str], out: Path, title: str
-) -> None:
+) -> "Figure":
     """Draw the confusion matrix, rows the true classes: the colour of a cell is its share of its
     row, from 0 to 1 in even steps; its count stands in it where there is room."""
     size = len(classes)
@@ -108,4 +111,4 @@ def draw_confusion(
             ink = "black" if share[row, column] > 0.5 else "white"
             text = f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
             axes.text(column, row, text, color=ink, ha="center", va="center", fontsize=letters)
-    write_figure(figure, out)
+    return write_figure(figure, out)

@@ -45,8 +45,9 @@ def report_page(
     differences: Mapping[str, Sequence[Any]],
     curves: tuple[Path, str],
     written: str,
+    limit: int = LIMIT,
 ) -> tuple[str, list[str]]:
-    """The page, and the titles of the pictures that did not fit into LIMIT bytes."""
+    """The page, and the titles of the pictures that did not fit into so many bytes."""
     title = ", ".join(run.name for run in runs)
     left_out: list[str] = []
     size = 60_000  # the text, generously
@@ -54,7 +55,7 @@ def report_page(
     def shown(path: Path, says: str, called: str) -> str:
         nonlocal size
         found = render_picture(path, says)
-        if size + len(found) > LIMIT:
+        if size + len(found) > limit:
             left_out.append(called)
             return f"<p>Left out, to keep the page small: {html.escape(path.name)}.</p>"
         size += len(found)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.analysis.features import last_hidden, write_features
-from alexnet.analysis.neighbours import nearest
+from alexnet.analysis.neighbours import nearest_neighbours
 from alexnet.data import draws
 from alexnet.data.dataset import Dataset
 from alexnet.data.slices import Slice
@@ -37,7 +37,9 @@ class Index:
 
     def near(self, features: NDArray[np.float32], k: int) -> list[tuple[int, float]]:
         """(row, Euclidean distance) of the k nearest, the nearest first. Shapes: (D,)."""
-        distances, rows = nearest(features[None], self.features, min(k, len(self.features)))
+        distances, rows = nearest_neighbours(
+            features[None], self.features, min(k, len(self.features))
+        )
         return list(zip(rows[0].tolist(), distances[0].tolist(), strict=True))
 
 
