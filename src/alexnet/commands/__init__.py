@@ -20,6 +20,8 @@ from alexnet.commands.testing import test
 from alexnet.commands.training import train
 from alexnet.commands.training import train_choosing as train_choosing
 
+# Given, choose, look_at, time_decoding, train_choosing are parts of verbs, for tests and benches.
+
 __all__ = [
     "bench",
     "claim",

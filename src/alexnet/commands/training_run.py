@@ -290,8 +290,7 @@ class SettingsRecheck:
         return True
 
     def better_plan(self, lost_s: float) -> RunPlan:
-        """The plan with the faster settings, which says how many seconds were lost by the others;
-        said."""
+        """The plan with the faster settings, whose record has the seconds that were lost; said."""
         assert self._better is not None
         assert self._better.settings is not None
         again = {**self._better.settings["again"], "lost_s": round(lost_s, 1)}
@@ -339,7 +338,7 @@ def _train(
 
 @dataclass(frozen=True)
 class How:
-    """What of a call does not change what is computed."""
+    """Options that do not affect the result."""
 
     tensorboard: bool
     doctor: Doctor
