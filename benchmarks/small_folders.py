@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 from script import obeyed
 
 import alexnet
-from alexnet.commands.beginning import look_at
+from alexnet.commands import look_at
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError, Diverged, UsageError
 from alexnet.metrics import wilson

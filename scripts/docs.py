@@ -60,7 +60,7 @@ ARROWS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
     ("mirrors", "raw", {"data_get": ("fetch",)}),
     ("raw", "raw", {"data_check": ("check",)}),
     ("raw", "packed", {"data_pack": ("arrange", "pack")}),
-    ("packed", "run", {"train": ("choose", "open_dataset", "train_on", "RunDir")}),
+    ("packed", "run", {"train": ("choose", "open_dataset", "run_plan", "RunDir")}),
     ("foreign", "run", {"import_weights": ("read_net", "save_checkpoint", "RunDir")}),
     ("run", "run", {"test": ("load", "open_evaluation_set"), "doctor": ("open_dataset", "RunDir")}),
     ("run", "page", {"report": ("report_page",), "inspect": ("View",)}),

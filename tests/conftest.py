@@ -119,7 +119,7 @@ def without_report(patch: pytest.MonkeyPatch) -> None:
     from alexnet import commands
 
     page: dict[str, Any] = {"out": None, "figures": []}
-    patch.setattr(commands.finishing, "report", lambda *_, **__: page)
+    patch.setattr(commands.training_run, "report", lambda *_, **__: page)
 
 
 def without_pictures(patch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def train_and_die(data: str, run: str, fields: dict[str, Any], call: str, name: 
     Runs in a process of its own, which has two threads."""
     import torch
 
-    from alexnet.commands.training import train_choosing
+    from alexnet.commands import train_choosing
     from conftest import without_report
 
     os.environ.pop("OMP_NUM_THREADS", None)

@@ -20,7 +20,7 @@ from PIL import Image
 import alexnet
 import alexnet.training.train as engine
 from alexnet import cli
-from alexnet.commands.beginning import look_at, time_decoding
+from alexnet.commands import look_at, time_decoding
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError, UsageError
 from alexnet.models.zoo import build_model

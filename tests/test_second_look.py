@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from alexnet import commands
+from alexnet.commands import train_choosing
 from alexnet.commands.reproducing import reproduce
-from alexnet.commands.training import train_choosing
 from alexnet.errors import CheckpointError, Interrupted
 from alexnet.runs.again import begin_again, end_beginning_again
 from alexnet.runs.checkpoint import load_checkpoint, load_latest, save_checkpoint

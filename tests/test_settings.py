@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from alexnet import runtime
-from alexnet.commands.training import train_choosing
+from alexnet.commands import train_choosing
 from alexnet.data.augment import Preprocess
 from alexnet.data.statistics import Statistics
 from alexnet.recipe import Recipe

@@ -14,7 +14,7 @@ from test_terminal import COLOUR, run
 TRAIN = """
 from alexnet import commands, terminal
 terminal.PATIENCE = 0
-commands.finishing.report = lambda *_, **__: {{"out": None, "figures": []}}
+commands.training_run.report = lambda *_, **__: {{"out": None, "figures": []}}
 commands.train("digits", data={data!r}, run={run!r}, **{fields!r})
 print("result")
 """

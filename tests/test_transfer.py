@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import alexnet
 from alexnet import commands
-from alexnet.commands.outset import Given
+from alexnet.commands import Given
 from alexnet.data.dataset import open_dataset
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.recipe import Recipe

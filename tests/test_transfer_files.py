@@ -13,9 +13,8 @@ from torch import Tensor
 
 from alexnet import commands
 from alexnet.cli import main
-from alexnet.commands import beginning
-from alexnet.commands.outset import Given
-from alexnet.commands.outset import choose as choose_recipe
+from alexnet.commands import Given
+from alexnet.commands import choose as choose_recipe
 from alexnet.errors import CheckpointError
 from alexnet.recipe import Recipe
 from alexnet.runs.weights import read_weights
@@ -59,14 +58,12 @@ def test_weights_from_a_torch_file_in_its_usual_shapes(tmp_path: Path) -> None:
             assert same_bits(read_weights(path), weights), (i, legacy)
 
 
-def test_weights_with_torchvisions_names_expect_its_normalisation(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_with_torchvisions_names_expect_its_normalisation(tree: Path) -> None:
     """Where the recipe is chosen and nobody says otherwise."""
-    monkeypatch.setattr(beginning, "measure_pace", lambda *_: 10.0)
 
     def normalize(**fields: Any) -> str:
-        return choose_recipe(None, tree, "w.pth", None, Given({}), fields)[0].normalize
+        given = Given({})
+        return choose_recipe(None, tree, "w.pth", None, given, fields, lambda *_: 10.0)[0].normalize
 
     assert normalize(model="alexnet-2014") == "torchvision"
     assert normalize(model="alexnet-2014", normalize="mean") == "mean"

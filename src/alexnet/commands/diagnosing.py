@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alexnet import figures, pages
-from alexnet.commands.beginning import begin, explain
+from alexnet.commands.recipe_choice import choose_for_data, say_reasons
 from alexnet.data.augment import augment
 from alexnet.data.dataset import open_dataset, reopen_dataset
 from alexnet.data.loader import read_batch, steps_per_epoch
@@ -64,13 +64,13 @@ def doctor(
         return _of_run(RunDir.open(Path(target)), page)
     choice = None
     if target is None and data is not None:
-        choice = begin(data, fields=fields)
+        choice = choose_for_data(data, fields=fields)
         target = choice.recipe
     chosen = target if isinstance(target, Recipe) else find_recipe(str(target or "digits"))
     recipe = chosen.adapted(fields)
     dataset = open_dataset(recipe, data)
     if choice is not None:
-        explain(choice, dataset)
+        say_reasons(choice, dataset)
     train, val = dataset.split("train"), dataset.split("val")  # not decoded whole, as to train
     statistics = dataset.measure(train, SAMPLE)
     found = {

@@ -1,4 +1,4 @@
-"""What became of the images that a run could not read, before it goes on."""
+"""The fates of the images that a run could not read: what became of each, before it goes on."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ SAID = {
 }
 
 
-def mend(dataset: Dataset, run: RunDir, step: int, again: str) -> None:
+def update_fates(dataset: Dataset, run: RunDir, step: int, again: str) -> None:
     """Looks at each image that the run stopped for, and at files that changed since it began: one
     that can be read is read, one that is gone is left out, and one that cannot be read is left out
     where the recipe skips such; else Unreadable is raised, and the run knows of it.
@@ -32,7 +32,7 @@ def mend(dataset: Dataset, run: RunDir, step: int, again: str) -> None:
     All of it is kept in the run, with what it means for bits.
     """
     waiting = [i for i in dataset.bad if i.fate == "reported" and i.split in TRAINED_ON]
-    _keep(dataset, run, [_judged(dataset, image, step) for image in waiting], again)
+    _keep(dataset, run, [_fate_of(dataset, image, step) for image in waiting], again)
     changed: dict[str, Unread] = {}
     for split, index, _, _ in dataset.resized():
         changed.setdefault(split, {}).update(dataset.split(split).try_read(np.array([index]))[1])
@@ -45,7 +45,7 @@ def mend(dataset: Dataset, run: RunDir, step: int, again: str) -> None:
             _meet(dataset, run, step, again, split, error.images)
 
 
-def _judged(dataset: Dataset, image: BadImage, step: int) -> BadImage:
+def _fate_of(dataset: Dataset, image: BadImage, step: int) -> BadImage:
     """What became of an image."""
     split, file = dataset.split(image.split), _file(dataset, image)
     if isinstance(split.pixels, tuple) and size_of(file) == GONE:

@@ -1,5 +1,5 @@
-"""What a training without a recipe begins with: a look at the data, a few timed steps, a choice,
-and the reasons for it."""
+"""The recipe of a training: the one that is named, or one that is chosen for the data, by a look at
+it and a few timed steps, with the reasons."""
 
 import math
 import statistics
@@ -11,13 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from alexnet.commands.initial_weights import Given
 from alexnet.data.dataset import Dataset
 from alexnet.data.images import decode_image, open_image
 from alexnet.data.raw import Source
 from alexnet.data.sources import open_source
-from alexnet.errors import DataError
+from alexnet.errors import DataError, UsageError
+from alexnet.models.zoo import find_model
+from alexnet.recipe import Recipe
+from alexnet.recipebook import find_recipe
 from alexnet.recipebook.candidates import Look
-from alexnet.recipebook.choice import MINUTES, Choice, choose
+from alexnet.recipebook.choice import MINUTES, Choice
+from alexnet.recipebook.choice import choose as choose_for_look
+from alexnet.recipebook.written import RECORD, SUFFIX, fields_in
 from alexnet.terminal import say
 from alexnet.training.pace import measure_pace
 
@@ -28,25 +34,75 @@ DECODING_S = 1.5  # after which no further round begins
 GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "F"}
 
 
-def begin(
+def choose(
+    recipe: str | Recipe | None,
+    data: str | Path | None,
+    init: str | Path | None,
+    minutes: float | None,
+    given: Given,
+    fields: Mapping[str, Any],
+    pace: Callable[[Recipe, int], float] = measure_pace,
+) -> tuple[Recipe, Choice | None, str | None]:
+    """The recipe of a training, the choice where it was chosen, and the EXIF orientation where the
+    user asks for one.
+
+    `given` is what `init` brings; `pace` says how many images a second a recipe trains on here.
+    """
+    choice = None
+    if given.inherited:
+        kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
+        say(f"from {init}: {kept}")
+    if recipe is None and data is not None:
+        brought = dict(given.inherited)
+        if init and not brought and "model" in fields:  # a file does not say what it is of
+            brought = {"model": fields["model"]}
+            if find_model(fields["model"]).keys:  # torchvision's own names
+                brought["normalize"] = "torchvision"
+        choice = choose_for_data(data, minutes, brought, fields, pace)
+        recipe = choice.recipe
+    elif minutes is not None:
+        raise UsageError(
+            f"--minutes {minutes:g} is for a recipe that is chosen from --data; with one that is "
+            "named say --epochs or --steps"
+        )
+    chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
+    if init is not None and fields.get("whiten"):
+        raise UsageError("--whiten makes the first layer, and --init brings one: leave one out")
+    # What was chosen for a folder has its orientation for want of a word.
+    named = fields.get("orient") or (None if choice else _names_orient(recipe))
+    return chosen.adapted({**given.inherited, **fields}, init is not None), choice, named
+
+
+def _names_orient(recipe: str | Recipe | None) -> str | None:
+    """The orientation that a recipe of the user's own asks for; what comes with the program has
+    one for want of a word."""
+    if isinstance(recipe, Recipe):
+        return recipe.orient if recipe.orient != Recipe().orient else None
+    if recipe is not None and recipe.endswith(RECORD):
+        return find_recipe(recipe).orient
+    return fields_in(Path(recipe)).get("orient") if recipe and recipe.endswith(SUFFIX) else None
+
+
+def choose_for_data(
     data: str | Path,
     minutes: float | None = None,
     inherited: Mapping[str, Any] | None = None,
     fields: Mapping[str, Any] | None = None,
+    pace: Callable[[Recipe, int], float] = measure_pace,
 ) -> Choice:
     """Looks at data and chooses a recipe for this machine."""
     source = open_source(data, aloud=False)
     look = look_at(source, (fields or {}).get("bad_images") == "skip")
 
     @cache
-    def pace(recipe: Any) -> float:
-        return measure_pace(recipe, len(look.classes))
+    def measured(recipe: Recipe) -> float:
+        return pace(recipe, len(look.classes))
 
-    return choose(look, pace, minutes=MINUTES if minutes is None else minutes,
-                  inherited=inherited, fields=fields)  # fmt: skip
+    return choose_for_look(look, measured, minutes=MINUTES if minutes is None else minutes,
+                           inherited=inherited, fields=fields)  # fmt: skip
 
 
-def explain(choice: Choice, dataset: Dataset) -> list[str]:
+def say_reasons(choice: Choice, dataset: Dataset) -> list[str]:
     """Says in five lines why it is this recipe, with the counts of the data set as it was cut."""
     reasons = choice.explain(dataset.count_splits())
     for reason in reasons:

@@ -1,66 +1,61 @@
-"""alexnet train: a recipe from its beginning, or a run from where it stopped."""
+"""alexnet train: a recipe from its beginning, or a run from where it stopped.
 
-import os
+What is asked for becomes a plan (see `RunPlan`), which the first process makes and every process of
+a team carries out (see `run_plan`).
+"""
+
 import shlex
 import shutil
-from contextlib import ExitStack
-from dataclasses import asdict, replace
-from functools import cache
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from alexnet.commands.beginning import explain
-from alexnet.commands.finishing import RECIPE_FILE, How, finish, train_on
-from alexnet.commands.keeping import keep_copies_together
-from alexnet.commands.mending import mend
-from alexnet.commands.outset import (
-    Given,
-    announce,
-    as_packed,
-    check,
-    choose,
-    look_before,
-    read_init,
+from alexnet.commands.image_fates import update_fates
+from alexnet.commands.initial_weights import Given, read_init
+from alexnet.commands.recipe_choice import choose, say_reasons
+from alexnet.commands.start_report import describe_start
+from alexnet.commands.training_run import (
+    ENVIRONMENT,
+    Opened,
+    check_unchanged,
+    open_planned,
+    pack_mean_image,
+    reopen_run_data,
+    run_plan,
 )
-from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
-from alexnet.data.digests import BEFORE, ImageDigests
+from alexnet.data.copies import find_copies
+from alexnet.data.dataset import Dataset, open_dataset
 from alexnet.data.held_parts import check_parts
-from alexnet.data.inventory import write_inventory
-from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
-from alexnet.evaluation_set import read_digests
-from alexnet.files import as_json, read_json, sha256_of, write_atomic, write_json
+from alexnet.data.loader import steps_per_epoch
+from alexnet.errors import Unreadable, UsageError
+from alexnet.files import read_json, sha256_of
 from alexnet.interrupt import PREEMPT, obeying, signal_named
 from alexnet.launch import launched
-from alexnet.memory import give_back
+from alexnet.models.layers import BatchNorm
+from alexnet.models.zoo import model_spec
 from alexnet.predict import read_recipe, read_statistics
-from alexnet.processors import describe_kept_threads, describe_threads, find_processors
+from alexnet.processors import describe_kept_threads, find_processors
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
-from alexnet.recipebook.again import Call, train_command
-from alexnet.recipebook.choice import Choice
-from alexnet.recipebook.written import RECORD, SUFFIX, fields_written, write_recipe
-from alexnet.runs.again import begin_again, end_beginning_again
-from alexnet.runs.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_latest
+from alexnet.recipebook.written import RECORD, SUFFIX, fields_written
+from alexnet.runs.again import end_beginning_again
+from alexnet.runs.checkpoint import load_latest
+from alexnet.runs.records import Pinned, RunPlan
 from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run
-from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
-from alexnet.terminal import say
-from alexnet.training.network import preprocessing
+from alexnet.runtime import chance_kept, changed_since, threads
+from alexnet.terminal import escaped, say
+from alexnet.training.network import build_net, preprocessing
 from alexnet.training.parallel import Team, join, restarted
 from alexnet.training.record import Doctor
-from alexnet.training.schedule import shorten_warmup
-from alexnet.training.settings import (
-    Choosing,
-    chosen_threads,
-    is_worth_a_second_look,
-    settle,
-    settle_again,
-)
-from alexnet.training.train import SecondLook, save_step_0
+from alexnet.training.schedule import refuse_endless_warmup, shorten_warmup
+from alexnet.training.settings import Choosing, chosen_threads, settle
 
 RUNS = Path("runs")
-ENVIRONMENT = "environment.json"
+MANY = 8  # classes that a line names
 
 
 def train(
@@ -120,326 +115,263 @@ def train_choosing(
         raise UsageError("--minutes chooses a recipe and --resume keeps one: leave one out")
     if resume and init is not None:
         raise UsageError("--init starts a run and --resume continues one: leave one out")
-    stop = PREEMPT if stop_signal is None else (*PREEMPT, signal_named(stop_signal))
-    how = How(tensorboard, doctor, stop)
-    with obeying(stop), join(towers) as team, ExitStack() as stack:
-        team.together(lambda: _check_call(run, tensorboard, team))
-        there = RunDir(Path(run or RUNS))
-        if restarted() and team.first(lambda: {"begun": there.is_begun})["begun"]:
-            fields = {k: v for k, v in fields.items() if (k, v) != ("precision", "auto")}
-            return _resume(recipe, data, run, fields, how, team, stack)
-        if resume:
-            return _resume(recipe, data, run, fields, how, team, stack)
-        return _start(recipe, data, run, init, minutes, fields, how, team, stack, choosing)
+    signals = PREEMPT if stop_signal is None else (*PREEMPT, signal_named(stop_signal))
+    request = Request(
+        recipe, data, run, resume, tensorboard, init, doctor, signals, minutes, fields, choosing
+    )
+    with obeying(signals), join(towers) as team, ExitStack() as held:
+        made = None
+        with team.all_or_none():
+            if team.leads:
+                made, opened = plan_training(request, team, held)
+        plan = team.agree(RunPlan, made)
+        with team.all_or_none():
+            if not team.leads:
+                opened = open_planned(plan, data, init)
+        return run_plan(plan, opened, team, choosing)
 
 
-def _check_call(run: str | Path | None, tensorboard: bool, team: Team) -> None:
-    if launched() and run is None:
+@dataclass(frozen=True)
+class Request:
+    """What a call of `train` asks for; `signals` are those that save and stop."""
+
+    recipe: str | Recipe | None
+    data: str | Path | None
+    run: str | Path | None
+    resume: bool
+    tensorboard: bool
+    init: str | Path | None
+    doctor: Doctor
+    signals: tuple[int, ...]
+    minutes: float | None
+    fields: Mapping[str, Any]
+    choosing: Choosing
+
+
+def plan_training(request: Request, team: Team, held: ExitStack) -> tuple[RunPlan, Opened]:
+    """Plans a new run, or how one goes on: for the first process of a team alone.
+
+    What it opens comes with the plan; what it locks is `held` until the training ends.
+    """
+    if launched() and request.run is None:
         raise UsageError("torchrun starts processes anew that have to find the run: add --run DIR")
-    if tensorboard and team.towers > 1:
+    if request.tensorboard and team.towers > 1:
         raise UsageError("--tensorboard draws from one process: leave it or --towers out")
+    if restarted() and RunDir(Path(request.run or RUNS)).is_begun:
+        asked = request.fields.items()
+        fields = {k: v for k, v in asked if (k, v) != ("precision", "auto")}
+        return _plan_continuation(replace(request, fields=fields), held)
+    if request.resume:
+        return _plan_continuation(request, held)
+    return _plan_new_run(request, team, held)
 
 
-def _start(
-    recipe: str | Recipe | None,
-    data: str | Path | None,
-    run: str | Path | None,
-    init: str | Path | None,
-    minutes: float | None,
-    fields: dict[str, Any],
-    how: How,
-    team: Team,
-    stack: ExitStack,
-    choosing: Choosing,
-) -> dict[str, Any]:
-    def read_given() -> Given:
-        if init is None:
-            return Given()
-        written = fields_written(recipe) if isinstance(recipe, str) else frozenset[str]()
-        return read_init(init, {*fields, *written})
+def _plan_new_run(request: Request, team: Team, held: ExitStack) -> tuple[RunPlan, Opened]:
+    # The recipe, the weights to start from, and the data.
+    fields, choosing = request.fields, request.choosing
+    named = request.recipe if isinstance(request.recipe, str) else None
+    given = Given()
+    if request.init is not None:
+        written = fields_written(named) if named is not None else frozenset[str]()
+        given = read_init(request.init, {*fields, *written})
+    recipe, choice, orient = choose(
+        request.recipe, request.data, request.init, request.minutes, given, fields
+    )
+    recipe = Recipe.from_dict(recipe.to_dict())  # as the run's recipe.json will give it back
+    oriented = recipe.orient
+    dataset = as_packed(open_dataset(recipe, request.data), orient)
+    recipe = dataset.recipe
+    check_parts(dataset)
 
-    given = team.together(read_given)
-    choice: Choice | None = None  # of the first process
+    # The folder of the run, and how the data is cut.
+    path = Path(request.run) if request.run else fresh_run_path(RUNS, recipe.name)
+    folder = RunDir.create(path)
+    held.enter_context(folder.lock())
+    held.enter_context(_removed_unless_begun(folder, recipe))
+    keep_copies_together(dataset)
+    reasons = say_reasons(choice, dataset) if choice is not None else []
+    recorded = named is not None and named.endswith(RECORD)
+    if "warmup_epochs" not in fields and not recorded:
+        n_train = len(dataset.split("train"))
+        recipe, shorter = shorten_warmup(recipe, max(n_train // recipe.batch_size, 1))
+        if shorter:
+            say(shorter)
+    if recipe.bad_images == "skip" and given.statistics_for(recipe) is None:
+        _ = dataset.statistics  # which leaves out what it cannot read
+    check_trainable(recipe, dataset, recorded)
 
-    def want() -> dict[str, Any]:
-        """What depends on this machine's pace is for one process to say."""
-        nonlocal choice
-        wanted, choice, orient = choose(recipe, data, init, minutes, given, fields)
-        return {"recipe": wanted.to_dict(), "orient": orient}
+    # What is measured: the images, and how a step is fastest.
+    weights = given.for_classes(recipe, dataset.classes)
+    statistics = given.statistics_for(recipe) or dataset.statistics
+    if recipe.colour and not statistics.covariance:  # that run had no colour noise
+        statistics = replace(statistics, covariance=dataset.statistics.covariance)
+    classes = len(dataset.classes)
+    n_shown = (recipe.steps or 0) * recipe.batch_size or recipe.epochs * len(dataset.train)
+    fixed = {*fields, "compile"} if team.size > 1 else fields
+    prepare = choosing.prepare(preprocessing(recipe, statistics), classes, team.ranks)
+    recipe, settings = settle(
+        recipe, classes, round(n_shown), fixed, prepare, team.ranks, choosing.worth
+    )
+    count = settings["chosen"]["threads"]
+    plan = RunPlan(
+        run=str(folder.path),
+        recipe=recipe.to_dict(),
+        data=dataset.describe(statistics),
+        threads=count,
+        doctor=request.doctor,
+        tensorboard=request.tensorboard,
+        signals=request.signals,
+        lines=tuple(describe_start(recipe, dataset, team, count, recipe.orient != oriented)),
+        choice=tuple(reasons),
+        settings=settings,
+        mean_image=pack_mean_image(statistics),
+        init=None if request.init is None else Pinned(str(request.init), given.digest),
+    )
+    return plan, Opened(dataset, statistics, weights)
 
-    wanted = team.first(want)
-    chosen = Recipe.from_dict(wanted["recipe"])
-    dataset = team.together(lambda: as_packed(open_dataset(chosen, data), wanted["orient"]))
-    chosen = dataset.recipe
 
-    def check_held() -> dict[str, Any]:
-        check_parts(dataset)
-        return {}
-
-    team.first(check_held)
-
-    def claim() -> dict[str, Any]:
-        made = RunDir.create(Path(run) if run else fresh_run_path(RUNS, chosen.name))
-        stack.enter_context(made.lock())
-        return {"path": str(made.path)}
-
-    claimed = team.first(claim)
-    folder = RunDir(Path(claimed["path"]), writes=team.leads)
+@contextmanager
+def _removed_unless_begun(folder: RunDir, recipe: Recipe) -> Iterator[None]:
+    """The folder is empty and removed again where a training fails before its first checkpoint:
+    there is nothing to continue."""
     try:
-        keep_copies_together(dataset, team)
-
-        def reason() -> dict[str, Any]:
-            return {"reasons": explain(choice, dataset) if choice is not None else []}
-
-        reasons = team.first(reason)["reasons"]
-        recorded = isinstance(recipe, str) and recipe.endswith(RECORD)
-        if "warmup_epochs" not in fields and not recorded:
-            n_train = team.together(lambda: len(dataset.split("train")))
-            chosen, shorter = shorten_warmup(chosen, max(n_train // chosen.batch_size, 1))
-            if shorter and team.leads:
-                say(shorter)
-        if chosen.bad_images == "skip" and given.statistics_for(chosen) is None:
-            team.together(lambda: dataset.statistics)  # which leaves out what it cannot read
-        seen = team.first(lambda: {"digest": dataset.digest})
-        team.together(lambda: check(chosen, dataset, seen["digest"], recorded))
-        weights = given.for_classes(chosen, dataset.classes)
-        statistics = given.statistics_for(chosen) or dataset.statistics
-        if chosen.colour and not statistics.covariance:  # that run had no colour noise
-            statistics = replace(statistics, covariance=dataset.statistics.covariance)
-
-        n_classes = len(dataset.classes)
-        prepare = choosing.prepare(preprocessing(chosen, statistics), n_classes, team.ranks)
-
-        def decide() -> dict[str, Any]:
-            total = (chosen.steps or 0) * chosen.batch_size or chosen.epochs * len(dataset.train)
-            fixed = {*fields, "compile"} if team.size > 1 else fields
-            settled, settings = settle(
-                chosen, n_classes, round(total), fixed, prepare, team.ranks, choosing.worth
-            )
-            return {"recipe": settled.to_dict(), "settings": settings}
-
-        decided = team.first(decide)
-        chosen, settings = Recipe.from_dict(decided["recipe"]), decided["settings"]
-
-        begun = "" if init is None else str(Path(init).absolute())
-        # Once, as it was when the run began: a training that starts again may have found images
-        # meanwhile that cannot be read.
-        describe = cache(lambda: dataset.describe(statistics))
-
-        def records(recipe: Recipe, settings: dict[str, Any]) -> dict[str, str]:
-            """The texts that say what the run is, by the names of their files."""
-            call = _call(team, how, settings["chosen"]["threads"])
-            saved = {
-                "recipe": recipe.to_dict(), "digest": recipe.digest,
-                "data": describe(), "call": asdict(call),
-            }  # fmt: skip
-            if begun:
-                saved["init"] = {"path": begun, "sha256": given.digest}
-            with threads(settings["chosen"]["threads"]):
-                known = {**environment(), "settings": settings}
-            again = train_command(
-                ["THIS_FILE"], replace(call, doctor="stop", threads=0), init=begun,
-                run="DIR" if call.processes > 1 else "",
-            )  # fmt: skip
-            return {
-                ENVIRONMENT: as_json(known),
-                "recipe.json": as_json(saved),
-                RECIPE_FILE: write_recipe(recipe, dataset.source.path, reasons, again),
-            }
-
-        def begin() -> dict[str, Any]:
-            announce(chosen, dataset, team)
-            took = torch.get_num_threads()  # fewer were chosen by measuring, and that was said
-            line = describe_threads(took, find_processors())
-            if line and settings["chosen"]["threads"] == took:
-                say(line)
-            if chosen.orient != wanted["recipe"]["orient"]:
-                say(f"orient {chosen.orient}: so {dataset.source.path} was packed")
-            if statistics.image is not None:
-                folder.write_mean_image(statistics.image)
-            for name, text in records(chosen, settings).items():
-                write_atomic(folder.path / name, text)
-            write_inventory(folder.path, dataset.inventory())
-            _keep_what_weights_learnt_from(init, folder)
-            if how.doctor != "off":
-                look_before(chosen, dataset, statistics, weights)
-            return {}
-
-        team.first(begin)
-        better: list[tuple[Recipe, dict[str, Any], str]] = []
-
-        def look_again(step: int) -> bool:
-            """Times the settings again; whether others win."""
-            found, record, said = settle_again(chosen, settings, prepare, step)
-            if record["chosen"] != settings["chosen"]:
-                better.append((found, record, said))
-                return True
-            known = read_json(folder.path / ENVIRONMENT)
-            write_json(folder.path / ENVIRONMENT, {**known, "settings": record})
-            say(f"settings, timed again at step {step:,}: {said}")
-            return False
-
-        second_look = None
-        if team.size == 1 and is_worth_a_second_look(settings, choosing.long_s):
-            second_look = SecondLook(look_again, choosing.again_after_s)
-        with threads(settings["chosen"]["threads"]):
-            state = train_on(
-                chosen, dataset, statistics, folder, None, how, team, weights, second_look
-            )
-            if state.finished:
-                found = team.first(lambda: finish(chosen, folder, state))
-                return {**found, "choice": reasons}
-        # Not from here on: a run is to be a function of one recipe and one number of threads.
-        chosen, settings, said = better[-1]
-        settings["again"]["lost_s"] = round(state.seconds, 1)
-        say(f"settings: {said}: starting again, {state.seconds:.0f} s are lost")
-        give_back()
-        with threads(settings["chosen"]["threads"]):
-            begin_again(
-                folder,
-                records(chosen, settings),
-                {"event": "resume", "step": 0, "settings": settings["chosen"]},
-                lambda checkpoints: save_step_0(
-                    chosen, dataset, statistics, checkpoints, weights=weights,
-                    seconds=state.seconds,
-                ),
-            )  # fmt: skip
-            start = load_checkpoint(find_checkpoint(folder.checkpoints, "last"))
-            state = train_on(chosen, dataset, statistics, folder, start, how, team)
-            found = team.first(lambda: finish(chosen, folder, state))
-        return {**found, "choice": reasons}
+        yield
     except BaseException as error:
-        # There is nothing to continue, and it was empty before.
-        if team.leads and not folder.is_begun:
+        if not folder.is_begun:
             shutil.rmtree(folder.path, ignore_errors=True)
-            if isinstance(error, Unreadable) and chosen.bad_images == "stop":
+            if isinstance(error, Unreadable) and recipe.bad_images == "stop":
                 raise error.advised("leave it out with --bad-images skip") from None
         raise
 
 
-def _keep_what_weights_learnt_from(init: str | Path | None, folder: RunDir) -> None:
-    """Of a run that is begun with: the digests of its images, so that those are no test."""
-    if init is None or not (Path(init) / "recipe.json").is_file():
+def as_packed(dataset: Dataset, named: str | None) -> Dataset:
+    """The data with the orientation that its pack has, which nothing can change any more. `named`
+    is what the user asks for; UsageError where that is another."""
+    packed = dataset.source.orient
+    if packed is None or packed == dataset.recipe.orient:
+        return dataset
+    if named is not None:
+        raise UsageError(
+            f"orient is {named!r}, and {dataset.source.path} was packed with --orient {packed}: "
+            f"pack it again with --orient {named}, or train with --orient {packed}"
+        )
+    return Dataset(dataset.source, dataset.recipe.replace(orient=packed))
+
+
+def keep_copies_together(dataset: Dataset) -> None:
+    """Looks for copies of one picture, says what is found, and keeps them in one split."""
+    folder = dataset.source.kind == "folder"
+    listed = "; `alexnet data check` lists them" if folder else ""
+    found = find_copies(dataset.source, dataset.recipe.workers)
+    if found.why_not:
+        say(f"photos that are copies of others were not looked for: {found.why_not}{listed}")
+    if found.uniform:
+        names = ", ".join(found.uniform[:MANY])
+        say(
+            f"most images of {escaped(names)} are so alike that copies cannot be told: there "
+            "only files of the same bytes are kept together"
+        )
+    for part, count in found.across:
+        say(
+            f"warning: {count:,} images of {part} look like copies of training images, so its "
+            f"figures flatter{listed}"
+        )
+    dataset.keep_together(found.groups)
+    if not found.groups or not dataset.groups:
         return
-    learnt = read_digests(RunDir.open(Path(init)))
-    if learnt is None:
-        say(f"{init} has no digests of what it was trained on: tests cannot tell those images")
-        return
-    arrays = ImageDigests({BEFORE: learnt.merged()}).to_arrays()
-    folder.write_digests({name: torch.from_numpy(x) for name, x in arrays.items()})
+    photos = sum(map(len, found.groups))
+    several = "1 group" if len(found.groups) == 1 else f"{len(found.groups):,} groups"
+    say(
+        f"{photos:,} photos are copies of others (the same file, saved anew, resized or "
+        f"mirrored): {several} kept in one split each{listed}"
+    )
+    for split, classes in dataset.without_images().items():
+        say(
+            f"warning: {split} has no image of {escaped(', '.join(classes[:MANY]))}: what there "
+            "is are copies of too few pictures"
+        )
 
 
-def _call(team: Team, how: How, threads: int) -> Call:
-    """What of this call a reproduction has to repeat."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", team.size)) if team.size > 1 else 1
-    hosts = max(team.size // here, 1)
-    computed = 0 if pick_device().type == "cuda" else threads
-    return Call(team.size, hosts, team.towers, how.doctor, computed)
+def check_trainable(recipe: Recipe, dataset: Dataset, recorded: bool = False) -> None:
+    """Refuses what cannot be trained before anything is written; what is kept in memory is read for
+    it. A `recorded` recipe was trained once, and is trained again as it was."""
+    n_train, _ = len(dataset.train), len(dataset.val)
+    spec = model_spec(
+        recipe.model, len(dataset.classes), (recipe.channels, recipe.crop, recipe.crop)
+    )
+    micro = recipe.batch_size // recipe.accumulate
+    if micro == 1 and any(isinstance(part, BatchNorm) for part in spec):
+        raise UsageError(
+            f"batch_size is {recipe.batch_size} in {recipe.accumulate} parts, and the batch norms "
+            f"of {recipe.model} need at least 2 images: use --batch-size {2 * recipe.accumulate}"
+        )
+    if recipe.freeze or recipe.part_lr:
+        with torch.device("meta"):  # refuses parts that are not there, draws no weights
+            build_net(recipe, len(dataset.classes))
+    if not recorded:
+        refuse_endless_warmup(recipe, steps_per_epoch(n_train, recipe.batch_size))
 
 
-def _resume(
-    recipe: str | Recipe | None,
-    data: str | Path | None,
-    run: str | Path | None,
-    fields: dict[str, Any],
-    how: How,
-    team: Team,
-    stack: ExitStack,
-) -> dict[str, Any]:
+def _plan_continuation(request: Request, held: ExitStack) -> tuple[RunPlan, Opened]:
+    # The run, and the checkpoint that it goes on from.
+    recipe = request.recipe
     if isinstance(recipe, str) and recipe.endswith((SUFFIX, RECORD)):
         recipe = find_recipe(recipe)
     named = recipe.name if isinstance(recipe, Recipe) else recipe
-    path = Path(run) if run else _latest(named)
+    path = Path(request.run) if request.run else _latest(named)
+    folder = RunDir.open(path)
+    held.enter_context(folder.lock())
+    end_beginning_again(folder)
+    saved, described = read_recipe(folder)
+    asked = saved.replace(**request.fields)
+    if named is not None and named != saved.name:
+        raise UsageError(f"{path} is a run of {saved.name!r}, not of {named!r}: name its own")
+    if changed := saved.conflicts(asked):
+        name = changed[0]
+        raise UsageError(
+            f"{name} is {getattr(saved, name)!r} in {path} and {getattr(asked, name)!r} was "
+            "asked for: a continued run keeps its recipe; drop that, or start a new run"
+        )
+    start = load_latest(folder.checkpoints, say)
+    finished = bool(start.state.get("finished"))
 
-    def claim() -> dict[str, Any]:
-        folder = RunDir.open(path)
-        stack.enter_context(folder.lock())
-        end_beginning_again(folder)
-        return {}
+    # Its data, and what became of images that could not be read.
+    dataset = reopen_run_data(asked, described, request.data)
+    if not finished:
+        again = f"alexnet train --resume --run {shlex.quote(str(path))}"
+        update_fates(dataset, folder, start.step, again)
+    check_unchanged(dataset, described, path)
+    statistics = read_statistics(folder, described)
 
-    team.first(claim)
-    folder = RunDir(path, writes=team.leads)
-
-    def check() -> tuple[Recipe, dict[str, Any]]:
-        saved, described = read_recipe(folder)
-        asked = saved.replace(**fields)
-        if named is not None and named != saved.name:
-            raise UsageError(f"{path} is a run of {saved.name!r}, not of {named!r}: name its own")
-        if changed := saved.conflicts(asked):
-            name = changed[0]
-            raise UsageError(
-                f"{name} is {getattr(saved, name)!r} in {path} and {getattr(asked, name)!r} was "
-                "asked for: a continued run keeps its recipe; drop that, or start a new run"
-            )
-        return asked, described
-
-    asked, described = team.together(check)
-
-    def newest() -> dict[str, Any]:
-        found = load_latest(folder.checkpoints, say)
-        return {
-            "path": str(found.path), "sha256": sha256_of(found.path / "manifest.json"),
-            "step": found.step, "finished": bool(found.state.get("finished")),
-        }  # fmt: skip
-
-    chosen = team.first(newest)
-
-    def reopened() -> Dataset:
-        """The run's own data, wherever it lies now."""
-        return Dataset(reopen_dataset(asked, described, data).source, asked, described)
-
-    opened: list[Dataset] = []
-
-    def look() -> dict[str, Any]:
-        """The first process sees what became of images that could not be read."""
-        if not chosen["finished"]:
-            again = f"alexnet train --resume --run {shlex.quote(str(path))}"
-            opened.append(reopened())
-            mend(opened[0], folder, chosen["step"], again)
-        return {}
-
-    team.first(look)
-
-    def read() -> tuple[Checkpoint, Dataset]:
-        """Every process reads and verifies it by itself."""
-        start = load_checkpoint(Path(chosen["path"]))
-        if sha256_of(start.path / "manifest.json") != chosen["sha256"]:
-            raise CheckpointError(
-                f"{start.path} is not what the first process reads: give all of them one folder"
-            )
-        dataset = opened[0] if opened else reopened()
-        if dataset.disturbed and dataset.listed:
-            if resized := dataset.resized():
-                _, _, file, size = resized[0]
-                raise DataError(
-                    f"{file} and {len(resized) - 1:,} other files changed since {path} began (it "
-                    f"had {size:,} bytes): put it back, or start a new run"
-                )
-        elif dataset.digest != described["digest"]:
-            raise DataError(
-                f"the data in {dataset.source.path} changed since {path} began "
-                f"(digest {described['digest']} then, {dataset.digest} now): "
-                "put it back, name the old one with --data, or start a new run"
-            )
-        return start, dataset
-
-    start, dataset = team.together(read)
+    # The machine, which may be another by now.
     began = read_json(folder.path / ENVIRONMENT)
     count = chosen_threads(began)
+    lines = []
     if kept := describe_kept_threads(count, torch.get_num_threads(), find_processors()):
-        say(kept)
+        lines.append(kept)
     with threads(count):
         if moved := changed_since(began):
-            say(f"warning: not the machine it began on, so bits may differ: {moved}")
-    if not start.state.get("finished"):
-        overruled = {"doctor": how.doctor} if how.doctor != "stop" else {}
+            lines.append(f"warning: not the machine it began on, so bits may differ: {moved}")
+    resumed = None
+    if not finished:
+        overruled = {"doctor": request.doctor} if request.doctor != "stop" else {}
         elsewhere = {"changed": moved} if moved else {}
-        folder.log({"event": "resume", "step": start.step, **overruled, **elsewhere})
-        say(f"continuing {path} from step {start.step:,}")
-    statistics = read_statistics(folder, described)
-    with threads(count):
-        state = train_on(asked, dataset, statistics, folder, start, how, team)
-        return team.first(lambda: finish(asked, folder, state))
+        resumed = {"event": "resume", "step": start.step, **overruled, **elsewhere}
+        lines.append(f"continuing {path} from step {start.step:,}")
+    plan = RunPlan(
+        run=str(path),
+        recipe=asked.to_dict(),
+        data=described,
+        threads=count,
+        doctor=request.doctor,
+        tensorboard=request.tensorboard,
+        signals=request.signals,
+        lines=tuple(lines),
+        mean_image=pack_mean_image(statistics),
+        checkpoint=Pinned(str(start.path), sha256_of(start.path / "manifest.json")),
+        resumed=resumed,
+    )
+    return plan, Opened(dataset, statistics, start=start)
 
 
 def _latest(name: str | None) -> Path:

@@ -78,6 +78,12 @@ class Dataset:
             called = _call(self.source.load(self._roles["train"]), self.source.path)
             self._groups = [[called[i] for i in group] for group in groups]
 
+    def cut_as(self, described: Mapping[str, Any]) -> None:
+        """Takes over what `describe` says that another process found in the same data: copies that
+        stay together, and images that are left out."""
+        self._groups = described["groups"]
+        self.left_out = list(described.get("left_out", ()))
+
     @property
     def _roles(self) -> dict[str, str]:
         parts = set(self.source.parts)

@@ -29,7 +29,8 @@ from alexnet.runs.records import Record
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
-PATIENCE = timedelta(minutes=30)  # for what one process does while the others wait
+MEETING = timedelta(minutes=30)  # for all processes to come
+PATIENCE = timedelta(hours=1)  # for what one does while the others wait: a plan, in one go
 CONTINUE = "continue with --resume from the last checkpoint"
 
 
@@ -227,8 +228,8 @@ def left_others() -> bool:
 
 @cache
 def _meeting_place() -> Any:
-    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
-    store.set_timeout(PATIENCE)
+    store, _, _ = next(rendezvous("env://", timeout=MEETING))
+    store.set_timeout(MEETING)
     return store
 
 
