@@ -8,7 +8,6 @@ upon it; and a batch that was read ahead with it is read again without it.
 import shlex
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -153,33 +152,33 @@ class Intake:
     def _gone(self, known: Collection[str], step: int) -> list[BadImage]:
         """The files that are not there, of every split that is cut from those that it trains on,
         but for those that are known by their paths."""
-        dataset = self._dataset
-
-        def look() -> dict[str, Any]:
-            gone = []
-            for name in SPLITS:
-                if name == "test" and dataset.own_part(name) is not None:
-                    continue
-                files = dataset.split(name).pixels
-                for i, file in enumerate(files if isinstance(files, tuple) else ()):
-                    path = dataset.inside(str(file))
-                    if path not in known and not file.is_file():
-                        gone.append([path, name, i])
-            return {"gone": gone}
-
+        gone: list[tuple[str, str, int]] = []
+        with self._team.all_or_none():
+            if self._team.leads:
+                gone = self._missing(known)
         return [
             BadImage(path, name, int(i), "no such file", step)
-            for path, name, i in self._team.first(look)["gone"]
+            for path, name, i in self._team.broadcast(gone)
         ]
+
+    def _missing(self, known: Collection[str]) -> list[tuple[str, str, int]]:
+        """Path, split and index of each."""
+        dataset, missing = self._dataset, []
+        for name in SPLITS:
+            if name == "test" and dataset.own_part(name) is not None:
+                continue
+            files = dataset.split(name).pixels
+            for i, file in enumerate(files if isinstance(files, tuple) else ()):
+                path = dataset.inside(str(file))
+                if path not in known and not file.is_file():
+                    missing.append((path, name, i))
+        return missing
 
     def _pass_on(self, error: DataError | None) -> None:
         """An error that is no image's own is trouble for all."""
-
-        def say_it() -> None:
-            if error is not None:
-                raise error
-
         try:
-            self._team.together(say_it)
+            with self._team.all_or_none():
+                if error is not None:
+                    raise error
         except AlexNetError as raised:
             self.trouble = raised

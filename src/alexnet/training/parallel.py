@@ -106,11 +106,6 @@ class Team:
             found = work()
         return found
 
-    def first(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Plain data that `work` gives the first process, on every one. If it fails, all end."""
-        found: dict[str, Any] = self.broadcast(self.together(lambda: work() if self.leads else {}))
-        return found
-
     def broadcast(self, value: Any) -> Any:
         """The first process's plain data, on every one; what others give is not looked at."""
         if self.size == 1:
