@@ -119,10 +119,9 @@ def without_report(patch: pytest.MonkeyPatch) -> None:
     """Training ends without its page: drawing takes longer than these runs, and others look."""
     from alexnet import commands
 
-    page: dict[str, Any] = {"out": None, "figures": []}
     # Patched because no user can train without a page, and drawing it takes twice as long as the
     # short trainings of these tests, of which there are hundreds.
-    patch.setattr(commands.finishing, "report", lambda *_, **__: page)
+    patch.setattr(commands.training_run, "_page", lambda folder: None)
 
 
 def without_pictures(patch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,7 @@ from typing import Any
 
 import pytest
 
-# Deep because how long steps and reading take cannot be given through a command or a package yet;
-# the other tests take these two from here.
-from alexnet.commands.beginning import time_decoding
-
-from alexnet.commands.training import train_choosing
+from alexnet.commands import time_decoding, train_choosing
 from alexnet.errors import Unavailable
 from alexnet.recipe import Recipe
 from alexnet.training import Settings, TimingRule
