@@ -18,10 +18,11 @@ import pytest
 from rich.cells import cell_len
 
 import alexnet
+from alexnet import terminal
 
 # Deep because no command takes a clock, or as long as a test can make it: what is said of ten
 # seconds of work, and what a terminal of any width or encoding is given, is made here.
-from alexnet import terminal
+from alexnet.runs.records import LookEvent, TrainEvent, ValEvent
 from alexnet.training.status import Status, spark
 from conftest import without_report
 
@@ -279,10 +280,10 @@ def test_sparklines_where_blocks_cannot_be_printed() -> None:
 def test_it_fits_a_terminal_of_80_columns() -> None:
     status = Status()
     assert status.text() == ""
-    line = {"loss": 9.0, "loss_mean": 12345.5, "top1": 1.0, "images_per_s": 123456.0}
     for i in range(99):
-        status.note({"event": "train", **line, "loss_mean": 12345.5 - i, "data_wait": 1.0})
-        status.note({"event": "val", **line, "loss": 12345.5 - i})
-        status.note({"event": "look"})
+        pace = {"images_per_s": 123456.0, "data_wait": 1.0}
+        status.note(TrainEvent(step=i, loss=9.0, loss_mean=12345.5 - i, top1=1.0, **pace))
+        status.note(ValEvent(step=i, loss=12345.5 - i, top1=1.0))
+        status.note(LookEvent(step=i))
     assert len(status.text().splitlines()) == 3
     assert all(cell_len(row) < 80 for row in status.text().splitlines())

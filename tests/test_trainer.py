@@ -12,6 +12,7 @@ from torch import Tensor
 from alexnet.data import Slice, Statistics
 from alexnet.errors import CheckpointError, Diverged
 from alexnet.recipe import Recipe
+from alexnet.runs.records import TrainEvent, ValEvent
 from alexnet.training import NotFinite, Trainer, TrainingData, join
 from teams import run_team
 
@@ -39,14 +40,14 @@ class Notes:
     """A log that is kept in memory; `at` is called with each step that is done."""
 
     def __init__(self, at: Any = None) -> None:
-        self.lines: list[tuple[str, int, dict[str, Any]]] = []
+        self.lines: list[TrainEvent | ValEvent] = []
         self._at, self._done = at, 0
 
-    def train(self, step: int, figures: dict[str, Any]) -> None:
-        self.lines.append(("train", step, figures))
+    def train(self, event: TrainEvent) -> None:
+        self.lines.append(event)
 
-    def val(self, step: int, figures: dict[str, Any], net: object) -> None:
-        self.lines.append(("val", step, figures))
+    def val(self, event: ValEvent, net: object) -> None:
+        self.lines.append(event)
 
     def advance(self) -> None:
         self._done += 1
@@ -72,11 +73,11 @@ def test_it_runs_and_writes_nothing(
     notes = Notes()
     state = Trainer(RECIPE, data).run(log=notes)
     assert (state.step, state.finished) == (12, "all steps are done")
-    assert [(kind, step) for kind, step, _ in notes.lines] == [
+    assert [(line.event, line.step) for line in notes.lines] == [
         *(("train", step) for step in (2, 4, 6)), ("val", 6),
         *(("train", step) for step in (8, 10, 12)), ("val", 12),
     ]  # fmt: skip
-    assert notes.lines[-1][2]["n"] == 12
+    assert notes.lines[-1].n == 12
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
 

@@ -29,7 +29,7 @@ class Matrix(Protocol):
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ClassAgreement:
     """How far neighbours share their image's class, over `n` images: the nearest one (`first`, a
     fraction, with its 95 % interval), and all k of them on average (`share`)."""
 
@@ -84,11 +84,11 @@ def nearest_neighbours(
 
 def class_agreement(
     ids: NDArray[np.intp], key_labels: NDArray[np.integer], query_labels: NDArray[np.integer]
-) -> Agreement:
+) -> ClassAgreement:
     """How many of the neighbours (Q, k) of `nearest_neighbours` have their query's class."""
     same = key_labels[ids] == np.asarray(query_labels)[:, None]
     n, right = len(same), int(same[:, 0].sum())
-    return Agreement(n, ids.shape[1], right / n, wilson(right, n), float(same.mean()))
+    return ClassAgreement(n, ids.shape[1], right / n, wilson(right, n), float(same.mean()))
 
 
 def _candidates(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alexnet.errors import Unavailable
+from alexnet.runs.records import Event
 
 _TAGS = {
     "train": {
@@ -38,8 +39,9 @@ class Board:
             ) from None
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
-    def add(self, line: dict[str, Any]) -> None:
+    def add(self, event: Event) -> None:
         """One event of metrics.jsonl; figures that are None are left out."""
+        line = event.to_json()
         if line["event"] == "doctor":
             said = f"**{line['name']}** {line['where']}: {line['evidence']}; {line['advice']}"
             self._writer.add_text("doctor", said, line["step"])

@@ -16,6 +16,7 @@ from alexnet.launch import launched
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import Checkpoint, save_checkpoint
+from alexnet.runs.records import DivergedEvent
 from alexnet.runs.rundir import RunDir
 from alexnet.runs.writer import Writer, snapshot
 from alexnet.terminal import shows_top5
@@ -90,8 +91,7 @@ def fit(
                 second_look=second_look,
             )
         except NotFinite as error:
-            loss, where = str(error.loss), error.where
-            run.log({"event": "diverged", "step": error.step, "loss": loss, "where": where})
+            run.log(DivergedEvent(step=error.step, loss=str(error.loss), where=error.where))
             raise Diverged(
                 f"{error}: try --lr {recipe.lr / 10:g}; the checkpoints before it are kept in "
                 f"{run.path}"

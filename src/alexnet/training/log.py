@@ -1,10 +1,12 @@
 """The log of a run: metrics.jsonl, lines for people, the status under the bar, and TensorBoard."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from alexnet.models.net import Net
+from alexnet.runs.records import DoctorEvent, Event, TrainEvent, ValEvent
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import Progress, duration, percent, progress, say
 from alexnet.training.status import Status
@@ -15,7 +17,7 @@ class RunLog:
 
     Lines of training go under the bar where that is live; they tell top-5 where that says something
     (`top5`). `board` takes each line for TensorBoard; `show` is called with the step and the
-    network after each validation. `readers` are called with the step and each line that is added.
+    network after each validation. `readers` are called with each event that is added.
     """
 
     def __init__(
@@ -31,7 +33,7 @@ class RunLog:
         self._board, self._show, self._top5 = board, show, top5
         self._status = Status()
         self._bar: Progress | None = None
-        self.readers: list[Callable[[int, dict[str, Any]], None]] = []
+        self.readers: list[Callable[[Event], None]] = []
 
     @contextmanager
     def progress(self, step: int, total: int) -> Iterator[None]:
@@ -43,55 +45,57 @@ class RunLog:
         if self._bar is not None:
             self._bar.advance()
 
-    def read_back(self, line: dict[str, Any]) -> None:
-        """Take a line that was written before a restart."""
-        self._status.note(line)
+    def read_back(self, event: Event) -> None:
+        """Take an event that was written before a restart."""
+        self._status.note(event)
 
-    def train(self, step: int, figures: dict[str, Any]) -> None:
-        self.add("train", step, figures)
+    def train(self, event: TrainEvent) -> None:
+        self.add(event)
 
-    def val(self, step: int, figures: dict[str, Any], net: Net) -> None:
-        self.add("val", step, figures)
+    def val(self, event: ValEvent, net: Net) -> None:
+        self.add(event)
         if self._show is not None:
-            self._show(step, net)
+            self._show(event.step, net)
 
-    def add(self, event: str, step: int, figures: dict[str, Any]) -> None:
-        """Write a line, say it, and let the readers see it."""
-        line = self.write(event, step, figures)
-        self._status.note(line)
-        if self._bar is None or not self._bar.live or event != "train":
-            say(describe_event(line, self._top5))
+    def add(self, event: TrainEvent | ValEvent | DoctorEvent) -> None:
+        """Write an event, say it, and let the readers see it."""
+        self.write(event)
+        self._status.note(event)
+        if self._bar is None or not self._bar.live or not isinstance(event, TrainEvent):
+            say(describe_event(event, self._top5))
         if self._bar is not None:
             self._bar.below(self._status.text())
         for read in self.readers:
-            read(step, line)
+            read(event)
 
-    def write(self, event: str, step: int, figures: dict[str, Any]) -> dict[str, Any]:
-        """Write a line that is not said; returns it."""
-        line = {"event": event, "step": step, "epoch": step / self._per_epoch, **figures}
-        self._run.log(line)
+    def write(self, event: Event) -> None:
+        """Write an event that is not said."""
+        self._run.log(event)
         if self._board is not None:
-            self._board.add(line)
-        return line
+            self._board.add(event)
+
+    def epoch(self, step: int) -> float:
+        """How many epochs so many steps are."""
+        return step / self._per_epoch
 
 
-def describe_event(line: dict[str, Any], with_top5: bool) -> str:
+def describe_event(event: TrainEvent | ValEvent | DoctorEvent, with_top5: bool) -> str:
     """One line of the log for people."""
-    if line["event"] == "doctor":
-        where = f" ({line['where']})" if line["where"] else ""
-        return f"doctor: {line['name']}{where}: {line['evidence']}; {line['advice']}"
-    at = f"step {line['step']:>6,}  epoch {line['epoch']:6.2f}"
-    shown = with_top5 and line["top5"] is not None
-    top5 = f"  top-5 {percent(line['top5'])}" if shown else ""
-    if line["event"] == "val":
-        low, high = line["top1_ci95"]
-        views = f", {line['views']} views" if line.get("views", 1) > 1 else ""
+    if isinstance(event, DoctorEvent):
+        where = f" ({event.where})" if event.where else ""
+        return f"doctor: {event.name}{where}: {event.evidence}; {event.advice}"
+    at = f"step {event.step:>6,}  epoch {event.epoch:6.2f}"
+    top5 = f"  top-5 {percent(event.top5)}" if with_top5 and event.top5 is not None else ""
+    top1 = math.nan if event.top1 is None else event.top1
+    if isinstance(event, ValEvent):
+        low, high = event.top1_ci95 or (math.nan, math.nan)
+        views = f", {event.views} views" if event.views else ""
         return (
-            f"{at}  validation: loss {line['loss']:.4f}  top-1 {percent(line['top1'])} "
-            f"[{percent(low)}, {percent(high)}]{top5}  n {line['n']:,}{views}"
+            f"{at}  validation: loss {event.loss:.4f}  top-1 {percent(top1)} "
+            f"[{percent(low)}, {percent(high)}]{top5}  n {event.n:,}{views}"
         )
     return (
-        f"{at}  loss {line['loss']:.4f}  mean {line['loss_mean']:.4f}  "
-        f"top-1 {percent(line['top1'])}{top5}  lr {line['lr']:.2e}  "
-        f"{line['images_per_s']:,.0f} images/s  {duration(line['eta_s'])} left"
+        f"{at}  loss {event.loss:.4f}  mean {event.loss_mean:.4f}  "
+        f"top-1 {percent(top1)}{top5}  lr {event.lr:.2e}  "
+        f"{event.images_per_s:,.0f} images/s  {duration(event.eta_s or 0.0)} left"
     )

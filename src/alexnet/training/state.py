@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -51,6 +51,15 @@ class State:
         return State(values["step"], sums, watch, values["seconds"], values["finished"], due)
 
 
+class Pace(TypedDict):
+    """How fast training is: see TrainEvent."""
+
+    data_wait: float
+    images_per_s: float
+    eta_s: float
+    wall_s: float
+
+
 class Clock:
     """Throughput and time left, of training alone: validation and saving are not counted."""
 
@@ -62,7 +71,7 @@ class Clock:
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._began
 
-    def read(self, step: int) -> dict[str, float]:
+    def read(self, step: int) -> Pace:
         now = time.monotonic()
         spent = max(now - self._since, 1e-9)
         self._rate = (step - self._step) / spent

@@ -5,10 +5,11 @@ import resource
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, TextIO
+from typing import TextIO
 
 import torch
 
+from alexnet.runs.records import Event, TrainEvent, ValEvent
 from alexnet.terminal import can_print, percent
 
 WIDTH = 14  # characters of a sparkline
@@ -17,21 +18,22 @@ _PLAIN = "_.-=*#"
 
 
 class Status:
-    """Collects the lines of a training's log. `text` is three lines of at most 79 columns."""
+    """Collects the events of a training. `text` is three lines of at most 79 columns."""
 
     def __init__(self) -> None:
         self._series: dict[tuple[str, str], list[float]] = {}
-        self._last: dict[str, Any] = {}
+        self._last: TrainEvent | None = None
 
-    def note(self, line: dict[str, Any]) -> None:
-        """Takes a line of metrics.jsonl; what is neither of training nor validation is left."""
-        event = line["event"]
-        if event not in ("train", "val"):
+    def note(self, event: Event) -> None:
+        """Take an event; what is neither of training nor of validation is passed over."""
+        if not isinstance(event, TrainEvent | ValEvent):
             return
-        for name, key in (("loss", "loss_mean" if event == "train" else "loss"), ("top-1", "top1")):
-            self._series.setdefault((name, event), []).append(line[key])
-        if event == "train":
-            self._last = line
+        loss = event.loss_mean if isinstance(event, TrainEvent) else event.loss
+        for name, value in (("loss", loss), ("top-1", event.top1)):
+            if value is not None:
+                self._series.setdefault((name, event.event), []).append(value)
+        if isinstance(event, TrainEvent):
+            self._last = event
 
     def text(self) -> str:
         rows = []
@@ -43,10 +45,10 @@ class Status:
             ]
             if parts:
                 rows.append(f"{name:<5}  " + "   ".join(parts))
-        if self._last:
+        if self._last is not None:
             rows.append(
-                f"{self._last['images_per_s']:,.0f} images/s, {percent(self._last['data_wait'], 1)}"
-                f" of the time waiting for data, {_memory()}"
+                f"{self._last.images_per_s or 0:,.0f} images/s, "
+                f"{percent(self._last.data_wait or 0, 1)} of the time waiting for data, {_memory()}"
             )
         return "\n".join(rows)
 

@@ -33,6 +33,7 @@ from alexnet.interrupt import Signals
 from alexnet.metrics import Tally
 from alexnet.models.net import Net, Spec
 from alexnet.recipe import Recipe
+from alexnet.runs.records import TrainEvent, ValEvent
 from alexnet.runtime import pick_device
 from alexnet.terminal import say
 from alexnet.training.compiled import compiled
@@ -113,17 +114,17 @@ class Reader(Protocol):
 class Log(Protocol):
     """Takes the figures of a training."""
 
-    def train(self, step: int, figures: dict[str, Any]) -> None:
-        """Take the figures of the steps since the epoch began; `loss` is the last step's."""
+    def train(self, event: TrainEvent) -> None:
+        """Take the figures of this epoch's images so far."""
 
-    def val(self, step: int, figures: dict[str, Any], net: Net) -> None:
+    def val(self, event: ValEvent, net: Net) -> None:
         """Take the figures of a validation, and see the network that made them."""
 
     def advance(self) -> None:
         """Note that a step is done."""
 
 
-class Guard(Protocol):
+class TrainingGuard(Protocol):
     """Looks at some steps, and may find that the training cannot learn."""
 
     @property
@@ -320,7 +321,7 @@ class Trainer:
         reader: Reader | None = None,
         log: Log | None = None,
         checkpoints: Checkpoints | None = None,
-        guard: Guard | None = None,
+        guard: TrainingGuard | None = None,
         clock: Clock | None = None,
         signals: Signals | None = None,
         second_look: SecondLook | None = None,
@@ -372,8 +373,7 @@ class Trainer:
                 mean = self.team.sum(loss).item()
                 if not math.isfinite(mean):
                     raise self._not_finite(loss, state.step, batch)
-                figures = {"loss": mean, **self._means(), "lr": lr, **clock.read(state.step)}
-                log.train(state.step, figures)
+                log.train(self._train_event(mean, lr, clock))
         reader.close()
         state.seconds = clock.seconds()
         return state
@@ -407,11 +407,14 @@ class Trainer:
                 return False
             state.due = False
             found = tally.figures()
-            shown = {**found, "views": recipe.views} if recipe.views > 1 else found
-            log.val(state.step, shown, self.net)
-            best, state.finished = state.watch.update(
-                found["top1"], found["loss"], state.step, recipe
+            event = ValEvent(
+                step=state.step,
+                epoch=state.step / self.steps_per_epoch,
+                **found.by_field(),
+                views=recipe.views if recipe.views > 1 else None,
             )
+            log.val(event, self.net)
+            best, state.finished = state.watch.update(found.top1, found.loss, state.step, recipe)
             if self.is_at_end:
                 state.finished = state.finished or "all steps are done"
             return best
@@ -420,10 +423,10 @@ class Trainer:
         self,
         reader: Reader,
         checkpoints: Checkpoints,
-        guard: Guard,
+        guard: TrainingGuard,
         signals: Signals,
         losses: "LossWatch",
-    ) -> "_Asked":
+    ) -> "_StopRequests":
         """What any process asks for, which then all do at the same step."""
         stop, fatal, failed, odd, early = self.team.largest(
             signals.received or 0,
@@ -440,9 +443,9 @@ class Trainer:
         not_finite = self.total_steps + 1 - early if early else 0
         if odd and not stop and not not_finite:
             reader.agree(self.state.step)
-        return _Asked(stop, bool(fatal), not_finite)
+        return _StopRequests(stop, bool(fatal), not_finite)
 
-    def _interrupted(self, asked: "_Asked", checkpoints: Checkpoints) -> Interrupted:
+    def _interrupted(self, asked: "_StopRequests", checkpoints: Checkpoints) -> Interrupted:
         say(f"saved at step {self.state.step:,} of {self.total_steps:,}")
         return Interrupted(asked.stop, checkpoints.again)
 
@@ -452,15 +455,21 @@ class Trainer:
             clock.seconds() >= second.after_s or step >= self.steps_per_epoch
         )
 
-    def _means(self) -> dict[str, Any]:
-        """Figures of this epoch's images so far, of all processes."""
-        n, loss, hits1, hits5 = self.team.sum(self.state.sums).tolist()
-        return {
-            "n": round(n),
-            "loss_mean": loss / n,
-            "top1": hits1 / n,
-            "top5": hits5 / n if self.data.classes > 5 else None,
-        }
+    def _train_event(self, loss: float, lr: float, clock: Clock) -> TrainEvent:
+        """Figures of this epoch's images so far, of all processes, and the last step's loss."""
+        step = self.state.step
+        n, losses, hits1, hits5 = self.team.sum(self.state.sums).tolist()
+        return TrainEvent(
+            step=step,
+            epoch=step / self.steps_per_epoch,
+            loss=loss,
+            n=round(n),
+            loss_mean=losses / n,
+            top1=hits1 / n,
+            top5=hits5 / n if self.data.classes > 5 else None,
+            lr=lr,
+            **clock.read(step),
+        )
 
     def _refuse_not_finite(self, loss: Tensor | None) -> None:
         """Raise NotFinite where a step left what can be neither used nor gone on from."""
@@ -498,7 +507,7 @@ class Trainer:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _StopRequests:
     """The signal to stop at, whether a guard found something fatal, and the step whose loss was the
     first that is not finite; 0 where there is none."""
 
@@ -591,9 +600,9 @@ class PlainReader:
 class Silence:
     """A log that nobody keeps."""
 
-    def train(self, step: int, figures: dict[str, Any]) -> None: ...
+    def train(self, event: TrainEvent) -> None: ...
 
-    def val(self, step: int, figures: dict[str, Any], net: Net) -> None: ...
+    def val(self, event: ValEvent, net: Net) -> None: ...
 
     def advance(self) -> None: ...
 
