@@ -42,12 +42,14 @@ def test_the_site_builds(tmp_path: Path) -> None:
 
 
 def test_a_broken_link_fails(tmp_path: Path) -> None:
+    """To a page of the site, and to a file beside it: each is named, at its line."""
     (tmp_path / "conf.py").write_text((ROOT / "docs" / "conf.py").read_text())
     (tmp_path / "claims.html").write_text("")
-    for link in ("missing.md", "../nothing/at-all.json"):
-        (tmp_path / "index.md").write_text(f"# A page\n\n[gone]({link})\n")
-        done = build(tmp_path, tmp_path / "site")
-        assert done.returncode == 1, link
+    links = ("missing.md", "../nothing/at-all.json")
+    (tmp_path / "index.md").write_text("# A page\n\n[a](missing.md)\n\n[b](" + links[1] + ")\n")
+    done = build(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    for link in links:
         assert link.split("/")[-1].removesuffix(".md") in done.stderr
 
 

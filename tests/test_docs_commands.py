@@ -10,19 +10,21 @@ in that order (`...` stands for any). A mark before it says what it costs or nee
 Commands in other blocks and in running text are read too: verbs and flags must be there.
 """
 
+import contextlib
+import io
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 from tests.test_structure import ROOT
 
-from alexnet import verbs
+from alexnet.cli import main
 from conftest import write_tree
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -83,16 +85,25 @@ def fault(line: str) -> str:
     if program == "pip":
         named = {e for word in words for e in re.findall(r"\[(.+)\]", word)}
         return "" if named <= project["optional-dependencies"].keys() else f"no extra of {named}"
-    parser = verbs.make_parser()
-    while words and (inner := parser._subparsers) is not None:
-        choices = inner._group_actions[0].choices or {}
-        if words[0].startswith("-"):
-            break
-        if words[0] not in choices:
-            return f"no verb {words[0]!r}"
-        parser = choices[words.pop(0)]  # type: ignore[index]
+    verb = words[: 0 if words[:1] == [] or words[0][0] == "-" else 2 if words[0] == "data" else 1]
+    known = flags_of(*verb)
+    if known is None:
+        return f"no verb {' '.join(verb)!r}"
     flags = [w.partition("=")[0] for w in words if re.match(r"--?[a-z]", w)]
-    return ", ".join(flag for flag in flags if flag not in parser._option_string_actions)
+    return ", ".join(flag for flag in flags if flag not in known)
+
+
+@cache
+def flags_of(*verb: str) -> frozenset[str] | None:
+    """The flags in a verb's help; None where there is no such verb."""
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        try:
+            status = main([*verb, "--help"])
+        except SystemExit as end:
+            status = int(end.code or 0)
+    flags = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", said.getvalue())
+    return None if status else frozenset({"--version", *flags})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
@@ -121,18 +132,21 @@ def test_marks_are_known() -> None:
 
 
 def run(block: Block, folder: Path) -> None:
-    """Runs the commands of a block, and holds what they print against what is shown."""
+    """Runs the commands of a block in this process, and holds what they print against what is
+    shown."""
     for command, shown in block.commands:
         program, *words = shlex.split(command)
         if program == "pip":
             continue
         assert program == "alexnet", command
-        done = subprocess.run(
-            [sys.executable, "-m", "alexnet", *words],
-            cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        came = [line.rstrip() for line in done.stdout.splitlines()]
-        assert done.returncode in (0, 1), done.stdout
+        said = io.StringIO()
+        with contextlib.chdir(folder), redirect_stdout(said), redirect_stderr(said):
+            try:
+                status = main(words)
+            except SystemExit as end:  # of --help and --version
+                status = int(end.code or 0)
+        came = [line.rstrip() for line in said.getvalue().splitlines()]
+        assert status in (0, 1), said.getvalue()
         missing = first_missing(shown, came, block.mark)
         assert missing is None, f"{block.page.name}: `{command}` did not print {missing!r}: {came}"
 

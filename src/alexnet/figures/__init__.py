@@ -1,4 +1,8 @@
-"""Pictures, each written to a PNG or SVG file, and returned as the figure that it is."""
+"""Pictures, each written to a PNG or SVG file.
+
+Each function that draws returns the figure that it wrote. These names are stable. The modules they
+come from are not.
+"""
 
 from alexnet.figures.arms import draw_arms
 from alexnet.figures.conditions import Panel, draw_distributions, draw_dots, draw_panels
