@@ -84,8 +84,8 @@ def paper_table() -> str:
     rows = ["| section | what | code | claims |", "| --- | --- | --- | --- |"]
     by_section: dict[str, list[str]] = {}
     for claim in listing(RESULTS / "claims"):
-        by_section.setdefault(section_of(claim["source"]), []).append(
-            f"`{claim['name']}` ({claim['verdict'] or 'not measured'})"
+        by_section.setdefault(section_of(claim.source), []).append(
+            f"`{claim.name}` ({claim.verdict or 'not measured'})"
         )
     for name, what, code in SECTIONS:
         links = ", ".join(
