@@ -152,7 +152,9 @@ def units() -> dict[str, str]:
     found: dict[str, str] = {}
     for file in FILES:
         name = unit(module_name(file))
-        whole = file.name == "__init__.py" and file.parent.parent == SOURCE  # a package of the layer
+        whole = (
+            file.name == "__init__.py" and file.parent.parent == SOURCE
+        )  # a package of the layer
         if file.parent == SOURCE or whole:
             said = ast.get_docstring(ast.parse(file.read_text())) or ""
             found[name] = " ".join(said.split("\n\n")[0].split())
