@@ -17,6 +17,7 @@ from alexnet.commands.view import View
 from alexnet.errors import Differs, Unavailable, UsageError
 from alexnet.interchange import runtimes
 from alexnet.interchange.certificate import describe
+from alexnet.runs.records import TestResult
 from alexnet.show import runs as show
 from conftest import Launch, without_report
 
@@ -65,8 +66,8 @@ def test_a_runtime_answers_as_the_network(
     other = ask(launch, tmp_path / "other", "test", digits, "--engine", engine)
     assert (plain["engine"], other["engine"]) == ("torch", engine)
     assert plain["n"] == other["n"] == 1000
-    show.test(plain)
-    show.test(other)
+    for printed in (plain, other):
+        show.test(TestResult.from_json(printed, "standard output"))
     named = [line for line in capsys.readouterr().out.splitlines() if line.startswith("test:")]
     assert [f", answers of {engine}" in line for line in named] == [False, True]
     assert plain["top1"] > 0.8
