@@ -119,7 +119,7 @@ def _cut_two(data: Path, whole: Path, run: Path, step: int, fields: dict[str, An
 
 def kill_after(step: int) -> None:
     """The process dies by SIGKILL once a checkpoint of that step is there."""
-    # Patched because the kill has to come between one step of the training and the next.
+    # Deep because a kill in the middle of a training comes from within it.
     from alexnet.training import train
 
     real = train.save_checkpoint
@@ -130,6 +130,7 @@ def kill_after(step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return made
 
+    # Patched because the kill has to come right after that save.
     train.save_checkpoint = save
 
 
