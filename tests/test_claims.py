@@ -1,40 +1,45 @@
 """`alexnet claim`: what is measured is kept, and a verdict follows from it."""
 
 import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from torch import nn
 
 import alexnet
-from alexnet.claims import bias_one
-from alexnet.claims.lab import Lab
+from alexnet.claims import CLAIMS, Lab, Outcome, OutOfTime
 from alexnet.cli import main
 from alexnet.errors import UsageError
-from alexnet.models.zoo import model_spec, narrowed
+from alexnet.models import model_spec, narrowed
+
+Row = dict[str, Any]
+BIAS_ONE = CLAIMS["bias-one"]
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+class Brief(Lab):
     """bias-one on little, one network of each kind of logits."""
-    axes = {**bias_one.AXES, "optimizer": ("Adam",), "std": (0.01,), "fc_bias": (1.0,)}
-    for name, value in (("AXES", axes), ("STEPS", 3), ("BATCH", 4), ("HELD", 8), ("IMAGES", 12)):
-        monkeypatch.setattr(bias_one, name, value)
+
+    def measure(self, cells: Any, how: Any, file: Path | None = None) -> list[Row]:
+        kept = {"optimizer": "Adam", "std": 0.01, "fc_bias": 1.0}
+        some = [cell | {"steps": 3, "batch": 4} for cell in cells if kept.items() <= cell.items()]
+        return super().measure(some, how, file)
 
 
-def test_bias_one_measures_once(
-    quick: None, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The record, the pictures, and a second call that takes what the first one measured."""
-    found = alexnet.claim("bias-one", data=tree, seeds=1, out=tmp_path)
-    record = json.loads((tmp_path / "bias-one" / "claim.json").read_text())
-    assert record == {k: v for k, v in found.items() if k not in ("record", "claims")}
-    assert record["verdict"] in ("confirmed", "not confirmed at this scale")
-    assert len(record["figures"]["conditions"]) == 2
-    assert {p.name for p in (tmp_path / "bias-one").glob("*.png")} == {"losses.png", "state.png"}
-    cells = json.loads((tmp_path / "bias-one" / "cells.json").read_text())["cells"]
-    assert [cell["relu_on_logits"] for cell in cells] == [False, True]
+def test_bias_one_measures_once(tree: Path, tmp_path: Path) -> None:
+    """The figures, the pictures, and a second call that takes what the first one measured."""
+    lab = Brief(tmp_path, tree, 1)
+    found = BIAS_ONE.measure(lab)
+    assert found.verdict in ("confirmed", "not confirmed at this scale")
+    assert len(found.figures["conditions"]) == 2
+    assert found.draw is not None
+    found.draw(tmp_path)
+    assert {p.name for p in tmp_path.glob("*.png")} == {"losses.png", "state.png"}
+    cells = json.loads((tmp_path / "cells.json").read_text())["cells"]
+    assert sorted(cell["relu_on_logits"] for cell in cells) == [False, True]
     for cell in cells:
         assert len(cell["losses"]) == 3
         assert set(cell["dead_units"]) >= {"0.relu6", "0.relu7"}
@@ -43,34 +48,57 @@ def test_bias_one_measures_once(
         )
         assert pessimistic <= fair <= optimistic
 
-    def again(*_: Any) -> Any:
-        raise AssertionError("measured twice")
+    again = replace(lab, deadline=-math.inf)  # no time to train anything
+    assert BIAS_ONE.measure(again).figures == found.figures
+    with pytest.raises(OutOfTime):  # another seed is another cell
+        BIAS_ONE.measure(replace(again, seeds=2))
 
-    monkeypatch.setattr(bias_one, "_trained", again)
-    assert (
-        alexnet.claim("bias-one", data=tree, seeds=1, out=tmp_path)["figures"] == found["figures"]
+
+class Asking(Lab):
+    """Keeps the experiment's cells and what measures one, and has every row made up."""
+
+    cells: list[Row]
+    how: Callable[[Row], Row]
+    made_up: Callable[[Row], Row]
+
+    def measure(self, cells: Any, how: Any, file: Path | None = None) -> list[Row]:
+        self.cells, self.how = list(cells), how
+        return [cell | self.made_up(cell) for cell in cells]
+
+
+def asked(tree: Path, made_up: Callable[[Row], Row], seeds: int = 1) -> tuple[Asking, Outcome]:
+    lab = Asking(Path(), tree, seeds)
+    lab.made_up = made_up
+    return lab, BIAS_ONE.measure(lab)
+
+
+@pytest.fixture
+def networks() -> Iterator[list[nn.Module]]:
+    """Every network that is called meanwhile."""
+    seen: list[nn.Module] = []
+    hook = nn.modules.module.register_module_forward_hook(
+        lambda module, inputs, output: seen.append(module) if hasattr(module, "0") else None
     )
-    with pytest.raises(AssertionError, match="measured twice"):  # another seed is another cell
-        alexnet.claim("bias-one", data=tree, seeds=2, out=tmp_path)
+    yield seen
+    hook.remove()
 
 
-def test_networks_of_bias_one() -> None:
+def test_networks_of_bias_one(tree: Path, networks: list[nn.Module]) -> None:
     """What a cell says is what its network has."""
-    torch.manual_seed(0)
-    cell = {"relu_on_logits": True, "fc_bias": 1.0, "std": 0.03}
-    net = bias_one.network(cell, 10)
-    parameters = {name: p.detach() for name, p in net.named_parameters()}
-    assert float(parameters["0.fc6.bias"].mean()) == 1.0
-    assert float(parameters["0.fc8.bias"].mean()) == 0.0
-    assert parameters["0.conv4.weight"].std().item() == pytest.approx(0.06, rel=0.05)
-    assert parameters["0.conv2.weight"].std().item() == pytest.approx(0.02, rel=0.05)
-    assert float(net(torch.randn(2, 3, 224, 224)).detach().min()) >= 0
-    assert len(bias_one.network({**cell, "relu_on_logits": False}, 10)) == 1
-
-
-def cell(cut: bool, bias: float, dead: bool) -> dict[str, Any]:
-    known = {"optimizer": "Adam", "std": 0.01, "losses": [2.3] * 30}
-    return {"relu_on_logits": cut, "fc_bias": bias, "dead": dead, **known}
+    lab, _ = asked(tree, lambda cell: {"dead": False, "losses": [1.0]})
+    wanted = {"fc_bias": 1.0, "std": 0.03, "optimizer": "Adam"}
+    for cut in (True, False):
+        (cell,) = (c for c in lab.cells if (wanted | {"relu_on_logits": cut}).items() <= c.items())
+        networks.clear()
+        row = lab.how(cell | {"steps": 0})
+        net = networks[-1]
+        parameters = {name: p.detach() for name, p in net.named_parameters()}
+        assert float(parameters["0.fc6.bias"].mean()) == 1.0
+        assert float(parameters["0.fc8.bias"].mean()) == 0.0
+        assert parameters["0.conv4.weight"].std().item() == pytest.approx(0.06, rel=0.05)
+        assert parameters["0.conv2.weight"].std().item() == pytest.approx(0.02, rel=0.05)
+        assert [type(module) for module in net.children()][1:] == [nn.ReLU] * cut
+        assert (row["logits_zero"] > 0) is cut
 
 
 @pytest.mark.parametrize(
@@ -81,22 +109,37 @@ def cell(cut: bool, bias: float, dead: bool) -> dict[str, Any]:
         ((True, True), "not confirmed at this scale"),
     ],
 )
-def test_the_verdict_follows_from_the_cells(free: tuple[bool, bool], verdict: str) -> None:
+def test_the_verdict_follows_from_the_cells(
+    free: tuple[bool, bool], verdict: str, tree: Path
+) -> None:
     """`free`: whether networks with biases of 1 and of 0 die where no ReLU cuts their logits."""
-    rows = [cell(False, 1.0, free[0]), cell(False, 0.0, free[1])] * 3
-    rows += [cell(True, 1.0, True), cell(True, 0.0, False)] * 3
-    outcome = bias_one.judge(rows, 10)
+
+    def made_up(cell: Row) -> Row:
+        one = cell["fc_bias"] == 1.0
+        dead = one if cell["relu_on_logits"] else free[0 if one else 1]
+        return {"dead": dead, "losses": [2.3] * 30}
+
+    _, outcome = asked(tree, made_up, seeds=3)
     assert outcome.verdict == verdict
     assert outcome.measured == 100 * free[0]
-    assert f"{3 * free[0]} of 3 networks with FC biases of 1 died" in outcome.finding
-    assert [c["dead"] for c in outcome.figures["conditions"]] == [3 * free[0], 3 * free[1], 3, 0]
+    assert f"{12 * free[0]} of 12 networks with FC biases of 1 died" in outcome.finding
+    dead = {row["condition"]: (row["dead"], row["n"]) for row in outcome.figures["conditions"]}
+    assert len(dead) == 16
+    for name, counts in dead.items():
+        one, cut = name.endswith("bias 1"), name.startswith("ReLU")
+        assert counts == (3 * (one if cut else free[0 if one else 1]), 3)
 
 
-def test_from_where_on_a_loss_is_stuck() -> None:
-    ln_k = 2.302585
-    assert bias_one._stuck_from([2.5, 2.3026, 2.4, 2.3026, 2.3026], ln_k) == 4
-    assert bias_one._stuck_from([2.3026] * 3, ln_k) == 1
-    assert bias_one._stuck_from([2.3026, 2.2], ln_k) is None
+def test_from_where_on_a_loss_is_stuck(tree: Path) -> None:
+    """At ln K, which is 1.0986 of three classes, to the digits that are kept."""
+    stuck = 1.0986
+    for losses, since in (
+        ([1.5, stuck, 1.2, stuck, stuck], 4),
+        ([stuck] * 3, 1),
+        ([stuck, 1.0], None),
+    ):
+        _, outcome = asked(tree, lambda cell, x=losses: {"dead": False, "losses": x})
+        assert {row["ln_k_from"][0] for row in outcome.figures["conditions"]} == {since}
 
 
 def test_narrowed_networks() -> None:
@@ -109,9 +152,8 @@ def test_narrowed_networks() -> None:
     ]
 
 
-def test_a_lab_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.claims.lab.at_once", lambda: 1)
-    lab = Lab(tmp_path / "x", None, 1)
+def test_a_lab_keeps_what_it_has(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "x", None, 1, at_once=1)
     asked: list[int] = []
 
     def how(cell: dict[str, Any]) -> dict[str, Any]:

@@ -64,11 +64,11 @@ def completed(lines: list[list[str]], folder: Path, script: str) -> list[list[st
     (folder / "completion.bash").write_text(script)
     asked = [
         "source completion.bash",
-        "f=$(complete -p alexnet | sed 's/.*-F \\([^ ]*\\) .*/\\1/')",
+        "offer=$(complete -p alexnet | sed 's/.*-F \\([^ ]*\\) .*/\\1/')",
     ]
     for line in lines:
         words = " ".join(f"'{word}'" for word in line)
-        asked += [f"COMP_WORDS=({words}); COMP_CWORD={len(line) - 1}; COMPREPLY=(); $f"]
+        asked += [f"COMP_WORDS=({words}); COMP_CWORD={len(line) - 1}; COMPREPLY=(); $offer"]
         asked += ['printf "%s " "${COMPREPLY[@]}"; echo']
     done = subprocess.run(
         ["bash", "-c", "\n".join(asked)], cwd=folder, capture_output=True, text=True

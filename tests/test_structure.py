@@ -66,12 +66,12 @@ def layer(name: str) -> int:
     return next(i for i, names in enumerate(LAYERS) if name in names)
 
 
-def module_name(file: Path) -> str:
-    parts = file.relative_to(SOURCE.parent).with_suffix("").parts
+def module_name(file: Path, source: Path = SOURCE) -> str:
+    parts = file.relative_to(source.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(file: Path) -> Iterator[str]:
+def imports(file: Path, source: Path = SOURCE) -> Iterator[str]:
     """Every module a file imports, at the top or inside a function."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -81,21 +81,21 @@ def imports(file: Path) -> Iterator[str]:
             assert node.module is not None
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                inner = SOURCE.parent.joinpath(*whole.split("."))
+                inner = source.parent.joinpath(*whole.split("."))
                 is_module = inner.is_dir() or inner.with_suffix(".py").is_file()
                 yield whole if is_module else node.module
 
 
-def violations(file: Path) -> list[tuple[str, str]]:
-    own = unit(module_name(file))
+def violations(file: Path, source: Path = SOURCE) -> list[tuple[str, str]]:
+    own = unit(module_name(file, source))
     found = []
-    for name in imports(file):
+    for name in imports(file, source):
         if name.split(".")[0] != "alexnet":
             continue
         other = unit(name)
         free = other == own or (layer(own) == layer(other) and layer(own) in (0, TOP))
         if not free and layer(other) >= layer(own):
-            found.append((module_name(file), name))
+            found.append((module_name(file, source), name))
     return found
 
 
@@ -109,10 +109,9 @@ def test_lower_layers_import_no_upper_ones() -> None:
     assert found == EXCEPTIONS
 
 
-def test_the_import_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_import_test_can_fail(tmp_path: Path) -> None:
     (tmp_path / "alexnet/runs").mkdir(parents=True)
     file = tmp_path / "alexnet/runs/bad.py"
-    monkeypatch.setattr("test_structure.SOURCE", tmp_path / "alexnet")
     for line, refused in (
         ("from alexnet.training.trainer import Trainer", "alexnet.training.trainer"),
         ("def f():\n    import alexnet.data.draws", "alexnet.data.draws"),
@@ -122,7 +121,7 @@ def test_the_import_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ):
         file.write_text(line)
         expected = [("alexnet.runs.bad", refused)] if refused else []
-        assert violations(file) == expected
+        assert violations(file, tmp_path / "alexnet") == expected
 
 
 def import_circle(graph: Mapping[str, set[str]]) -> list[str]:
