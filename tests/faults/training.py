@@ -119,13 +119,7 @@ def _cut_two(data: Path, whole: Path, run: Path, step: int, fields: dict[str, An
 
 def kill_after(step: int) -> None:
     """The process dies by SIGKILL once a checkpoint of that step is there."""
-<<<<<<< HEAD
-    # Patched because the kill has to come between one step of the training and the next.
-=======
     # Deep because a kill in the middle of a training comes from within it.
-    from alexnet.training import train
->>>>>>> t-lab
-
     from alexnet.training import fitting
 
     real = fitting.save_checkpoint
@@ -136,12 +130,8 @@ def kill_after(step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return made
 
-<<<<<<< HEAD
-    fitting.save_checkpoint = save
-=======
     # Patched because the kill has to come right after that save.
-    train.save_checkpoint = save
->>>>>>> t-lab
+    fitting.save_checkpoint = save
 
 
 def _data(folder: Path) -> Path:
