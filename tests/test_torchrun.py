@@ -59,19 +59,30 @@ def wait_for(ready: Callable[[], bool], process: "subprocess.Popen[str]", log: P
         time.sleep(0.02)
 
 
+def train_here(data: str, run: str, more: dict[str, Any]) -> dict[str, Any]:
+    """A training of one rank of several."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        if more.get("resume"):
+            found = alexnet.train(run=run, **more)
+        else:
+            found = alexnet.train("digits", data=data, run=run, **FIELDS, **more)
+    return {"step": found["step"], "top1": found["top1"]}
+
+
+def train_and_compile(data: str, run: str) -> dict[str, Any]:
+    """The same; and that compiled steps are for one process alone."""
+    found = train_here(data, run, {})
+    with pytest.raises(UsageError, match="leave --compile out under torchrun"):
+        train_here(data, f"{run}-2", {"compile": True})
+    return found
+
+
 @pytest.fixture(scope="module")
 def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of two processes that nobody disturbs."""
     folder = tmp_path_factory.mktemp("reference")
-    process = torchrun(2, words(data, folder / "run"), folder / "log")
-    try:
-        assert process.wait(LONG) == 0, (folder / "log").read_text()
-        assert not members(process)
-    finally:
-        end(process)
-    said = (folder / "log").read_text()
-    assert said.count("2 processes: up to 9 of a batch's 17 images") == 1
-    assert "Warning" not in said
+    run_team(folder / "team", 2, train_here, str(data), str(folder / "run"), {})
     return folder / "run"
 
 
@@ -112,9 +123,10 @@ def test_twenty_killed_ranks(data: Path, reference: Path, tmp_path: Path) -> Non
     ("number", "status", "to"),
     [
         (signal.SIGTERM, 143, {"torchrun"}),
-        pytest.param(signal.SIGINT, 130, {"torchrun"}, marks=pytest.mark.slow),
-        (signal.SIGUSR1, 138, {1, "torchrun"}),  # as a cluster does, to every process
         (signal.SIGUSR2, 140, {1}),  # to one alone: --stop-signal
+        pytest.param(signal.SIGINT, 130, {"torchrun"}, marks=pytest.mark.slow),
+        # As a cluster does, to every process.
+        pytest.param(signal.SIGUSR1, 138, {1, "torchrun"}, marks=pytest.mark.slow),
     ],
 )
 def test_preempted_it_saves_and_goes_on(
@@ -143,6 +155,7 @@ def test_preempted_it_saves_and_goes_on(
     finally:
         end(process)
     said = log.read_text()
+    assert said.count("2 processes: up to 9 of a batch's 17 images") == 1
     assert {path.name: path.read_text() for path in exits.iterdir()} == {
         "0": str(status),
         "1": str(status),
@@ -152,7 +165,7 @@ def test_preempted_it_saves_and_goes_on(
     assert said.count(f"saved at step {saved} of {STEPS}") == 1
     assert said.count(f"alexnet train --resume --run {run}") == 1
     assert read_events(run)[-1]["step"] == saved
-    if number == signal.SIGUSR1:
+    if number != signal.SIGUSR2:
         goes_on(run, reference, tmp_path)
 
 
@@ -166,8 +179,10 @@ def goes_on(run: Path, reference: Path, folder: Path) -> None:
     process = torchrun(2, ["train", "--resume", "--run", run], folder / "again")
     try:
         assert process.wait(LONG) == 0, (folder / "again").read_text()
+        assert not members(process)
     finally:
         end(process)
+    assert "Warning" not in (folder / "again").read_text()
     assert tensors(run)["model.safetensors"] == tensors(reference)["model.safetensors"]
     clean = [strip(e) for e in RunDir.open(run).events() if e["event"] != "resume"]
     assert clean == read_events(reference)
@@ -181,23 +196,10 @@ def far_apart(run: Path, other: Path) -> float:
     return far
 
 
-def train_here(data: str, run: str, resume: bool) -> dict[str, Any]:
-    """A training of one rank; and that compiled steps are for one process alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        without_report(patch)
-        if resume:
-            found = alexnet.train(resume=True, run=run)
-        else:
-            found = alexnet.train("digits", data=data, run=run, **FIELDS)
-            with pytest.raises(UsageError, match="leave --compile out under torchrun"):
-                alexnet.train("digits", data=data, run=f"{run}-2", compile=True, **FIELDS)
-    return {"step": found["step"], "top1": found["top1"]}
-
-
 def test_three_ranks_go_on_to_the_bit(data: Path, tmp_path: Path) -> None:
     """DDP puts gradients into other buckets after its first step, and three sum differently."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    results = run_team(tmp_path / "a", 3, train_here, str(data), str(whole), False)
+    results = run_team(tmp_path / "a", 3, train_and_compile, str(data), str(whole))
     assert results[0] == results[1] == results[2]
     assert not Path(f"{whole}-2").exists()
     shutil.copytree(whole, cut, symlinks=True)
@@ -209,7 +211,7 @@ def test_three_ranks_go_on_to_the_bit(data: Path, tmp_path: Path) -> None:
         (cut / "checkpoints" / name).symlink_to(target)
     state = json.loads((cut / "checkpoints/step-6/state.json").read_text())
     assert torch.tensor(state["sums"]).shape == (3, 4)
-    run_team(tmp_path / "b", 3, train_here, str(data), str(cut), True)
+    run_team(tmp_path / "b", 3, train_here, str(data), str(cut), {"resume": True})
     assert tensors(cut)["model.safetensors"] == tensors(whole)["model.safetensors"]
     clean = [strip(e) for e in RunDir.open(cut).events() if e["event"] != "resume"]
     assert clean == read_events(whole)
