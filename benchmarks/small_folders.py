@@ -34,7 +34,7 @@ from alexnet.commands import look_at
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError, Diverged, UsageError
 from alexnet.metrics import wilson
-from alexnet.recipebook.choice import choose
+from alexnet.recipebook.choice import choose_recipe
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment
 from alexnet.terminal import percent
@@ -125,7 +125,7 @@ def train_one(
         began, failed = time.monotonic(), ""
         try:
             look = replace(look_at(open_source(data)), read_s=0.0)  # that too is the load's
-            choice = choose(look, lambda recipe: PACE, minutes=minutes)
+            choice = choose_recipe(look, lambda recipe: PACE, minutes=minutes)
             alexnet.train(choice.recipe, data=data, run=run)
         except Diverged as error:
             failed = " ".join(str(error).split())

@@ -389,7 +389,7 @@ def test_the_page(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [name for kind, name in heads if not kind] == ["measured", "seeds"]
     assert page.count('<td class="words">') == 3 * len(CLAIMS)
-    measured = {row["name"]: claim_row(row)[2] for row in rows}
+    measured = {part.row.name: claim_row(part)[2] for part in rows}
     assert measured["neurons"] == "659,272 neurons"
     assert measured["depth"] == ""
     for name in ("table-1", "table-2"):

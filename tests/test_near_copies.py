@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image, ImageDraw
 import alexnet
 from alexnet.data import reopen_dataset
 from alexnet.recipebook import find_recipe
+from alexnet.runs.records import DataCard
 from conftest import without_pictures
 from shell import QUICK, Cli, one_object
 from shell import clean_folder as clean_folder
@@ -333,7 +335,7 @@ def test_groups_that_no_run_writes_are_refused(
     (run / "recipe.json").write_text(json.dumps(saved))
     status, _, lines = cli("test", run)
     assert status != 0
-    assert "groups are [['cat/01.jpg', {}]], expected lists of names" in lines[-1]
+    assert "data.groups[0][1] is {}, expected text or a whole number" in lines[-1]
 
 
 def test_parts_that_share_pictures_are_told_of_and_left(cli: Cli, tmp_path: Path) -> None:
@@ -404,7 +406,7 @@ SIZES = (3, 5, 9, 14, 27)  # images of classes
 
 
 @pytest.fixture(scope="module")
-def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def described(tmp_path_factory: pytest.TempPathFactory) -> DataCard:
     """What a run on classes of SIZES says of its data."""
     place = tmp_path_factory.mktemp("sizes")
     for size in SIZES:
@@ -414,7 +416,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         without_pictures(patch)
         alexnet.train("digits", data=place / "data", run=place / "run", **FIELDS)
     found: dict[str, Any] = json.loads((place / "run/recipe.json").read_text())["data"]
-    return found | {"run": str(place / "run")}
+    return replace(DataCard.from_json(found, "recipe.json"), run=str(place / "run"))
 
 
 @given(
@@ -424,7 +426,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     seed=st.integers(0, 99),
 )
 def test_whole_groups_are_taken(
-    described: dict[str, Any], marks: list[int], test: float, val: float, seed: int
+    described: DataCard, marks: list[int], test: float, val: float, seed: int
 ) -> None:
     """Equal marks of a class are a group where they are 0 to 4, other images stand alone; those
     marked -1 are one group of all classes, for train alone."""
@@ -437,7 +439,7 @@ def test_whole_groups_are_taken(
     recipe = find_recipe("digits").replace(
         **{**FIELDS_OF_A_RECIPE, "split_seed": seed, "test_fraction": test, "val_fraction": val}
     )
-    dataset = reopen_dataset(recipe, described | {"groups": groups})
+    dataset = reopen_dataset(recipe, replace(described, groups=groups))
     where = {name: split for split in ("train", "val", "test") for name in dataset.names(split)}
     assert where.keys() == set(names)
     for group in groups:

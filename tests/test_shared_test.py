@@ -46,7 +46,7 @@ def found_by(run: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if isinstance(data, list):  # another for each process
             options = {**options, "data": data[int(os.environ["RANK"])]}
         try:
-            found.append(alexnet.test(run, **options))
+            found.append(alexnet.test(run, **options).to_json())
         except AlexNetError as error:
             found.append({"raised": type(error).__name__, "says": str(error)})
     return found

@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from inspect import ismodule
 from pathlib import Path
 
 import pytest
@@ -206,3 +208,149 @@ def test_no_trace_of_the_machine() -> None:
         if file.is_file():
             content = file.read_bytes()
             assert not [word for word in words if word in content], name
+
+
+# Where tests stand: outside.
+
+MOST_INSIDE = 25  # files of tests that may reach inside, each place with its reason
+REASONS = ("# Deep because", "# Patched because")  # the comment above each of these places
+OPEN = {"alexnet", "alexnet.cli", "alexnet.errors", "alexnet.recipe"}  # beside what packages export
+IMPORT = re.compile(r"from alexnet[\w.]* import \w+(?:, \w+)*|import alexnet\.[\w.]*\w")
+PATCHES = {"setattr", "delattr", "setitem", "delitem", "object", "patch"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a test reaches inside: which lines, how, and whether the comment above says why."""
+
+    line: int
+    how: str
+    what: str
+    explained: bool
+
+
+def is_open(module: str, name: str) -> bool:
+    """Whether a test may take this name from there: a package's own, or of an open module."""
+    if module == "alexnet":
+        return not name or name in alexnet.__all__ or is_open(f"alexnet.{name}", "")
+    if module in OPEN:
+        return True
+    home = SOURCE.parent.joinpath(*module.split("."))
+    if home.parent != SOURCE or not home.is_dir():
+        return False
+    package = importlib.import_module(module)
+    own = [n for n, value in vars(package).items() if n[0] != "_" and not ismodule(value)]
+    return not name or name in getattr(package, "__all__", own)
+
+
+def taken(node: ast.AST) -> Iterator[tuple[str, str, str]]:
+    """(module, name in it, name here) of what an import statement takes from alexnet."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            if alias.name.split(".")[0] == "alexnet":
+                yield alias.name, "", alias.asname or "alexnet"
+    elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "alexnet":
+        for alias in node.names:
+            yield node.module or "", alias.name, alias.asname or alias.name
+
+
+def patched(node: ast.AST, ours: set[str]) -> str:
+    """What of alexnet a statement's part puts something else in the place of, or nothing."""
+
+    def of_alexnet(target: ast.expr) -> bool:
+        if isinstance(target, ast.Constant):
+            return str(target.value).startswith("alexnet.")
+        while isinstance(target, ast.Attribute):
+            target = target.value
+        return isinstance(target, ast.Name) and target.id in ours
+
+    if isinstance(node, ast.Call) and node.args:
+        called = getattr(node.func, "attr", "") or getattr(node.func, "id", "")
+        if called in PATCHES and of_alexnet(node.args[0]):
+            return ast.unparse(node.args[0])
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            if isinstance(target, ast.Attribute) and of_alexnet(target):
+                return ast.unparse(target)
+    return ""
+
+
+def reaches_inside(text: str) -> list[Place]:
+    """Every deep import and every patch in the text of a test file, programs in strings too."""
+    tree, lines, found = ast.parse(text), text.splitlines(), list[tuple[ast.stmt, str, str]]()
+    ours = {here for node in ast.walk(tree) for *_, here in taken(node)}
+    for statement in (node for node in ast.walk(tree) if isinstance(node, ast.stmt)):
+        parts = list(parts_of(statement))
+        imported = [(m, n) for part in parts for m, n, _ in taken(part)]
+        texts = [p.value for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str)]
+        for line in IMPORT.findall("\n".join(texts)):
+            imported += [(m, n) for m, n, _ in taken(ast.parse(line).body[0])]
+        for module, name in imported:
+            if not is_open(module, name):
+                found.append((statement, "import", f"{module}.{name}".rstrip(".")))
+        for what in filter(None, (patched(part, ours) for part in parts)):
+            found.append((statement, "patch", what))
+    starts = {s.lineno: s.end_lineno or s.lineno for s, *_ in found}
+
+    def reason(line: int) -> str:
+        """The first line of the comment above, or above the places that stand before without a
+        line between."""
+        above = line - 1
+        if before := [start for start, end in starts.items() if end == above and start < line]:
+            return reason(before[0])
+        while above and lines[above - 1].lstrip().startswith("#"):
+            above -= 1
+        return lines[above].strip()
+
+    return [
+        Place(s.lineno, how, what, reason(s.lineno).startswith(REASONS)) for s, how, what in found
+    ]
+
+
+def parts_of(statement: ast.stmt) -> Iterator[ast.AST]:
+    """A statement and what is in it, without the statements in it."""
+    waiting: list[ast.AST] = [statement]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += [n for n in ast.iter_child_nodes(node) if not isinstance(n, ast.stmt)]
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ("import alexnet\nfrom alexnet import cli, commands, diagnose", ""),
+        ("from alexnet.data import Slice\nfrom alexnet.errors import UsageError", ""),
+        ("from alexnet import runtime", "alexnet.runtime"),
+        ("from alexnet.data import loader", "alexnet.data.loader"),
+        ("def f():\n    import alexnet.data.draws as draws", "alexnet.data.draws"),
+        ("code = 'import os; from alexnet.data.slices import Slice'", "alexnet.data.slices.Slice"),
+        ("# Deep because so.\n# It is.\nfrom alexnet.data.slices import Slice", ""),
+        ("from alexnet import data\nmonkeypatch.setattr(data.loader, 'feed', f)", "data.loader"),
+        ("monkeypatch.setattr('alexnet.data.loader.feed', f)", "'alexnet.data.loader.feed'"),
+        ("from alexnet.data import Slice\nSlice.read = f", "Slice.read"),
+        ("# Patched because so.\npatch('alexnet.a.b')\npatch('alexnet.a.c')", ""),
+        ("# Patched because so.\n\nmock.patch('alexnet.a.b')", "'alexnet.a.b'"),
+        ("monkeypatch.setattr(os, 'replace', f)\nCLAIMS['own'] = own", ""),
+    ],
+)
+def test_the_test_of_tests_can_fail(text: str, inside: str) -> None:
+    found = [place.what for place in reaches_inside(text) if not place.explained]
+    assert found == [inside] * bool(inside)
+
+
+def test_tests_stand_outside() -> None:
+    """They use the command line, `import alexnet`, files and what packages export; where a fault
+    can be made no other way the comment above says so, and few files have such a place."""
+    inside: dict[str, list[Place]] = {}
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        if file.name != "test_structure.py" and (places := reaches_inside(file.read_text())):
+            inside[str(file.relative_to(ROOT))] = places
+    unexplained = [
+        f"{file}:{place.line}: {place.how} of {place.what}"
+        for file, places in inside.items()
+        for place in places
+        if not place.explained
+    ]
+    assert not unexplained, "\n".join(unexplained)
+    assert len(inside) <= MOST_INSIDE, "\n".join(inside)

@@ -28,7 +28,7 @@ FAULTS = {
     "resume-matrix-2": Fault(
         "the same with two processes: one is killed, torchrun starts both anew",
         "they go on with another number of workers, and end with the same bits",
-        training.resume_matrix_of_two, 24, 1,
+        training.resume_matrix_of_two, 24, 0,
     ),
     "cut-files": Fault(
         "a file of a checkpoint ends early", "never loads", reading.cut_short, 500, 50

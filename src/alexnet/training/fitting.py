@@ -61,6 +61,7 @@ def fit(
     trainer = Trainer(recipe, data, start=begun, weights=weights, team=team)
     if trainer.state.finished:
         return trainer.state
+    _ = trainer.quick  # refuses, before anything is saved, what cannot be compiled
     keeper.read_what_is_in_memory(dataset, recipe.workers)
     clock = trainer.clock()
     again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"

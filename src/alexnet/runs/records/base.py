@@ -278,12 +278,15 @@ def _read_one_of(readers: Sequence[Callable[[Any], Any]], null: bool) -> Callabl
     def read(value: Any) -> Any:
         if value is None and null:
             return None
-        for reader in readers[:-1]:
+        misfits = []
+        for reader in readers:
             try:
                 return reader(value)
-            except Misfit:
-                continue
-        return readers[-1](value)
+            except Misfit as misfit:
+                misfits.append(misfit)
+        if any(misfit.path for misfit in misfits):  # the last that fits so far says where not
+            raise misfits[-1]
+        raise Misfit(value, " or ".join(dict.fromkeys(m.expected for m in misfits)))
 
     return read
 
