@@ -1,5 +1,4 @@
-"""Training: the network of a recipe, its optimiser, the step, evaluation, how a machine computes it
-fastest, and several processes.
+"""Training: the network of a recipe, its optimiser, the step, evaluation, and several processes.
 
 These names are stable. The modules they come from are not.
 """
