@@ -17,6 +17,8 @@ from alexnet.training import build_optimizer, evaluate, train_step
 from conftest import read_events
 from crops import photos
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 def test_it_learns(trained: Path) -> None:
     events = [e for e in read_events(trained) if e["event"] == "val"]

@@ -12,11 +12,11 @@ import pytest
 
 import alexnet
 from alexnet.errors import UsageError
-from conftest import without_report
 from old_runs import make_digits
 from shell import Cli, clean_folder, cli, one_object
 
 __all__ = ["clean_folder", "cli"]
+pytestmark = pytest.mark.usefixtures("no_page")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 OF_OTHERS = dict(zip(VARIABLES, ("1", "2", "1", "127.0.0.1", "29511"), strict=True))
@@ -36,7 +36,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_report(monkeypatch)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
 

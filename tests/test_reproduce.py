@@ -22,7 +22,7 @@ from conftest import threads, without_report, write_tree
 from shell import Cli
 from shell import clean_folder as clean_folder  # around every test here
 from shell import cli as cli
-from teams import end, torchrun
+from teams import end, members, torchrun
 
 PLAIN = ("--steps", 3, "-b", 4, "-j", 0)
 QUICK = (*PLAIN, "--no-doctor")
@@ -187,8 +187,12 @@ def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     process = torchrun(2, words, folder / "log", OMP_NUM_THREADS="1")
     try:
         assert process.wait(250) == 0, (folder / "log").read_text()
+        assert not members(process)
     finally:
         end(process)
+    said = (folder / "log").read_text()
+    assert said.count("2 processes, each a tower of 2: ") == 1
+    assert "Warning" not in said
     return folder / "run"
 
 

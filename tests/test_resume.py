@@ -232,6 +232,26 @@ def test_twenty_kills(name: str, threads: int, data: Path, launch: Launch, tmp_p
         shutil.rmtree(run)
 
 
+def end_command(argv: list[Any], run: Path, step: int, number: int, log: Path) -> int:
+    """The same of the real command, which leaves no process behind."""
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "alexnet", *map(str, argv)], stderr=file, start_new_session=True
+        )
+    try:
+        while at_step(run) < step:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.01)
+        process.send_signal(number)
+        process.wait()
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode
+
+
 @pytest.mark.parametrize(
     ("number", "status", "name"),
     [
@@ -256,7 +276,9 @@ def test_signal_saves_and_says_how_to_go_on(
     argv[argv.index("--save-every") + 1] = "0"
     if number == signal.SIGUSR2:
         argv += ["--stop-signal", "12"]
-    assert kill_at(launch, argv, run, 5, number, log) == status
+        assert end_command(argv, run, 5, number, log) == status
+    else:
+        assert kill_at(launch, argv, run, 5, number, log) == status
     saved = int(os.readlink(run / "checkpoints/last").removeprefix("step-"))
     assert saved >= 5
     assert read_events(run)[-1]["step"] == saved, "work after the checkpoint was thrown away"
@@ -270,33 +292,6 @@ def test_signal_saves_and_says_how_to_go_on(
     assert tensors(run)["optimizer.safetensors"] == tensors(reference)["optimizer.safetensors"]
     clean = [strip(e) for e in RunDir.open(run).events() if e["event"] != "resume"]
     assert clean == read_events(reference)
-
-
-def test_the_real_command_ends_with_the_code_of_a_signal(data: Path, tmp_path: Path) -> None:
-    """Of the process itself, which leaves none behind."""
-    run = tmp_path / "run"
-    argv = ["train", "digits", "--data", str(data), "--run", str(run), "--stop-signal", "sigusr2"]
-    argv += flags(RECIPES["onecycle-adamw"] | {"steps": 5000, "save_every": 0})
-    process = subprocess.Popen(
-        [sys.executable, "-m", "alexnet", *argv],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        while at_step(run) < 3:
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            time.sleep(0.01)
-        process.send_signal(signal.SIGUSR2)
-        _, said = process.communicate()
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 140
-    saved = int(os.readlink(run / "checkpoints/last").removeprefix("step-"))
-    assert f"saved at step {saved} of" in said
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
 
 
 def told_to_end(data: Path, run: Path, words: dict[str, str]) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from conftest import without_report
 from old_runs import RUNS, make_digits, make_photos
 from shell import Cli, clean_folder, cli
 
 __all__ = ["clean_folder", "cli"]
+pytestmark = pytest.mark.usefixtures("no_page")
 
 # Seven steps an epoch.
 TRAIN = ["train", "digits", "--model", "cuda-convnet-18", "--size", "12", "--crop", "12",
@@ -20,16 +20,14 @@ TRAIN = ["train", "digits", "--model", "cuda-convnet-18", "--size", "12", "--cro
          "--doctor", "off", "--eval-every", "1", "--run", "run"]  # fmt: skip
 
 
+STEPS, EPOCHS = ["--steps", "14"], ["--epochs", "2"]  # the same length
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "digits"
     make_digits(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_report(monkeypatch)
 
 
 def rates(run: Path) -> list[float]:
@@ -69,25 +67,31 @@ def test_one_cycle_of_epochs_too(data: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "length", "said"),
     [
-        (["--schedule", "steps", "--drops", "1", "4", "7"], "the drops at 4, 7"),
-        (["--schedule", "steps", "--drops", "1", "4"], "the drop at 4"),
-        (["--part-lr", "fc10=2", "conv1=0.1@4"], "conv1=0.1@4 of part_lr"),
+        (["--schedule", "steps", "--drops", "1", "4", "7"], STEPS, "the drops at 4, 7"),
+        (["--schedule", "steps", "--drops", "1", "4"], EPOCHS, "the drop at 4"),
+        (["--part-lr", "fc10=2", "conv1=0.1@4"], STEPS, "conv1=0.1@4 of part_lr"),
+        (["--part-lr", "fc10=2", "conv1=0.1@4"], EPOCHS, "conv1=0.1@4 of part_lr"),
         (
             ["--schedule", "plateau"],
+            EPOCHS,
             "a lower rate after 3 of 2 validations without improvement",
         ),
-        (["--early-stop", "5"], "an early stop after 5 of 2 validations without improvement"),
+        (
+            ["--early-stop", "5"],
+            STEPS,
+            "an early stop after 5 of 2 validations without improvement",
+        ),
         (
             ["--schedule", "plateau", "--eval-every", "9"],
+            STEPS,
             "a lower rate after 3 of 1 validation without improvement",
         ),
     ],
 )
-@pytest.mark.parametrize("length", [["--steps", "14"], ["--epochs", "2"]])
 def test_what_never_comes_is_said(
-    given: list[str], said: str, length: list[str], data: Path, cli: Cli
+    given: list[str], length: list[str], said: str, data: Path, cli: Cli
 ) -> None:
     status, _, err = cli(*TRAIN, "--data", data, *given, *length)
     assert status == 0, err

@@ -87,6 +87,12 @@ def test_splits_are_shares_of_what_they_are_cut_from(cli: Cli) -> None:
     ) in err
 
 
+def page_of(run: Path) -> str:
+    return (
+        Path(alexnet.report(run, brief=True)["out"]).read_text().replace("\N{NO-BREAK SPACE}", " ")
+    )
+
+
 # Top-5.
 
 
@@ -100,6 +106,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, tiny: dict[str, Any]) -> Path
     return folder / "r"
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_top5_is_shown_where_it_says_something(many: Path, run: Path, cli: Cli) -> None:
     """Of twenty classes everywhere; of ten nowhere, but in the results for programs."""
     for folder, classes in ((many, 20), (run, 10)):
@@ -109,9 +116,7 @@ def test_top5_is_shown_where_it_says_something(many: Path, run: Path, cli: Cli) 
         assert bool(re.search(r"^top-5  \d", out, re.M)) == shown
         assert ("five guesses of 10 classes are right by chance for 50 %" in out) != shown
         assert alexnet.test(folder)["top5"] is not None
-        assert cli("report", folder)[0] == 0
-        page = (folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
-        assert ("top-5" in page) == shown
+        assert ("top-5" in page_of(folder)) == shown
         export = Path(f"card-{classes}")
         status, _, err = cli("export", folder, "--format", "safetensors", "--out", export)
         assert status == 0, err
@@ -172,6 +177,7 @@ def mislabelled(
     return folder / "r", {f"train/{i}" for i in wrong}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_wrong_labels_are_found_by_a_good_network(
     mislabelled: tuple[Path, set[str]], cli: Cli
 ) -> None:
@@ -321,15 +327,14 @@ def test_a_test_says_and_keeps_its_precision(half: Path, cli: Cli) -> None:
     assert metrics["val"]["precision"] == "bf16"
     events = [json.loads(line) for line in (half / "metrics.jsonl").read_text().splitlines()]
     assert [e["precision"] for e in events if e["event"] == "test"] == [unasked, other]
-    cli("report", half)
-    page = (half / "report.html").read_text()
-    assert "computed in" in page
+    assert "computed in" in page_of(half)
     assert cli("export", half, "--format", "safetensors", "--out", "card")[0] == 0
     card = Path("card/README.md").read_text()
     assert re.search(rf"^\| test \| 200 \| .* \| {other} \|$", card, re.M)
     assert re.search(r"^\| val \| 60 \| .* \| bf16 \|$", card, re.M)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_test_from_before_claims_no_precision(half: Path, cli: Cli) -> None:
     """Its line has none, and whether that machine answered in bf16 nobody knows."""
     assert cli("test", half)[0] == 0
@@ -340,9 +345,7 @@ def test_a_test_from_before_claims_no_precision(half: Path, cli: Cli) -> None:
     assert cli("export", half, "--format", "safetensors", "--out", "card")[0] == 0
     card = Path("card/README.md").read_text()
     assert re.search(r"^\| test \| 200 \| .* \| fp32 or bf16, not noted \|$", card, re.M)
-    assert cli("report", half)[0] == 0
-    page = (half / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
-    assert "not noted" in page
+    assert "not noted" in page_of(half)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +368,7 @@ def test_engines_refuse_another_precision(
 
 
 def test_inspect_says_its_precision(half: Path, picture: Path, cli: Cli) -> None:
-    for what, asked in (("calibration", "fp32"), ("calibration", "bf16"), ("neighbors", "bf16")):
+    for what, asked in (("calibration", "fp32"), ("neighbors", "bf16")):
         status, out, err = cli("inspect", half, what, "--precision", asked, "--json")
         assert status == 0, err
         assert one_object(out)["precision"] == asked

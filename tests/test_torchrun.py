@@ -176,13 +176,7 @@ def goes_on(run: Path, reference: Path, folder: Path) -> None:
         without_report(patch)
         alexnet.train(resume=True, run=other)
     assert far_apart(other, reference) < 0.02
-    process = torchrun(2, ["train", "--resume", "--run", run], folder / "again")
-    try:
-        assert process.wait(LONG) == 0, (folder / "again").read_text()
-        assert not members(process)
-    finally:
-        end(process)
-    assert "Warning" not in (folder / "again").read_text()
+    run_team(folder / "again", 2, train_here, "", str(run), {"resume": True})
     assert tensors(run)["model.safetensors"] == tensors(reference)["model.safetensors"]
     clean = [strip(e) for e in RunDir.open(run).events() if e["event"] != "resume"]
     assert clean == read_events(reference)
