@@ -170,6 +170,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     what it made."""
     import torch
 
+    # Deep because making C++, which every user has to, takes a minute for the least network.
     from alexnet.training import compiled
 
     calls: list[None] = []

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+# Deep because how long steps and reading take is no option of a verb; the other tests take these
+# two from here.
 from alexnet.commands import time_decoding, train_choosing
 from alexnet.errors import Unavailable
 from alexnet.recipe import Recipe

@@ -16,4 +16,4 @@ def overflowing_run(run: Path, folder: Path) -> Path:
     found = alexnet.import_weights(
         file, model="alexnet-28", run=folder / "large", normalize="torchvision"
     )
-    return Path(found["run"])
+    return Path(found.run)

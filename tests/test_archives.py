@@ -53,13 +53,13 @@ def edit_zip(path: Path, at: int, value: bytes) -> Path:
 def test_a_zip_that_declares_more_than_it_holds(tmp_path: Path) -> None:
     path = edit_zip(tmp_path / "a.zip", 24, struct.pack("<I", 100_000))
     report = alexnet.data_check(path)
-    assert [entry["path"] for entry in report["refused"]] == [f"{path}/cat/a.jpg"]
-    assert report["ok"] == 1
+    assert [entry["path"] for entry in report.refused] == [f"{path}/cat/a.jpg"]
+    assert report.ok == 1
 
 
 def test_a_zip_that_declares_too_much_is_not_unpacked(tmp_path: Path) -> None:
     path = edit_zip(tmp_path / "a.zip", 24, struct.pack("<I", 1 << 30))
-    (refused,) = alexnet.data_check(path)["refused"]
+    (refused,) = alexnet.data_check(path).refused
     assert refused["reason"].endswith("has 1,073,741,824 bytes; the limit is 268,435,456")
 
 
@@ -74,8 +74,8 @@ def test_a_zip_that_declares_too_much_is_not_unpacked(tmp_path: Path) -> None:
 )
 def test_a_damaged_member_of_a_zip_is_refused(at: int, value: bytes, tmp_path: Path) -> None:
     report = alexnet.data_check(edit_zip(tmp_path / "a.zip", at, value))
-    assert [Path(entry["path"]).name for entry in report["refused"]] == ["a.jpg"]
-    assert report["ok"] == 1
+    assert [Path(entry["path"]).name for entry in report.refused] == ["a.jpg"]
+    assert report.ok == 1
 
 
 def test_a_damaged_directory_of_a_zip_is_one_line(tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_archives_two_levels_deep_are_not_opened(tmp_path: Path) -> None:
     deep = tar_bytes({"evil.jpg": b"text"})
     inner = tar_bytes({"1.jpg": JPEG, "deep.tar": deep, "deep.zip": b"PK"})
     report = alexnet.data_check(write_tar(tmp_path / "set.tar", {"cat.tar": inner}))
-    assert (report["images"], report["ok"]) == (1, 1)
-    assert report["counts"] == {"all": {"cat": 1}}
-    assert report["others"] == {".tar": 1, ".zip": 1}
+    assert (report.images, report.ok) == (1, 1)
+    assert report.counts == {"all": {"cat": 1}}
+    assert report.others == {".tar": 1, ".zip": 1}
 
 
 MEMBERS = 10_000
@@ -117,8 +117,8 @@ def test_each_of_many_members_is_looked_at_once(tmp_path: Path) -> None:
     report = alexnet.data_check(tmp_path / "many.tar")
     # Twice: for the images, and for whether it could be packed as it is.
     assert reads() - before < 2 * MEMBERS
-    assert report["others"] == {".txt": MEMBERS}
-    assert (report["ok"], report["note"]) == (50, "")
+    assert report.others == {".txt": MEMBERS}
+    assert (report.ok, report.note) == (50, "")
 
 
 @pytest.mark.parametrize("write", [write_files, write_tar, write_zip])

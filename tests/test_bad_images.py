@@ -245,7 +245,7 @@ def test_found_before_the_first_step(
     assert described["counts"]["train"] == 41
     assert [e["path"] for e in one_object(out)["left_out"]] == ["class-1/001.png"]
     if not memory:
-        page = Path(alexnet.report(run, brief=True)["out"])
+        page = Path(alexnet.report(run, brief=True).out)
         assert "left out of train" in page.read_text()
     photo.unlink()
     assert cli("test", run)[0] == 0

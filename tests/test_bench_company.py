@@ -163,8 +163,8 @@ def test_each_way_has_its_turns_beside_them(cores: int) -> None:
         first, last = beside.index(cores), len(beside) - beside[::-1].index(cores)
         assert 0 in beside[first:last], "companies are between quiet rounds"
     (plain, ours) = company_rows(found, "plain")
-    assert (plain["name"], plain["company"], plain["ratio"]) == ("plain", "lowest", 1)
-    assert ours["of_quiet"] == pytest.approx(
+    assert (plain.name, plain.company, plain.ratio) == ("plain", "lowest", 1)
+    assert ours.of_quiet == pytest.approx(
         found["lowest"]["ours"].images_per_s / found["quiet"]["ours"].images_per_s, rel=0.01
     )
     assert "extra_bytes" not in ours

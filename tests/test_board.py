@@ -52,7 +52,7 @@ def test_the_board_shows_all_and_changes_nothing(
     """And what a restart takes back is gone there too."""
     plain = tmp_path / "plain"
     alexnet.train("digits", run=plain, **fields)
-    events = [e for e in RunDir.open(shown).events() if e["event"] != "resume"]
+    events = [e for e in RunDir.open(shown).events() if e.event != "resume"]
     assert [{k: v for k, v in e.items() if k not in CLOCK} for e in events] == read_events(plain)
     one, other = (
         (run / "checkpoints/last/model.safetensors").read_bytes() for run in (shown, plain)
@@ -67,11 +67,11 @@ def test_the_board_shows_all_and_changes_nothing(
     assert {"weights/conv1.weight", "activations/relu7"} <= set(tags["histograms"])
     scalars = {"train/loss", "train/acc1", "train/acc5", "train/lr", "val/acc1", "best/acc1"}
     assert {*scalars, "val/acc1_ci95_low", "train/images_per_sec"} <= set(tags["scalars"])
-    train = [e for e in events if e["event"] == "train"]
-    assert [e.step for e in found.Scalars("train/loss")] == [e["step"] for e in train]
-    rates = [e["images_per_s"] for e in train]
+    train = [e for e in events if e.event == "train"]
+    assert [e.step for e in found.Scalars("train/loss")] == [e.step for e in train]
+    rates = [e.images_per_s for e in train]
     assert [e.value for e in found.Scalars("train/images_per_sec")] == pytest.approx(rates)
-    steps = [e["step"] for e in events if e["event"] == "val"]
+    steps = [e.step for e in events if e.event == "val"]
     assert [e.step for e in found.Histograms("weights/conv1.weight")] == steps
     graph = found.Graph()
     assert any("conv1" in node.name for node in graph.node)

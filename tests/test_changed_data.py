@@ -53,7 +53,7 @@ def test_as_it_was_it_is_tested(run: Path) -> None:
     moved = run.parent / "data"
     moved.rename(run.parent / "elsewhere")
     after = alexnet.test(run, data=run.parent / "elsewhere")
-    assert (before["n"], before["loss"]) == (after["n"], after["loss"])
+    assert (before.n, before.loss) == (after.n, after.loss)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -94,20 +94,20 @@ def test_a_test_part_of_its_own_is_tested_whatever_else_changed(
     write_tree(data / "test", seed=1)
     run = trained_on(data, tiny)
     first_in(data / "train" / "class-1").unlink()
-    assert alexnet.test(run)["n"] > 0
+    assert alexnet.test(run).n > 0
     with pytest.raises(DataError, match="val is cut out of it"):
         alexnet.test(run, split="val")
 
 
 def test_figures_of_other_weights_and_images_lie_beside_the_runs_own(run: Path) -> None:
-    own = {Path(name).name for name in alexnet.test(run)["figures"]}
+    own = {Path(name).name for name in alexnet.test(run).figures}
     other = shutil.copytree(run.parent / "data", run.parent / "other")
     last = alexnet.test(run, checkpoint="last", data=other)
-    drawn = {Path(name).name for name in last["figures"]}
-    step = Path(last["checkpoint"]).name
+    drawn = {Path(name).name for name in last.figures}
+    step = Path(last.checkpoint).name
     assert own == {"confusion-test.png", "mistakes-test.png"}
     assert drawn == {f"{kind}-test-{step}-other-data.png" for kind in ("confusion", "mistakes")}
-    page = Path(alexnet.report(run, brief=True)["out"]).read_text()
+    page = Path(alexnet.report(run, brief=True).out).read_text()
     for of in ("its.own", "other"):
         cells = (f"<td[^>]*>{cell}</td>" for cell in (of, "test", "1", "torch"))
         assert re.search("".join(cells), page)

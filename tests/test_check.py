@@ -143,7 +143,7 @@ def test_copies_of_train_in_val_of_another_archive_are_across(tmp_path: Path) ->
         write_tar(tmp_path / f"{split}.tar", {f"{split}/cat/{split}.jpg": JPEG})
     found = alexnet.data_check(tmp_path)
     expected = [f"{tmp_path}/train.tar/train/cat/train.jpg", f"{tmp_path}/val.tar/val/cat/val.jpg"]
-    assert (found["across"], found["duplicates"]) == ([expected], [])
+    assert (found.across, found.duplicates) == ([expected], [])
 
 
 def test_copies_across_the_archives_of_ilsvrc(tmp_path: Path) -> None:
@@ -151,13 +151,13 @@ def test_copies_across_the_archives_of_ilsvrc(tmp_path: Path) -> None:
     write_tar(tmp_path / "ILSVRC2012_img_train.tar", train)
     write_tar(tmp_path / "ILSVRC2012_img_val.tar", {"ILSVRC2012_val_00000001.JPEG": JPEG})
     found = alexnet.data_check(tmp_path)
-    assert (len(found["across"]), len(found["duplicates"])) == (1, 0)
-    assert set(found["counts"]) == {"train", "val"}
+    assert (len(found.across), len(found.duplicates)) == (1, 0)
+    assert set(found.counts) == {"train", "val"}
 
 
 def test_tars_in_folders_of_a_tar_keep_their_split(tmp_path: Path) -> None:
     tars = {f"{s}/cat.tar": tar_bytes({"1.jpg": jpeg(i)}) for i, s in enumerate(("train", "val"))}
-    assert alexnet.data_check(write_tar(tmp_path / "set.tar", tars))["counts"] == {
+    assert alexnet.data_check(write_tar(tmp_path / "set.tar", tars)).counts == {
         "train": {"cat": 1},
         "val": {"cat": 1},
     }
@@ -166,7 +166,7 @@ def test_tars_in_folders_of_a_tar_keep_their_split(tmp_path: Path) -> None:
 def test_a_class_folder_without_files_is_empty(tmp_path: Path) -> None:
     write_files(tmp_path, {"train/cat/1.jpg": jpeg(1), "train/dog/1.jpg": jpeg(2)})
     (tmp_path / "train/bird").mkdir()
-    assert alexnet.data_check(tmp_path)["classes"]["empty"] == ["bird"]
+    assert alexnet.data_check(tmp_path).classes["empty"] == ["bird"]
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip", "tar of tars"])
@@ -185,7 +185,7 @@ def test_a_class_without_files_is_empty_in_an_archive_too(kind: str, tmp_path: P
             archive.addfile(member, io.BytesIO(JPEG))
     else:
         write_zip(path, {"cat/": b"", "cat/a.jpg": JPEG, "bird/": b"", "__MACOSX/": b""})
-    assert alexnet.data_check(path)["classes"]["empty"] == ["bird"]
+    assert alexnet.data_check(path).classes["empty"] == ["bird"]
 
 
 @pytest.mark.parametrize("form", ["folder", "tar", "tar of one folder"])
@@ -196,7 +196,7 @@ def test_folders_inside_a_class_are_no_classes(form: str, tmp_path: Path) -> Non
         files = {f"photos/{name}": data for name, data in files.items()}
     path = tmp_path / "set"
     write_files(path, files) if form == "folder" else write_tar(path, files)
-    assert alexnet.data_check(path)["counts"] == {"all": {"cat": 2, "dog": 1}}
+    assert alexnet.data_check(path).counts == {"all": {"cat": 2, "dog": 1}}
     alexnet.data_pack(path, out=tmp_path / "out", size=8)
     assert json.loads((tmp_path / "out/manifest.json").read_text())["classes"] == ["cat", "dog"]
     assert np.load(tmp_path / "out/all.labels.npy").tolist() == [0, 0, 1]
@@ -207,13 +207,13 @@ def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "cat/2.jpg").symlink_to(tmp_path / "gone.jpg")
     os.mkfifo(tmp_path / "dog/2.jpg")
     found = alexnet.data_check(tmp_path)
-    assert [entry["path"] for entry in found["refused"]] == [
+    assert [entry["path"] for entry in found.refused] == [
         f"{tmp_path}/cat/2.jpg",
         f"{tmp_path}/dog/2.jpg",
     ]
-    reasons = {entry["reason"] for entry in found["refused"]}
+    reasons = {entry["reason"] for entry in found.refused}
     assert reasons == {"a link to nothing, or no regular file"}
-    assert found["ok"] == 2
+    assert found.ok == 2
 
 
 def test_images_without_classes_are_not_called_a_class(
@@ -238,7 +238,7 @@ def test_hidden_files_are_left_out_everywhere(
 def test_images_beside_an_archive_are_checked_too(tmp_path: Path) -> None:
     write_files(tmp_path, {"cat/1.jpg": jpeg(1), "cat/2.jpg": b"text"})
     write_tar(tmp_path / "more.tar", {"dog/1.jpg": jpeg(2)})
-    assert alexnet.data_check(tmp_path)["images"] == 3
+    assert alexnet.data_check(tmp_path).images == 3
 
 
 def test_names_with_a_dot_in_front(tmp_path: Path) -> None:
@@ -253,10 +253,10 @@ def test_one_image_under_two_classes(tmp_path: Path) -> None:
     """Worse than a copy: one of the two labels is wrong."""
     files = {"cat/1.jpg": JPEG, "dog/1.jpg": JPEG, "dog/2.jpg": b""}
     result = alexnet.data_check(write_files(tmp_path / "tree", files))
-    assert [[Path(p).parent.name for p in paths] for paths in result["two_classes"]] == [
+    assert [[Path(p).parent.name for p in paths] for paths in result.two_classes] == [
         ["cat", "dog"]
     ]
-    assert result["duplicates"] == result["two_classes"]
+    assert result.duplicates == result.two_classes
 
 
 def test_nothing_to_check(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_known_odd_files_are_named_as_known(tmp_path: Path) -> None:
     report = alexnet.data_check(
         write_files(tmp_path, {f"n02105855/{name}.JPEG": png for name in expected})
     )
-    reasons = {Path(entry["path"]).stem: entry["reason"] for entry in report["repairable"]}
+    reasons = {Path(entry["path"]).stem: entry["reason"] for entry in report.repairable}
     assert reasons == expected
 
 

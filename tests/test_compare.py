@@ -74,8 +74,8 @@ LATER: dict[str, Any] = {
 
 def differences(name: str, other: str, **options: Any) -> list[dict[str, str]]:
     found = alexnet.recipes(name, diff=other, **options)
-    assert (found["name"], found["other"]) == (name, other)
-    return found["differences"]  # type: ignore[no-any-return]
+    assert (found.name, found.other) == (name, other)
+    return found.differences  # type: ignore[no-any-return]
 
 
 def as_table(found: list[dict[str, str]]) -> dict[str, tuple[str, str]]:
@@ -203,9 +203,9 @@ def test_misspelt_names_get_the_nearest(name: str, meant: str) -> None:
 
 def test_without_a_name_everything_is_listed() -> None:
     found = alexnet.recipes()
-    assert [row["name"] for row in found["recipes"]] == list(RECIPES)
-    assert [row["name"] for row in found["models"]] == list(MODELS)
-    for row in (*found["recipes"], *found["models"]):
+    assert [row["name"] for row in found.recipes] == list(RECIPES)
+    assert [row["name"] for row in found.models] == list(MODELS)
+    for row in (*found.recipes, *found.models):
         assert row["about"].endswith((".", "error.", ":")) or len(row["about"]) > 10, row
         assert "\n" not in row["about"]
 

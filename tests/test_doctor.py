@@ -45,15 +45,15 @@ def test_the_right_cause_comes_first(fault: Fault, case: Case) -> None:
     else:
         assert not named
     # Notes alone leave it healthy; the worst comes first, then what is nearest to the input.
-    assert found["healthy"] is (not named)
-    places = [(SEVERITIES.index(v["severity"]), CAUSES.index(v["name"])) for v in found["verdicts"]]
+    assert found.healthy is (not named)
+    places = [(SEVERITIES.index(v["severity"]), CAUSES.index(v["name"])) for v in found.verdicts]
     assert places == sorted(places)
     json.dumps(found)  # the evidence is plain data
 
 
 def test_verdicts_have_evidence_and_advice(case: Case) -> None:
     found = diagnose(nn.Sequential(case.model, nn.ReLU()), case.batches(), steps=6)
-    for verdict in found["verdicts"]:
+    for verdict in found.verdicts:
         assert verdict["name"] in CAUSES
         assert verdict["severity"] in SEVERITIES
         assert all(verdict[key] for key in ("evidence", "cause", "advice", "source"))
@@ -178,13 +178,13 @@ def test_fine_tuning_with_a_frozen_body(case: Case) -> None:
 def test_other_types(dtype: torch.dtype, case: Case) -> None:
     net = copy.deepcopy(case.model).to(dtype)
     loader = [(x.to(dtype), y.int()) for x, y in case.batches()]
-    assert diagnose(net, loader, steps=2)["layers"]
+    assert diagnose(net, loader, steps=2).layers
 
 
 def test_two_classes_three_images(case: Case) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
     found = diagnose(net, [(case.x[:3], torch.tensor([0, 1, 0]))])
-    assert not [v for v in found["verdicts"] if v["severity"] == "will not learn"]
+    assert not [v for v in found.verdicts if v["severity"] == "will not learn"]
 
 
 def test_loaders_draw_no_more_from_the_callers_generator(case: Case) -> None:
@@ -239,8 +239,8 @@ def test_a_note_leaves_it_healthy(case: Case) -> None:
     some = case.y != 9
     batches = list(zip(case.x[some].split(64), case.y[some].split(64), strict=True))
     found = diagnose(case.model, batches, steps=0)
-    assert [(v["name"], v["severity"]) for v in found["verdicts"]] == [("class-missing", "note")]
-    assert found["healthy"] is True
+    assert [(v["name"], v["severity"]) for v in found.verdicts] == [("class-missing", "note")]
+    assert found.healthy is True
 
 
 class Level(nn.Module):
@@ -290,7 +290,7 @@ def test_a_loss_that_comes_down_again(losses: list[float], named: bool, case: Ca
         loss=lambda logits, labels: logits.mean(),
         steps=len(losses),
     )
-    assert found["figures"]["trial"] == pytest.approx(
+    assert found.figures["trial"] == pytest.approx(
         [loss if loss == loss else None for loss in losses], abs=0.05
     )
     assert ("rate-too-high" in said(found)) is named

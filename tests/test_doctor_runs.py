@@ -38,7 +38,7 @@ def doctor(trained: Path, tmp_path: Path) -> Doctor:
         (tmp_path / "recipe.json").write_text(json.dumps(saved))
         lines = "".join(json.dumps(event) + "\n" for event in events)
         (tmp_path / "metrics.jsonl").write_text(lines)
-        return list(alexnet.doctor(tmp_path)["verdicts"])
+        return list(alexnet.doctor(tmp_path).verdicts)
 
     return judge
 

@@ -31,8 +31,8 @@ def test_it_learns(trained: Path) -> None:
 def test_early_stop_ends_a_run(idx_folder: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
     fields = tiny | {"steps": 50, "early_stop": 1, "eval_every": 0.05, "lr": 1e-30}
     result = alexnet.train("digits", data=idx_folder, run=tmp_path / "run", **fields)
-    assert "no improvement" in result["finished"]
-    assert result["step"] < 50
+    assert "no improvement" in result.finished
+    assert result.step < 50
 
 
 @pytest.mark.parametrize("save_every", [0, 1])
@@ -70,7 +70,7 @@ def test_label_smoothing_is_the_formula() -> None:
 def test_evaluation_counts_every_image_once(trained: Path) -> None:
     """Any batch size, one view or ten: the same n; and the model's mode is put back."""
     predictor = alexnet.load(trained)
-    data = open_dataset(predictor.recipe, predictor.data["path"])
+    data = open_dataset(predictor.recipe, predictor.data.path)
     found = []
     for batch, workers in ((7, 0), (60, 2), (1000, 1)):
         seen: list[int] = []
@@ -88,8 +88,8 @@ def test_evaluation_counts_every_image_once(trained: Path) -> None:
         assert int(tally.confusion.sum()) == tally.n == 60
         found.append(tally.figures())
     for figures in found[1:]:
-        assert figures["top1"] == found[0]["top1"]
-        assert figures["loss"] == pytest.approx(found[0]["loss"], rel=1e-4, abs=1e-7)
+        assert figures.top1 == found[0].top1
+        assert figures.loss == pytest.approx(found[0].loss, rel=1e-4, abs=1e-7)
 
 
 def test_views_are_averaged_after_the_softmax() -> None:
@@ -112,4 +112,4 @@ def test_views_are_averaged_after_the_softmax() -> None:
         expected = torch.stack([model(v).softmax(1) for v in preprocess.views(images, 10)]).mean(0)
     torch.testing.assert_close(torch.cat(kept), expected, rtol=1e-4, atol=1e-6)
     loss = F.nll_loss(expected.log(), torch.arange(6))
-    assert tally.figures()["loss"] == pytest.approx(float(loss), rel=1e-4)
+    assert tally.figures().loss == pytest.approx(float(loss), rel=1e-4)

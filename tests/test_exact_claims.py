@@ -43,17 +43,17 @@ def measure(name: str, printed: float | None = None, **parts: Any) -> Outcome:
 @pytest.mark.parametrize("name", EXACT)
 def test_exact(name: str, tmp_path: Path) -> None:
     found = alexnet.claim(name, out=tmp_path)
-    assert found["verdict"] == ("contradicted" if name in CONTRADICTED else "confirmed")
-    assert found["ci95"] is None
-    assert found["seeds"] is None
-    assert found["measured"] == pytest.approx(KNOWN.get(name, found["measured"]))
+    assert found.verdict == ("contradicted" if name in CONTRADICTED else "confirmed")
+    assert found.ci95 is None
+    assert found.seeds is None
+    assert found.measured == pytest.approx(KNOWN.get(name, found.measured))
     again = measure(name)
-    assert (again.measured, again.figures) == (found["measured"], found["figures"])
+    assert (again.measured, again.figures) == (found.measured, found.figures)
     if name == "receptive-fields":
         sides = [11, 19, 51, 67, 99, 131, 163, 195]
-        assert list(found["figures"]["fields"].values()) == sides
+        assert list(found.figures["fields"].values()) == sides
     if name == "conv-work":
-        assert sum(found["figures"]["macs"].values()) == 724_406_816
+        assert sum(found.figures["macs"].values()) == 724_406_816
 
 
 def test_another_network_is_another_count() -> None:
@@ -140,24 +140,24 @@ def test_the_budget(tmp_path: Path, tree: Path) -> None:
     CLAIMS["own"] = own
     try:
         found = alexnet.claim(budget="20m", **options)
-        why = {entry["name"]: entry["why"] for entry in found["left"]}
+        why = {entry["name"]: entry["why"] for entry in found.left}
         assert why.keys() == CLAIMS.keys() - EXACT.keys()
         assert "more than is left" in why["own"]
         assert "more than is left" in why["bias-one"]
         assert "not there" in why["depth"]
-        verdicts = {row["name"]: row["verdict"] for row in found["claims"]}
+        verdicts = {row["name"]: row["verdict"] for row in found.claims}
         assert verdicts["neurons"] == "contradicted"
         assert verdicts["own"] == "not measured"
         wanted = {"name", "paper", "measured", "ci95", "verdict", "needs"}
-        assert found["claims"][0].keys() >= wanted
+        assert found.claims[0].keys() >= wanted
 
         record = (out / "neurons/claim.json").read_bytes()
         found = alexnet.claim(budget="40m", **options)
-        assert [entry["name"] for entry in found["left"]][-3:] == ["bias-one", "table-1", "table-2"]
-        assert "own" not in {entry["name"] for entry in found["left"]}
+        assert [entry["name"] for entry in found.left][-3:] == ["bias-one", "table-1", "table-2"]
+        assert "own" not in {entry["name"] for entry in found.left}
         assert (out / "neurons/claim.json").read_bytes() == record
         (out / "neurons/claim.json").unlink()
-        listed = {row["name"]: row for row in alexnet.claim(out=out)["claims"]}
+        listed = {row["name"]: row for row in alexnet.claim(out=out).claims}
     finally:
         del CLAIMS["own"]
     assert (listed["own"]["verdict"], listed["own"]["measured"]) == ("confirmed", 1.0)

@@ -113,17 +113,17 @@ def batches(classes: int = 2) -> list[tuple[Tensor, Tensor]]:
 def test_a_network_of_one_output_is_not_called_healthy() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 1))
     found = alexnet.diagnose(net, batches())
-    assert found["healthy"] is None
-    assert "1 output" in found["unmeasured"]
-    assert found["layers"] == []
+    assert found.healthy is None
+    assert "1 output" in found.unmeasured
+    assert found.layers == []
 
 
 def test_one_image_is_too_few_to_tell() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
     x, y = batches()[0]
     found = alexnet.diagnose(net, [(x[:1], y[:1])])
-    assert found["healthy"] is None
-    assert found["unmeasured"]
+    assert found.healthy is None
+    assert found.unmeasured
 
 
 def test_a_trained_network_is_not_called_decaying() -> None:
@@ -138,9 +138,9 @@ def test_a_trained_network_is_not_called_decaying() -> None:
         fast.step()
     slow = torch.optim.SGD(net.parameters(), 0.1, weight_decay=0.1)
     found = alexnet.diagnose(net, batches(), slow)
-    assert found["figures"]["shrinking"] > 0.9
-    assert "decay-alone" not in [v["name"] for v in found["verdicts"]]
-    assert found["unmeasured"] == ""
+    assert found.figures["shrinking"] > 0.9
+    assert "decay-alone" not in [v["name"] for v in found.verdicts]
+    assert found.unmeasured == ""
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -102,7 +102,7 @@ def test_titles_go_where_the_weights_go(
     alexnet.train("photos", data=out, run=tmp_path / "run", **fields)
     photo = tmp_path / "a.jpg"
     photo.write_bytes(content("a.jpg"))
-    (one,) = alexnet.classify(tmp_path / "run", [photo])["results"]
+    (one,) = alexnet.classify(tmp_path / "run", [photo]).results
     assert {entry["class"]: entry["title"] for entry in one["top"]} == TITLES
     capsys.readouterr()
     assert main(["classify", str(tmp_path / "run"), str(photo)]) == 0
@@ -115,7 +115,7 @@ def test_titles_go_where_the_weights_go(
 
 def test_official_counts(tmp_path: Path) -> None:
     """Those that archives are held against, as the claim on them says."""
-    finding = alexnet.claim("ilsvrc-counts", out=tmp_path)["finding"]
+    finding = alexnet.claim("ilsvrc-counts", out=tmp_path).finding
     of_2010, of_2012 = finding.split("; ")
     assert of_2010.endswith(": 1,261,406 train, 50,000 val, 150,000 test")
     assert of_2012 == "ILSVRC-2012: 1,281,167 train, 50,000 val, 100,000 test"

@@ -67,8 +67,8 @@ def test_torch_files(net: Net, tmp_path: Path, form: str) -> None:
     file = save(tmp_path / "weights.pth", FORMS[form](net.state_dict()))
     run = tmp_path / "run"
     found = alexnet.import_weights(file, model=MODEL, run=run, normalize="torchvision")
-    assert found["matched"] == list(net.state_dict())
-    assert found["left"] == []
+    assert found.matched == list(net.state_dict())
+    assert found.left == []
     x = torch.randn(3, 1, 28, 28)
     expected = net(x)
     close = 1e-2 if form == "half precision" else 1e-5
@@ -89,19 +89,19 @@ def test_an_imported_run_does_what_a_run_does(net: Net, tmp_path: Path, idx_fold
     names.write_text("".join(f"{digit}\n" for digit in range(10)))
     run = tmp_path / "run"
     found = alexnet.import_weights(file, model=MODEL, run=run, classes=names, data=idx_folder)
-    assert found["left"] == ["extra.weight"]
-    assert found["n"] == 200
-    assert found["judged"]["verdict"] == "random"
+    assert found.left == ["extra.weight"]
+    assert found.n == 200
+    assert found.judged.verdict == "random"
     with pytest.raises(AlexNetError, match="name some with --data"):
         alexnet.test(run)
     tested = alexnet.test(run, data=idx_folder)
-    assert tested["top1"] == pytest.approx(found["top1"], abs=0.01)
+    assert tested.top1 == pytest.approx(found.top1, abs=0.01)
     image = np.zeros((28, 28, 1), np.uint8)
     assert alexnet.load(run).predict([image]).shape == (1, 10)
     proof = alexnet.test(run, certificate=True, data=idx_folder)
-    assert proof["holds"]
+    assert proof.holds
     again = alexnet.export(run, format="safetensors", out=tmp_path / "hub", data=idx_folder)
-    assert again["verified"]["largest_difference"] == 0
+    assert again.verified["largest_difference"] == 0
 
 
 def test_an_exported_folder_comes_back_whole(trained: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_whole_caffemodel_becomes_a_run(tmp_path: Path) -> None:
     file = tmp_path / "net.caffemodel"
     file.write_bytes(caffemodel(net, old=True))
     found = alexnet.import_weights(file, model="caffenet", run=tmp_path / "run")
-    assert found["judged"]["verdict"] == "random"
+    assert found.judged["verdict"] == "random"
     assert "normalize mean" in found["expects"]
     x = torch.randn(1, 3, 227, 227)
     torch.testing.assert_close(logits(tmp_path / "run", x), net(x))
@@ -224,7 +224,7 @@ def test_onnx_comes_back(net: Net, tmp_path: Path) -> None:
     alexnet.export(tmp_path / "run", format="onnx", out=tmp_path / "net.onnx")
     (tmp_path / "net.onnx").rename(tmp_path / "other.onnx")  # without its certificate
     found = alexnet.import_weights(tmp_path / "other.onnx", model=MODEL, run=tmp_path / "again")
-    assert found["matched"] == list(net.state_dict())
+    assert found.matched == list(net.state_dict())
     own = alexnet.load(tmp_path / "again").model.state_dict()
     assert all(torch.equal(own[name], value) for name, value in net.state_dict().items())
 
@@ -273,12 +273,12 @@ def test_onnx_with_batch_norms_comes_back(model: str, tmp_path: Path) -> None:
 
 def test_trained_and_random_weights_are_told_apart(trained: Path) -> None:
     judged = detect_untrained(alexnet.load(trained).model)  # forty steps: some layers moved
-    assert judged["verdict"] == "half-trained"
-    assert "fc6" not in judged["why"]
+    assert judged.verdict == "half-trained"
+    assert "fc6" not in judged.why
     for name in ("alexnet-28", "cifar-alexnet", MODEL):
         judged = detect_untrained(build_model(name))
-        assert judged["verdict"] == "random", name
-        assert "largest singular value" in judged["why"]
+        assert judged.verdict == "random", name
+        assert "largest singular value" in judged.why
 
 
 def test_half_trained_weights() -> None:
@@ -290,15 +290,15 @@ def test_half_trained_weights() -> None:
             assert isinstance(w, Tensor)
             flat = w.view(len(w), -1)
             flat += 0.3 * flat.std() * flat[:, :1].sign() * torch.randn(flat.shape[1])
-    assert detect_untrained(model)["verdict"] == "half-trained"
+    assert detect_untrained(model).verdict == "half-trained"
     with torch.no_grad():
         w = model.part("conv1").weight
         assert isinstance(w, Tensor)
         w.copy_(torch.nn.functional.avg_pool2d(w, 5, 1, 2))
-    assert detect_untrained(model)["verdict"] == "trained"
+    assert detect_untrained(model).verdict == "trained"
     with torch.no_grad():
         w.zero_()
-    assert detect_untrained(model)["verdict"] == "constant"
+    assert detect_untrained(model).verdict == "constant"
 
 
 # Refused

@@ -80,16 +80,16 @@ def test_each_says_and_draws(
 
 def test_neighbours_have_the_class_of_who_asks(run: Path) -> None:
     found = commands.inspect(run, "neighbors", split="test", metric="cosine", count=1)
-    shares = {way: a["share"] for way, a in found["agreement"].items()}
+    shares = {way: a["share"] for way, a in found.agreement.items()}
     assert set(shares) == {"relu7", "pixels"}
     assert shares["relu7"] > 0.9  # the patterns are learnt to the end
-    assert found["agreement"]["relu7"]["n"] == 200
+    assert found.agreement["relu7"]["n"] == 200
 
 
 def test_features_come_with_images_and_labels(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "relu7.npy"
     found = commands.inspect(run, "features", out=out, split="test", part="relu7")
-    assert np.load(out, mmap_mode="r").shape == tuple(found["shape"]) == (200, 256)
+    assert np.load(out, mmap_mode="r").shape == tuple(found.shape) == (200, 256)
     lines = out.with_suffix(".csv").read_text().splitlines()
     assert lines[:2] == ["row,image,label,class", "0,test/0,0,0"]
     assert len(lines) == 201
@@ -103,12 +103,12 @@ def test_features_as_parquet_are_those_of_npy(run: Path, tmp_path: Path) -> None
     found = commands.inspect(run, "features", out=file, **of)
     commands.inspect(run, "features", out=tmp_path / "f.npy", **of)
     plain = np.load(tmp_path / "f.npy")
-    assert found["shape"] == list(plain.shape)
+    assert found.shape == list(plain.shape)
     with parquet.ParquetFile(file) as opened:
         assert opened.num_row_groups > 1
         table = opened.read()
     assert table.column_names == ["image", "label", "class", "features"]
-    assert json.loads(table.schema.metadata[b"shape"]) == found["shape"][1:]
+    assert json.loads(table.schema.metadata[b"shape"]) == found.shape[1:]
     rows = np.stack(table["features"].to_numpy())
     assert rows.dtype == np.float32
     assert (rows == plain.reshape(len(plain), -1)).all()
@@ -119,7 +119,7 @@ def test_features_as_parquet_are_those_of_npy(run: Path, tmp_path: Path) -> None
 
 def test_a_run_is_like_itself(run: Path) -> None:
     found = commands.inspect(run, "similarity", [run])
-    assert np.diag(found["cka"]) == pytest.approx(1)
+    assert np.diag(found.cka) == pytest.approx(1)
 
 
 def test_mistakes_are_told_by_the_names_of_their_images(
@@ -132,8 +132,8 @@ def test_mistakes_are_told_by_the_names_of_their_images(
     predictor = alexnet.load(run)
     of = reopen_dataset(predictor.recipe, predictor.data)
     names, split = of.names("train"), of.split("train")
-    assert found["mistakes"]
-    for told in found["mistakes"] + found["labels"]:
+    assert found.mistakes
+    for told in found.mistakes + found.labels:
         row = names.index(told["image"])
         (likely,) = predictor.predict([split.read(np.array([row]))[0]])
         assert predictor.classes[split.labels[row]] == told["class"] != told["said"]
@@ -144,11 +144,11 @@ def test_mistakes_are_told_by_the_names_of_their_images(
 def test_pictures_go_where_they_are_asked(run: Path, image: str, tmp_path: Path) -> None:
     out = tmp_path / "s.svg"
     found = commands.inspect(run, "saliency", [image], method="grad-cam", out=out, label="3")
-    assert found["figures"] == [str(out)]
+    assert found.figures == [str(out)]
     assert b"<svg" in out.read_bytes()
-    assert found["images"][0]["class"] == "3"
+    assert found.images[0]["class"] == "3"
     found = commands.inspect(run, "mistakes", out=tmp_path / "m.png")
-    assert all(Path(path).name.startswith("m") for path in found["figures"])
+    assert all(Path(path).name.startswith("m") for path in found.figures)
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,7 @@ def test_data_that_is_gone(run: Path, tmp_path: Path) -> None:
     with pytest.raises(AlexNetError, match=r"nowhere"):
         commands.inspect(run, "confusion", data=tmp_path / "nowhere")
     found = commands.report(run, data=tmp_path / "nowhere", out=tmp_path / "r.html")
-    assert (
-        "Without confusion, calibration, mistakes and neighbours" in Path(found["out"]).read_text()
-    )
+    assert "Without confusion, calibration, mistakes and neighbours" in Path(found.out).read_text()
 
 
 def test_training_ends_with_a_page_that_reads_no_image(trained: Path) -> None:
@@ -209,9 +207,9 @@ def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_a_report_holds_everything(page: dict[str, Any]) -> None:
-    text = Path(page["out"]).read_text()
-    assert page["bytes"] == len(text.encode()) < 5_000_000
-    assert page["left_out"] == []
+    text = Path(page.out).read_text()
+    assert page.bytes == len(text.encode()) < 5_000_000
+    assert page.left_out == []
     for words in ("Confusion, test", "Calibration, test", "The doctor&#x27;s verdicts", "of ties",
                   "First filters", "Nearest training images", "How to reproduce it"):  # fmt: skip
         assert words in text or words.replace("&#x27;", "'") in text, words
@@ -226,8 +224,8 @@ def test_a_report_on_two_runs_says_where_they_differ(
     fields = {**tiny, "steps": 3, "lr": 0.0125}
     commands.train("digits", data=idx_folder, run=other, doctor="off", **fields)
     found = commands.report([run, other], brief=True)
-    text = Path(found["out"]).read_text()
-    assert found["out"] == str(run / "report-of-2.html")
+    text = Path(found.out).read_text()
+    assert found.out == str(run / "report-of-2.html")
     table = text.partition('id="differences"')[2].partition("</section>")[0]
     assert "0.0125" in table
     assert re.findall(r'<th scope="row">(\w+)</th>', table) == ["steps", "lr"]

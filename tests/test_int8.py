@@ -249,10 +249,10 @@ def test_a_run_is_measured_once_and_answers_alike(
     capsys.readouterr()
     found = alexnet.test(run, engine="int8")
     said = capsys.readouterr().err
-    assert found["engine"] == "int8"
-    assert found["n"] == plain["n"]
-    assert abs(found["top1"] - plain["top1"]) <= 0.02
-    assert abs(found["loss"] - plain["loss"]) <= 0.05
+    assert found.engine == "int8"
+    assert found.n == plain.n
+    assert abs(found.top1 - plain.top1) <= 0.02
+    assert abs(found.loss - plain.loss) <= 0.05
     assert measured(said) == 1
     assert "held-out images" in said
     (kept,) = kept_by(run)["checkpoints"].values()
@@ -418,7 +418,7 @@ def test_what_cannot_be_kept_is_measured_once_and_used_all_the_same(
     with nothing_can_be_written():
         found = alexnet.test(run, engine="int8")
     said = capsys.readouterr().err
-    assert found["engine"] == "int8"
+    assert found.engine == "int8"
     assert measured(said) == 1
     assert "not kept: cannot write" in said
     assert not (run / "int8.json").exists()

@@ -67,7 +67,7 @@ def test_kaggles_layout_packed_needs_counts_too(tmp_path: Path) -> None:
         alexnet.data_pack(tmp_path / "kaggle", out=tmp_path / "out", size=8)
     expect = {"train": 18, "val": 5, "test": 3}
     result = alexnet.data_pack(tmp_path / "kaggle", out=tmp_path / "out", size=8, expect=expect)
-    assert result["counts"] == expect
+    assert result.counts == expect
 
 
 def test_kaggles_val_without_its_table(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_run_with_a_mean_image_predicts_with_it(
     """The centre of (image - mean image), through the network by hand."""
     run = Path(shutil.copytree(meant, tmp_path / "run", symlinks=True))
     result = alexnet.test(run, views=10)
-    assert result["n"] == 200
+    assert result.n == 200
     predictor = alexnet.load(run)
     image = load_file(run / "mean.safetensors")["mean"]
     images = patterns(12, seed=2)[0]

@@ -61,15 +61,15 @@ def test_tally_sums_batches() -> None:
     labels = torch.randint(0, 8, (50,), generator=generator)
     tally = tally_of(scores, labels)
     figures = tally.figures()
-    assert figures["n"] == 50
-    assert figures["loss"] == pytest.approx(float(F.cross_entropy(scores, labels)), rel=1e-6)
+    assert figures.n == 50
+    assert figures.loss == pytest.approx(float(F.cross_entropy(scores, labels)), rel=1e-6)
     order = scores.argsort(1, descending=True)
     top5 = float((order[:, :5] == labels[:, None]).any(1).double().mean())
-    assert figures["top1"] == pytest.approx(float((order[:, 0] == labels).double().mean()))
-    assert figures["top5"] == pytest.approx(top5)
+    assert figures.top1 == pytest.approx(float((order[:, 0] == labels).double().mean()))
+    assert figures.top5 == pytest.approx(top5)
     for rule in ("optimistic", "pessimistic", "expected"):
-        assert figures[f"top5_{rule}"] == pytest.approx(top5)
-    assert figures["top1_ci95"] == list(wilson(figures["top1"] * 50, 50))
+        assert getattr(figures, f"top5_{rule}") == pytest.approx(top5)
+    assert figures.top1_ci95 == list(wilson(figures.top1 * 50, 50))
     for label, (right, n) in enumerate(tally.per_class()):
         assert n == int((labels == label).sum())
         assert right == int(((order[:, 0] == label) & (labels == label)).sum())
@@ -82,17 +82,17 @@ def test_tally_sums_batches() -> None:
 @pytest.mark.parametrize(("classes", "has_top5"), [(2, False), (5, False), (6, True)])
 def test_top5_of_five_classes_is_nothing(classes: int, has_top5: bool) -> None:
     figures = tally_of(torch.randn(10, classes), torch.arange(10) % classes).figures()
-    assert (figures["top5"] is not None) == has_top5
+    assert (figures.top5 is not None) == has_top5
     assert ("top5_ci95" in figures) == has_top5
 
 
 def test_a_dead_network_is_warned_of() -> None:
     tally = tally_of(torch.zeros(20, 10), torch.arange(20) % 10)
     figures = tally.figures()
-    assert figures["top1_optimistic"] == figures["top5_optimistic"] == 1
-    assert figures["top1_pessimistic"] == figures["top5_pessimistic"] == 0
-    assert figures["top1"] == pytest.approx(0.1)
-    assert figures["top5"] == pytest.approx(0.5)
+    assert figures.top1_optimistic == figures.top5_optimistic == 1
+    assert figures.top1_pessimistic == figures.top5_pessimistic == 0
+    assert figures.top1 == pytest.approx(0.1)
+    assert figures.top5 == pytest.approx(0.5)
     warning = tally.tie_warning()
     assert warning is not None
     assert "100.00 % with ties as hits, 0.00 % as misses, 10.00 % expected" in warning

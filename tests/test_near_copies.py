@@ -309,7 +309,7 @@ def test_the_record_of_a_run_is_what_it_is_cut_by(
     assert not [line for line in lines if "copies" in line]
     moved = folder.rename(tmp_path / "elsewhere")
     after = alexnet.test(run, data=moved)
-    assert (before["n"], before["loss"]) == (after["n"], after["loss"])
+    assert (before.n, before.loss) == (after.n, after.loss)
     moved.rename(folder)
     saved = json.loads((run / "recipe.json").read_text())
     del saved["data"]["groups"]

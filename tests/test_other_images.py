@@ -177,13 +177,13 @@ def test_numbered_classes_are_in_the_order_of_the_weights(tmp_path: Path) -> Non
         file, model="alexnet-28", run=tmp_path / "in", data=tmp_path / "numbers",
         normalize="torchvision", size=32, crop=32,
     )  # fmt: skip
-    assert found["n"] == 33
+    assert found.n == 33
     assert alexnet.load(tmp_path / "in").classes == tuple(map(str, range(11)))
     again = alexnet.test(tmp_path / "in", data=tmp_path / "numbers")
-    assert again["n"] == 33
-    assert [row["n"] for row in again["per_class"]] == [3] * 11
+    assert again.n == 33
+    assert [row["n"] for row in again.per_class] == [3] * 11
     shutil.move(tmp_path / "numbers/3", tmp_path / "numbers/03")
-    assert alexnet.test(tmp_path / "in", data=tmp_path / "numbers")["loss"] == again["loss"]
+    assert alexnet.test(tmp_path / "in", data=tmp_path / "numbers").loss == again.loss
 
 
 def test_a_packed_set_and_arrays_are_read_whole(cli: Cli, home: Path, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_packed_set_and_arrays_are_read_whole(cli: Cli, home: Path, tmp_path: 
     )  # fmt: skip
     other = write_digits(tmp_path / "other", seed=5)
     for split, n in ((None, 20), ("train", 40), ("all", 60)):
-        assert alexnet.test(tmp_path / "run", data=other, split=split)["n"] == n
+        assert alexnet.test(tmp_path / "run", data=other, split=split).n == n
 
 
 def write_digits(folder: Path, seed: int = 3) -> Path:
@@ -307,8 +307,8 @@ def test_a_test_part_that_repeats_training_images(cli: Cli, tmp_path: Path) -> N
     assert any("4 of 22 images" in line for line in said)
     certificate = json.loads((run / "certificate.json").read_text())
     assert certificate["metrics"]["test"]["n"] == 18
-    assert alexnet.test(run, certificate=True)["holds"]
-    page = Path(alexnet.report(run, brief=True)["out"]).read_text()
+    assert alexnet.test(run, certificate=True).holds
+    page = Path(alexnet.report(run, brief=True).out).read_text()
     assert "18 (4 it learnt from left out" in page
     alexnet.export(run, format="safetensors", out=tmp_path / "hub")
     assert "18 (4 that it learnt from left out" in (tmp_path / "hub/README.md").read_text()
@@ -362,26 +362,26 @@ def test_inspect_reads_other_images_whole(home: Path, tmp_path: Path, new: Path)
     for what in ("confusion", "calibration", "mistakes", "neighbors", "probe", "activations"):
         draws_images = what in ("mistakes", "neighbors", "activations")
         found = alexnet.inspect(run, what, data=new, count=1 if draws_images else None)
-        assert (found["n"], found["split"], found["own"]) == (30, "all", False), what
-    assert alexnet.inspect(run, "features", data=new, out=tmp_path / "f.npy")["shape"][0] == 30
-    assert sum(map(sum, alexnet.inspect(run, "data", data=new)["counts"].values())) == 30
-    assert alexnet.inspect(run, "predictions", data=new, count=30)["n"] == 30
+        assert (found.n, found.split, found.own) == (30, "all", False), what
+    assert alexnet.inspect(run, "features", data=new, out=tmp_path / "f.npy").shape[0] == 30
+    assert sum(map(sum, alexnet.inspect(run, "data", data=new).counts.values())) == 30
+    assert alexnet.inspect(run, "predictions", data=new, count=30).n == 30
     shutil.copytree(new / "class-0", new / "tiger")
     with pytest.raises(DataError, match="'tiger'"):
         alexnet.inspect(run, "confusion", data=new)
-    assert alexnet.inspect(run, "confusion", data=new, ignore_unknown=True)["n"] == 30
+    assert alexnet.inspect(run, "confusion", data=new, ignore_unknown=True).n == 30
     copy = Path(shutil.copytree(home / "photos", tmp_path / "copy"))
     min((copy / "class-1").iterdir()).unlink()
     found = alexnet.inspect(run, "mistakes", data=copy, count=1)
-    assert found["n"] + found["seen"] == 59
-    assert alexnet.inspect(run, "mistakes", data=copy, with_seen=True, count=1)["n"] == 59
+    assert found.n + found.seen == 59
+    assert alexnet.inspect(run, "mistakes", data=copy, with_seen=True, count=1).n == 59
 
 
 def test_export_is_verified_on_images_by_name(home: Path, tmp_path: Path, new: Path) -> None:
     shutil.rmtree(new / "class-0")
     out = tmp_path / "net.safetensors"
     made = alexnet.export(home / "run", format="safetensors", out=out, data=new)
-    assert made["verified"]["images"] == "20 of all"
+    assert made.verified["images"] == "20 of all"
     shutil.copytree(new / "class-1", new / "tiger")
     with pytest.raises(DataError, match="'tiger'"):
         alexnet.export(home / "run", format="safetensors", out=tmp_path / "b.safetensors", data=new)
@@ -445,9 +445,9 @@ def test_other_photos_under_the_old_names_are_not_the_runs_own(
 
 @pytest.mark.usefixtures("drawn")
 def test_pictures_of_other_images_lie_beside_the_runs_own(cli: Cli, home: Path) -> None:
-    own = alexnet.inspect(home / "run", "confusion")["figures"]
+    own = alexnet.inspect(home / "run", "confusion").figures
     before = Path(own[0]).read_bytes()
-    other = alexnet.inspect(home / "run", "confusion", data=home / "new")["figures"]
+    other = alexnet.inspect(home / "run", "confusion", data=home / "new").figures
     assert own != other
     assert Path(own[0]).read_bytes() == before
     _, out, _ = cli("inspect", home / "run", "confusion", "--data", home / "new")

@@ -42,7 +42,7 @@ def test_splits_in_any_case(names: tuple[str, str], tmp_path: Path) -> None:
     }
     tree = write_files(tmp_path / "tree", files)
     assert manifest(pack(tree, tmp_path / "out"))["counts"] == {"train": 6, "test": 6}
-    assert set(alexnet.data_check(tree)["counts"]) == {"train", "test"}
+    assert set(alexnet.data_check(tree).counts) == {"train", "test"}
     assert set(open_source(tree).parts) == {"train", "test"}
 
 
@@ -62,7 +62,7 @@ def test_what_would_be_used_wrongly(files: tuple[str, ...], said: str, tmp_path:
     tree = write_files(tmp_path / "tree", {name: jpeg(i) for i, name in enumerate(files)})
     with pytest.raises(DataError, match=said):
         pack(tree, tmp_path / "out")
-    assert re.search(said, alexnet.data_check(tree)["note"])
+    assert re.search(said, alexnet.data_check(tree).note)
 
 
 @pytest.mark.parametrize("source", ["nothing", "one class", "unknown class", "text"])
@@ -133,7 +133,7 @@ def test_what_is_no_image_is_counted(
 def test_the_same_image_in_two_splits_is_said(tmp_path: Path) -> None:
     files = {"train/a/1.jpg": jpeg(1), "train/b/1.jpg": jpeg(2), "val/a/9.jpg": jpeg(1)}
     tree = write_files(tmp_path / "tree", {**files, "val/b/9.jpg": jpeg(3)})
-    assert alexnet.data_pack(tree, out=tmp_path / "out", size=8)["across"] == 1
+    assert alexnet.data_pack(tree, out=tmp_path / "out", size=8).across == 1
 
 
 def test_float_pixels_are_refused(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_float_pixels_are_refused(tmp_path: Path) -> None:
     files = {"a/1.jpg": jpeg(1), "b/1.jpg": jpeg(2), "b/2.tif": data.getvalue()}
     tree = write_files(tmp_path / "tree", files)
     result = alexnet.data_pack(tree, out=tmp_path / "out", size=8)
-    assert [entry["path"] for entry in result["refused"]] == ["b/2.tif"]
+    assert [entry["path"] for entry in result.refused] == ["b/2.tif"]
 
 
 def test_small_images_keep_their_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,9 +152,9 @@ def test_small_images_keep_their_size(tmp_path: Path, capsys: pytest.CaptureFixt
              for i in range(4)}  # fmt: skip
     source = write_files(tmp_path / "set", files)
     result = alexnet.data_pack(source, out=tmp_path / "out")
-    assert (result["size"], manifest(tmp_path / "out")["size"]) == (32, 32)
+    assert (result.size, manifest(tmp_path / "out").size) == (32, 32)
     assert "images of 32 x 32 pixels: packing at their own, --size 32" in capsys.readouterr().err
-    assert alexnet.data_pack(source, out=tmp_path / "large", size=64)["size"] == 64
+    assert alexnet.data_pack(source, out=tmp_path / "large", size=64).size == 64
     said = "most images are enlarged: the shorter side is 32 pixels (median of 4), --size is 64"
     assert said in capsys.readouterr().err
 
@@ -166,5 +166,5 @@ def test_others_are_packed_as_the_paper_has_it(
     files = {f"{side}-{i}/1.jpg": jpeg(i, side, side) for i, side in enumerate(sides)}
     files[f"{sides[1]}-1/2.jpg"] = b"not an image, and no reason not to look at the others"
     source = write_files(tmp_path / "a", files)
-    assert alexnet.data_pack(source, out=tmp_path / "b")["size"] == 256
+    assert alexnet.data_pack(source, out=tmp_path / "b").size == 256
     assert ("most images are enlarged" in capsys.readouterr().err) == (sides[0] < 256)

@@ -133,12 +133,12 @@ def test_fish_completes_them_too(tmp_path: Path) -> None:
 def test_the_quickstart_says_how_as_the_command_does() -> None:
     quickstart = (ROOT / "docs" / "quickstart.md").read_text()
     for shell in ("bash", "zsh", "fish", "tcsh"):
-        assert f"\n{alexnet.completion(shell)['how']}\n" in quickstart
+        assert f"\n{alexnet.completion(shell).how}\n" in quickstart
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh"])
 def test_other_shells_have_a_script(shell: str) -> None:
-    assert "alexnet" in alexnet.completion(shell)["script"]
+    assert "alexnet" in alexnet.completion(shell).script
 
 
 def test_an_unknown_shell(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,12 +9,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
-# Deep because what a GPU would be asked for is asked inside of these, and none is here.
 from alexnet import cli
+
+# Deep because what a GPU would be asked for is asked inside of these, and none is here.
 from alexnet.commands import benching
 from alexnet.data import Slice, loader, training_batches
 from alexnet.errors import UsageError
 from alexnet.recipe import Recipe
+
+# Deep because of the same.
 from alexnet.training import Hardware, join, parallel
 
 
@@ -67,6 +70,7 @@ def team(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     # Patched because neither GPUs nor NCCL nor another process are there to be joined.
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda i: done.append(f"GPU {i}"))
+    # Patched because of the same.
     monkeypatch.setattr(parallel, "_meeting_place", lambda: None)
     monkeypatch.setattr(parallel, "_left", [])
     monkeypatch.setattr(dist, "PrefixStore", lambda *_: None)
@@ -110,6 +114,7 @@ def test_who_fails_does_not_wait_for_the_others(
     ):
         # Patched because no training that can be asked for fails by a fault of ours.
         monkeypatch.setitem(sys.modules, "alexnet.commands", run(error))
+        # Patched because of the same.
         monkeypatch.setattr("alexnet.commands", run(error))
         with pytest.raises(SystemExit) as ended:
             cli.main(["train", "digits"])

@@ -110,8 +110,8 @@ def test_a_large_recipe_learns_from_two_steps(name: str, photos: Path) -> None:
     assert torch.stack(losses).isfinite().all()
     assert all(not torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True))
     found = evaluate(net, data.val, preprocess, len(data.classes), workers=0).figures()
-    assert found["n"] == len(data.val)
-    assert np.isfinite(found["loss"])
+    assert found.n == len(data.val)
+    assert np.isfinite(found.loss)
 
 
 def test_unknown_names_suggest_the_nearest() -> None:

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import pytest
 
 import alexnet
+import alexnet.runs.records as records
 from alexnet import commands
 from alexnet.cli import main
 from alexnet.errors import CheckpointError
 from alexnet.recipe import Recipe
-from alexnet.runs import records
 from alexnet.runs.records import (
     ClassProbability,
     ConfusionResult,

@@ -84,7 +84,7 @@ def check_page(run: Path, run_it: Callable[[str], None]) -> Path:
 
 
 def new_page(run: Path) -> str:
-    return Path(alexnet.report(run, brief=True)["out"]).read_text()
+    return Path(alexnet.report(run, brief=True).out).read_text()
 
 
 def check_card(

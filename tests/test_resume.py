@@ -96,7 +96,7 @@ def assert_same_run(run: Path, reference: Path) -> None:
         assert later == after[: len(later)]
     if resumes:
         assert later == after, "the last part does not reach the end"
-    clean = [e for e in RunDir.open(run).events() if e["event"] != "resume"]
+    clean = [e for e in RunDir.open(run).events() if e.event != "resume"]
     assert [strip(e) for e in clean] == expected
 
 
@@ -290,7 +290,7 @@ def test_signal_saves_and_says_how_to_go_on(
     reference = references(name)
     assert tensors(run)["model.safetensors"] == tensors(reference)["model.safetensors"]
     assert tensors(run)["optimizer.safetensors"] == tensors(reference)["optimizer.safetensors"]
-    clean = [strip(e) for e in RunDir.open(run).events() if e["event"] != "resume"]
+    clean = [strip(e) for e in RunDir.open(run).events() if e.event != "resume"]
     assert clean == read_events(reference)
 
 
@@ -405,7 +405,7 @@ def test_cut_line_in_the_log_is_passed_over(
         file.write(b'{"event":"train","st')
     alexnet.train(resume=True, run=stopped)
     events = RunDir.open(stopped).events()
-    clean = [strip(e) for e in events if e["event"] != "resume"]
+    clean = [strip(e) for e in events if e.event != "resume"]
     assert clean == read_events(references("onecycle-adamw"))
     assert [e for e in events if "changed" in e] == []
 
@@ -432,7 +432,7 @@ def test_threads_of_a_run_are_believed_as_far_as_they_can_be(
     odd = ({"chosen": {"threads": 10**9}}, {"chosen": {"threads": "2"}}, {"chosen": 3}, None)
     for settings in (own, *odd):
         place.write_text(json.dumps({**known, "settings": settings}))
-        assert alexnet.train(resume=True, run=run)["step"] == STEPS
+        assert alexnet.train(resume=True, run=run).step == STEPS
         kept = f"{os.cpu_count()} threads, as this run began" in capsys.readouterr().err
         assert kept is (settings is own and os.cpu_count() != torch.get_num_threads())
 
@@ -444,8 +444,8 @@ def test_finished_run_resumes_to_itself(
     run = tmp_path / "run"
     shutil.copytree(reference, run, symlinks=True)
     result = alexnet.train(resume=True, run=run)
-    assert result["finished"] == "all steps are done"
-    assert result["step"] == STEPS
+    assert result.finished == "all steps are done"
+    assert result.step == STEPS
     assert tensors(run) == tensors(reference)
 
 
@@ -505,9 +505,9 @@ def test_resume_without_a_name_takes_the_latest(
     (runs / "digits-x").touch()
     monkeypatch.chdir(tmp_path / "cwd")
     result = alexnet.train(resume=True)
-    assert Path(result["run"]).name == "digits-2"
+    assert Path(result.run).name == "digits-2"
     result = alexnet.train("digits", data=data, **RECIPES["plateau-sgd"] | {"steps": 1})
-    assert Path(result["run"]).name == "digits-11"
+    assert Path(result.run).name == "digits-11"
 
 
 def test_two_runs_on_one_folder(

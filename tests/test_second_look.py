@@ -73,7 +73,7 @@ def read(run: Path, name: str) -> Any:
 
 
 def events(run: Path) -> list[dict[str, Any]]:
-    clean = [e for e in RunDir.open(run).events() if e["event"] != "resume"]
+    clean = [e for e in RunDir.open(run).events() if e.event != "resume"]
     return [{k: v for k, v in e.items() if k not in CLOCK} for e in clean]
 
 
@@ -131,7 +131,7 @@ def test_it_is_the_training_that_would_have_begun_so(
     assert max(line["step"] for line in lines[:place]) == EPOCH, "it trained before"
     walls = [line["wall_s"] for line in lines[place:] if line["event"] == "train"]
     assert min(walls) > settings["again"]["lost_s"], "the time that was lost was spent"
-    words = commands_of(Path(alexnet.report(run, brief=True)["out"]))[0]
+    words = commands_of(Path(alexnet.report(run, brief=True).out))[0]
     assert words.startswith("OMP_NUM_THREADS=2 alexnet train digits ")
     assert "--no-channels-last" not in words
 

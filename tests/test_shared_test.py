@@ -77,7 +77,7 @@ def shown(result: dict[str, Any]) -> dict[str, Any]:
 
 def written(run: Path) -> dict[str, Any]:
     """What `test` leaves in a run."""
-    events = [shown(e) for e in RunDir.open(run).events() if e["event"] == "test"]
+    events = [shown(e) for e in RunDir.open(run).events() if e.event == "test"]
     pictures = {path.name: path.read_bytes() for path in (run / "figures").iterdir()}
     return {"events": events, "pictures": pictures, "said": (run / "certificate.json").read_text()}
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_shared_is_refused_by_one(run: Path, tmp_path: Path) -> N
     assert "--certificate is proved by one process" in said[6]
     assert "views" in said[7]
     assert "no split 'tset'" in said[8]
-    assert not [e for e in RunDir.open(model).events() if e.get("views") == 3]
+    assert not [e for e in RunDir.open(model).events() if e.views == 3]
 
 
 def test_the_surest_mistakes_of_all() -> None:

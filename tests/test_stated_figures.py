@@ -115,7 +115,7 @@ def test_top5_is_shown_where_it_says_something(many: Path, run: Path, cli: Cli) 
         assert status == 0
         assert bool(re.search(r"^top-5  \d", out, re.M)) == shown
         assert ("five guesses of 10 classes are right by chance for 50 %" in out) != shown
-        assert alexnet.test(folder)["top5"] is not None
+        assert alexnet.test(folder).top5 is not None
         assert ("top-5" in page_of(folder)) == shown
         export = Path(f"card-{classes}")
         status, _, err = cli("export", folder, "--format", "safetensors", "--out", export)
@@ -144,15 +144,15 @@ def test_the_last_pace_is_of_training_steps_alone(
     """Most of this run's time is validation: 540 images after each step of four."""
     fields = {**tiny, "steps": 8, "batch_size": 4, "eval_every": 0.001, "val_fraction": 0.9}
     found = alexnet.train("digits", data=idx_folder, run=tmp_path / "r", **fields)
-    assert found["images_per_s"] > 2 * (8 * 4 / found["wall_s"])
+    assert found.images_per_s > 2 * (8 * 4 / found.wall_s)
     events = [json.loads(x) for x in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     rates = [e["images_per_s"] for e in events if e["event"] == "train"]
-    assert min(rates) <= found["images_per_s"] <= max(rates)
+    assert min(rates) <= found.images_per_s <= max(rates)
     status, out, _ = cli("train", "--resume", "--run", tmp_path / "r")
     assert status == 0
     assert re.search(r" in all, [\d,]+ images/s in training steps$", out, re.M)
     again = alexnet.train(resume=True, run=tmp_path / "r")
-    assert again["images_per_s"] == found["images_per_s"]
+    assert again.images_per_s == found.images_per_s
 
 
 # Labels that deserve a look.
@@ -206,7 +206,7 @@ def test_a_weak_network_questions_no_label(
 ) -> None:
     """All labels are right, and it contradicts most of them."""
     weak = alexnet.train("digits", data=idx_folder, run=tmp_path / "r", **{**tiny, "steps": 4})
-    assert 0 < weak["top1"] < 0.7
+    assert 0 < weak.top1 < 0.7
     status, out, _ = cli("inspect", tmp_path / "r", "mistakes", "--json")
     found = one_object(out)
     assert (status, found["doubtful"], found["labels"]) == (0, None, [])

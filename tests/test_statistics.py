@@ -70,7 +70,7 @@ def test_a_data_set_measures_what_its_recipe_needs(rule: Any, tree: Path) -> Non
     if found.image is not None:
         np.testing.assert_allclose(found.image.numpy(), pixels.mean(0), rtol=1e-6)
         described = data.describe(found)
-        assert described["mean_image"] == found.image_digest
+        assert described.mean_image == found.image_digest
 
 
 def test_principal_components_are_those_of_the_pixels() -> None:

@@ -236,7 +236,7 @@ def is_open(module: str, name: str) -> bool:
     if module in OPEN:
         return True
     home = SOURCE.parent.joinpath(*module.split("."))
-    if home.parent != SOURCE or not home.is_dir():
+    if not home.is_dir():
         return False
     package = importlib.import_module(module)
     own = [n for n, value in vars(package).items() if n[0] != "_" and not ismodule(value)]

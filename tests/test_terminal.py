@@ -18,14 +18,17 @@ import pytest
 from rich.cells import cell_len
 
 import alexnet
-from alexnet import terminal
 
 # Deep because no command takes a clock, or as long as a test can make it: what is said of ten
 # seconds of work, and what a terminal of any width or encoding is given, is made here.
+from alexnet import terminal
 from alexnet.runs.records import LookEvent, TrainEvent, ValEvent
+
+# Deep because what stands under a bar is made of figures that no training of a test has.
 from alexnet.training.status import Status, spark
 from conftest import without_report
 
+# Deep because of the same as above: this one runs in a process with a terminal of its own.
 WORK = """
 import sys, time
 from alexnet import terminal

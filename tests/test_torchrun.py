@@ -178,7 +178,7 @@ def goes_on(run: Path, reference: Path, folder: Path) -> None:
     assert far_apart(other, reference) < 0.02
     run_team(folder / "again", 2, train_here, "", str(run), {"resume": True})
     assert tensors(run)["model.safetensors"] == tensors(reference)["model.safetensors"]
-    clean = [strip(e) for e in RunDir.open(run).events() if e["event"] != "resume"]
+    clean = [strip(e) for e in RunDir.open(run).events() if e.event != "resume"]
     assert clean == read_events(reference)
 
 
@@ -207,5 +207,5 @@ def test_three_ranks_go_on_to_the_bit(data: Path, tmp_path: Path) -> None:
     assert torch.tensor(state["sums"]).shape == (3, 4)
     run_team(tmp_path / "b", 3, train_here, str(data), str(cut), {"resume": True})
     assert tensors(cut)["model.safetensors"] == tensors(whole)["model.safetensors"]
-    clean = [strip(e) for e in RunDir.open(cut).events() if e["event"] != "resume"]
+    clean = [strip(e) for e in RunDir.open(cut).events() if e.event != "resume"]
     assert clean == read_events(whole)

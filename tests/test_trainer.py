@@ -90,7 +90,7 @@ def test_step_by_step_it_is_the_same_training(data: TrainingData) -> None:
         assert loss.isfinite()
         if single.state.step == 6:  # the plateau policy sees the validations, too
             found = single.validate().figures()
-            single.state.watch.update(found["top1"], found["loss"], 6, RECIPE)
+            single.state.watch.update(found.top1, found.loss, 6, RECIPE)
     assert single.is_at_end
     assert_same(weights(whole), weights(single))
 

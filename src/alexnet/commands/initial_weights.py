@@ -72,10 +72,10 @@ def read_init(init: str | Path, said: Collection[str] = ()) -> Given:
     checkpoint = load_checkpoint(find_checkpoint(run.checkpoints), optimizer=False)
     digest = sha256_of(checkpoint.path / "model.safetensors")
     inherited = {name: getattr(recipe, name) for name in INHERITED if name not in said}
-    imported = described.get("kind") == "imported"
+    imported = described.kind == "imported"
     if "orient" in inherited:
         inherited["orient"] = trained_orient(recipe, described)
         if imported and inherited["orient"] == "ignore":
             del inherited["orient"]  # what their makers left out need not hold for own photos
-    statistics, classes = read_statistics(run, described), tuple(described["classes"])
+    statistics, classes = read_statistics(run, described), tuple(described.classes)
     return Given(checkpoint.model, digest, inherited, statistics, classes, recipe, imported)

@@ -126,7 +126,7 @@ def check_unchanged(dataset: Dataset, described: DataCard, run: Path) -> None:
     elif dataset.digest != described.digest:
         raise DataError(
             f"the data in {dataset.source.path} changed since {run} began "
-            f"(digest {described['digest']} then, {dataset.digest} now): "
+            f"(digest {described.digest} then, {dataset.digest} now): "
             "put it back, name the old one with --data, or start a new run"
         )
 
@@ -255,9 +255,9 @@ def _look_before(plan: RunPlan, opened: Opened) -> None:
         Recipe.from_dict(plan.recipe), len(dataset.classes), dataset.train, dataset.val,
         opened.statistics, BRIEF_S, steps=0, weights=opened.weights,
     )  # fmt: skip
-    for verdict in found["verdicts"]:
-        if verdict["severity"] != "note":
-            say(f"doctor: {verdict['name']}: {verdict['evidence']}; {verdict['advice']}")
+    for verdict in found.verdicts:
+        if verdict.severity != "note":
+            say(f"doctor: {verdict.name}: {verdict.evidence}; {verdict.advice}")
 
 
 class SettingsRecheck:
