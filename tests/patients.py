@@ -52,4 +52,4 @@ def case() -> Case:
 
 
 def said(found: dict[str, Any]) -> list[str]:
-    return [v["name"] for v in found.verdicts if v["severity"] != "note"]
+    return [v.name for v in found.verdicts if v.severity != "note"]

@@ -53,14 +53,14 @@ def edit_zip(path: Path, at: int, value: bytes) -> Path:
 def test_a_zip_that_declares_more_than_it_holds(tmp_path: Path) -> None:
     path = edit_zip(tmp_path / "a.zip", 24, struct.pack("<I", 100_000))
     report = alexnet.data_check(path)
-    assert [entry["path"] for entry in report.refused] == [f"{path}/cat/a.jpg"]
+    assert [entry.path for entry in report.refused] == [f"{path}/cat/a.jpg"]
     assert report.ok == 1
 
 
 def test_a_zip_that_declares_too_much_is_not_unpacked(tmp_path: Path) -> None:
     path = edit_zip(tmp_path / "a.zip", 24, struct.pack("<I", 1 << 30))
     (refused,) = alexnet.data_check(path).refused
-    assert refused["reason"].endswith("has 1,073,741,824 bytes; the limit is 268,435,456")
+    assert refused.reason.endswith("has 1,073,741,824 bytes; the limit is 268,435,456")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_zip_that_declares_too_much_is_not_unpacked(tmp_path: Path) -> None:
 )
 def test_a_damaged_member_of_a_zip_is_refused(at: int, value: bytes, tmp_path: Path) -> None:
     report = alexnet.data_check(edit_zip(tmp_path / "a.zip", at, value))
-    assert [Path(entry["path"]).name for entry in report.refused] == ["a.jpg"]
+    assert [Path(entry.path).name for entry in report.refused] == ["a.jpg"]
     assert report.ok == 1
 
 

@@ -251,9 +251,9 @@ def test_bench_train_compiled(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> No
     found = alexnet.bench(
         "train", model="cuda-convnet-11", batch_size=4, rounds=1, compile=True, alone=True
     )
-    names = [row["name"] for row in found.rows[3:]]
+    names = [row.name for row in found.rows[3:]]
     assert names == ["ours, fp32, compiled", "ours, bf16, compiled"]
-    assert all(row["images_per_s"] > 0 for row in found.rows)
+    assert all(row.images_per_s > 0 for row in found.rows)
     with pytest.raises(UsageError, match="leave --compile out"):
         alexnet.bench("infer", compile=True)
     with pytest.raises(UsageError, match="leave --batches out"):

@@ -207,11 +207,11 @@ def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "cat/2.jpg").symlink_to(tmp_path / "gone.jpg")
     os.mkfifo(tmp_path / "dog/2.jpg")
     found = alexnet.data_check(tmp_path)
-    assert [entry["path"] for entry in found.refused] == [
+    assert [entry.path for entry in found.refused] == [
         f"{tmp_path}/cat/2.jpg",
         f"{tmp_path}/dog/2.jpg",
     ]
-    reasons = {entry["reason"] for entry in found.refused}
+    reasons = {entry.reason for entry in found.refused}
     assert reasons == {"a link to nothing, or no regular file"}
     assert found.ok == 2
 
@@ -303,7 +303,7 @@ def test_known_odd_files_are_named_as_known(tmp_path: Path) -> None:
     report = alexnet.data_check(
         write_files(tmp_path, {f"n02105855/{name}.JPEG": png for name in expected})
     )
-    reasons = {Path(entry["path"]).stem: entry["reason"] for entry in report.repairable}
+    reasons = {Path(entry.path).stem: entry.reason for entry in report.repairable}
     assert reasons == expected
 
 

@@ -79,7 +79,7 @@ def differences(name: str, other: str, **options: Any) -> list[dict[str, str]]:
 
 
 def as_table(found: list[dict[str, str]]) -> dict[str, tuple[str, str]]:
-    table = {d["what"]: (d["first"], d["second"]) for d in found}
+    table = {d.what: (d.first, d.second) for d in found}
     assert len(table) == len(found), "nothing is said twice"
     return table
 
@@ -96,9 +96,9 @@ def test_the_paper_and_its_code() -> None:
         assert number in second
     assert table == PAPER_AND_CODE
     for d in found:
-        assert d["first_source"].strip(), d
-        assert d["second_source"].strip(), d
-    sources = {d["what"]: (d["first_source"], d["second_source"]) for d in found}
+        assert d.first_source.strip(), d
+        assert d.second_source.strip(), d
+    sources = {d.what: (d.first_source, d.second_source) for d in found}
     assert sources["conv3 initial std"] == ("paper, section 5", "2012 code, layers/layers-145.cfg")
     assert sources["normalize"][0] == "paper, section 2"
 
@@ -116,8 +116,8 @@ def test_the_nets_alone_differ_as_their_recipes_nets_do() -> None:
     nets = {w for w in PAPER_AND_CODE if w not in fields} | {"mapnorm2"}
     assert set(table) == nets | set(biases)
     assert {w: table[w] for w in biases} == biases
-    assert all(d["first_source"].startswith("paper, ") for d in found if d["what"] in biases)
-    assert all(d["second_source"].startswith("2012 code") for d in found if d["what"] in biases)
+    assert all(d.first_source.startswith("paper, ") for d in found if d.what in biases)
+    assert all(d.second_source.startswith("2012 code") for d in found if d.what in biases)
     mixed = as_table(differences("paper-2012", "alexnet-2012-code"))  # a recipe and a net
     assert mixed == table
     # which the nets of small images do not have
@@ -178,9 +178,9 @@ def test_any_two_nets_can_be_compared(other: str) -> None:
         as_table(found)
         assert bool(found) == (name != other)
         for d in found:
-            assert d["first"] != d["second"], d
-            assert d["first_source"], d
-            assert d["second_source"], d
+            assert d.first != d.second, d
+            assert d.first_source, d
+            assert d.second_source, d
 
 
 # Names
@@ -203,11 +203,11 @@ def test_misspelt_names_get_the_nearest(name: str, meant: str) -> None:
 
 def test_without_a_name_everything_is_listed() -> None:
     found = alexnet.recipes()
-    assert [row["name"] for row in found.recipes] == list(RECIPES)
-    assert [row["name"] for row in found.models] == list(MODELS)
+    assert [row.name for row in found.recipes] == list(RECIPES)
+    assert [row.name for row in found.models] == list(MODELS)
     for row in (*found.recipes, *found.models):
-        assert row["about"].endswith((".", "error.", ":")) or len(row["about"]) > 10, row
-        assert "\n" not in row["about"]
+        assert row.about.endswith((".", "error.", ":")) or len(row.about) > 10, row
+        assert "\n" not in row.about
 
 
 # Recipes

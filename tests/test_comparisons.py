@@ -362,7 +362,7 @@ def test_a_table_from_archives_to_its_record(kind: str, tmp_path: Path) -> None:
     run = tmp_path / "out" / "seed-1"
     lines = (run / "metrics.jsonl").read_text().splitlines()
     alone = alexnet.test(run, views=10, split="test" if "2010" in kind else "val", with_seen=True)
-    assert alone.top1 == found.figures["networks"][1].top1
+    assert alone.top1 == found.figures["networks"][1]["top1"]
     assert measure().measured == found.measured
     after = (run / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["event"] for line in after[len(lines) :]] == ["test"]

@@ -46,7 +46,7 @@ def test_the_right_cause_comes_first(fault: Fault, case: Case) -> None:
         assert not named
     # Notes alone leave it healthy; the worst comes first, then what is nearest to the input.
     assert found.healthy is (not named)
-    places = [(SEVERITIES.index(v["severity"]), CAUSES.index(v["name"])) for v in found.verdicts]
+    places = [(SEVERITIES.index(v.severity), CAUSES.index(v.name)) for v in found.verdicts]
     assert places == sorted(places)
     json.dumps(found)  # the evidence is plain data
 
@@ -54,9 +54,9 @@ def test_the_right_cause_comes_first(fault: Fault, case: Case) -> None:
 def test_verdicts_have_evidence_and_advice(case: Case) -> None:
     found = diagnose(nn.Sequential(case.model, nn.ReLU()), case.batches(), steps=6)
     for verdict in found.verdicts:
-        assert verdict["name"] in CAUSES
-        assert verdict["severity"] in SEVERITIES
-        assert all(verdict[key] for key in ("evidence", "cause", "advice", "source"))
+        assert verdict.name in CAUSES
+        assert verdict.severity in SEVERITIES
+        assert all(getattr(verdict, key) for key in ("evidence", "cause", "advice", "source"))
 
 
 def test_the_patient_is_as_before(case: Case) -> None:
@@ -184,7 +184,7 @@ def test_other_types(dtype: torch.dtype, case: Case) -> None:
 def test_two_classes_three_images(case: Case) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
     found = diagnose(net, [(case.x[:3], torch.tensor([0, 1, 0]))])
-    assert not [v for v in found.verdicts if v["severity"] == "will not learn"]
+    assert not [v for v in found.verdicts if v.severity == "will not learn"]
 
 
 def test_loaders_draw_no_more_from_the_callers_generator(case: Case) -> None:
@@ -239,7 +239,7 @@ def test_a_note_leaves_it_healthy(case: Case) -> None:
     some = case.y != 9
     batches = list(zip(case.x[some].split(64), case.y[some].split(64), strict=True))
     found = diagnose(case.model, batches, steps=0)
-    assert [(v["name"], v["severity"]) for v in found.verdicts] == [("class-missing", "note")]
+    assert [(v.name, v.severity) for v in found.verdicts] == [("class-missing", "note")]
     assert found.healthy is True
 
 
@@ -290,7 +290,7 @@ def test_a_loss_that_comes_down_again(losses: list[float], named: bool, case: Ca
         loss=lambda logits, labels: logits.mean(),
         steps=len(losses),
     )
-    assert found.figures["trial"] == pytest.approx(
+    assert found.figures.trial == pytest.approx(
         [loss if loss == loss else None for loss in losses], abs=0.05
     )
     assert ("rate-too-high" in said(found)) is named

@@ -125,22 +125,22 @@ def test_labels_by_chance_have_full_entropy() -> None:
     """Beside that of shuffled batches: 32 labels of 10 classes are never quite even."""
     x, y = torch.randn(640, 1, 4, 4), torch.arange(640) % 10
     mixed = y[torch.randperm(640, generator=torch.Generator().manual_seed(1))]
-    assert look(batched(x, mixed)).figures["order"] == pytest.approx(1, rel=0.03)
+    assert look(batched(x, mixed)).figures.order == pytest.approx(1, rel=0.03)
     ordered = look(batched(x, y.sort().values))
-    assert ordered.figures["order"] < 0.3
+    assert ordered.figures.order < 0.3
     assert "class-order" in said(ordered)
 
 
 def test_the_probe_finds_what_there_is(case: Case) -> None:
     told = look(case.batches(), case.val_batches())
-    assert told.figures["probe"]["accuracy"] > 0.9
+    assert told.figures.probe.accuracy > 0.9
     assert said(told) == []
     shifted = [(x, (y + 1) % 10) for x, y in case.val_batches()]
     assert said(look(case.batches(), shifted)) == ["splits-shifted"]
     untold = look([(x, y[torch.randperm(len(y))]) for x, y in case.batches()])
-    assert untold.figures["probe"]["accuracy"] < 0.2
+    assert untold.figures.probe.accuracy < 0.2
     assert said(untold) == ["labels-unrelated"]
-    assert look(case.batches()[:2]).figures["probe"] is None  # too few to tell
+    assert look(case.batches()[:2]).figures.probe is None  # too few to tell
 
 
 def test_the_probe_sets_no_prize_on_the_commonest_class() -> None:
@@ -148,10 +148,10 @@ def test_the_probe_sets_no_prize_on_the_commonest_class() -> None:
     y = (torch.arange(1500) % 33 == 0).long()
     noise = torch.randn(1500, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     told = look([(noise + 3 * y[:, None, None, None], y)], classes=2)
-    assert told.figures["probe"]["accuracy"] > 0.9
+    assert told.figures.probe.accuracy > 0.9
     assert "labels-unrelated" not in said(told)
     untold = look([(noise, y)], classes=2)
-    assert untold.figures["probe"]["accuracy"] < 0.5 + 3 * 0.04  # standard errors of 46 images
+    assert untold.figures.probe.accuracy < 0.5 + 3 * 0.04  # standard errors of 46 images
     assert "labels-unrelated" in said(untold)
 
 
@@ -160,4 +160,4 @@ def test_a_shuffle_by_seed_0_does_not_meet_the_folds() -> None:
     images, labels = patterns(600)
     order = torch.randperm(600, generator=torch.Generator().manual_seed(0)).numpy()
     x, y = torch.from_numpy(images[order])[:, None].float(), torch.from_numpy(labels[order]).long()
-    assert look([(x, y)]).figures["probe"]["accuracy"] > 0.9
+    assert look([(x, y)]).figures.probe.accuracy > 0.9

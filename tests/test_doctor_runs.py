@@ -95,7 +95,7 @@ TIED = {"top5_optimistic": 1.0, "top5_pessimistic": 0.0}
 def test_what_the_figures_of_a_run_say(
     events: list[Any], expected: str | None, doctor: Doctor
 ) -> None:
-    found = [v["name"] for v in doctor(events)]
+    found = [v.name for v in doctor(events)]
     assert found[:1] == ([expected] if expected else [])
 
 
@@ -104,7 +104,7 @@ def test_a_rate_that_rises_is_no_jump(doctor: Doctor) -> None:
     assert not doctor([*rising, {"event": "resume", "step": 60}, last])
     assert not Sentinel(small_net(), EVEN).note({"event": "resume", "step": 25})
     events = [*rising, {"event": "resume", "step": 60}, {**last, "lr": 0.6}]
-    assert [v["name"] for v in doctor(events)] == ["rate-jumped"]
+    assert [v.name for v in doctor(events)] == ["rate-jumped"]
 
 
 # the sentinel
@@ -264,7 +264,7 @@ def test_a_plateau_is_said_and_may_end(doctor: Doctor) -> None:
     told = [v for line in figures_of(0.1, 2.303, 800) for v in guard.note(line)]
     assert [(v.name, v.severity) for v in told] == [("loss-is-prior", "learns badly")]
     (found,) = doctor(figures_of(0.1, 2.303, 800))  # of a run that has ended
-    assert (found["name"], found["severity"]) == ("loss-is-prior", "will not learn")
+    assert (found.name, found.severity) == ("loss-is-prior", "will not learn")
 
 
 def test_a_loss_at_the_entropy_of_the_labels_may_have_learnt(doctor: Doctor) -> None:

@@ -140,12 +140,12 @@ def test_the_budget(tmp_path: Path, tree: Path) -> None:
     CLAIMS["own"] = own
     try:
         found = alexnet.claim(budget="20m", **options)
-        why = {entry["name"]: entry["why"] for entry in found.left}
+        why = {entry.name: entry.why for entry in found.left}
         assert why.keys() == CLAIMS.keys() - EXACT.keys()
         assert "more than is left" in why["own"]
         assert "more than is left" in why["bias-one"]
         assert "not there" in why["depth"]
-        verdicts = {row["name"]: row["verdict"] for row in found.claims}
+        verdicts = {row.name: row.verdict for row in found.claims}
         assert verdicts["neurons"] == "contradicted"
         assert verdicts["own"] == "not measured"
         wanted = {"name", "paper", "measured", "ci95", "verdict", "needs"}
@@ -153,14 +153,14 @@ def test_the_budget(tmp_path: Path, tree: Path) -> None:
 
         record = (out / "neurons/claim.json").read_bytes()
         found = alexnet.claim(budget="40m", **options)
-        assert [entry["name"] for entry in found.left][-3:] == ["bias-one", "table-1", "table-2"]
-        assert "own" not in {entry["name"] for entry in found.left}
+        assert [entry.name for entry in found.left][-3:] == ["bias-one", "table-1", "table-2"]
+        assert "own" not in {entry.name for entry in found.left}
         assert (out / "neurons/claim.json").read_bytes() == record
         (out / "neurons/claim.json").unlink()
-        listed = {row["name"]: row for row in alexnet.claim(out=out).claims}
+        listed = {row.name: row for row in alexnet.claim(out=out).claims}
     finally:
         del CLAIMS["own"]
-    assert (listed["own"]["verdict"], listed["own"]["measured"]) == ("confirmed", 1.0)
+    assert (listed["own"].verdict, listed["own"].measured) == ("confirmed", 1.0)
     assert json.loads((out / "own/claim.json").read_text())["seeds"] == 2
-    assert listed["neurons"]["verdict"] == "not measured"
-    assert listed["neurons"]["measured"] is None
+    assert listed["neurons"].verdict == "not measured"
+    assert listed["neurons"].measured is None

@@ -40,8 +40,8 @@ def write_each(root: Path, files: Files) -> Path:
 def find_oddities(root: Path, files: Files, **options: Any) -> dict[str, str]:
     """What `data check` says of each: the repairs or, after "refused: ", why it is none."""
     report = alexnet.data_check(write_each(root, files), **options)
-    repairable = {Path(x["path"]).stem: x["reason"] for x in report.repairable}
-    refused = {Path(x["path"]).stem: x["reason"] for x in report.refused}
+    repairable = {Path(x.path).stem: x.reason for x in report.repairable}
+    refused = {Path(x.path).stem: x.reason for x in report.refused}
     assert report.ok == len(files) - len(repairable) - len(refused)
     return dict.fromkeys(files, "") | repairable | {k: f"refused: {r}" for k, r in refused.items()}
 

@@ -39,7 +39,7 @@ def outputs(model: bytes, inputs: Any) -> Any:
 def test_onnx_gives_what_the_run_gives(run: Path, tmp_path: Path, inside: bool) -> None:
     file = tmp_path / "net.onnx"
     made = alexnet.export(run, format="onnx", out=file, preprocess=inside)
-    assert made.verified["images"] == "60 of val"
+    assert made.verified.images == "60 of val"
     predictor = alexnet.load(run)
     pixels = np.random.default_rng(0).integers(0, 256, (7, 28, 28, 1), np.uint8)
     expected = predictor.predict(list(pixels))
@@ -154,17 +154,17 @@ def test_without_its_data_a_run_is_verified_on_drawn_images(
     said["data"]["path"] = str(tmp_path / "moved")
     file.write_text(json.dumps(said))
     made = alexnet.export(run, format="safetensors", out=tmp_path / "net.safetensors")
-    assert made.verified["images"] == "drawn"
+    assert made.verified.images == "drawn"
     assert "warning: verified on drawn images" in capsys.readouterr().err
 
 
 def test_int8(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "net.onnx"
     found = alexnet.export(run, format="onnx", out=file, int8=True, preprocess=True).int8
-    assert found["calibration_images"] == 30
-    assert found["fp32"]["n"] == found["int8"]["n"] == 30
-    assert found["int8"]["top1"] >= found["fp32"]["top1"] - 0.1
-    assert found["int8"]["bytes"] < found["fp32"]["bytes"] / 2.5
+    assert found.calibration_images == 30
+    assert found.fp32.n == found.int8.n == 30
+    assert found.int8.top1 >= found.fp32.top1 - 0.1
+    assert found.int8.bytes < found.fp32.bytes / 2.5
     kinds = {i.data_type for i in onnx.load(file).graph.initializer if len(i.dims) > 1}
     assert onnx.TensorProto.INT8 in kinds
     assert alexnet.test(file, certificate=True).holds
@@ -240,8 +240,8 @@ def test_what_a_proof_would_not_heed_is_refused(run: Path, given: dict[str, Any]
 def test_a_run_carries_a_certificate_that_holds(run: Path) -> None:
     proof = alexnet.test(run, certificate=True)
     assert proof.holds
-    assert {check["name"] for check in proof.checks} >= {"weights", "logits", "recipe"}
-    assert [c["name"] for c in proof.checks][-1] == "top-1 on val"
+    assert {check.name for check in proof.checks} >= {"weights", "logits", "recipe"}
+    assert [c.name for c in proof.checks][-1] == "top-1 on val"
 
 
 @pytest.mark.parametrize("what", ["weight", "claim", "logit"])
@@ -267,7 +267,7 @@ def test_a_changed_file_is_found_out(run: Path, tmp_path: Path, what: str) -> No
     data = json.loads((run / "recipe.json").read_text())["data"]["path"]
     proof = alexnet.test(file, certificate=True, data=data)
     assert not proof.holds
-    failed = {check["name"] for check in proof.checks if not check["ok"]}
+    failed = {check.name for check in proof.checks if not check.ok}
     assert failed == {{"weight": "weights", "claim": "top-1 on val", "logit": "logits"}[what]}
 
 

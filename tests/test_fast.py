@@ -107,7 +107,7 @@ def test_a_whitened_run_validates_mirrored_and_continues(
     assert model_file(whole, "last").read_bytes() == model_file(cut, "last").read_bytes()
     valued = [event for event in read_events(whole) if event["event"] == "val"][-1]
     found = alexnet.test(whole, split="val", views=2, checkpoint="last")
-    assert found.loss == pytest.approx(valued.loss, rel=1e-5)
+    assert found.loss == pytest.approx(valued["loss"], rel=1e-5)
     assert alexnet.test(whole, split="val", checkpoint="last").loss != found.loss
 
 

@@ -115,7 +115,7 @@ def test_a_network_of_one_output_is_not_called_healthy() -> None:
     found = alexnet.diagnose(net, batches())
     assert found.healthy is None
     assert "1 output" in found.unmeasured
-    assert found.layers == []
+    assert found.layers == ()
 
 
 def test_one_image_is_too_few_to_tell() -> None:
@@ -138,7 +138,7 @@ def test_a_trained_network_is_not_called_decaying() -> None:
         fast.step()
     slow = torch.optim.SGD(net.parameters(), 0.1, weight_decay=0.1)
     found = alexnet.diagnose(net, batches(), slow)
-    assert found.figures["shrinking"] > 0.9
+    assert found.figures.shrinking > 0.9
     assert "decay-alone" not in [v["name"] for v in found.verdicts]
     assert found.unmeasured == ""
 

@@ -103,7 +103,7 @@ def test_titles_go_where_the_weights_go(
     photo = tmp_path / "a.jpg"
     photo.write_bytes(content("a.jpg"))
     (one,) = alexnet.classify(tmp_path / "run", [photo]).results
-    assert {entry["class"]: entry["title"] for entry in one["top"]} == TITLES
+    assert {entry.class_name: entry.title for entry in one.top} == TITLES
     capsys.readouterr()
     assert main(["classify", str(tmp_path / "run"), str(photo)]) == 0
     said = capsys.readouterr().out

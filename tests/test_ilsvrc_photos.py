@@ -105,12 +105,12 @@ def test_real_photos_from_archives_to_a_classification(
     fields |= {"doctor": "off"}
     alexnet.train("photos", data=out, run=run, **fields)
     result = alexnet.test(run, views=10)
-    assert [row["n"] for row in result.per_class] == [1] * 40
+    assert [row.n for row in result.per_class] == [1] * 40
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(real.photos[chosen[0]])
     (one,) = alexnet.classify(run, [photo], views=10).results
-    assert len(one["top"]) == 5
-    assert {entry["class"] for entry in one["top"]} <= set(chosen)
+    assert len(one.top) == 5
+    assert {entry.class_name for entry in one.top} <= set(chosen)
 
 
 @pytest.mark.slow

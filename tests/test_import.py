@@ -101,7 +101,7 @@ def test_an_imported_run_does_what_a_run_does(net: Net, tmp_path: Path, idx_fold
     proof = alexnet.test(run, certificate=True, data=idx_folder)
     assert proof.holds
     again = alexnet.export(run, format="safetensors", out=tmp_path / "hub", data=idx_folder)
-    assert again.verified["largest_difference"] == 0
+    assert again.verified.largest_difference == 0
 
 
 def test_an_exported_folder_comes_back_whole(trained: Path, tmp_path: Path) -> None:

@@ -80,10 +80,10 @@ def test_each_says_and_draws(
 
 def test_neighbours_have_the_class_of_who_asks(run: Path) -> None:
     found = commands.inspect(run, "neighbors", split="test", metric="cosine", count=1)
-    shares = {way: a["share"] for way, a in found.agreement.items()}
+    shares = {way: a.share for way, a in found.agreement.items()}
     assert set(shares) == {"relu7", "pixels"}
     assert shares["relu7"] > 0.9  # the patterns are learnt to the end
-    assert found.agreement["relu7"]["n"] == 200
+    assert found.agreement["relu7"].n == 200
 
 
 def test_features_come_with_images_and_labels(run: Path, tmp_path: Path) -> None:
@@ -103,12 +103,12 @@ def test_features_as_parquet_are_those_of_npy(run: Path, tmp_path: Path) -> None
     found = commands.inspect(run, "features", out=file, **of)
     commands.inspect(run, "features", out=tmp_path / "f.npy", **of)
     plain = np.load(tmp_path / "f.npy")
-    assert found.shape == list(plain.shape)
+    assert tuple(found.shape) == plain.shape
     with parquet.ParquetFile(file) as opened:
         assert opened.num_row_groups > 1
         table = opened.read()
     assert table.column_names == ["image", "label", "class", "features"]
-    assert json.loads(table.schema.metadata[b"shape"]) == found.shape[1:]
+    assert json.loads(table.schema.metadata[b"shape"]) == list(found.shape[1:])
     rows = np.stack(table["features"].to_numpy())
     assert rows.dtype == np.float32
     assert (rows == plain.reshape(len(plain), -1)).all()
@@ -134,11 +134,11 @@ def test_mistakes_are_told_by_the_names_of_their_images(
     names, split = of.names("train"), of.split("train")
     assert found.mistakes
     for told in found.mistakes + found.labels:
-        row = names.index(told["image"])
+        row = names.index(told.image)
         (likely,) = predictor.predict([split.read(np.array([row]))[0]])
-        assert predictor.classes[split.labels[row]] == told["class"] != told["said"]
-        assert predictor.classes[likely.argmax()] == told["said"]
-        assert likely.max() == pytest.approx(told["probability"], abs=1e-3)
+        assert predictor.classes[split.labels[row]] == told.class_name != told.said
+        assert predictor.classes[likely.argmax()] == told.said
+        assert likely.max() == pytest.approx(told.probability, abs=1e-3)
 
 
 def test_pictures_go_where_they_are_asked(run: Path, image: str, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_pictures_go_where_they_are_asked(run: Path, image: str, tmp_path: Path)
     found = commands.inspect(run, "saliency", [image], method="grad-cam", out=out, label="3")
     assert found.figures == [str(out)]
     assert b"<svg" in out.read_bytes()
-    assert found.images[0]["class"] == "3"
+    assert found.images[0].class_name == "3"
     found = commands.inspect(run, "mistakes", out=tmp_path / "m.png")
     assert all(Path(path).name.startswith("m") for path in found.figures)
 
@@ -282,7 +282,7 @@ def test_a_browser_finds_nothing_wrong(browser: Any, page: dict[str, Any], width
     tab.on("console", lambda message: seen.append(message.text))
     tab.on("pageerror", lambda error: seen.append(str(error)))
     tab.on("request", lambda r: None if r.url[:5] in ("file:", "data:") else seen.append(r.url))
-    tab.goto(Path(page["out"]).as_uri())
+    tab.goto(Path(page.out).as_uri())
     assert seen == []
     pictures = tab.evaluate("[...document.images].map(i => [i.complete && i.naturalWidth, i.alt])")
     assert len(pictures) >= 6  # this run makes no mistakes to show

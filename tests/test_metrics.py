@@ -69,7 +69,7 @@ def test_tally_sums_batches() -> None:
     assert figures.top5 == pytest.approx(top5)
     for rule in ("optimistic", "pessimistic", "expected"):
         assert getattr(figures, f"top5_{rule}") == pytest.approx(top5)
-    assert figures.top1_ci95 == list(wilson(figures.top1 * 50, 50))
+    assert figures.top1_ci95 == wilson(figures.top1 * 50, 50)
     for label, (right, n) in enumerate(tally.per_class()):
         assert n == int((labels == label).sum())
         assert right == int(((order[:, 0] == label) & (labels == label)).sum())

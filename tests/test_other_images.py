@@ -181,7 +181,7 @@ def test_numbered_classes_are_in_the_order_of_the_weights(tmp_path: Path) -> Non
     assert alexnet.load(tmp_path / "in").classes == tuple(map(str, range(11)))
     again = alexnet.test(tmp_path / "in", data=tmp_path / "numbers")
     assert again.n == 33
-    assert [row["n"] for row in again.per_class] == [3] * 11
+    assert [row.n for row in again.per_class] == [3] * 11
     shutil.move(tmp_path / "numbers/3", tmp_path / "numbers/03")
     assert alexnet.test(tmp_path / "in", data=tmp_path / "numbers").loss == again.loss
 
@@ -381,7 +381,7 @@ def test_export_is_verified_on_images_by_name(home: Path, tmp_path: Path, new: P
     shutil.rmtree(new / "class-0")
     out = tmp_path / "net.safetensors"
     made = alexnet.export(home / "run", format="safetensors", out=out, data=new)
-    assert made.verified["images"] == "20 of all"
+    assert made.verified.images == "20 of all"
     shutil.copytree(new / "class-1", new / "tiger")
     with pytest.raises(DataError, match="'tiger'"):
         alexnet.export(home / "run", format="safetensors", out=tmp_path / "b.safetensors", data=new)

@@ -143,7 +143,7 @@ def test_float_pixels_are_refused(tmp_path: Path) -> None:
     files = {"a/1.jpg": jpeg(1), "b/1.jpg": jpeg(2), "b/2.tif": data.getvalue()}
     tree = write_files(tmp_path / "tree", files)
     result = alexnet.data_pack(tree, out=tmp_path / "out", size=8)
-    assert [entry["path"] for entry in result.refused] == ["b/2.tif"]
+    assert [entry.path for entry in result.refused] == ["b/2.tif"]
 
 
 def test_small_images_keep_their_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +152,7 @@ def test_small_images_keep_their_size(tmp_path: Path, capsys: pytest.CaptureFixt
              for i in range(4)}  # fmt: skip
     source = write_files(tmp_path / "set", files)
     result = alexnet.data_pack(source, out=tmp_path / "out")
-    assert (result.size, manifest(tmp_path / "out").size) == (32, 32)
+    assert (result.size, manifest(tmp_path / "out")["size"]) == (32, 32)
     assert "images of 32 x 32 pixels: packing at their own, --size 32" in capsys.readouterr().err
     assert alexnet.data_pack(source, out=tmp_path / "large", size=64).size == 64
     said = "most images are enlarged: the shorter side is 32 pixels (median of 4), --size is 64"

@@ -116,7 +116,7 @@ def test_exact_resume(encoding: str, run_on: Callable[[str], Path], tmp_path: Pa
 def test_ten_views(encoding: str, run_on: Callable[[str], Path], tmp_path: Path) -> None:
     run = Path(shutil.copytree(run_on(encoding), tmp_path / "run", symlinks=True))
     result = alexnet.test(run, views=10)
-    assert [(row["class"], row["n"]) for row in result.per_class] == [(c, 5) for c in "abc"]
+    assert [(row.class_name, row.n) for row in result.per_class] == [(c, 5) for c in "abc"]
     assert np.isfinite(result.loss)
     assert result.views == 10
 

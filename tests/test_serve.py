@@ -180,26 +180,26 @@ def test_explain_shows_what_inspect_does(server: Server, tmp_path: Path) -> None
     for file, pixels in zip(files, IMAGES, strict=True):
         file.write_bytes(png(pixels))
     told = alexnet.inspect(server.run, "saliency", files, method="grad-cam")
-    peaks = [one["maps"]["grad-cam"] for one in told.images]
-    assert any(peak["largest"] > 0 for peak in peaks)
+    peaks = [one.maps["grad-cam"] for one in told.images]
+    assert any(peak.largest > 0 for peak in peaks)
     for i, peak in enumerate(peaks):
         status, _, body = server.ask("POST", "/explain", png(IMAGES[i]))
         found = json.loads(body)
         assert (status, found["class"]) == (200, str(LABELS[i]))
-        evidence, place = found["evidence"], (peak["row"] + 0.5, peak["column"] + 0.5)
+        evidence, place = found["evidence"], (peak.row + 0.5, peak.column + 0.5)
         heat = shown(evidence["picture"])
         assert heat.shape == (28, 28, 4)
-        assert evidence.part == told.part
-        if peak["largest"] > 0:
+        assert evidence["part"] == told.part
+        if peak.largest > 0:
             assert (28 * evidence["row"], 28 * evidence["column"]) == pytest.approx(place)
-            assert divmod(int(heat[..., 3].argmax()), 28) == (peak["row"], peak["column"])
+            assert divmod(int(heat[..., 3].argmax()), 28) == (peak.row, peak.column)
         else:
             assert (evidence["row"], int(heat[..., 3].max())) == (None, 0)
     assert (found["neighbors"], found["indexed"]) == (None, 0)
     assert (shown(found["input"]) == IMAGES[9]).all()
     maps = alexnet.inspect(server.run, "activations", [files[9]], part="relu1")
     channels = [f["channel"] for f in found["filters"]]
-    assert channels == maps.images[0]["channels"][:8]
+    assert channels == list(maps.images[0].channels[:8])
     assert shown(found["filters"][0]["kernel"]).shape == (3, 3)
     other = json.loads(server.ask("POST", "/explain?label=2", png(IMAGES[3]))[2])
     assert (other["index"], other["class"]) == (2, "2")
@@ -225,10 +225,10 @@ def test_an_index_finds_what_inspect_finds(start: Start, tmp_path: Path) -> None
     found = json.loads(server.ask("POST", "/explain", png(IMAGES[5]))[2])
     file = tmp_path / "a.png"
     file.write_bytes(png(IMAGES[5]))
-    told = alexnet.inspect(server.run, "neighbors", [file]).neighbors[0]["relu7"]
-    assert [n["image"] for n in found["neighbors"]] == [n["image"] for n in told]
+    told = alexnet.inspect(server.run, "neighbors", [file]).neighbors[0].near["relu7"]
+    assert [n["image"] for n in found["neighbors"]] == [n.image for n in told]
     assert [n["distance"] for n in found["neighbors"]] == pytest.approx(
-        [n["distance"] for n in told], rel=1e-4
+        [n.distance for n in told], rel=1e-4
     )
     assert {n["class"] for n in found["neighbors"]} == {str(LABELS[5])}
     stop(server)

@@ -88,9 +88,7 @@ def test_splits_are_shares_of_what_they_are_cut_from(cli: Cli) -> None:
 
 
 def page_of(run: Path) -> str:
-    return (
-        Path(alexnet.report(run, brief=True)["out"]).read_text().replace("\N{NO-BREAK SPACE}", " ")
-    )
+    return Path(alexnet.report(run, brief=True).out).read_text().replace("\N{NO-BREAK SPACE}", " ")
 
 
 # Top-5.

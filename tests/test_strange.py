@@ -214,7 +214,7 @@ def test_an_edited_event_is_refused(copied: Path) -> None:
         {"event": "of another version"},
     ):
         log.write_text(f"{whole}{json.dumps(good)}\n")
-        assert RunDir.open(copied).events()[-1].event == good.event
+        assert RunDir.open(copied).events()[-1].event == good["event"]
     for bad in EVENTS:
         log.write_text(f"{whole}{json.dumps(bad)}\n")
         with pytest.raises(CheckpointError, match=r"metrics\.jsonl, line \d+: .* restore a copy"):

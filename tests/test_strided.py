@@ -95,5 +95,5 @@ def test_the_doctor_sees_no_layers_in_a_row(activation: bool) -> None:
     assert is_in_blocks(net.part("conv1"), torch.randn(2, 3, 32, 32))
     images, labels = torch.randn(32, 3, 32, 32), torch.arange(32) % 3
     found = diagnose(net, [(images, labels)], steps=0)
-    names = {verdict["name"] for verdict in found.verdicts}
+    names = {verdict.name for verdict in found.verdicts}
     assert ("linear-layers" in names) == (not activation)
