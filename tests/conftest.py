@@ -10,7 +10,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import json
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -194,22 +193,11 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 Launch = Callable[..., BaseProcess]
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Inside, torch computes with so many threads."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """This process computes with as many threads as each of a team that it is compared with."""
+    from alexnet.training import threads
+
     with threads(1):
         yield
 

@@ -13,8 +13,8 @@ import pytest
 from alexnet.commands import time_decoding, train_choosing
 from alexnet.errors import Unavailable
 from alexnet.recipe import Recipe
-from alexnet.training import Settings, TimingRule
-from conftest import threads, without_report
+from alexnet.training import Settings, TimingRule, threads
+from conftest import without_report
 
 __all__ = ["Changing", "Given", "Step", "alone_at_first", "time_decoding", "train_and_die",
            "train_choosing"]  # fmt: skip

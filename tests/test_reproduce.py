@@ -18,7 +18,8 @@ import pytest
 import torch
 
 import alexnet
-from conftest import threads, without_report, write_tree
+from alexnet.training import threads
+from conftest import without_report, write_tree
 from shell import Cli
 from shell import clean_folder as clean_folder  # around every test here
 from shell import cli as cli

@@ -16,7 +16,8 @@ import torch
 import alexnet
 from alexnet.errors import Interrupted
 from alexnet.runs import RunDir
-from conftest import CLOCK, forkserver, patterns, threads, without_report, write_idx
+from alexnet.training import threads
+from conftest import CLOCK, forkserver, patterns, without_report, write_idx
 from given_steps import Changing, Given, alone_at_first, train_and_die, train_choosing
 from test_reproduce import commands_of
 

@@ -15,8 +15,8 @@ import torch
 
 from alexnet.data import Preprocess, Statistics
 from alexnet.recipe import Recipe
-from alexnet.training import Hardware, Settings, TimingRule, choose_settings
-from conftest import threads, without_report
+from alexnet.training import Hardware, Settings, TimingRule, choose_settings, threads
+from conftest import without_report
 from given_steps import Given, Step, train_choosing
 from short_runs import Cut, at_each_step
 

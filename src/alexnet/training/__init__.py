@@ -4,6 +4,7 @@ These names are stable. The modules they come from are not.
 """
 
 from alexnet.metrics import Tally, topk_hits, wilson
+from alexnet.runtime import threads
 from alexnet.training.compiled import Compiled
 from alexnet.training.evaluate import evaluate, predict_views
 from alexnet.training.fitting import fit
@@ -66,6 +67,7 @@ __all__ = [
     "preprocessing",
     "set_rate",
     "take_weights",
+    "threads",
     "topk_hits",
     "train_step",
     "whiten",
