@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch.distributed.run import get_args_parser
 
 from conftest import forkserver
 
-LONG = 280  # seconds before a hang is taken for one; pytest's own limit is 300
+LONG = 280  # seconds before a hang is taken for one
 # Before torchrun kills who does not end; not every version asks.
 ASKS = "--shutdown-timeout" in get_args_parser()._option_string_actions
 PATIENT = ["--shutdown-timeout", str(LONG)] if ASKS else []
@@ -40,8 +41,11 @@ def _child(rank: int, size: int, port: int, work: Callable[..., Any], args: Any,
     torch.save(work(*args), f"{out}/{rank}.pt")
 
 
-def run_team(folder: Path, size: int, work: Callable[..., Any], *args: Any) -> list[Any]:
-    """What `work(*args)` returns in each of `size` processes that may `join`."""
+def run_team(
+    folder: Path, size: int, work: Callable[..., Any], *args: Any, within: float = LONG
+) -> list[Any]:
+    """What `work(*args)` returns in each of `size` processes that may `join`. All of them together
+    have `within` seconds; who then still runs is killed, and the test fails."""
     folder.mkdir(parents=True, exist_ok=True)
     context = forkserver()
     port = free_port()
@@ -51,9 +55,10 @@ def run_team(folder: Path, size: int, work: Callable[..., Any], *args: Any) -> l
     ]
     for process in processes:
         process.start()
+    ends = time.monotonic() + within
     try:
         for process in processes:
-            process.join(LONG)
+            process.join(max(ends - time.monotonic(), 0))
         assert [process.exitcode for process in processes] == [0] * size
     finally:
         for process in processes:

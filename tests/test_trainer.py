@@ -71,13 +71,13 @@ def test_it_runs_and_writes_nothing(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     notes = Notes()
-    state = Trainer(RECIPE, data).run(log=notes)
+    state = Trainer(RECIPE.replace(log_every=4), data).run(log=notes)
     assert (state.step, state.finished) == (12, "all steps are done")
-    assert [(line.event, line.step) for line in notes.lines] == [
-        *(("train", step) for step in (2, 4, 6)), ("val", 6),
-        *(("train", step) for step in (8, 10, 12)), ("val", 12),
+    # A line every fourth step and before each validation; its images are those of the epoch so far.
+    assert [(line.event, line.step, line.n) for line in notes.lines] == [
+        ("train", 4, 32), ("train", 6, 48), ("val", 6, 12),
+        ("train", 8, 16), ("train", 12, 48), ("val", 12, 12),
     ]  # fmt: skip
-    assert notes.lines[-1].n == 12
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
 
@@ -95,20 +95,33 @@ def test_step_by_step_it_is_the_same_training(data: TrainingData) -> None:
     assert_same(weights(whole), weights(single))
 
 
+def test_the_rate_falls_when_the_plateau_policy_says_so(data: TrainingData) -> None:
+    trainer = Trainer(RECIPE, data)
+    assert trainer.learning_rate == RECIPE.lr
+    trainer.state.watch.drops = 2
+    assert trainer.learning_rate == pytest.approx(RECIPE.lr * RECIPE.lr_factor**2)
+
+
 @pytest.mark.parametrize("opt", ["sgd", "adamw"])
 def test_a_state_goes_on_where_it_was_taken(data: TrainingData, opt: str) -> None:
     recipe = RECIPE.replace(opt=opt, lr=0.01)
     whole, first = Trainer(recipe, data), Trainer(recipe, data)
     whole.run()
-    for batch in first.batches(range(5)):
+    for batch in first.batches(range(8)):  # into the second epoch
         first.train_step(batch)
+        if first.state.step == 6:
+            seen = first.validate().figures()
+            first.state.watch.update(seen.top1, seen.loss, 6, recipe)
     saved = first.state_dict()
     other = Trainer(recipe, data)
     other.load_state_dict(saved)
-    assert other.state.step == 5
+    assert other.state.step == 8
+    assert other.state.watch == first.state.watch
+    assert other.state.watch.best_step == 6
     other.run()
     assert_same(weights(whole), weights(other))
     assert other.state.watch == whole.state.watch
+    assert torch.equal(other.state.sums, whole.state.sums)  # the figures of the whole epoch
 
 
 @pytest.mark.parametrize(
@@ -121,12 +134,15 @@ def test_a_state_goes_on_where_it_was_taken(data: TrainingData, opt: str) -> Non
 def test_a_state_of_another_training_is_refused(
     data: TrainingData, changes: dict[str, Any], said: str
 ) -> None:
-    saved = Trainer(RECIPE, data).state_dict()
+    trained = Trainer(RECIPE, data)
+    trained.train_step(next(trained.batches()))
+    saved = trained.state_dict()
     other = Trainer(RECIPE.replace(**changes), data)
     before = weights(other)
     with pytest.raises(CheckpointError, match=said):
         other.load_state_dict(saved)
     assert_same(before, weights(other))
+    assert other.state.step == 0
 
 
 def test_weights_of_another_shape_are_refused(data: TrainingData) -> None:
@@ -140,7 +156,7 @@ def test_weights_of_another_shape_are_refused(data: TrainingData) -> None:
 
 def test_a_loss_that_is_no_number_is_seen_at_its_step(data: TrainingData) -> None:
     """Step 5, and not at the next line of the log or the next validation."""
-    trainer = Trainer(RECIPE.replace(log_every=1000, eval_every=1000, epochs=1000), data)
+    trainer = Trainer(RECIPE.replace(log_every=1000, eval_every=1000), data)
 
     def break_after(step: int) -> None:
         if step == 4:
@@ -158,7 +174,7 @@ def _broken_in_one() -> list[int]:
     """Trains with a second process, whose weights alone are broken after step 3."""
     with join() as team:
         trainer = Trainer(
-            RECIPE.replace(log_every=1000, eval_every=1000, epochs=1000),
+            RECIPE.replace(log_every=1000, eval_every=1000),
             TrainingData(digits(48, "t"), digits(12, "v"), 4, Statistics((60.0,), (80.0,), ())),
             team=team,
         )
@@ -176,7 +192,7 @@ def _broken_in_one() -> list[int]:
 
 
 def test_all_processes_end_at_the_step_at_which_one_sees_it(tmp_path: Path) -> None:
-    ends = run_team(tmp_path, 2, _broken_in_one)
+    ends = run_team(tmp_path, 2, _broken_in_one, within=120)
     assert ends == [[4, 1], [4, 0]]  # the first says why, the other only that it ends
 
 

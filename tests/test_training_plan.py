@@ -10,7 +10,7 @@ import pytest
 from alexnet import commands
 from alexnet.errors import AlexNetError, DataError, UsageError
 from alexnet.training import join
-from conftest import without_report, write_tree
+from conftest import read_events, without_report, write_tree
 from teams import run_team
 
 FIELDS: dict[str, Any] = {
@@ -35,7 +35,7 @@ def train_each(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
             options = {name: own(value) for name, value in call.items()}
             try:
                 result = commands.train("digits", **{**FIELDS, **options})
-                found.append({"step": result["step"], "top1": result["top1"]})
+                found.append({"step": result.step, "top1": result.top1})
             except AlexNetError as error:
                 found.append(
                     {"kind": type(error).__name__, "says": str(error), "status": error.exit_status}
@@ -75,7 +75,7 @@ def test_each_process_opens_its_own_copy(tmp_path: Path) -> None:
         {"data": [str(tree), str(tmp_path / "no")], "run": str(tmp_path / "gone")},
         {"data": str(tree), "init": [first, second], "run": str(tmp_path / "init")},
     ]
-    by_rank = run_team(tmp_path / "ranks", 2, train_each, calls)
+    by_rank = run_team(tmp_path / "ranks", 2, train_each, calls, within=120)
     assert by_rank[0][:2] == by_rank[1][:2]
     assert all(result["step"] == 3 for result in by_rank[0][:2])
     assert weights(tmp_path / "apart") == weights(tmp_path / "plain")
@@ -101,15 +101,22 @@ def test_what_the_first_process_leaves_out_all_leave_out(tmp_path: Path) -> None
     call = {
         "data": str(tmp_path / "photos"), "run": str(tmp_path / "run"), "memory_gib": 0.0,
         "bad_images": "skip", "bad_share": 0.1, "normalize": "image", "shift": 0, "rotate": 0.0,
-        "scale": 0.0,
+        "scale": 0.0, "log_every": 1,
     }  # fmt: skip
     alone = {**call, "run": str(tmp_path / "alone")}
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
         commands.train("digits", **{**FIELDS, **alone})
-    first, second = (ranks[0] for ranks in run_team(tmp_path / "ranks", 2, train_each, [call]))
+    by_rank = run_team(tmp_path / "ranks", 2, train_each, [call], within=120)
+    first, second = (ranks[0] for ranks in by_rank)
     assert first == second
     assert first["step"] == 3
+    # Both have the statistics that the first took: the first step's loss is that of one process.
+    losses = [
+        next(e["loss"] for e in read_events(tmp_path / name) if e["event"] == "train")
+        for name in ("run", "alone")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     described = [
         (tmp_path / name / "recipe.json").read_text().partition('"call"')[0]
         for name in ("run", "alone")
@@ -137,7 +144,7 @@ def fail(failing: list[int]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("failing", [[0], [2], [1, 2], [0, 1, 2]])
 def test_all_or_none(failing: list[int], tmp_path: Path) -> None:
     """The first of those that fail says why, the others only end; then they go on together."""
-    for rank, (sent, raised, shared) in enumerate(run_team(tmp_path, 3, fail, failing)):
+    for rank, (sent, raised, shared) in enumerate(run_team(tmp_path, 3, fail, failing, within=120)):
         assert sent == {"sent": {"rank": 0, "odd": "\udcff"}}
         kind = "DataError" if failing[0] else "UsageError"
         said = {"raised": kind, "says": f"of {failing[0]}"}
