@@ -62,9 +62,10 @@ def import_weights(
     `model` is the network they are of; `classes` a file of names, one a line; `data` labelled
     images, on which accuracy is measured (`split` and `ignore_unknown` as for `test`); `mean`
     Caffe's mean image; `bgr` whether the first layer takes blue first. `size`, `crop`, `normalize`
-    and `orient` replace the preprocessing that the weights are known to expect. Returns an ImportResult: the run, what was matched and left in the file, what
-    images are expected, and whether the weights were trained at all; with `data` a TestedImport,
-    which has the figures too.
+    and `orient` replace the preprocessing that the weights are known to expect.
+    Returns an ImportResult: the run, what was matched and left in the file, what images are
+    expected, and whether the weights were trained at all; with `data` a TestedImport, which has the
+    figures too.
     """
     fields = {"size": size, "crop": crop, "normalize": normalize, "orient": orient}
     given: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
@@ -213,8 +214,8 @@ def _names(
         names = [line.strip() for line in text.splitlines() if line.strip()]
         if len(names) != count or len(set(names)) != count:
             raise UsageError(
-                f"{option('classes', file)} has {len(set(names))} different names, and the network tells "
-                f"{count} classes apart: one name a line, in its order"
+                f"{option('classes', file)} has {len(set(names))} different names, and the "
+                f"network tells {count} classes apart: one name a line, in its order"
             )
         return names
     if known:
@@ -229,6 +230,6 @@ def _names(
                 f"{option('classes', FILE)} says otherwise"
             )
             return folders
-    names = option("classes", FILE)
-    say(f"classes are called 0 to {count - 1}: {names} has their names, one a line")
+    named_in = option("classes", FILE)
+    say(f"classes are called 0 to {count - 1}: {named_in} has their names, one a line")
     return [str(i) for i in range(count)]

@@ -215,8 +215,9 @@ def plan_training(
             "out"
         )
     if restarted() and RunDir(Path(request.run or RUNS)).is_begun:
-        asked = request.fields.items()
-        fields = {k: v for k, v in asked if (k, v) != ("precision", "auto")}
+        fields = request.fields.copy()
+        if fields.get("precision") == "auto":
+            del fields["precision"]
         return _plan_continuation(replace(request, fields=fields), held)
     if request.resume:
         return _plan_continuation(request, held)
