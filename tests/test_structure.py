@@ -28,6 +28,8 @@ LAYERS = (
         "interrupt",
         "terminal",
         "recipe",
+        "options",
+        "recipe_flags",
         "memory",
         "launch",
         "processors",
@@ -39,7 +41,8 @@ LAYERS = (
     ("analysis", "predict", "evaluation_set", "figures", "benches", "pages", "recipebook"),
     ("claims", "interchange"),
     ("serving",),
-    ("commands", "cli", "flags", "verbs", "show", "__init__", "__main__"),
+    ("commands",),
+    ("cli", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()
@@ -175,6 +178,14 @@ def test_nothing_unpickles() -> None:
 
 def test_public_names_resolve() -> None:
     assert alexnet.__all__ == sorted(alexnet.__all__, key=lambda name: (name.islower(), name))
+    typed = {
+        alias.name: node.module
+        for node in ast.walk(ast.parse((SOURCE / "__init__.py").read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name
+    }  # what editors and type checkers see
+    assert typed == {name: getattr(alexnet, name).__module__ for name in alexnet.__all__}
     for name in alexnet.__all__:
         value = getattr(alexnet, name)
         assert value.__doc__, name

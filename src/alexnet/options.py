@@ -49,15 +49,15 @@ def option(name: str, value: Any = ...) -> str:
 
 
 @dataclass(frozen=True)
-class Call:
-    """A whole call, rendered by `str`: "alexnet train --resume --run r" or
+class AdvisedCall:
+    """A call that a message advises, rendered by `str`: "alexnet train --resume --run r" or
     "alexnet.train(resume=True, run='r')". Without arguments it names the verb alone."""
 
     verb: str
     arguments: tuple[Any, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
 
-    def also(self, **options: Any) -> "Call":
+    def also(self, **options: Any) -> "AdvisedCall":
         """The same call with more options."""
         return replace(self, options=self.options | options)
 
@@ -83,9 +83,9 @@ class Help:
 HELP = Help()
 
 
-def call(verb: str, *arguments: Any, **options: Any) -> Call:
-    """A call of a verb, as it is named on the command line, that a message advises."""
-    return Call(verb, arguments, options)
+def call(verb: str, *arguments: Any, **options: Any) -> AdvisedCall:
+    """The call of a verb, which is named as on the command line."""
+    return AdvisedCall(verb, arguments, options)
 
 
 def _words(name: str, value: Any, write: Any) -> list[str]:

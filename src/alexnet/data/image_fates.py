@@ -12,7 +12,7 @@ from alexnet.data.inventory import GONE, size_of
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.slices import Unread
 from alexnet.errors import Unreadable
-from alexnet.options import Call
+from alexnet.options import AdvisedCall
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import say
 
@@ -25,7 +25,7 @@ SAID = {
 }
 
 
-def update_fates(dataset: Dataset, run: RunDir, step: int, again: Call) -> None:
+def update_fates(dataset: Dataset, run: RunDir, step: int, again: AdvisedCall) -> None:
     """Looks at each image that the run stopped for, and at files that changed since it began: one
     that can be read is read, one that is gone is left out, and one that cannot be read is left out
     where the recipe skips such; else Unreadable is raised, and the run knows of it.
@@ -73,7 +73,7 @@ def _was_read(dataset: Dataset, image: BadImage) -> bool:
 
 
 def _meet(
-    dataset: Dataset, run: RunDir, step: int, again: Call, split: str, unread: Unread
+    dataset: Dataset, run: RunDir, step: int, again: AdvisedCall, split: str, unread: Unread
 ) -> None:
     """Images of a split that were found only now."""
     skips = dataset.recipe.bad_images == "skip"
@@ -84,7 +84,7 @@ def _meet(
     _keep(dataset, run, new, again)
 
 
-def _keep(dataset: Dataset, run: RunDir, images: list[BadImage], again: Call) -> None:
+def _keep(dataset: Dataset, run: RunDir, images: list[BadImage], again: AdvisedCall) -> None:
     """What became of images, kept and said where it is something new. Raises Unreadable where the
     run waits for some, or where more would be left out than the recipe allows."""
     over: dict[str, int] = {}

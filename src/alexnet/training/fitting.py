@@ -13,7 +13,7 @@ from alexnet.errors import Diverged, Elsewhere
 from alexnet.interrupt import PREEMPT, Signals
 from alexnet.launch import launched
 from alexnet.models.net import Net
-from alexnet.options import Call, call, option
+from alexnet.options import AdvisedCall, call, option
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import Checkpoint, save_checkpoint
 from alexnet.runs.records import DivergedEvent
@@ -124,7 +124,7 @@ class RunCheckpoints:
     `with RunCheckpoints(...)` waits for the last one at its end.
     """
 
-    def __init__(self, run: RunDir, keeper: DigestKeeper, again: Call) -> None:
+    def __init__(self, run: RunDir, keeper: DigestKeeper, again: AdvisedCall) -> None:
         self.again = again
         self._run, self._keeper, self._writer = run, keeper, Writer()
 

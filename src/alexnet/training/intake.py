@@ -19,7 +19,7 @@ from alexnet.data.slices import Unread
 from alexnet.errors import AlexNetError, DataError, Elsewhere, ReaderEnded, Unreadable
 from alexnet.interrupt import Signals
 from alexnet.metrics import Tally
-from alexnet.options import Call
+from alexnet.options import AdvisedCall
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import say
 from alexnet.training.state import Clock
@@ -32,7 +32,7 @@ class Intake:
     on with the run."""
 
     def __init__(
-        self, dataset: Dataset, trainer: Trainer, run: RunDir, again: Call, signals: Signals
+        self, dataset: Dataset, trainer: Trainer, run: RunDir, again: AdvisedCall, signals: Signals
     ) -> None:
         self._dataset, self._trainer, self._run, self._again = dataset, trainer, run, again
         self._recipe, self._team = trainer.recipe, trainer.team

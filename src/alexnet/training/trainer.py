@@ -32,7 +32,7 @@ from alexnet.errors import Diverged, Elsewhere, Interrupted, Unreadable
 from alexnet.interrupt import Signals
 from alexnet.metrics import Tally
 from alexnet.models.net import Net, Spec
-from alexnet.options import Call, call, option
+from alexnet.options import AdvisedCall, call, option
 from alexnet.recipe import Recipe
 from alexnet.runs.records import TrainEvent, ValEvent
 from alexnet.runtime import pick_device
@@ -142,7 +142,7 @@ class TrainingGuard(Protocol):
 class Checkpoints(Protocol):
     """Where a training is saved. `again` is the command that goes on from there."""
 
-    again: Call
+    again: AdvisedCall
 
     def save(self, trainer: "Trainer", best: bool) -> None:
         """Save what `Trainer.state_dict` gives. All processes of a team call it."""
