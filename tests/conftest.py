@@ -120,7 +120,7 @@ def without_report(patch: pytest.MonkeyPatch) -> None:
 
     # Patched because no user can train without a page, and drawing it takes twice as long as the
     # short trainings of these tests, of which there are hundreds.
-    patch.setattr(commands.training_run, "_page", lambda folder: None)
+    patch.setattr(commands.train, "_page", lambda folder: None)
 
 
 def without_pictures(patch: pytest.MonkeyPatch) -> None:

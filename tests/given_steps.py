@@ -1,18 +1,19 @@
 """Training steps, and reading, that take as long as they are told, for what chooses by them."""
 
+import dataclasses
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 # Deep because how long steps and reading take is no option of a verb; the other tests take these
 # two from here.
-from alexnet.commands import time_decoding, train_choosing
+from alexnet.commands import Request, time_decoding, train_request
 from alexnet.errors import Unavailable
-from alexnet.recipe import Recipe
+from alexnet.recipe import Recipe, RecipeOverrides
 from alexnet.training import Settings, TimingRule, threads
 from conftest import without_report
 
@@ -20,6 +21,13 @@ __all__ = ["Changing", "Given", "Step", "alone_at_first", "time_decoding", "trai
            "train_choosing"]  # fmt: skip
 
 Step = Callable[[], float]
+
+
+def train_choosing(choosing: TimingRule, recipe: str | None = None, **options: Any) -> None:
+    """`alexnet.train`, whose settings are chosen by a rule of the test's own."""
+    own = {field.name for field in dataclasses.fields(Request)}
+    fields = {name: options.pop(name) for name in options.keys() - own}
+    train_request(Request(recipe, fields=cast(RecipeOverrides, fields), **options), choosing)
 
 
 class Given:

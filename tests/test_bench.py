@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 
 import alexnet
-from alexnet import show
 from alexnet.benches import in_company, make_photos, peak_bytes, plain_net, take_turns
-from alexnet.cli import main
+from alexnet.cli import bench, main
 from alexnet.data import Share, Slice, open_dataset, read_batch, training_batches
 from alexnet.errors import UsageError
 from alexnet.recipe import Recipe
@@ -72,7 +71,7 @@ def test_bench_input(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert found["waits"].keys() == {"jpeg", "raw", "kept"}
     assert all(0 <= wait["share"] <= 1 for wait in found["waits"].values())
     assert found["images"] == 12
-    show.bench(InputBench.from_json(found, "standard output"))
+    bench.show(InputBench.from_json(found, "standard output"))
     said = capfd.readouterr().out
     assert "waiting for data" in said
     assert "hours for 90 epochs of ILSVRC-2012" in said
@@ -235,7 +234,7 @@ def test_bench_train(bf16: bool, capfd: pytest.CaptureFixture[str]) -> None:
     assert {"conv1", "norm1", "pool1", "optimiser"} <= parts.keys()
     assert all(part["forward"] > 0 for part in parts.values())
     assert all(part["backward"] >= 0 for part in parts.values())
-    show.bench(TrainBench.from_json(found, "standard output"))
+    bench.show(TrainBench.from_json(found, "standard output"))
     out = capfd.readouterr().out
     assert "GFLOP an image" in out
     assert f"part, ours in {'bf16' if bf16 else 'fp32'}" in out
@@ -308,7 +307,7 @@ def test_bench_infer(capfd: pytest.CaptureFixture[str]) -> None:
     assert all({"conv1", "norm1", "pool1"} <= part["ms"].keys() for part in found["parts"])
     assert all(ms >= 0 for part in found["parts"] for ms in part["ms"].values())
     assert found["floor_ms"] > 0
-    show.bench(InferBench.from_json(found, "standard output"))
+    bench.show(InferBench.from_json(found, "standard output"))
     out = capfd.readouterr().out
     assert "ms for 4" in out
     assert "beside a busy process a core" in out

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 import alexnet
-from alexnet import commands
 from alexnet.cli import main
 from alexnet.data import reopen_dataset
 from alexnet.errors import AlexNetError, UsageError
@@ -79,7 +78,7 @@ def test_each_says_and_draws(
 
 
 def test_neighbours_have_the_class_of_who_asks(run: Path) -> None:
-    found = commands.inspect(run, "neighbors", split="test", metric="cosine", count=1)
+    found = alexnet.inspect(run, "neighbors", split="test", metric="cosine", count=1)
     shares = {way: a.share for way, a in found.agreement.items()}
     assert set(shares) == {"relu7", "pixels"}
     assert shares["relu7"] > 0.9  # the patterns are learnt to the end
@@ -88,7 +87,7 @@ def test_neighbours_have_the_class_of_who_asks(run: Path) -> None:
 
 def test_features_come_with_images_and_labels(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "relu7.npy"
-    found = commands.inspect(run, "features", out=out, split="test", part="relu7")
+    found = alexnet.inspect(run, "features", out=out, split="test", part="relu7")
     assert np.load(out, mmap_mode="r").shape == tuple(found.shape) == (200, 256)
     lines = out.with_suffix(".csv").read_text().splitlines()
     assert lines[:2] == ["row,image,label,class", "0,test/0,0,0"]
@@ -100,8 +99,8 @@ def test_features_as_parquet_are_those_of_npy(run: Path, tmp_path: Path) -> None
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
     file = tmp_path / "f.parquet"
     of = {"split": "train", "part": "conv1"}  # 54 MB, which is more than a row group
-    found = commands.inspect(run, "features", out=file, **of)
-    commands.inspect(run, "features", out=tmp_path / "f.npy", **of)
+    found = alexnet.inspect(run, "features", out=file, **of)
+    alexnet.inspect(run, "features", out=tmp_path / "f.npy", **of)
     plain = np.load(tmp_path / "f.npy")
     assert tuple(found.shape) == plain.shape
     with parquet.ParquetFile(file) as opened:
@@ -118,7 +117,7 @@ def test_features_as_parquet_are_those_of_npy(run: Path, tmp_path: Path) -> None
 
 
 def test_a_run_is_like_itself(run: Path) -> None:
-    found = commands.inspect(run, "similarity", [run])
+    found = alexnet.inspect(run, "similarity", [run])
     assert np.diag(found.cka) == pytest.approx(1)
 
 
@@ -127,8 +126,8 @@ def test_mistakes_are_told_by_the_names_of_their_images(
 ) -> None:
     without_report(monkeypatch)
     run = tmp_path / "untaught"
-    commands.train("digits", data=idx_folder, run=run, **(tiny | {"lr": 1e-9, "steps": 2}))
-    found = commands.inspect(run, "mistakes", split="train", count=5, out=tmp_path / "m.png")
+    alexnet.train("digits", data=idx_folder, run=run, **(tiny | {"lr": 1e-9, "steps": 2}))
+    found = alexnet.inspect(run, "mistakes", split="train", count=5, out=tmp_path / "m.png")
     predictor = alexnet.load(run)
     of = reopen_dataset(predictor.recipe, predictor.data)
     names, split = of.names("train"), of.split("train")
@@ -143,11 +142,11 @@ def test_mistakes_are_told_by_the_names_of_their_images(
 
 def test_pictures_go_where_they_are_asked(run: Path, image: str, tmp_path: Path) -> None:
     out = tmp_path / "s.svg"
-    found = commands.inspect(run, "saliency", [image], method="grad-cam", out=out, label="3")
+    found = alexnet.inspect(run, "saliency", [image], method="grad-cam", out=out, label="3")
     assert found.figures == [str(out)]
     assert b"<svg" in out.read_bytes()
     assert found.images[0].class_name == "3"
-    found = commands.inspect(run, "mistakes", out=tmp_path / "m.png")
+    found = alexnet.inspect(run, "mistakes", out=tmp_path / "m.png")
     assert all(Path(path).name.startswith("m") for path in found.figures)
 
 
@@ -158,7 +157,7 @@ def test_pictures_go_where_they_are_asked(run: Path, image: str, tmp_path: Path)
         ("filters", [], {"part": "conv9"}, "no part 'conv9': there are conv1"),
         ("filters", [], {"part": "fc6"}, "fc6 has no kernels to show: there are those of conv1"),
         ("filters", ["a.png"], {}, "inspect filters takes no 'a.png'"),
-        ("filters", [], {"metric": "cosine"}, "takes no --metric: it takes --part"),
+        ("filters", [], {"metric": "cosine"}, "takes no metric=...: it takes part=..."),
         ("confusion", [], {"split": "tset"}, "no split 'tset': there are train, val, test"),
         ("confusion", [], {"out": "x.jpg"}, "a picture ends in .png or .svg"),
         ("confusion", [], {"out": "no/x.png"}, "no is no folder"),
@@ -167,9 +166,9 @@ def test_pictures_go_where_they_are_asked(run: Path, image: str, tmp_path: Path)
         ("activations", [], {"channels": [99]}, "relu1 has no channel 99: there are 0 to 31"),
         ("saliency", [], {}, "saliency of what?"),
         ("saliency", ["missing.png"], {}, "missing.png: no such file"),
-        ("features", [], {}, "give --out FILE.npy or FILE.parquet"),
+        ("features", [], {}, "give out=FILE.npy or FILE.parquet"),
         ("similarity", [], {}, "of two runs and 1 were named"),
-        ("predictions", [], {"count": 0}, "--count 0: 1 to 10,000"),
+        ("predictions", [], {"count": 0}, "count=0: 1 to 10,000"),
         ("probe", [], {"split": "train"}, "a probe is fitted to train"),
     ],
 )
@@ -179,14 +178,14 @@ def test_bad_input_is_one_line(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AlexNetError, match=re.escape(says)) as caught:
-        commands.inspect(run, what, items, **options)
+        alexnet.inspect(run, what, items, **options)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_data_that_is_gone(run: Path, tmp_path: Path) -> None:
     with pytest.raises(AlexNetError, match=r"nowhere"):
-        commands.inspect(run, "confusion", data=tmp_path / "nowhere")
-    found = commands.report(run, data=tmp_path / "nowhere", out=tmp_path / "r.html")
+        alexnet.inspect(run, "confusion", data=tmp_path / "nowhere")
+    found = alexnet.report(run, data=tmp_path / "nowhere", out=tmp_path / "r.html")
     assert "Without confusion, calibration, mistakes and neighbours" in Path(found.out).read_text()
 
 
@@ -202,8 +201,8 @@ def test_training_ends_with_a_page_that_reads_no_image(trained: Path) -> None:
 @pytest.fixture(scope="module")
 def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A report on a tested run."""
-    commands.test(run)
-    return commands.report(run, out=tmp_path_factory.mktemp("p") / "report.html")
+    alexnet.test(run)
+    return alexnet.report(run, out=tmp_path_factory.mktemp("p") / "report.html")
 
 
 def test_a_report_holds_everything(page: dict[str, Any]) -> None:
@@ -222,8 +221,8 @@ def test_a_report_on_two_runs_says_where_they_differ(
 ) -> None:
     other = tmp_path / "other <b>"
     fields = {**tiny, "steps": 3, "lr": 0.0125}
-    commands.train("digits", data=idx_folder, run=other, doctor="off", **fields)
-    found = commands.report([run, other], brief=True)
+    alexnet.train("digits", data=idx_folder, run=other, doctor="off", **fields)
+    found = alexnet.report([run, other], brief=True)
     text = Path(found.out).read_text()
     assert found.out == str(run / "report-of-2.html")
     table = text.partition('id="differences"')[2].partition("</section>")[0]
@@ -256,11 +255,11 @@ def test_pictures_beyond_the_limit_are_named(run: Path, tmp_path: Path) -> None:
 
 def test_reports_that_cannot_be(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a name that ends in \.html"):
-        commands.report(run, out=tmp_path / "r.pdf")
+        alexnet.report(run, out=tmp_path / "r.pdf")
     with pytest.raises(UsageError, match="a report on nothing"):
-        commands.report([])
+        alexnet.report([])
     with pytest.raises(AlexNetError, match="no such folder"):
-        commands.report(tmp_path / "none")
+        alexnet.report(tmp_path / "none")
 
 
 @pytest.fixture(scope="module")

@@ -113,9 +113,7 @@ def test_who_fails_does_not_wait_for_the_others(
         (ValueError("a fault of ours"), 1, "ValueError: a fault of ours"),
     ):
         # Patched because no training that can be asked for fails by a fault of ours.
-        monkeypatch.setitem(sys.modules, "alexnet.commands", run(error))
-        # Patched because of the same.
-        monkeypatch.setattr("alexnet.commands", run(error))
+        monkeypatch.setitem(sys.modules, "alexnet.commands.train", run(error))
         with pytest.raises(SystemExit) as ended:
             cli.main(["train", "digits"])
         assert ended.value.code == status

@@ -15,7 +15,6 @@ import pytest
 
 import alexnet
 import alexnet.runs.records as records
-from alexnet import commands
 from alexnet.cli import main
 from alexnet.errors import CheckpointError
 from alexnet.recipe import Recipe
@@ -192,9 +191,12 @@ def test_the_verbs_return_what_they_print(
     assert capsys.readouterr().out == json.dumps(claims) + "\n"
 
 
-@pytest.mark.parametrize("name", commands.__all__)
+VERBS = set(alexnet.__all__) - {"Predictor", "build_model", "diagnose", "load", "response_norm"}
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
 def test_every_verb_says_what_it_returns(name: str) -> None:
     """As records, so that an editor completes their fields."""
-    hint = typing.get_type_hints(getattr(commands, name))["return"]
+    hint = typing.get_type_hints(getattr(alexnet, name), vars(records))["return"]
     kinds = typing.get_args(hint) or (hint,)
     assert all(isinstance(kind, type) and issubclass(kind, Record) for kind in kinds)

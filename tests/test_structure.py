@@ -28,6 +28,8 @@ LAYERS = (
         "interrupt",
         "terminal",
         "recipe",
+        "options",
+        "recipe_flags",
         "memory",
         "launch",
         "processors",
@@ -39,7 +41,8 @@ LAYERS = (
     ("analysis", "predict", "evaluation_set", "figures", "benches", "pages", "recipebook"),
     ("claims", "interchange"),
     ("serving",),
-    ("commands", "cli", "flags", "verbs", "show", "__init__", "__main__"),
+    ("commands",),
+    ("cli", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
 EXCEPTIONS: set[tuple[str, str]] = set()
@@ -175,6 +178,14 @@ def test_nothing_unpickles() -> None:
 
 def test_public_names_resolve() -> None:
     assert alexnet.__all__ == sorted(alexnet.__all__, key=lambda name: (name.islower(), name))
+    typed = {
+        alias.name: node.module
+        for node in ast.walk(ast.parse((SOURCE / "__init__.py").read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name
+    }  # what editors and type checkers see
+    assert typed == {name: getattr(alexnet, name).__module__ for name in alexnet.__all__}
     for name in alexnet.__all__:
         value = getattr(alexnet, name)
         assert value.__doc__, name
@@ -191,6 +202,55 @@ def test_flags_of_train_are_a_promise(capsys: pytest.CaptureFixture[str]) -> Non
     heads = [re.split(r"  +", line)[0] for line in shown]
     found = {word for head in heads for word in re.findall(r"(?<!\S)--?[a-z][a-z-]*", head)}
     assert sorted(found) == sorted(FLAGS.split())
+
+
+# Modules that write command lines, and no messages to who calls them.
+WRITES_COMMANDS = {
+    "alexnet.claims.lab",
+    "alexnet.claims.tables",
+    "alexnet.interchange.hub",
+    "alexnet.options",
+    "alexnet.recipe_flags",
+}
+OTHERS_FLAGS = "standalone|rdzv-backend|nproc-per-node"  # torchrun's
+
+
+def flags_in_messages(text: str) -> list[str]:
+    """Flags that strings spell by hand. A string that is a flag alone is a word of a command line,
+    and the help of a recipe's field is for the command line only."""
+    tree = ast.parse(text)
+    documents = [n.value for n in ast.walk(tree) if isinstance(n, ast.Expr)]
+    helps = [
+        part
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_f"
+        for part in ast.walk(node)
+    ]
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if node not in documents and node not in helps
+        if not re.fullmatch(r"-?-[a-z-]+", node.value)
+        if re.search(rf"(?<![\w-])--(?!{OTHERS_FLAGS})[a-z]", node.value)
+    ]
+
+
+def test_messages_name_options_as_the_caller_writes_them() -> None:
+    """By `alexnet.options`: a Python caller has no flags."""
+    found = {
+        module_name(file): said
+        for file in FILES
+        if unit(module_name(file)) != "cli" and module_name(file) not in WRITES_COMMANDS
+        if (said := flags_in_messages(file.read_text()))
+    }
+    assert found == {}
+    assert flags_in_messages('raise UsageError(f"{path} is a run: add --resume")')
+
+
+def test_every_verb_is_in_the_table() -> None:
+    modules = {file.stem for file in (SOURCE / "cli").glob("*.py")} - {"__init__", "arguments"}
+    assert sorted(cli.VERBS) == sorted(modules)
 
 
 def test_no_trace_of_the_machine() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from alexnet import commands
+import alexnet
 from alexnet.errors import AlexNetError, DataError, UsageError
 from alexnet.training import join
 from conftest import read_events, without_report, write_tree
@@ -34,7 +34,7 @@ def train_each(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for call in calls:
             options = {name: own(value) for name, value in call.items()}
             try:
-                result = commands.train("digits", **{**FIELDS, **options})
+                result = alexnet.train("digits", **{**FIELDS, **options})
                 found.append({"step": result.step, "top1": result.top1})
             except AlexNetError as error:
                 found.append(
@@ -58,7 +58,7 @@ def test_each_process_opens_its_own_copy(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
         for name, seed in (("one", 3), ("two", 4)):
-            commands.train(
+            alexnet.train(
                 "digits", data=tree, run=tmp_path / name, **FIELDS | tiny | {"seed": seed}
             )
     first, second = (
@@ -106,7 +106,7 @@ def test_what_the_first_process_leaves_out_all_leave_out(tmp_path: Path) -> None
     alone = {**call, "run": str(tmp_path / "alone")}
     with pytest.MonkeyPatch.context() as patch:
         without_report(patch)
-        commands.train("digits", **{**FIELDS, **alone})
+        alexnet.train("digits", **{**FIELDS, **alone})
     by_rank = run_team(tmp_path / "ranks", 2, train_each, [call], within=120)
     first, second = (ranks[0] for ranks in by_rank)
     assert first == second

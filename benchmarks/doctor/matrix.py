@@ -18,7 +18,7 @@ from benchmarks.doctor.during import DURING, train_under_guard
 from benchmarks.doctor.faults import FAULTS, Case, Fault
 
 from alexnet import diagnosis
-from alexnet.commands.diagnosing import SAMPLE, diagnose_recipe
+from alexnet.commands.doctor import SAMPLE, diagnose_recipe
 from alexnet.data.dataset import open_dataset
 from alexnet.diagnosis import rate_rules
 from alexnet.diagnosis.diagnose import diagnose

@@ -7,77 +7,55 @@ until one is used.
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from alexnet.commands import (
-        bench,
-        claim,
-        classify,
-        completion,
-        data_check,
-        data_get,
-        data_pack,
-        doctor,
-        export,
-        import_weights,
-        inspect,
-        recipes,
-        report,
-        serve,
-        test,
-        train,
-    )
-    from alexnet.diagnosis.diagnose import diagnose
-    from alexnet.models.norm import response_norm
-    from alexnet.models.zoo import build_model
-    from alexnet.predict import Predictor, load
+if TYPE_CHECKING:  # for type checkers and editors: the names of _HOMES once more
+    from alexnet.cli.completion import completion as completion
+    from alexnet.commands.benching import bench as bench
+    from alexnet.commands.claiming import claim as claim
+    from alexnet.commands.classify import classify as classify
+    from alexnet.commands.data import data_check as data_check
+    from alexnet.commands.data import data_get as data_get
+    from alexnet.commands.data import data_pack as data_pack
+    from alexnet.commands.doctor import doctor as doctor
+    from alexnet.commands.export import export as export
+    from alexnet.commands.import_weights import import_weights as import_weights
+    from alexnet.commands.inspect import inspect as inspect
+    from alexnet.commands.recipes import recipes as recipes
+    from alexnet.commands.report import report as report
+    from alexnet.commands.serve import serve as serve
+    from alexnet.commands.test import test as test
+    from alexnet.commands.train import train as train
+    from alexnet.diagnosis.diagnose import diagnose as diagnose
+    from alexnet.models.norm import response_norm as response_norm
+    from alexnet.models.zoo import build_model as build_model
+    from alexnet.predict import Predictor as Predictor
+    from alexnet.predict import load as load
 
 _HOMES = {
     "Predictor": "alexnet.predict",
-    "bench": "alexnet.commands",
+    "bench": "alexnet.commands.benching",
     "build_model": "alexnet.models.zoo",
-    "claim": "alexnet.commands",
-    "classify": "alexnet.commands",
-    "completion": "alexnet.commands",
-    "data_check": "alexnet.commands",
-    "data_get": "alexnet.commands",
-    "data_pack": "alexnet.commands",
-    "doctor": "alexnet.commands",
-    "export": "alexnet.commands",
-    "import_weights": "alexnet.commands",
+    "claim": "alexnet.commands.claiming",
+    "classify": "alexnet.commands.classify",
+    "completion": "alexnet.cli.completion",
+    "data_check": "alexnet.commands.data",
+    "data_get": "alexnet.commands.data",
+    "data_pack": "alexnet.commands.data",
     "diagnose": "alexnet.diagnosis.diagnose",
-    "inspect": "alexnet.commands",
+    "doctor": "alexnet.commands.doctor",
+    "export": "alexnet.commands.export",
+    "import_weights": "alexnet.commands.import_weights",
+    "inspect": "alexnet.commands.inspect",
     "load": "alexnet.predict",
-    "recipes": "alexnet.commands",
-    "report": "alexnet.commands",
+    "recipes": "alexnet.commands.recipes",
+    "report": "alexnet.commands.report",
     "response_norm": "alexnet.models.norm",
-    "serve": "alexnet.commands",
-    "test": "alexnet.commands",
-    "train": "alexnet.commands",
+    "serve": "alexnet.commands.serve",
+    "test": "alexnet.commands.test",
+    "train": "alexnet.commands.train",
 }
+"""The public names, and the module of each."""
 
-__all__ = [
-    "Predictor",
-    "bench",
-    "build_model",
-    "claim",
-    "classify",
-    "completion",
-    "data_check",
-    "data_get",
-    "data_pack",
-    "diagnose",
-    "doctor",
-    "export",
-    "import_weights",
-    "inspect",
-    "load",
-    "recipes",
-    "report",
-    "response_norm",
-    "serve",
-    "test",
-    "train",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

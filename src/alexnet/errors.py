@@ -3,7 +3,8 @@
 AlexNetError            anything below; the command line prints it and exits 2
 ├── UsageError          the call contradicts itself or names something that is not there
 ├── DataError           raw images or labels are missing, damaged or contradictory
-│   └── Unreadable      images of a split that cannot be read, by name
+│   ├── Unreadable      images of a split that cannot be read, by name
+│   └── ReaderEnded     a thread that reads images was ended
 ├── CheckpointError     a checkpoint or run directory is missing, damaged or foreign
 ├── Unavailable         an optional package or a network is needed and absent
 ├── Elsewhere           another process of the same run failed, and says why (exit 1)
@@ -13,6 +14,8 @@ AlexNetError            anything below; the command line prints it and exits 2
 
 import difflib
 from collections.abc import Iterable, Mapping
+
+from alexnet.options import HELP
 
 
 class AlexNetError(Exception):
@@ -50,6 +53,10 @@ class Unreadable(DataError):
     def advised(self, other: str) -> "Unreadable":
         """The same with one more remedy."""
         return Unreadable(self.split, self.images, f"{self.remedy}, or {other}")
+
+
+class ReaderEnded(DataError):
+    """A thread that reads images was ended; the message says how to go on."""
 
 
 class CheckpointError(AlexNetError):
@@ -91,10 +98,10 @@ class Interrupted(Exception):
         self.signum = signum
 
 
-def did_you_mean(word: str, known: Iterable[str], where: str = "alexnet --help") -> str:
+def did_you_mean(word: str, known: Iterable[str], where: object = "") -> str:
     """Return the end of an error about a misspelt word: the most similar known word, all of them
     where there are few, or the command `where` that lists them."""
     names = list(known)
     if close := difflib.get_close_matches(word, names, n=1):
         return f": did you mean {close[0]!r}?"
-    return f": there are {', '.join(names)}" if len(names) <= 12 else f": see `{where}`"
+    return f": there are {', '.join(names)}" if len(names) <= 12 else f": see `{where or HELP}`"

@@ -26,6 +26,7 @@ from alexnet.data.other_images import ALL, OtherImages, name_some
 from alexnet.data.slices import Slice, Unread
 from alexnet.data.sources import open_source
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
+from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.runs.records import DataCard, EvalImages, UnreadFile
 from alexnet.runs.rundir import RunDir
@@ -152,7 +153,9 @@ class EvaluationSet:
             )
         if self.seen:
             what = (
-                "the figure counts them" if self.with_seen else "left out (--with-seen keeps them)"
+                "the figure counts them"
+                if self.with_seen
+                else f"left out ({option('with_seen', True)} keeps them)"
             )
             of = count_images(self._all)
             notes.append(f"the run was trained or validated on {self.seen:,} of {of}: {what}")
@@ -237,7 +240,7 @@ def open_evaluation_set(
                 raise DataError(
                     f"{own.source.path}: images changed since the run began, under the names that "
                     f"they had, and {name} is cut out of them: what was trained on would be in "
-                    f"{name} now; put them back, or name other images with --data"
+                    f"{name} now; put them back, or name other images with {option('data')}"
                 )
     assert dataset is not None
     if others is not None and digests is None and run is not None and team.leads:
@@ -287,10 +290,14 @@ def _open_others(
 def _own_split(split: str | None, ignore_unknown: bool, default: str) -> str:
     """Which split of the run's own data is meant."""
     if ignore_unknown:
-        raise UsageError("--ignore-unknown is for images of --data: the run knows its own")
+        raise UsageError(
+            f"{option('ignore_unknown', True)} is for images of {option('data')}: the run knows "
+            "its own"
+        )
     if split == ALL:
         raise UsageError(
-            f"--split {ALL} is for images of --data: of the run's own name {', '.join(SPLITS)}"
+            f"{option('split', ALL)} is for images of {option('data')}: of the run's own name "
+            f"{', '.join(SPLITS)}"
         )
     return split or default
 
@@ -450,7 +457,8 @@ def _take(images: Slice, kept: NDArray[np.intp], dataset: Dataset) -> Slice:
     if not len(kept):
         raise DataError(
             f"{dataset.source.path}: the run was trained or validated on all of its "
-            f"{len(images):,} images: name new ones with --data (--with-seen measures them all "
+            f"{len(images):,} images: name new ones with {option('data')} "
+            f"({option('with_seen', True)} measures them all "
             "the same)"
         )
     return images.take(kept)

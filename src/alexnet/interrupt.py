@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from alexnet.errors import DataError, Interrupted, UsageError
+from alexnet.errors import Interrupted, ReaderEnded, UsageError
+from alexnet.options import option
 
 STOP = (signal.SIGINT, signal.SIGTERM)
 PREEMPT = (*STOP, signal.SIGUSR1)  # the last is what clusters send before they take a machine away
@@ -76,7 +77,7 @@ def signal_named(name: str) -> int:
 
 
 def outspoken(work: Callable[[K], T]) -> Callable[[K], T]:
-    """The same for a thread: what would end the program without a word is a DataError."""
+    """The same for a thread: what would end the program without a word is an error."""
 
     def whole(key: K) -> T:
         try:
@@ -84,9 +85,10 @@ def outspoken(work: Callable[[K], T]) -> Callable[[K], T]:
         except Exception:
             raise
         except BaseException as error:
-            raise DataError(
-                f"a thread that reads images was ended ({error!r}): run it again; --resume goes "
-                "on with what is saved, and --workers 0 reads without threads"
+            raise ReaderEnded(
+                f"a thread that reads images was ended ({error!r}): run it again; "
+                f"{option('resume', True)} goes "
+                f"on with what is saved, and {option('workers', 0)} reads without threads"
             ) from None
 
     return whole

@@ -5,6 +5,8 @@ import ctypes
 import gc
 import os
 
+from alexnet.options import option
+
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's mallopt
 _LARGEST = 2**31 - 1
 # torch of a processor's memory, and libraries of a GPU's where torch has no word of its own.
@@ -42,6 +44,7 @@ def short_of_memory(error: Exception) -> str:
     if not out and not any(words in told for words in _SAID):
         return ""
     return (
-        f"out of memory ({told or 'MemoryError'}): use a smaller --batch-size, and for a test or "
-        "a validation a smaller --eval-batch; what was saved before is kept"
+        f"out of memory ({told or 'MemoryError'}): use a smaller {option('batch_size')}, and for "
+        "a test or "
+        f"a validation a smaller {option('eval_batch')}; what was saved before is kept"
     )

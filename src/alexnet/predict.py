@@ -17,6 +17,7 @@ from alexnet.data.packed import packed
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
+from alexnet.options import Placeholder, call
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.runs.records import ClassProbability, DataCard, Misfit, RunStart
@@ -185,8 +186,8 @@ def trained_orient(recipe: Recipe, data: DataCard) -> Orient:
 def _warn_of_orient(run: str, path: str) -> None:
     say(
         f"warning: {run} learnt from photos that {path} turned upright, and is from before recipes "
-        "said so: it reads photos as they are stored; `alexnet export` it as a folder and "
-        "`alexnet import FOLDER --orient apply`"
+        f"said so: it reads photos as they are stored; `{call('export')}` it as a folder and "
+        f"`{call('import', Placeholder('FOLDER'), orient='apply')}`"
     )
 
 

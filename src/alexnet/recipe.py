@@ -11,11 +11,15 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from alexnet.errors import UsageError, did_you_mean
+from alexnet.options import option
+
+Precision = Literal["auto", "fp32", "bf16"]
+Normalize = Literal["std", "mean", "image", "centre", "torchvision"]
 
 
 def _f(default: Any, help: str, **metadata: Any) -> Any:
@@ -269,6 +273,86 @@ class Recipe:
         return [k for k in mine if mine[k] != theirs[k] and k not in _FREE]
 
 
+class RecipeOverrides(TypedDict, total=False):
+    """Fields of a recipe that a call replaces, as `epochs=20`. The data is an argument of its own.
+    A test holds them equal to those of Recipe."""
+
+    name: str
+    model: str
+    about: str
+    channels: int
+    size: int
+    orient: Literal["apply", "ignore"]
+    crop: int
+    val_fraction: float
+    test_fraction: float
+    split_seed: int
+    normalize: Literal["std", "mean", "image", "centre", "torchvision"]
+    shift: int
+    flip: bool
+    flip_rule: Literal["random", "alternate"]
+    rotate: float
+    scale: float
+    cutout: int
+    area: float
+    crop_chunk: int
+    colour: float
+    colour_rule: Literal["paper", "code"]
+    colour_until: float
+    mixup: float
+    cutmix: float
+    dropout: float | None
+    epochs: float
+    steps: int | None
+    batch_size: int
+    accumulate: int
+    opt: Literal["sgd", "adam", "adamw"]
+    lr: float
+    lr_batch: int
+    trust: float
+    momentum: float
+    weight_decay: float
+    decay_biases: bool
+    bias_lr: float
+    part_lr: tuple[str, ...] | list[str]
+    freeze: tuple[str, ...] | list[str]
+    class_weights: Literal["none", "balanced"]
+    label_smoothing: float
+    schedule: Literal["constant", "steps", "cosine", "onecycle", "plateau", "poly"]
+    warmup_epochs: float
+    drops: tuple[float, ...] | list[float]
+    lr_factor: float
+    final_lr: float
+    plateau_patience: int
+    plateau_drops: int
+    early_stop: int
+    precision: Precision
+    whiten: bool
+    views: int
+    channels_last: bool
+    compile: bool
+    seed: int
+    eval_every: float
+    eval_batch: int
+    log_every: int
+    save_every: int
+    keep: int
+    workers: int
+    memory_gib: float
+    bad_images: Literal["stop", "skip"]
+    bad_share: float
+    wait_for_data: float
+
+
+def refuse_unknown(fields: Mapping[str, Any], function: str, options: Iterable[str]) -> None:
+    """UsageError for a keyword of a call that is no field of a recipe, with the nearest field or
+    other option of the function."""
+    for name in fields:
+        if name not in _KINDS:
+            hint = did_you_mean(name, [*_KINDS, *options])
+            raise UsageError(f"{function} takes no {name!r}{hint}")
+
+
 def first_line(recipe: Callable[[], Recipe]) -> str:
     """What a function that makes a recipe says of it."""
     return (recipe.__doc__ or "").splitlines()[0]
@@ -280,14 +364,17 @@ def _refuse_contradictions(recipe: Recipe) -> None:
     if recipe.crop > recipe.size:
         raise UsageError(
             f"crop {recipe.crop} is larger than size {recipe.size}: store larger images "
-            f"(--size {recipe.crop}) or cut smaller ones (--crop {recipe.size})"
+            f"({option('size', recipe.crop)}) or cut smaller ones ({option('crop', recipe.size)})"
         )
     if recipe.drops and recipe.schedule != "steps":
         raise UsageError(
-            f"drops {recipe.drops} mean nothing to schedule {recipe.schedule}: use --schedule steps"
+            f"drops {recipe.drops} mean nothing to schedule {recipe.schedule}: use "
+            f"{option('schedule', 'steps')}"
         )
     if recipe.schedule == "steps" and not recipe.drops:
-        raise UsageError("schedule steps needs the epochs of its drops, as --drops 20 30")
+        raise UsageError(
+            f"schedule steps needs the epochs of its drops, as {option('drops', (20, 30))}"
+        )
     if list(recipe.drops) != sorted(set(recipe.drops)):
         raise UsageError(f"drops {recipe.drops} must rise: give the epochs in order, each once")
     if recipe.schedule != "onecycle" and 0 < recipe.epochs <= recipe.warmup_epochs:
@@ -300,7 +387,7 @@ def _refuse_contradictions(recipe: Recipe) -> None:
     if recipe.normalize == "image" and moved:
         raise UsageError(
             f"normalize image subtracts the mean image before cropping, and {moved[0]} moves "
-            "pixels away from it: use --normalize mean"
+            f"pixels away from it: use {option('normalize', 'mean')}"
         )
     if recipe.mixup + recipe.cutmix > 1:
         raise UsageError(
@@ -309,13 +396,14 @@ def _refuse_contradictions(recipe: Recipe) -> None:
         )
     if recipe.colour and recipe.channels == 1:
         raise UsageError(
-            f"colour {recipe.colour} needs colours, and grey images have none: use --colour 0, "
-            "or --channels 3"
+            f"colour {recipe.colour} needs colours, and grey images have none: use "
+            f"{option('colour', 0)}, or {option('channels', 3)}"
         )
     if recipe.flip_rule == "alternate" and recipe.crop_chunk > 1:
         raise UsageError(
             f"flip_rule alternate mirrors each image in turn, and crop_chunk {recipe.crop_chunk} "
-            "images share a flip: use --flip-rule random, or --crop-chunk 1"
+            f"images share a flip: use {option('flip_rule', 'random')}, or "
+            f"{option('crop_chunk', 1)}"
         )
     if recipe.accumulate > recipe.batch_size:
         raise UsageError(
@@ -328,7 +416,8 @@ def _refuse_contradictions(recipe: Recipe) -> None:
         )
     if recipe.trust and recipe.opt != "sgd":
         raise UsageError(
-            f"trust {recipe.trust} (LARS) is of --opt sgd, and opt is {recipe.opt}: leave one out"
+            f"trust {recipe.trust} (LARS) is of {option('opt', 'sgd')}, and opt is {recipe.opt}: "
+            "leave one out"
         )
     if recipe.cutout >= recipe.crop:
         raise UsageError(f"cutout {recipe.cutout} hides the whole {recipe.crop}-pixel image")

@@ -68,6 +68,17 @@ def percent(fraction: float, digits: int = 2) -> str:
     return f"{100 * fraction:.{digits}f} %"
 
 
+def percent_with_interval(
+    share: float | None, ci95: tuple[float, float] | None, n: int | None
+) -> str:
+    """Return "98.60 % (95 % interval 98.20 % to 98.92 %, n 5,000)"; "none" where nothing was
+    measured."""
+    if share is None or ci95 is None or n is None:
+        return "none" if share is None else percent(share)
+    low, high = map(percent, ci95)
+    return f"{percent(share)} (95 % interval {low} to {high}, n {n:,})"
+
+
 def shows_top5(classes: int) -> bool:
     """Whether top-5 is shown to people: of few classes chance alone makes it high."""
     return classes >= TOP5_FROM

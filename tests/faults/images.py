@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 import alexnet
-from alexnet import commands
 from alexnet.data import decode_image
 from alexnet.errors import DataError
 from archives import encode, picture
@@ -43,16 +42,16 @@ def mutated(count: int, seed: int, folder: Path) -> Tally:
     words = {"size": 32, "crop": 32, "batch_size": 8, "precision": "fp32", "doctor": "off"}
     words |= {"model": "alexnet-32", "steps": 2}
     try:
-        _quiet(commands.train, "photos", data=tree, run=folder / "refused", **words)
+        _quiet(alexnet.train, "photos", data=tree, run=folder / "refused", **words)
         tally.losses.append(f"seed {seed}: trains on a tree that holds damaged images")
     except DataError as error:  # it is packing that leaves them out
         if not any(path.name in str(error) for path in named):
             tally.losses.append(f"seed {seed}: {error}")
     run, packed = folder / "run", folder / "packed"
-    _quiet(commands.data_pack, tree, out=packed, size=32)
-    _quiet(commands.train, "photos", data=packed, run=run, **words)
+    _quiet(alexnet.data_pack, tree, out=packed, size=32)
+    _quiet(alexnet.train, "photos", data=packed, run=run, **words)
     with _processor(count, "classify", tally):
-        answered = _quiet(commands.classify, run, [tree])
+        answered = _quiet(alexnet.classify, run, [tree])
     seen = {Path(entry["path"]) for entry in answered["results"]}
     errors = {Path(entry["path"]) for entry in answered["errors"]}
     if len(seen) + len(errors) != count + len(good) or not good <= seen:

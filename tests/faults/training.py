@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alexnet import commands
+import alexnet
 from alexnet.runs import RunDir
 from conftest import patterns, without_report, write_idx
 from faults.tally import Tally, in_child
@@ -150,9 +150,9 @@ def train(run: Path, data: Path, fields: dict[str, Any]) -> None:
         without_report(patch)
         if (run / "checkpoints/last").is_symlink():
             free = {key: fields[key] for key in ("workers",) if key in fields}
-            commands.train(resume=True, run=run, **free)
+            alexnet.train(resume=True, run=run, **free)
         else:
-            commands.train("digits", data=data, run=run, doctor="off", **fields)
+            alexnet.train("digits", data=data, run=run, doctor="off", **fields)
 
 
 def _killed_after(delay: float, run: Path, data: Path, fields: dict[str, Any]) -> bool:

@@ -23,6 +23,7 @@ from alexnet.claims.trial import (
     train,
 )
 from alexnet.errors import DataError
+from alexnet.options import option
 from alexnet.recipe import Recipe
 
 SCORE = "test error (%)"
@@ -106,7 +107,7 @@ def pretraining(lab: Lab, recipe: Recipe = SMALL, brief: Recipe = BRIEF) -> Outc
     if material.classes < 4:
         raise DataError(
             f"pre-training on more classes needs 4 or more, and {material.name} has "
-            f"{material.classes}: name other images with --data"
+            f"{material.classes}: name other images with {option('data')}"
         )
     few = _fewer(material)
     brief = resolved(brief).replace(batch_size=min(brief.batch_size, len(few.train)))

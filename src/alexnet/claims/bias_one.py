@@ -24,6 +24,7 @@ from alexnet.metrics import Tally, wilson
 from alexnet.models.layers import Conv, Linear, Part
 from alexnet.models.net import Net
 from alexnet.models.zoo import model_spec, narrowed
+from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.runtime import pick_device
 from alexnet.training.optim import PaperSGD
@@ -47,7 +48,9 @@ AXES: dict[str, tuple[Any, ...]] = {
 def measure(lab: Lab) -> Outcome:
     """Every combination, with each seed: 200 steps of 32 photos on a quarter of `alexnet-2012`."""
     if lab.data is None:
-        raise UsageError("bias-one trains on photos: name a folder of classes with --data")
+        raise UsageError(
+            f"bias-one trains on photos: name a folder of classes with {option('data')}"
+        )
     recipe = Recipe(name="bias-one", model="alexnet-2012", size=SIZE, crop=CROP, channels=3)
     dataset = open_dataset(recipe, lab.data)
     whole = dataset.split("train")

@@ -12,6 +12,7 @@ from alexnet.claims import (
 )
 from alexnet.claims.lab import Claim
 from alexnet.errors import UsageError, did_you_mean
+from alexnet.options import call
 
 _ALL = (
     *(*counts.CLAIMS, *rules.CLAIMS),
@@ -26,5 +27,5 @@ CLAIMS: dict[str, Claim] = {claim.name: claim for claim in _ALL}
 def find_claim(name: str) -> Claim:
     """A claim by name; a misspelt one gets the nearest."""
     if name not in CLAIMS:
-        raise UsageError(f"unknown claim {name!r}{did_you_mean(name, CLAIMS, 'alexnet claim')}")
+        raise UsageError(f"unknown claim {name!r}{did_you_mean(name, CLAIMS, call('claim'))}")
     return CLAIMS[name]

@@ -13,6 +13,7 @@ from alexnet.errors import UsageError
 from alexnet.models.layers import Conv, Part, Pool
 from alexnet.models.net import LayerRow, Net, Spec, summarize
 from alexnet.models.zoo import model_spec
+from alexnet.options import call
 
 MODEL, CLASSES, GIVEN = "alexnet-2012", 1000, (3, 224, 224)
 NARROW = 8  # a receptive field depends on windows, not on how many kernels there are
@@ -160,7 +161,7 @@ def ilsvrc_counts(lab: Lab) -> Outcome:
         source = open_source(lab.data)
         if source.kind != "packed":
             raise UsageError(
-                f"{lab.data}: counts are of a packed set: `alexnet data pack` makes one"
+                f"{lab.data}: counts are of a packed set: `{call('data pack')}` makes one"
             )
         counts = {part: len(source.load(part).labels) for part in source.parts}
         what = "as packed"

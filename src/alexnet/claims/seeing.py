@@ -15,6 +15,7 @@ from alexnet.claims.paired import compare_scores
 from alexnet.claims.trial import Trained, cell_of, gather, resolved, train
 from alexnet.data.slices import Slice
 from alexnet.errors import UsageError
+from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast
 
@@ -27,7 +28,9 @@ def towers_specialise(lab: Lab, recipe: Recipe = SMALL) -> Outcome:
     recipe = resolved(recipe)
     material = gather(recipe, lab, IMAGES)
     if recipe.channels != 3:
-        raise UsageError("grey images have no colour to look at: name others with --data")
+        raise UsageError(
+            f"grey images have no colour to look at: name others with {option('data')}"
+        )
 
     def how(cell: Row) -> Row:
         trained = train(recipe.replace(seed=cell["seed"]), material)

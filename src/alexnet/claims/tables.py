@@ -19,6 +19,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import UsageError
 from alexnet.files import write_json
 from alexnet.metrics import Tally, wilson
+from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.recipebook.imagenet import paper_2010, paper_2012
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint, load_latest
@@ -59,7 +60,9 @@ PUBLISHED = {
 def table(make: Callable[[], Recipe], kind: str, lab: Lab) -> Outcome:
     """A network a seed by the paper's text, ten views, and their mean where there are several."""
     if lab.data is None:
-        raise UsageError(f"{kind} is needed: pack its archives and name the packed set with --data")
+        raise UsageError(
+            f"{kind} is needed: pack its archives and name the packed set with {option('data')}"
+        )
     recipe = resolved(make())
     dataset = open_dataset(recipe, lab.data)
     statistics_ = dataset.statistics

@@ -11,6 +11,7 @@ from alexnet.benches.train import bench_train
 from alexnet.errors import UsageError
 from alexnet.interchange.runtimes import rivals
 from alexnet.models.zoo import find_model
+from alexnet.options import option
 from alexnet.runs.records import InferBench, InputBench, TrainBench
 from alexnet.runtime import chance_kept, pick_device
 
@@ -41,20 +42,22 @@ def bench(
     """
     if what not in ("input", "train", "infer"):
         raise UsageError(f"cannot bench {what!r}: there are input, train and infer")
-    for name, count in (("batches", batches), ("rounds", rounds), ("batch-size", batch_size)):
+    for name, count in (("batches", batches), ("rounds", rounds), ("batch_size", batch_size)):
         if count is not None and count < 1:
-            raise UsageError(f"--{name} {count}: it takes 1 or more")
+            raise UsageError(f"{option(name, count)}: it takes 1 or more")
     if model is not None:
         find_model(model)
     if compile and what != "train":
-        raise UsageError(f"bench {what} compiles nothing: leave --compile out")
+        raise UsageError(f"bench {what} compiles nothing: leave {option('compile', True)} out")
     companies = () if alone or no_company() else COMPANIES
     found: InputBench | TrainBench | InferBench
     if what != "input":
         if data is not None:
-            raise UsageError(f"bench {what} makes its own images: leave --data out")
+            raise UsageError(f"bench {what} makes its own images: leave {option('data')} out")
         if batches is not None:
-            raise UsageError(f"bench {what} takes one batch at a time: leave --batches out")
+            raise UsageError(
+                f"bench {what} takes one batch at a time: leave {option('batches')} out"
+            )
         model = model or "alexnet-2014"
         how: dict[str, Any] = {
             "batch_size": batch_size, "rounds": rounds, "companies": companies,

@@ -11,6 +11,7 @@ from alexnet.claims.catalogue import CLAIMS, find_claim
 from alexnet.claims.lab import Claim, Lab, OutOfTime
 from alexnet.errors import DataError, Interrupted, UsageError
 from alexnet.files import read_json, write_json
+from alexnet.options import Placeholder, option
 from alexnet.runs.records import (
     ClaimLeft,
     ClaimList,
@@ -52,9 +53,13 @@ def claim(
     if images is not None and images < 1:
         raise UsageError(f"{images} images teach nothing: give 1 or more")
     if all and name is not None:
-        raise UsageError(f"--all runs every claim: leave {name!r} out, or --all")
+        raise UsageError(
+            f"{option('all', True)} runs every claim: leave {name!r} out, or {option('all', True)}"
+        )
     if budget is not None and not all:
-        raise UsageError("--budget is for --all: one claim takes what it takes")
+        raise UsageError(
+            f"{option('budget')} is for {option('all', True)}: one claim takes what it takes"
+        )
     if name is None and not all:
         return ClaimList(claims=listing(folder))
     try:
@@ -171,5 +176,7 @@ def _seconds(budget: str | None) -> float:
         return math.inf
     found = _BUDGET.fullmatch(budget)
     if not found:
-        raise UsageError(f"--budget {budget!r}: write a number and s, m or h, as 30m")
+        raise UsageError(
+            f"{option('budget', Placeholder(repr(budget)))}: write a number and s, m or h, as 30m"
+        )
     return float(found[1]) * _SECONDS[found[2]]

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from alexnet.data.pack import Encoding, PackOptions, pack_images
 from alexnet.data.packed import count_turned
 from alexnet.data.payload import expected_bytes
 from alexnet.errors import DataError, UsageError, did_you_mean
+from alexnet.options import option
 from alexnet.runs.records import DataCheckResult, DataGetResult, DataPackResult, UnreadFile
 from alexnet.terminal import progress, say
 
@@ -77,7 +78,7 @@ def data_pack(
     size: int | None = None,
     encoding: Encoding = "raw",
     orient: Orient = "ignore",
-    channels: int = 3,
+    channels: Literal[1, 3] = 3,
     max_pixels: int = MAX_PIXELS,
     expect: dict[str, int] | None = None,
     workers: int = 2,
@@ -99,7 +100,7 @@ def data_pack(
     if encoding not in ("raw", "jpeg"):
         raise UsageError(f"encoding {encoding!r}: raw or jpeg")
     if not str(source) or not str(out):
-        raise UsageError("an empty path: name the source, and with --out a new folder")
+        raise UsageError(f"an empty path: name the source, and with {option('out')} a new folder")
     began = time.monotonic()
     arranged = find_labelled_files(Path(source).expanduser().absolute())
     side = _choose_size(arranged, size, channels, encoding)
@@ -108,7 +109,7 @@ def data_pack(
     if orient == "ignore" and arranged.kind == "tree" and (turned := count_turned(manifest)):
         say(
             f"{turned:,} files have an EXIF orientation and are packed as they are stored: "
-            "--orient apply packs photos upright"
+            f"{option('orient', 'apply')} packs photos upright"
         )
     return DataPackResult(
         out=str(out),
@@ -140,7 +141,9 @@ def _choose_size(source: Arranged, size: int | None, channels: int, encoding: st
     sides = sorted(min(shape) for shape in seen)
     if size is None and len(set(seen)) == 1 and sides[0] <= PAPER_SIZE // 2:
         height, width = seen[0]
-        say(f"images of {width} x {height} pixels: packing at their own, --size {sides[0]}")
+        say(
+            f"images of {width} x {height} pixels: packing at their own, {option('size', sides[0])}"
+        )
         return sides[0]
     chosen = PAPER_SIZE if size is None else size
     middle = sides[len(sides) // 2] if sides else chosen
@@ -152,7 +155,8 @@ def _choose_size(source: Arranged, size: int | None, channels: int, encoding: st
         )
         say(
             f"most images are enlarged: the shorter side is {middle} pixels (median of "
-            f"{len(sides)}), --size is {chosen}: about {room}, and {less} with --size {middle}"
+            f"{len(sides)}), {option('size')} is {chosen}: about {room}, and {less} with "
+            f"{option('size', middle)}"
         )
     return chosen
 

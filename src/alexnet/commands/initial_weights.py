@@ -1,4 +1,4 @@
-"""The weights that a training starts from, and what comes with those of a run (--init)."""
+"""The weights that a training starts from (--init), and what a run's weights bring along."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from torch import Tensor
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError
 from alexnet.files import sha256_of
+from alexnet.options import option
 from alexnet.predict import read_recipe, read_statistics, trained_orient
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint
@@ -20,12 +21,12 @@ from alexnet.terminal import say
 from alexnet.training.network import build_net
 
 INHERITED = ("model", "channels", "size", "crop", "normalize", "orient")  # from --init RUN
-MEASURED = INHERITED[1:]  # what statistics are of: images that go through another say nothing
+MEASURED = INHERITED[1:]  # statistics hold for images that are preprocessed by the same
 
 
 @dataclass(frozen=True)
-class Given:
-    """What --init brings: weights, and of a run also recipe fields, statistics and class names."""
+class InitialWeights:
+    """The weights of --init; of a run also its recipe fields, statistics and class names."""
 
     weights: Mapping[str, Tensor] | None = None
     digest: str = ""
@@ -36,7 +37,7 @@ class Given:
     imported: bool = False
 
     def statistics_for(self, recipe: Recipe) -> Statistics | None:
-        """The statistics, where that run's images went through what the recipe's go through."""
+        """The statistics, if the recipe preprocesses images as that run did."""
         if self.recipe is None:
             return None
         # What makers of weights subtract holds for them, however photos are turned here.
@@ -59,23 +60,27 @@ class Given:
         return {k: v for k, v in self.weights.items() if not k.startswith(head)}
 
 
-def read_init(init: str | Path, said: Collection[str] = ()) -> Given:
-    """What a run or a file of weights brings; fields that are `said` are not inherited."""
+def read_init(init: str | Path, named: Collection[str] = ()) -> InitialWeights:
+    """Reads a run or a file of weights; fields that the user has `named` are not inherited."""
     path = Path(init)
     if not path.exists():
-        raise CheckpointError(f"--init {init}: no such folder or file; name a run or weights")
+        raise CheckpointError(
+            f"{option('init', init)}: no such folder or file; name a run or weights"
+        )
     if not path.is_dir():
         weights = read_weights(path)
-        return Given(weights, sha256_of(path))
+        return InitialWeights(weights, sha256_of(path))
     run = RunDir.open(path)
     recipe, described = read_recipe(run)
     checkpoint = load_checkpoint(find_checkpoint(run.checkpoints), optimizer=False)
     digest = sha256_of(checkpoint.path / "model.safetensors")
-    inherited = {name: getattr(recipe, name) for name in INHERITED if name not in said}
+    inherited = {name: getattr(recipe, name) for name in INHERITED if name not in named}
     imported = described.kind == "imported"
     if "orient" in inherited:
         inherited["orient"] = trained_orient(recipe, described)
         if imported and inherited["orient"] == "ignore":
             del inherited["orient"]  # what their makers left out need not hold for own photos
     statistics, classes = read_statistics(run, described), tuple(described.classes)
-    return Given(checkpoint.model, digest, inherited, statistics, classes, recipe, imported)
+    return InitialWeights(
+        checkpoint.model, digest, inherited, statistics, classes, recipe, imported
+    )

@@ -1,5 +1,5 @@
-"""The recipe of a training: the one that is named, or one that is chosen for the data, by a look at
-it and a few timed steps, with the reasons."""
+"""The recipe of a training: the named one, or one that is chosen for a folder by its images and a
+few timed steps, with the reasons."""
 
 import math
 import statistics
@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from alexnet.commands.initial_weights import Given
+from alexnet.commands.initial_weights import InitialWeights
 from alexnet.data.dataset import Dataset
 from alexnet.data.images import decode_image, open_image
 from alexnet.data.raw import Source
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError, UsageError
 from alexnet.models.zoo import find_model
+from alexnet.options import call, option
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.recipebook.candidates import DataSummary
@@ -38,21 +39,21 @@ def choose(
     data: str | Path | None,
     init: str | Path | None,
     minutes: float | None,
-    given: Given,
+    initial: InitialWeights,
     fields: Mapping[str, Any],
     pace: Callable[[Recipe, int], float] = measure_pace,
 ) -> tuple[Recipe, Choice | None, str | None]:
     """The recipe of a training, the choice where it was chosen, and the EXIF orientation where the
     user asks for one.
 
-    `given` is what `init` brings; `pace` says how many images a second a recipe trains on here.
+    `initial` is what `init` brings; `pace` says how many images a second a recipe trains on here.
     """
     choice = None
-    if given.inherited:
-        kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
+    if initial.inherited:
+        kept = ", ".join(f"{k} {v}" for k, v in initial.inherited.items())
         say(f"from {init}: {kept}")
     if recipe is None and data is not None:
-        brought = dict(given.inherited)
+        brought = dict(initial.inherited)
         if init and not brought and "model" in fields:  # a file does not say what it is of
             brought = {"model": fields["model"]}
             if find_model(fields["model"]).keys:  # torchvision's own names
@@ -61,15 +62,18 @@ def choose(
         recipe = choice.recipe
     elif minutes is not None:
         raise UsageError(
-            f"--minutes {minutes:g} is for a recipe that is chosen from --data; with one that is "
-            "named say --epochs or --steps"
+            f"{option('minutes', minutes)} is for a recipe that is chosen from "
+            f"{option('data')}; with one that is named say {option('epochs')} or {option('steps')}"
         )
     chosen = recipe if isinstance(recipe, Recipe) else find_recipe(recipe or "digits")
     if init is not None and fields.get("whiten"):
-        raise UsageError("--whiten makes the first layer, and --init brings one: leave one out")
+        raise UsageError(
+            f"{option('whiten', True)} makes the first layer, and {option('init')} brings one: "
+            "leave one out"
+        )
     # What was chosen for a folder has its orientation for want of a word.
     named = fields.get("orient") or (None if choice else _names_orient(recipe))
-    return chosen.adapted({**given.inherited, **fields}, init is not None), choice, named
+    return chosen.adapted({**initial.inherited, **fields}, init is not None), choice, named
 
 
 def _names_orient(recipe: str | Recipe | None) -> str | None:
@@ -89,15 +93,15 @@ def choose_for_data(
     fields: Mapping[str, Any] | None = None,
     pace: Callable[[Recipe, int], float] = measure_pace,
 ) -> Choice:
-    """Looks at data and chooses a recipe for this machine."""
+    """Chooses a recipe for the data and this machine."""
     source = open_source(data, aloud=False)
-    look = look_at(source, (fields or {}).get("bad_images") == "skip")
+    summary = summarize_data(source, (fields or {}).get("bad_images") == "skip")
 
     @cache
     def measured(recipe: Recipe) -> float:
-        return pace(recipe, len(look.classes))
+        return pace(recipe, len(summary.classes))
 
-    return choose_recipe(look, measured, minutes=MINUTES if minutes is None else minutes,
+    return choose_recipe(summary, measured, minutes=MINUTES if minutes is None else minutes,
                            inherited=inherited, fields=fields)  # fmt: skip
 
 
@@ -109,7 +113,7 @@ def say_reasons(choice: Choice, dataset: Dataset) -> list[str]:
     return list(reasons)
 
 
-def look_at(source: Source, skip: bool = False) -> DataSummary:
+def summarize_data(source: Source, skip: bool = False) -> DataSummary:
     """Classes and counts from the labels of the part to train on, sizes and colours from a sample
     of headers. DataError, naming the file, for one that is no image, unless such are to be skipped.
     """
@@ -133,8 +137,9 @@ def look_at(source: Source, skip: bool = False) -> DataSummary:
             if skip:
                 continue
             raise DataError(
-                f"{file}: not an image that can be read; replace or remove it (`alexnet data "
-                "check` names all such), or leave it out with --bad-images skip"
+                f"{file}: not an image that can be read; replace or remove it "
+                f"(`{call('data check')}` names all such), or leave it out with "
+                f"{option('bad_images', 'skip')}"
             ) from error
     if not sides:
         raise DataError(
@@ -171,7 +176,8 @@ def time_decoding(
                 decode_image(file, channels=3, size=size)
             except DataError as error:
                 if not skip:
-                    raise DataError(f"{error}, or leave it out with --bad-images skip") from error
+                    remedy = f"leave it out with {option('bad_images', 'skip')}"
+                    raise DataError(f"{error}, or {remedy}") from error
             best[i] = min(best[i], clock() - before)
         if clock() - began > DECODING_S:
             break

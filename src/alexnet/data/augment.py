@@ -23,6 +23,7 @@ from alexnet.data.crops import (
 from alexnet.data.device import sent
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD, Statistics
 from alexnet.errors import UsageError
+from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.region import over_pieces
 
@@ -91,7 +92,7 @@ class Preprocess:
         if count > 2 and self.size == self.crop:
             raise UsageError(
                 f"views {count} needs stored images larger than the {self.crop}-pixel crop, "
-                f"and size is {self.size}: use --views 1 or 2"
+                f"and size is {self.size}: use {option('views', 1)} or 2"
             )
 
     def views(self, images: Tensor, count: int, kind: torch.dtype = torch.float32) -> Tensor:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from alexnet.data.inventory import GONE
 from alexnet.errors import CheckpointError
 from alexnet.files import read_json, write_json
+from alexnet.options import AdvisedCall, option
 from alexnet.runs.records import BadImageEvent, DataCard, LeftOutImage
 
 NAME = "unreadable.json"
@@ -136,10 +137,10 @@ def left_out_of(run: Path, trained: DataCard | Mapping[str, Any]) -> list[LeftOu
     ]
 
 
-def remedy(again: str, step: int, share: float | None = None, most: int = 0) -> str:
+def remedy(again: AdvisedCall, step: int, share: float | None = None, most: int = 0) -> str:
     """What is to be done about images for which a training stopped, where `again` is the command
     that goes on; of more than the `share` of a split that may be left out, what the limit is."""
     saved = f"all is saved at step {step:,}: repair, replace or remove it, then `{again}`"
     if share is None:
-        return f"{saved}; or go on without it: `{again} --bad-images skip`"
-    return f"--bad-share {share:g} leaves out {most:,} at most; {saved}"
+        return f"{saved}; or go on without it: `{again.also(bad_images='skip')}`"
+    return f"{option('bad_share', share)} leaves out {most:,} at most; {saved}"

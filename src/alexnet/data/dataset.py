@@ -28,6 +28,7 @@ from alexnet.data.slices import Fitted, Slice, Unread
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
+from alexnet.options import DIR, call, option
 from alexnet.recipe import Recipe
 from alexnet.runs.records import DataCard, LeftOutImage
 from alexnet.terminal import say
@@ -137,7 +138,7 @@ class Dataset:
             raise DataError(
                 f"{self.source.path} changed since the run began, and {name} is cut out of it: of "
                 f"what was trained on, some would be in {name} now and some not; put it back, or "
-                "name other images with --data"
+                f"name other images with {option('data')}"
             )
         return self._split(name)
 
@@ -154,12 +155,14 @@ class Dataset:
             if shape != (r.size, r.size, r.channels):
                 raise DataError(
                     f"{self.source.path}: packed at {shape[0]} pixels, {shape[2]} channel(s), and "
-                    f"the recipe stores {r.size}, {r.channels}: pack again with --size {r.size} "
-                    f"--channels {r.channels}, or {self._else(shape[0], shape[2])}"
+                    f"the recipe stores {r.size}, {r.channels}: pack again with "
+                    f"{option('size', r.size)} "
+                    f"{option('channels', r.channels)}, or {self._else(shape[0], shape[2])}"
                 )
             if (labels < 0).any():
                 raise DataError(
-                    f"{self.source.path}: the labels of {name} are not known: use --split val"
+                    f"{self.source.path}: the labels of {name} are not known: use "
+                    f"{option('split', 'val')}"
                 )
             assert not isinstance(part.images, PixelFile)
             pixels, rows = part.images, ids
@@ -183,7 +186,7 @@ class Dataset:
 
     def _else(self, size: int, channels: int) -> str:
         """What to do with a packed set of another size than the recipe's, if it is kept."""
-        return f"train with --size {size} --channels {channels}"
+        return f"train with {option('size', size)} {option('channels', channels)}"
 
     def names(self, name: str) -> list[str]:
         """What each image of a split is called, in its order: its file within the source, the file
@@ -311,7 +314,8 @@ class Dataset:
             raise Unreadable(
                 name,
                 error.images,
-                f"--bad-share {self.recipe.bad_share:g} allows {most:,} of the {count:,} images of "
+                f"{option('bad_share', self.recipe.bad_share)} allows {most:,} of the {count:,} "
+                "images of "
                 f"{name}: repair or remove them, or allow more",
             )
         for path, reason in error.images.values():
@@ -500,13 +504,15 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> str | Path:
     """Where the data of a recipe lies, or the folder or named set given instead."""
     name = str(recipe.data if data is None else data)
     if not name:
-        raise UsageError(f"recipe {recipe.name} has no data of its own: name a folder with --data")
+        raise UsageError(
+            f"recipe {recipe.name} has no data of its own: name a folder with {option('data')}"
+        )
     if name in fetch.PUBLISHED_SETS and not Path(name).exists():
         path = fetch.cache_dir() / name
         if not path.is_dir():
             raise DataError(
-                f"{name} is not on this machine: `alexnet data get {name}` fetches it, "
-                "or --data DIR names a folder that holds it"
+                f"{name} is not on this machine: `{call('data get', name)}` fetches it, "
+                f"or {option('data', DIR)} names a folder that holds it"
             )
         return path
     return name
@@ -522,14 +528,16 @@ def reopen_dataset(recipe: Recipe, described: DataCard, data: str | Path | None 
     """The data that a run was trained on, where its description says it is, or where `data` says it
     is now. Where it changed, `split` refuses to cut it. For other images see `other_images`."""
     if data is None and described.kind == "imported":
-        raise DataError("the weights were imported, and no images with them: name some with --data")
+        raise DataError(
+            f"the weights were imported, and no images with them: name some with {option('data')}"
+        )
     own = described.where if data is None else data
     found = open_dataset(recipe, own, older=is_older(described))
     if found.classes != (classes := tuple(described.classes)):
         odd = sorted(set(found.classes) ^ set(classes))
         raise DataError(
             f"{found.source.path or found.source.kind} has other classes than were trained on "
-            f"({odd[0] if odd else 'another order'!r}): name the right folder with --data"
+            f"({odd[0] if odd else 'another order'!r}): name the right folder with {option('data')}"
         )
     check_orient(found.source, recipe, described)
     same = data is None or found.source.path == described.path != ""
@@ -547,7 +555,9 @@ def check_orient(source: Source, recipe: Recipe, described: DataCard) -> None:
         and source.orient not in (None, recipe.orient)
     ):
         raise DataError(
-            f"{source.path} was packed with --orient {source.orient}, and {source.turned:,} of its "
-            f"photos have an EXIF orientation, which this run has with --orient {recipe.orient}: "
-            f"pack them again with --orient {recipe.orient}, or name the photos themselves"
+            f"{source.path} was packed with {option('orient', source.orient)}, and "
+            f"{source.turned:,} of its "
+            "photos have an EXIF orientation, which this run has with "
+            f"{option('orient', recipe.orient)}: "
+            f"pack them again with {option('orient', recipe.orient)}, or name the photos themselves"
         )

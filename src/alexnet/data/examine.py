@@ -24,6 +24,7 @@ from alexnet.data.images import (
     orientation_of,
     turn_upright,
 )
+from alexnet.options import option
 
 TURNED = "EXIF orientation"  # begins the repair of an image that has one
 UNPACKED_LIMIT = 256 << 20  # bytes that a gzipped image may unpack to
@@ -96,7 +97,8 @@ def examine(
         with open_image(data) as image:
             width, height = image.size
             if not 0 < width * height <= max_pixels:
-                why = f"{width} x {height} pixels, the limit is {max_pixels:,} (--max-pixels)"
+                limit = f"{max_pixels:,} ({option('max_pixels')})"
+                why = f"{width} x {height} pixels, the limit is {limit}"
                 return Examined((), why)
             kind = image.format or "?"
             if image.mode == "F":

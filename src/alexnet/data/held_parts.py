@@ -8,6 +8,7 @@ from alexnet.data.dataset import Dataset
 from alexnet.data.raw import Unlabelled
 from alexnet.data.slices import Slice, Unread
 from alexnet.errors import DataError, Unreadable
+from alexnet.options import option
 from alexnet.terminal import say
 
 MOST = 5_000  # images of a part that are decoded to see whether they can be
@@ -32,7 +33,7 @@ def check_parts(dataset: Dataset) -> None:
     if unread and dataset.recipe.bad_images == "skip":
         dataset.leave_out(Unreadable("val", unread))
     elif unread:
-        raise Unreadable("val", unread).advised("leave it out with --bad-images skip")
+        raise Unreadable("val", unread).advised(f"leave it out with {option('bad_images', 'skip')}")
 
 
 def _has_files(dataset: Dataset, part: str) -> bool:
@@ -63,7 +64,10 @@ def _is_labelled(dataset: Dataset, part: str) -> bool:
         say(f"the test part has no labels, so nothing can be tested on it: {error}")
         return False
     if (labels < 0).all():
-        say("the test part has no labels, so nothing can be tested on it: use --split val then")
+        say(
+            "the test part has no labels, so nothing can be tested on it: use "
+            f"{option('split', 'val')} then"
+        )
         return False
     if unknown := int((labels < 0).sum()):
         raise DataError(

@@ -13,6 +13,7 @@ from alexnet.data.images import image_size
 from alexnet.data.labelled import Arranged, Files
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.files import parse_json, read_bytes, sha256_of
+from alexnet.options import option
 from alexnet.terminal import progress
 
 SAMPLED = 64  # images, before the work begins
@@ -44,7 +45,7 @@ def check_counts(source: Arranged, expect: dict[str, int] | None) -> None:
             found = len(source.parts[split])
             raise DataError(
                 f"{source.root}: {split} has {found:,} images and {count:,} are expected: get the "
-                f"missing ones, or say that it is meant with --expect {split}={found}"
+                f"missing ones, or say that it is meant with {option('expect', {split: found})}"
             )
 
 
@@ -100,7 +101,7 @@ def read_finished(out: Path, key: str) -> dict[str, Any]:
     except CheckpointError:
         raise DataError(f"{path} is damaged: {again}") from None
     if manifest.get("key") != key:
-        raise UsageError(f"{out} holds another packed set: choose another --out")
+        raise UsageError(f"{out} holds another packed set: choose another {option('out')}")
     payload = manifest["payload"]
     total = sum(said["bytes"] for said in payload.values())
     with progress(f"checking {out.name}", total, "bytes") as bar:
@@ -147,5 +148,6 @@ def check_space(out: Path, needed: float) -> None:
     if needed > free:
         raise DataError(
             f"{out}: about {needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free: "
-            "make room, or choose another --out, --size or --encoding"
+            f"make room, or choose another {option('out')}, {option('size')} or "
+            f"{option('encoding')}"
         )

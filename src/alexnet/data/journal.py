@@ -7,6 +7,7 @@ from typing import Any
 from alexnet.data.statistics import Sums
 from alexnet.errors import UsageError
 from alexnet.files import parse_json, read_bytes, write_atomic, write_json
+from alexnet.options import option
 
 
 class Journal:
@@ -32,7 +33,7 @@ class Journal:
         if self.state.get("key") != key:
             raise UsageError(
                 f"{folder.parent} holds a half-finished pack of another source or other options: "
-                "choose another --out, or remove it"
+                f"choose another {option('out')}, or remove it"
             )
         if name := self.state.get("sums"):
             self.sums = Sums.from_bytes(read_bytes(folder / name))

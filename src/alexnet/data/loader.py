@@ -20,6 +20,7 @@ from alexnet.data.pixels_ahead import PixelsAhead
 from alexnet.data.slices import Slice, Unread
 from alexnet.errors import DataError, Unreadable
 from alexnet.interrupt import outspoken
+from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress
 
@@ -48,7 +49,8 @@ class Share:
         if size < self.ranks * self.accumulate:
             raise DataError(
                 f"a batch of {size} images has none for some of {self.ranks} processes with "
-                f"accumulate {self.accumulate}: use --batch-size {self.ranks * self.accumulate} "
+                f"accumulate {self.accumulate}: use "
+                f"{option('batch_size', self.ranks * self.accumulate)} "
                 "or more, or fewer of them"
             )
         micro = [_cut(range(size), self.accumulate, i) for i in range(self.accumulate)]
@@ -155,7 +157,8 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     """Whole batches in an epoch; the remainder of a shuffle is left out, others each time."""
     if n < batch_size:
         raise DataError(
-            f"{n} training images are fewer than one batch of {batch_size}: use --batch-size {n}"
+            f"{n} training images are fewer than one batch of {batch_size}: use "
+            f"{option('batch_size', n)}"
         )
     return n // batch_size
 

@@ -15,6 +15,7 @@ from alexnet.data.dataset import Dataset
 from alexnet.data.raw import LabelledImages, Source
 from alexnet.data.slices import Slice
 from alexnet.errors import DataError, UsageError
+from alexnet.options import option
 from alexnet.recipe import Recipe
 
 ALL = "all"
@@ -52,7 +53,8 @@ class OtherImages(Dataset):
         for name, loaded in self._loaded.items():
             if (loaded.labels == -1).any():
                 raise DataError(
-                    f"{source.path}: the labels of {name} are not known: use another --split"
+                    f"{source.path}: the labels of {name} are not known: use another "
+                    f"{option('split')}"
                 )
         labels = self._join(source, classes, ignore_unknown)
         joined = LabelledImages(labels, _chain([part.images for part in self._loaded.values()]))
@@ -77,11 +79,13 @@ class OtherImages(Dataset):
             return part
         if not self.available:
             raise UsageError(
-                f"--split {part}: {where} has no parts, its class folders are read whole: leave "
-                "--split out"
+                f"{option('split', part)}: {where} has no parts, its class folders are read "
+                "whole: leave "
+                f"{option('split')} out"
             )
         raise UsageError(
-            f"--split {part}: {where} has {', '.join(self.available)}: name one of these, or all"
+            f"{option('split', part)}: {where} has {', '.join(self.available)}: name one of "
+            "these, or all"
         )
 
     def _join(
@@ -104,14 +108,14 @@ class OtherImages(Dataset):
             raise DataError(
                 f"{where}: none of its classes is one that the network knows: it has "
                 f"{name_some(list(self.ignored))}, the network knows {name_some(classes)}: rename "
-                "the folders, or name other images with --data"
+                f"the folders, or name other images with {option('data')}"
             )
         if unknown and not ignore_unknown:
             raise DataError(
                 f"{where}: the network does not know the class {source.classes[unknown[0]]!r}"
                 + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
                 + f"; it knows {name_some(classes)}: rename the folder, or leave its images "
-                f"out ({images:,}) with --ignore-unknown"
+                f"out ({images:,}) with {option('ignore_unknown', True)}"
             )
         joined: NDArray[np.int64] = table[labels]
         return joined
@@ -124,7 +128,7 @@ class OtherImages(Dataset):
         return np.flatnonzero(part.labels >= 0)
 
     def _else(self, size: int, channels: int) -> str:
-        return "name the photos themselves with --data"
+        return f"name the photos themselves with {option('data')}"
 
     def split(self, name: str) -> Slice:
         """The images. The only name is `split_name`."""
@@ -149,7 +153,9 @@ class _Chained:
         self._parts = list(parts)
         shapes = {tuple(part.shape[1:]) for part in self._parts}
         if len(shapes) > 1:
-            raise DataError("its parts have images of several sizes: name one with --split")
+            raise DataError(
+                f"its parts have images of several sizes: name one with {option('split')}"
+            )
         self._starts = np.cumsum([0, *(part.shape[0] for part in self._parts)])
         self.shape = (int(self._starts[-1]), *shapes.pop())
 

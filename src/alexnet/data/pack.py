@@ -57,6 +57,7 @@ from alexnet.files import (
     write_json,
 )
 from alexnet.interrupt import Signals
+from alexnet.options import option
 from alexnet.terminal import escaped, progress, say
 
 Encoding = Literal["raw", "jpeg"]
@@ -118,7 +119,7 @@ def pack_images(
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not work.is_dir() and any(name != ".lock" for name in os.listdir(out)):
-            raise UsageError(f"{out} is not empty: choose another --out, or a new folder")
+            raise UsageError(f"{out} is not empty: choose another {option('out')}, or a new folder")
         with DirLock(out):
             work.mkdir(exist_ok=True)
             return _Packer(source, out, options, key, workers, block, piece).run()

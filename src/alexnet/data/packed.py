@@ -17,6 +17,7 @@ from alexnet.data.raw import LabelledImages, Source, make_source, reading
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError
 from alexnet.files import read_json
+from alexnet.options import call
 
 
 class PackedJpegs:
@@ -79,7 +80,7 @@ def packed(root: Path) -> Source | None:
     """The packed set in a folder, or None where there is no manifest."""
     if not (root / "manifest.json").is_file():
         if (root / ".packing").is_dir():
-            raise DataError(f"{root}: half packed: run the same `alexnet data pack` to finish it")
+            raise DataError(f"{root}: half packed: run the same `{call('data pack')}` to finish it")
         return None
     try:
         manifest = read_json(root / "manifest.json")

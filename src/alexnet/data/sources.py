@@ -37,19 +37,24 @@ from alexnet.data.raw import (
     reading,
 )
 from alexnet.errors import DataError, Unavailable
+from alexnet.options import DIR, Placeholder, call
 from alexnet.terminal import say
 
-_FORMS = (
-    "IDX files (train-images-idx3-ubyte[.gz], ...), CIFAR-10 (data_batch_1.bin, ..., "
-    "cifar-10-binary.tar.gz, cifar-10-python.tar.gz, a .bin or .bin.xz) or a folder per class "
-    "(train/CLASS/*.jpg or CLASS/*.jpg; of archives: `alexnet data pack ARCHIVE --out DIR` first)"
-)
 _DIGITS = tuple("0123456789")
 _FASHION = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 _MAX_BYTES = 4 << 30
+
+
+def _forms() -> str:
+    pack = call("data pack", Placeholder("ARCHIVE"), out=DIR)
+    return (
+        "IDX files (train-images-idx3-ubyte[.gz], ...), CIFAR-10 (data_batch_1.bin, ..., "
+        "cifar-10-binary.tar.gz, cifar-10-python.tar.gz, a .bin or .bin.xz) or a folder per class "
+        f"(train/CLASS/*.jpg or CLASS/*.jpg; of archives: `{pack}` first)"
+    )
 
 
 def open_source(
@@ -80,10 +85,10 @@ def open_source(
     if source is None and not to_train and root.is_dir():
         raise DataError(
             f"{root}: holds no class folders: put the images into a folder that is called as their "
-            "class (`alexnet classify` names images without one)"
+            f"class (`{call('classify')}` names images without one)"
         )
     if source is None:
-        raise DataError(f"{root}: holds no data in a form understood; expected {_FORMS}")
+        raise DataError(f"{root}: holds no data in a form understood; expected {_forms()}")
     return source
 
 

@@ -8,6 +8,7 @@ import torch
 from alexnet.diagnosis.batches import CLEAR, FEWEST, shared
 from alexnet.diagnosis.findings import BIG, SMALL, Findings
 from alexnet.diagnosis.verdict import Verdict
+from alexnet.options import call
 
 ONE_CLASS = 256  # labels; in fewer a rare class may be missing by chance
 ORDER = 0.7  # entropy of a batch's labels beside that of shuffled batches
@@ -212,7 +213,7 @@ def _splits(f: Findings) -> Iterator[Verdict]:
             "misleads",
             f"{share:.2%} of {f.val.n:,} validation images are among {f.train.n:,} training images",
             "copies of the same image in both splits",
-            "take them out of one: `alexnet data check` lists duplicates across splits",
+            f"take them out of one: `{call('data check')}` lists duplicates across splits",
             share, SOME, "published sets have under 0.1 %",
         )  # fmt: skip
     apart, stretch = f.apart() or (0.0, 1.0)

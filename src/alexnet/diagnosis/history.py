@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from alexnet.diagnosis.verdict import Verdict
+from alexnet.options import Placeholder, call, option
 from alexnet.runs.records import DivergedEvent, Event, ResumeEvent, TrainEvent, ValEvent, as_event
 
 Line = Event | Mapping[str, Any]
@@ -125,7 +126,8 @@ def _diverged(events: Sequence[Event]) -> Iterator[Verdict]:
                 if finite
                 else f"the loss is {said} at step {e.step or 0:,}",
                 "steps that overshoot, or an image that is not finite",
-                "lower the learning rate tenfold; run `alexnet doctor RECIPE` on the data",
+                f"lower the learning rate tenfold; run `{call('doctor', Placeholder('RECIPE'))}` "
+                "on the data",
                 None, None, "a loss is a number",
             )  # fmt: skip
             return
@@ -174,7 +176,8 @@ def _stuck(
             f"{prior:.3f} and {common:.1%}",
             "a constant predictor: the image does not reach the logits, or the labels are not the "
             "images' own",
-            "run `alexnet doctor RECIPE` on the same data: it measures where the image is lost",
+            f"run `{call('doctor', Placeholder('RECIPE'))}` on the same data: it measures where "
+            "the image is lost",
             level / prior, ABOVE, "the entropy of the labels is the loss of who ignores the images",
         )  # fmt: skip
 
@@ -263,8 +266,10 @@ def _overfitting(train: list[TrainEvent], val: list[ValEvent]) -> Iterator[Verdi
             f"{last.loss:.3f}; top-1 is {learnt.top1 or 0:.1%} in training and "
             f"{last.top1:.1%} on validation, {gap:.1%} apart",
             "more steps than the images have to teach: the network learns them by heart",
-            "use the best checkpoint; shift, mirror or mix the images (--shift, --flip, --cutmix), "
-            "raise --dropout or --weight-decay, or stop early (--early-stop)",
+            f"use the best checkpoint; shift, mirror or mix the images ({option('shift')}, "
+            f"{option('flip', True)}, {option('cutmix')}), "
+            f"raise {option('dropout')} or {option('weight_decay')}, or stop early "
+            f"({option('early_stop')})",
             last.loss / best.loss, RISE, "the lowest validation loss of the run",
            
         )  # fmt: skip
@@ -279,6 +284,6 @@ def _waiting(train: list[TrainEvent]) -> Iterator[Verdict]:
             "note",
             f"training waits for images {middle:.0%} of the time",
             "images are read and decoded more slowly than the network takes them",
-            "pack them (`alexnet data pack`), or raise --workers",
+            f"pack them (`{call('data pack')}`), or raise {option('workers')}",
             middle, STARVED, "a packed set keeps it under 5 %",
         )  # fmt: skip

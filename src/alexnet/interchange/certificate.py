@@ -21,6 +21,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError
 from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.chain import Chain
+from alexnet.options import call
 from alexnet.predict import Predictor
 from alexnet.recipe import Recipe
 from alexnet.recipebook.again import recorded_call
@@ -204,7 +205,7 @@ def read_certificate(path: Path) -> Certificate:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder: name a run or an export")
     if not place.is_file():
-        how = f"`alexnet test {path}` makes one" if path.is_dir() else "export the run again"
+        how = f"`{call('test', path)}` makes one" if path.is_dir() else "export the run again"
         raise CheckpointError(f"{path} has no certificate ({place.name}): {how}")
     found = read_json(place)
     if found.get("format") != FORMAT:

@@ -18,6 +18,7 @@ from alexnet.errors import CheckpointError
 from alexnet.files import read_bytes
 from alexnet.interchange.chain import missing_package
 from alexnet.models.net import Net
+from alexnet.options import option
 
 ONNX_EPSILON = 1e-5  # of a batch norm that does not say its own
 SIZE_LIMIT = 2**31 - 1  # of a protobuf message, bytes
@@ -221,7 +222,7 @@ def match_layers(
     if len(layers) != len(model.layers):
         raise CheckpointError(
             f"{path} has {len(layers)} layers ({', '.join(x.name for x in layers)}) and the "
-            f"network {len(model.layers)}: name its own with --as"
+            f"network {len(model.layers)}: name its own with {option('as')}"
         )
     found: dict[str, Tensor] = {}
     rest = list(given)
@@ -235,7 +236,7 @@ def match_layers(
             if isinstance(rest[0], ForeignNorm):
                 raise CheckpointError(
                     f"{path} has a batch norm {rest[0].name} before {name}, where the network has "
-                    "none: name another network with --as"
+                    f"none: name another network with {option('as')}"
                 )
             first = bgr and name == model.layers[0]
             weights = _layer(part, rest.pop(0), name, path, turn=first)
@@ -243,7 +244,7 @@ def match_layers(
     if rest:
         raise CheckpointError(
             f"{path} has a batch norm {rest[0].name} after its last layer, and the network none: "
-            "name another network with --as"
+            f"name another network with {option('as')}"
         )
     return found
 
@@ -257,7 +258,8 @@ def _layer(
     if given.weight.shape != own.shape or given.groups != groups:
         raise CheckpointError(
             f"{path}: {given.name} is {tuple(given.weight.shape)} in {given.groups} group(s) "
-            f"and {name} takes {tuple(own.shape)} in {groups}: name another network with --as"
+            f"and {name} takes {tuple(own.shape)} in {groups}: name another network with "
+            f"{option('as')}"
         )
     bias = given.bias if given.bias is not None else torch.zeros(own.shape[0])
     if part.get_parameter("weight").shape[0] != bias.numel():
@@ -279,6 +281,6 @@ def _norm(part: _BatchNorm, given: ForeignNorm | None, name: str, path: Path) ->
         if value.shape != (width,):
             raise CheckpointError(
                 f"{path}: {given.name} is of {value.numel()} channels and {name} of {width}: name "
-                "another network with --as"
+                f"another network with {option('as')}"
             )
     return values

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
@@ -15,6 +15,7 @@ from alexnet.data.augment import Preprocess
 from alexnet.errors import UsageError
 from alexnet.interchange.chain import Chain, OnnxNet, check_export, missing_package, quiet
 from alexnet.models.net import Net
+from alexnet.options import option
 from alexnet.runs.weights import parse_weights
 
 OPSET = 20
@@ -116,14 +117,15 @@ def to_torchvision(subject: Exportable) -> Written:
     if subject.model.parts["conv1"] != "features.0":
         raise UsageError(
             "torchvision's alexnet is the one of 2014: only a run of model alexnet-2014 can be "
-            "written for it; use --format safetensors or onnx"
+            f"written for it; use {option('format', 'safetensors')} or onnx"
         )
     out = io.BytesIO()
     torch.save(_tensors(subject), out)
     return _weights(subject, out.getvalue(), Path("alexnet.pth"))
 
 
-FORMATS: dict[str, Callable[[Exportable], Written]] = {
+Format = Literal["onnx", "safetensors", "torchvision", "torch-export"]
+FORMATS: dict[Format, Callable[[Exportable], Written]] = {
     "onnx": to_onnx,
     "safetensors": to_safetensors,
     "torchvision": to_torchvision,

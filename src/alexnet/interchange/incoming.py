@@ -21,6 +21,7 @@ from alexnet.interchange.foreign import (
 )
 from alexnet.models.net import Net
 from alexnet.models.zoo import build_model, find_model
+from alexnet.options import Placeholder, option
 from alexnet.recipe import Recipe
 from alexnet.runs.rundir import RunDir
 from alexnet.runs.weights import read_weights
@@ -65,16 +66,21 @@ def expected(path: Path, model: str | None, mean: Path | None, fields: dict[str,
             raise CheckpointError(f"not what its certificate is of: {check.evidence}")
         recipe = recipe_of(made)
         if model not in (None, recipe.model):
-            raise UsageError(f"--as {model}: the certificate of {path} says {recipe.model}")
+            raise UsageError(
+                f"{option('as', model)}: the certificate of {path} says {recipe.model}"
+            )
         if mean is not None:
-            raise UsageError(f"--mean {mean}: the certificate of {path} has the mean: leave it out")
+            raise UsageError(
+                f"{option('mean', mean)}: the certificate of {path} has the mean: leave it out"
+            )
         said = made.preprocessing
         image = None
         if recipe.normalize in ("image", "centre"):
             if not path.is_dir():
                 raise CheckpointError(
-                    f"{path}: its mean image is not beside it: export a folder (--format "
-                    "safetensors --out FOLDER) and import that"
+                    f"{path}: its mean image is not beside it: export a folder "
+                    f"({option('format', 'safetensors')} {option('out', Placeholder('FOLDER'))}) "
+                    "and import that"
                 )
             image = RunDir(path).mean_image()
         statistics = Statistics(tuple(said.mean), tuple(said.std), (), image)
@@ -83,7 +89,9 @@ def expected(path: Path, model: str | None, mean: Path | None, fields: dict[str,
         recipe = recipe.replace(**fields)
         return Expected(recipe, statistics, "its certificate", tuple(made.classes))
     if model is None:
-        raise UsageError(f"{path}: name the network the weights are of, as --as alexnet-2014")
+        raise UsageError(
+            f"{path}: name the network the weights are of, as {option('as', 'alexnet-2014')}"
+        )
     preset = find_model(model)
     recipe = Recipe(
         name=model, model=model, data="", precision="fp32", channels=preset.channels,
@@ -99,14 +107,15 @@ def expected(path: Path, model: str | None, mean: Path | None, fields: dict[str,
             statistics = Statistics(tuple(image.mean((0, 1)).tolist()), (1.0,) * 3, (), image)
             source = str(mean)
     elif mean is not None:
-        raise UsageError(f"--mean: Caffe's mean image belongs to {' and '.join(_CAFFE)}")
+        raise UsageError(f"{option('mean')}: Caffe's mean image belongs to {' and '.join(_CAFFE)}")
     else:
         statistics = Statistics(TORCHVISION_MEAN, TORCHVISION_STD, ())
         source = "torchvision" if model == "alexnet-2014" else "torchvision, which is a guess"
     if fields.get("normalize", "torchvision") not in ("torchvision", recipe.normalize):
         raise UsageError(
-            f"--normalize {fields['normalize']} needs means that are not known here: a certificate "
-            "has them, or --normalize torchvision is right"
+            f"{option('normalize', fields['normalize'])} needs means that are not known here: a "
+            "certificate "
+            f"has them, or {option('normalize', 'torchvision')} is right"
         )
     return Expected(recipe.replace(**fields), statistics, source)
 
@@ -127,7 +136,9 @@ def read_net(path: Path, recipe: Recipe, bgr: bool | None) -> tuple[Net, list[st
         tensors = match_layers(layers, net, path, bgr=turned)
     else:
         if bgr:
-            raise UsageError(f"--bgr: {path} has torch's names, and its colours are RGB")
+            raise UsageError(
+                f"{option('bgr', True)}: {path} has torch's names, and its colours are RGB"
+            )
         tensors = read_weights(path / "model.safetensors" if path.is_dir() else path)
         net = build_net(recipe, _classes(path, recipe, tensors))
     own = net.state_dict()
@@ -137,13 +148,13 @@ def read_net(path: Path, recipe: Recipe, bgr: bool | None) -> tuple[Net, list[st
     if absent := [name for name in own if name not in tensors]:
         raise CheckpointError(
             f"{path} has no {', '.join(absent)}, which {recipe.model} needs: name another network "
-            "with --as, or get the whole file"
+            f"with {option('as')}, or get the whole file"
         )
     for name, value in own.items():
         if tensors[name].shape != value.shape:
             raise CheckpointError(
                 f"{path}: {name} is {tuple(tensors[name].shape)} and {recipe.model} takes "
-                f"{tuple(value.shape)}: name another network with --as"
+                f"{tuple(value.shape)}: name another network with {option('as')}"
             )
         if not tensors[name].isfinite().all():
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite: get it again")
@@ -159,6 +170,6 @@ def _classes(path: Path, recipe: Recipe, tensors: dict[str, Tensor]) -> int:
     if head not in tensors or tensors[head].dim() != 2:
         raise CheckpointError(
             f"{path} has no {head}, the last layer of {recipe.model} (it begins with "
-            f"{next(iter(tensors))}): name its own network with --as"
+            f"{next(iter(tensors))}): name its own network with {option('as')}"
         )
     return len(tensors[head])

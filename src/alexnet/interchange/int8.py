@@ -3,7 +3,6 @@ kept in the run, of each checkpoint that was asked for."""
 
 import hashlib
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.heldout import BATCH, some_of
 from alexnet.interchange.quantise import calibration_of
 from alexnet.metrics import wilson
+from alexnet.options import DIR, call, option
 from alexnet.predict import Predictor
 from alexnet.terminal import percent, progress, say
 from alexnet.training.int8 import Int8, Ranges, measure_ranges, require_int8
@@ -50,11 +50,15 @@ def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
     except DataError as error:
         if data is not None:
             raise
-        words = ["alexnet", "test", str(predictor.run.path), "--engine", "int8"]
-        words += ["--checkpoint", predictor.checkpoint.name]
+        measure = call(
+            "test",
+            predictor.run.path,
+            engine="int8",
+            checkpoint=predictor.checkpoint.name,
+            data=DIR,
+        )
         raise DataError(
-            f"int8 needs held-out images to be measured on once: {error} "
-            f"(`{shlex.join(words)} --data DIR` names others)"
+            f"int8 needs held-out images to be measured on once: {error} (`{measure}` names others)"
         ) from None
     ranges, found = held_out.around(lambda images: _measured(predictor, images))
     net = Int8(predictor.model, ranges)
@@ -65,7 +69,10 @@ def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
         f"{percent(found['same'])} alike"
     )
     if found["n"] < FEW:
-        say(f"warning: {found['n']:,} images tell little of what int8 loses; --data names more")
+        say(
+            f"warning: {found['n']:,} images tell little of what int8 loses; {option('data')} "
+            "names more"
+        )
     try:
         row = {**found, "ranges": ranges, "sha256": _digest(ranges)}
         known = _known(path) | {weights: row}
@@ -119,13 +126,13 @@ def _held_against(
     if right[0] - right[1] > max(LOST * n, 1):
         raise Differs(
             f"int8 has {right[1]:,} of {n:,} held-out images right, and the network "
-            f"{right[0]:,}: it loses more than {100 * LOST:g} %; use --engine torch"
+            f"{right[0]:,}: it loses more than {100 * LOST:g} %; use {option('engine', 'torch')}"
         )
     alike = int((before == after).sum())
     if alike < ALIKE * n:
         raise Differs(
             f"int8 answers {alike:,} of {n:,} held-out images as the network does, fewer than "
-            f"{100 * ALIKE:g} %: use --engine torch"
+            f"{100 * ALIKE:g} %: use {option('engine', 'torch')}"
         )
     return {
         "calibration_images": len(chosen),

@@ -21,6 +21,7 @@ from alexnet.interchange.formats import Exportable, make_onnx
 from alexnet.interchange.int8 import int8_of
 from alexnet.interchange.quantise import quantise
 from alexnet.models.net import Net
+from alexnet.options import option
 from alexnet.predict import Predictor, pick_precision
 from alexnet.runtime import choose_precision
 
@@ -114,7 +115,9 @@ def refuse_precision(engine: str, precision: str) -> None:
         why = "answers in fp32 on this processor, which has no bf16"
     else:
         return
-    raise UsageError(f"--precision {precision}: engine {engine} {why}; leave one of the two out")
+    raise UsageError(
+        f"{option('precision', precision)}: engine {engine} {why}; leave one of the two out"
+    )
 
 
 def build_runtime(predictor: Predictor, name: str, precision: str) -> Runtime:
@@ -178,5 +181,5 @@ def hold_against(
     if not apart <= bound:
         raise Differs(
             f"engine {name} in {precision} is {apart:.1e} from the network, and {bound:.1e} is "
-            "allowed: use --engine torch"
+            f"allowed: use {option('engine', 'torch')}"
         )

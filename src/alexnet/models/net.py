@@ -23,6 +23,7 @@ from alexnet.models.layers import (
     fan_in,
     initial,
 )
+from alexnet.options import option
 
 Spec = Sequence[Part]
 
@@ -275,6 +276,6 @@ def check_fits(name: str, spec: Spec, given: Shape) -> None:
                 continue
             raise UsageError(
                 f"{name} takes images of {size} pixels a side and more, and {given[1]} were "
-                f"asked for ({error}): use --crop {size} or another model"
+                f"asked for ({error}): use {option('crop', size)} or another model"
             ) from None
         raise

@@ -7,6 +7,7 @@ from alexnet.models.family import FAMILY
 from alexnet.models.layers import Conv, Linear, Part
 from alexnet.models.net import Net, Preset, Spec, check_fits
 from alexnet.models.small import SMALL
+from alexnet.options import call
 
 MODELS: dict[str, Preset] = dict(sorted({**FAMILY, **SMALL}.items()))
 
@@ -14,7 +15,7 @@ MODELS: dict[str, Preset] = dict(sorted({**FAMILY, **SMALL}.items()))
 def find_model(name: str) -> Preset:
     """A preset by name; a misspelt one gets the nearest."""
     if name not in MODELS:
-        raise UsageError(f"unknown model {name!r}{did_you_mean(name, MODELS, 'alexnet recipes')}")
+        raise UsageError(f"unknown model {name!r}{did_you_mean(name, MODELS, call('recipes'))}")
     return MODELS[name]
 
 

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: text, tables and pictures in one file that opens anywhere."""
+"""Self-contained HTML pages, made from templates/: one file that opens anywhere."""
 
 from alexnet.pages.claims import (
     CLAIM_HEADS,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from alexnet.pages.parts import MAIN, page, render_picture, render_table
+from alexnet.pages.render import build_table, embed_picture, render
 
 if TYPE_CHECKING:
     from alexnet.runs.records import ClaimRecord, ClaimRow
@@ -21,7 +20,7 @@ _MOODS = {"confirmed": "", "contradicted": "bad"}
 
 @dataclass(frozen=True)
 class ClaimPart:
-    """What is said of one claim: its `row` of the listing, and of one that was measured its
+    """One claim on the page: its `row` of the listing, and of one that was measured its
     `record` and `pictures`, paths of PNGs."""
 
     row: ClaimRow
@@ -31,14 +30,12 @@ class ClaimPart:
 
 def claims_page(claims: Sequence[ClaimPart]) -> str:
     """All claims, each with what was measured of it."""
-    links = (f'<li><a href="#{c.row.name}">{html.escape(c.row.name)}</a></li>' for c in claims)
-    parts = [f'<nav aria-label="claims"><ul>{"".join(links)}</ul></nav>']
-    parts += [
-        f"{MAIN}<h1>{TITLE}</h1>",
-        render_table(CLAIM_HEADS, [claim_row(c) for c in claims], "every claim"),
-    ]
-    parts += [_claim(claim) for claim in claims]
-    return page(TITLE, "\n".join(parts) + "</main>")
+    return render(
+        "claims.html",
+        title=TITLE,
+        every_claim=build_table(CLAIM_HEADS, [claim_row(c) for c in claims], "every claim"),
+        claims=[_claim(claim) for claim in claims],
+    )
 
 
 def claim_row(claim: ClaimPart) -> tuple[str, ...]:
@@ -67,30 +64,32 @@ def figure(claim: ClaimRow | ClaimRecord) -> str:
     return _number(claim.measured) + interval
 
 
-def _claim(claim: ClaimPart) -> str:
+def _claim(claim: ClaimPart) -> dict[str, Any]:
     row, record = claim.row, claim.record
-    rows = [("printed", f"{row.paper} ({row.source})"), ("needs", row.needs)]
+    lines = [("printed", f"{row.paper} ({row.source})"), ("needs", row.needs)]
     if record:
         seeds = f", {record.seeds} seeds" if record.seeds else ""
         machine = record.environment
         where = f"{machine.gpu or machine.cpu}, {machine.threads} threads"
-        rows.append(("measured", f"{figure(row)} {row.unit}{seeds}"))
-        rows.append(("found", record.finding))
-        rows.append(("on", f"{where}, commit {str(machine.commit)[:7]}"))
-    rows.append(("again", row.command))
+        lines.append(("measured", f"{figure(row)} {row.unit}{seeds}"))
+        lines.append(("found", record.finding))
+        lines.append(("on", f"{where}, commit {str(machine.commit)[:7]}"))
+    lines.append(("again", row.command))
     if row.picture:
-        rows.append(("its figure", row.picture))
-    listed = "".join(f"<dt>{what}</dt><dd>{html.escape(text)}</dd>" for what, text in rows)
-    name = html.escape(row.name)
+        lines.append(("its figure", row.picture))
     says = f"{row.name}: {record.finding if record else row.verdict}"
-    pictures = "".join(render_picture(path, f"{says} ({path.stem})") for path in claim.pictures)
+    published = None
     if row.published:
-        pictures += render_table(PUBLISHED_HEADS, published_rows(row), f"published beside {name}")
-    return (
-        f'<h2 id="{name}">{name}: {html.escape(row.verdict)}</h2>'
-        f'<div class="verdict {_MOODS.get(row.verdict, "mild")}"><dl>{listed}</dl></div>'
-        f"{pictures}"
-    )
+        caption = f"published beside {row.name}"
+        published = build_table(PUBLISHED_HEADS, published_rows(row), caption)
+    return {
+        "name": row.name,
+        "verdict": row.verdict,
+        "mood": _MOODS.get(row.verdict, "mild"),
+        "lines": lines,
+        "pictures": [embed_picture(path, f"{says} ({path.stem})") for path in claim.pictures],
+        "published": published,
+    }
 
 
 def _number(value: float) -> str:

@@ -1,13 +1,12 @@
-"""What the doctor found, as a page."""
+"""A diagnosis of the doctor as a page, and in words."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexnet.pages.parts import MAIN, page, render_picture, render_table, render_verdict
+from alexnet.pages.render import build_table, embed_picture, render, show_verdict
 
 if TYPE_CHECKING:
     from alexnet.runs.records import LayerSignals, RecipeDiagnosis, RunDiagnosis
@@ -15,32 +14,35 @@ if TYPE_CHECKING:
 LAYER_HEADS = ("layer", "kind", "output", "size", "image matters", "dead", "gradient")
 
 
-def doctor_page(found: RecipeDiagnosis | RunDiagnosis, pictures: Sequence[tuple[str, Path]]) -> str:
-    """What `doctor` found, as a page; `pictures` are (title, PNG) and go into it."""
-    about = name_of(found)
-    parts = [f"{MAIN}<h1>{html.escape(about)}: {html.escape(conclusion(found))}</h1>"]
-    parts += [render_verdict(v) for v in found.verdicts]
-    for title, path in pictures:
-        parts += [f"<h2>{html.escape(title)}</h2>", render_picture(path, title)]
-    if found.layers:
-        parts += ["<h2>Layer by layer</h2>", render_table(LAYER_HEADS, layer_rows(found.layers))]
-    return page(about, "\n".join(parts) + "</main>")
+def doctor_page(
+    diagnosis: RecipeDiagnosis | RunDiagnosis, pictures: Sequence[tuple[str, Path]]
+) -> str:
+    """A diagnosis as a page; `pictures` are (title, PNG) and go into it."""
+    table = build_table(LAYER_HEADS, layer_rows(diagnosis.layers)) if diagnosis.layers else None
+    return render(
+        "doctor.html",
+        title=name_of(diagnosis),
+        conclusion=conclusion(diagnosis),
+        verdicts=[show_verdict(v) for v in diagnosis.verdicts],
+        pictures=[(title, embed_picture(path, title)) for title, path in pictures],
+        layers=table,
+    )
 
 
-def name_of(found: RecipeDiagnosis | RunDiagnosis) -> str:
-    """The run that was looked at, or the recipe."""
-    return getattr(found, "run", found.recipe)
+def name_of(diagnosis: RecipeDiagnosis | RunDiagnosis) -> str:
+    """The diagnosed run, or the recipe."""
+    return getattr(diagnosis, "run", diagnosis.recipe)
 
 
-def conclusion(found: RecipeDiagnosis | RunDiagnosis) -> str:
-    """What `doctor` found, in a few words."""
-    if found.healthy is None:
-        return f"could not be told: {found.unmeasured}"
-    return "nothing wrong was found" if found.healthy else found.verdicts[0].severity
+def conclusion(diagnosis: RecipeDiagnosis | RunDiagnosis) -> str:
+    """A diagnosis in a few words."""
+    if diagnosis.healthy is None:
+        return f"could not be told: {diagnosis.unmeasured}"
+    return "nothing wrong was found" if diagnosis.healthy else diagnosis.verdicts[0].severity
 
 
 def layer_rows(layers: Sequence[LayerSignals]) -> list[tuple[str, ...]]:
-    """What `doctor` found of each layer, in words under LAYER_HEADS."""
+    """The signals of each layer as the cells under LAYER_HEADS."""
     return [
         (
             layer.name,

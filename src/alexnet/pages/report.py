@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet.pages.parts import MAIN, page, render_picture, render_table, render_verdict
+from alexnet.pages.render import (
+    Picture,
+    Table,
+    build_table,
+    embed_picture,
+    render,
+    show_verdict,
+)
 from alexnet.terminal import duration, percent, shows_top5
 
 if TYPE_CHECKING:
@@ -20,7 +26,7 @@ LIMIT = 4_900_000
 
 @dataclass(frozen=True)
 class RunPart:
-    """What is said of one run. `best` is its best validation, `tests` its test events, `pictures`
+    """One run on the page. `best` is its best validation, `tests` its test events, `pictures`
     (title, PNG, what it says in words), `again` the commands that make it anew and `conditions`
     sentences on what they give; `note` says what is not there and why."""
 
@@ -48,51 +54,55 @@ def report_page(
     limit: int = LIMIT,
 ) -> tuple[str, list[str]]:
     """The page, and the titles of the pictures that did not fit into so many bytes."""
-    title = ", ".join(run.name for run in runs)
     left_out: list[str] = []
     size = 60_000  # the text, generously
 
-    def shown(path: Path, says: str, called: str) -> str:
+    def embed(path: Path, says: str, title: str) -> Picture:
         nonlocal size
-        found = render_picture(path, says)
-        if size + len(found) > limit:
-            left_out.append(called)
-            return f"<p>Left out, to keep the page small: {html.escape(path.name)}.</p>"
-        size += len(found)
-        return found
+        picture = embed_picture(path, says)
+        taken = len(picture.source) + 2 * len(says) + 100  # of the page, with its element
+        if size + taken > limit:
+            left_out.append(title)
+            return Picture(path.name, says)
+        size += taken
+        return picture
 
-    parts = [("results", "Results", _results(runs))]
+    differing = None
     if differences:
         heads = ("field", *(run.name for run in runs))
         rows = [(key, *map(_value, values)) for key, values in differences.items()]
-        parts.append(
-            ("differences", "Differences", render_table(heads, rows, "recipe fields that differ"))
-        )
-    parts.append(("curves", "Learning curves", shown(*curves, "learning curves")))
-    for i, run in enumerate(runs, 1):
-        body = [f"<p>{html.escape(run.note)}</p>"] if run.note else []
-        for name, path, says in run.pictures:
-            body += [f"<h3>{html.escape(name)}</h3>", shown(path, says, f"{run.name}: {name}")]
-        body += ["<h3>The doctor's verdicts</h3>"]
-        body += [render_verdict(v) for v in run.verdicts] or ["<p>Nothing wrong was found.</p>"]
-        body += ["<h3>Recipe</h3>", _recipe(run), "<h3>Environment</h3>", _environment(run)]
-        body += ["<h3>How to reproduce it</h3>", _again(run)]
-        parts.append((f"run-{i}", run.name, "\n".join(body)))
-    links = "".join(f'<li><a href="#{key}">{html.escape(name)}</a></li>' for key, name, _ in parts)
-    sections = "\n".join(
-        f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{html.escape(name)}</h2>'
-        f"{body}</section>"
-        for key, name, body in parts
+        differing = build_table(heads, rows, "recipe fields that differ")
+    validations, tests = _results(runs)
+    page = render(
+        "report.html",
+        title=", ".join(run.name for run in runs),
+        validations=validations,
+        tests=tests,
+        differences=differing,
+        curves=embed(*curves, "learning curves"),
+        runs=[
+            {
+                "name": run.name,
+                "note": run.note,
+                "pictures": [
+                    (name, embed(path, says, f"{run.name}: {name}"))
+                    for name, path, says in run.pictures
+                ],
+                "verdicts": [show_verdict(v) for v in run.verdicts],
+                "recipe": _recipe(run),
+                "environment": _environment(run),
+                "again": "\n".join(run.again),
+                "conditions": run.conditions,
+            }
+            for run in runs
+        ],
+        written=written,
     )
-    whole = (
-        f"<header><h1>{html.escape(title)}</h1></header>"
-        f'<nav aria-label="contents"><ul>{links}</ul></nav>{MAIN}{sections}</main>'
-        f"<footer>{html.escape(written)}</footer>"
-    )
-    return page(title, whole), left_out
+    return page, left_out
 
 
-def _results(runs: Sequence[RunPart]) -> str:
+def _results(runs: Sequence[RunPart]) -> tuple[Table, Table | None]:
+    """The table of validations, and that of tests where there were any."""
     rows, test_rows = [], []
     top5 = any(shows_top5(len(run.data.classes)) for run in runs)
     for run in runs:
@@ -117,15 +127,15 @@ def _results(runs: Sequence[RunPart]) -> str:
         "run", "recipe", "network", "top-1", *(("top-5",) if top5 else ()), "computed in", "loss",
         "images", "epoch", "trained",
     )  # fmt: skip
-    found = render_table(heads, rows, "the best validation")
+    validations = build_table(heads, rows, "the best validation")
     if not test_rows:
-        return found + "<p>Not tested yet: <code>alexnet test RUN</code>.</p>"
+        return validations, None
     asked = (
         "run", "checkpoint", "data", "split", "views", "engine", "computed in", "images", "loss",
         "top-1 (95 % interval)", "of ties",
         *(("top-5 (95 % interval)", "of ties") if top5 else ()),
     )  # fmt: skip
-    return found + render_table(
+    return validations, build_table(
         asked, test_rows, "every image of a split; of ties: all as misses, all as hits"
     )
 
@@ -152,7 +162,7 @@ def _test_row(run: RunPart, test: TestEvent, own: str | None, top5: bool) -> tup
 
 
 def _left_out(test: TestEvent) -> str:
-    """What of the images a figure leaves out or should not have."""
+    """The images that a figure leaves out, or counts and should not."""
     words = []
     if test.seen:
         words.append(f"{test.seen:,} it learnt from {'counted' if test.with_seen else 'left out'}")
@@ -176,14 +186,12 @@ def _interval(share: float | None, ci95: tuple[float, float] | None) -> str:
     return f"{percent(share)} ({100 * low:.2f} to {100 * high:.2f})"
 
 
-def _recipe(run: RunPart) -> str:
+def _recipe(run: RunPart) -> Table:
     rows = [(key, _value(value)) for key, value in run.recipe.items() if key != "about"]
-    return render_table(
-        ("field", "value"), [*rows, ("digest", run.digest)], f"recipe of {run.name}"
-    )
+    return build_table(("field", "value"), [*rows, ("digest", run.digest)], f"recipe of {run.name}")
 
 
-def _environment(run: RunPart) -> str:
+def _environment(run: RunPart) -> Table:
     about = dict(run.environment)
     packages = about.pop("packages", {})
     rows = [(key, _value(value)) for key, value in about.items() if key != "command"]
@@ -196,13 +204,7 @@ def _environment(run: RunPart) -> str:
              ("splits", str(run.data.splits)),
              *((f"{split} images", f"{n:,}") for split, n in counts.items()),
              ("classes", f"{len(run.data.classes):,}")]  # fmt: skip
-    return render_table(("what", "value"), rows, f"environment and data of {run.name}")
-
-
-def _again(run: RunPart) -> str:
-    lines = html.escape("\n".join(run.again))
-    commands = f"<pre><code>{lines}</code></pre>" if run.again else ""
-    return commands + "".join(f"<p>{html.escape(one)}</p>" for one in run.conditions)
+    return build_table(("what", "value"), rows, f"environment and data of {run.name}")
 
 
 def _value(value: Any) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet.errors import UsageError, did_you_mean
+from alexnet.options import call
 from alexnet.recipe import Recipe
 from alexnet.recipebook.imagenet import (
     bn,
@@ -154,5 +155,5 @@ def find_recipe(name: str) -> Recipe:
     if name.endswith(RECORD):
         return read_recorded_recipe(Path(name))
     if name not in RECIPES:
-        raise UsageError(f"unknown recipe {name!r}{did_you_mean(name, RECIPES, 'alexnet recipes')}")
+        raise UsageError(f"unknown recipe {name!r}{did_you_mean(name, RECIPES, call('recipes'))}")
     return RECIPES[name]()

@@ -8,6 +8,7 @@ from alexnet.errors import UsageError
 from alexnet.models.layers import BatchNorm, Linear
 from alexnet.models.net import named_parts
 from alexnet.models.zoo import find_model, model_spec
+from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.recipebook.imagenet import modern
 from alexnet.recipebook.small import cifar10, digits, fashion_mnist, imagenette, mnist, photos
@@ -94,9 +95,9 @@ def at_own_size(summary: DataSummary, own: Mapping[str, Any]) -> Recipe:
         least = least_crop(model, len(summary.classes), summary.channels)
         if side < least:
             raise UsageError(
-                f"--model {model} takes images of {least} pixels a side and more, and "
+                f"{option('model', model)} takes images of {least} pixels a side and more, and "
                 f"{summary.where} is packed at {side}: pack it again with "
-                f"--size {max(least, made_for)}, or choose another model"
+                f"{option('size', max(least, made_for))}, or choose another model"
             )
         crop, size = int(own.get("crop", side)), side
     else:
@@ -132,8 +133,10 @@ def fine_tuning(
         if crop < least:
             wide = preset.size if preset.size <= SMALL else round(preset.size * 8 / 7)
             raise UsageError(
-                f"--model {merged['model']} takes images of {least} pixels a side and more, and "
-                f"the run of --init saw {crop}: add --crop {preset.size} --size {wide}"
+                f"{option('model', merged['model'])} takes images of {least} pixels a side and "
+                "more, and "
+                f"the run of {option('init')} saw {crop}: add {option('crop', preset.size)} "
+                f"{option('size', wide)}"
             )
     spec = named_parts(
         model_spec(merged["model"], len(summary.classes), (preset.channels, crop, crop))

@@ -8,6 +8,7 @@ from typing import Any
 
 from alexnet.errors import DataError, UsageError
 from alexnet.models.zoo import model_spec
+from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.recipebook.candidates import (
     MANY,
@@ -81,7 +82,9 @@ def choose_recipe(
     while the ones before left room. DataError where a class is too small to be split.
     """
     if not (math.isfinite(minutes) and minutes > 0):
-        raise UsageError(f"--minutes {minutes:g}: give a time above 0, as --minutes 20")
+        raise UsageError(
+            f"{option('minutes', minutes)}: give a time above 0, as {option('minutes', 20)}"
+        )
     given, own = dict(inherited or {}), dict(fields or {})
     _refuse_few(summary)
 
@@ -240,7 +243,7 @@ def _say_augmentation(recipe: Recipe) -> str:
     }
     said = ", ".join(name for name, used in parts.items() if used) or "none"
     why = "a mirrored photo is the same thing" if recipe.flip else (
-        "no mirrors, which would change characters (--flip where they do not)"
+        f"no mirrors, which would change characters ({option('flip', True)} where they do not)"
     )  # fmt: skip
     return f"augmentation: {said}; {why}"
 
@@ -258,7 +261,9 @@ def _say_length(choice: Choice, n: int) -> str:
         return f"{said}, as asked"
     if recipe.epochs < 0.5 * (wanted := _wanted(summary, recipe)):
         needed = minutes * wanted / max(fits, 0.01)
-        return f"{said}; {wanted:.0f} epochs would be better: --minutes {math.ceil(needed)}"
+        return (
+            f"{said}; {wanted:.0f} epochs would be better: {option('minutes', math.ceil(needed))}"
+        )
     early = f"; ends after {recipe.early_stop} validations without a better one"
     return f"{said} of the {minutes:g} min" + (early if recipe.early_stop else "")
 
@@ -278,7 +283,7 @@ def _say_splits(choice: Choice, counts: Mapping[str, int]) -> str:
     elif high >= UNEVEN * low:
         said += (
             f"; the largest class has {high / low:.0f} times the smallest: "
-            "--class-weights balanced counts each class the same"
+            f"{option('class_weights', 'balanced')} counts each class the same"
         )
     validate = counts.get("val", 0)
     if not 0 < validate < 1000:

@@ -10,6 +10,7 @@ from typing import Any
 
 from alexnet.errors import UsageError
 from alexnet.files import read_json
+from alexnet.options import call
 from alexnet.recipe import Recipe
 
 SUFFIX = ".toml"
@@ -64,7 +65,9 @@ def fields_in(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise UsageError(f"{path}: {why}; name a recipe file, or see `alexnet recipes`") from error
+        raise UsageError(
+            f"{path}: {why}; name a recipe file, or see `{call('recipes')}`"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: no TOML ({error}); correct it there") from error
 

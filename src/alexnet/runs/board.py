@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alexnet.errors import Unavailable
+from alexnet.options import option
 from alexnet.runs.records import Event
 
 _TAGS = {
@@ -34,7 +35,7 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise Unavailable(
-                "--tensorboard needs a package that is not installed: "
+                f"{option('tensorboard', True)} needs a package that is not installed: "
                 "pip install 'alexnet[tensorboard]'"
             ) from None
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)

@@ -32,13 +32,13 @@ from torch import Tensor
 
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.files import cannot, fsync_dir, parse_json, read_bytes, read_json, write_synced
+from alexnet.options import Placeholder, option
 
 FORMAT = 1
 HEADER_LIMIT = 16 * 2**20
 """Largest safetensors header read, in bytes; AlexNet's takes about two thousand."""
 
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
-_ELSE = "restore it from a copy or use another checkpoint (--checkpoint step-N)"
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,14 @@ def find_checkpoint(root: Path, name: str = "best") -> Path:
     there = ", ".join(f"step-{_step_of(path.name)}" for path in paths) or "none"
     why = ""
     if name == "best" and paths and not _linked(root / name):
-        why = ": no validation was made before it ended; --checkpoint last is as far as it came"
+        last = option("checkpoint", "last")
+        why = f": no validation was made before it ended; {last} is as far as it came"
     raise CheckpointError(f"{root} has no checkpoint {name!r}{why}; there are: {there}")
+
+
+def _else() -> str:
+    other = option("checkpoint", Placeholder("step-N"))
+    return f"restore it from a copy or use another checkpoint ({other})"
 
 
 def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
@@ -193,14 +199,14 @@ def unpack_tensors(data: bytes, source: Path) -> dict[str, Tensor]:
     if length > min(HEADER_LIMIT, len(data) - 8):
         limit = f"at most {HEADER_LIMIT} and within the file"
         raise CheckpointError(
-            f"{source} is damaged: header {length} bytes, expected {limit}; {_ELSE}"
+            f"{source} is damaged: header {length} bytes, expected {limit}; {_else()}"
         )
     parse_json(data[8 : 8 + length], source)  # safetensors accepts a name that occurs twice
     try:
         return load(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())
-        raise CheckpointError(f"{source} is damaged: {why}; {_ELSE}") from error
+        raise CheckpointError(f"{source} is damaged: {why}; {_else()}") from error
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -218,7 +224,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
     whole = isinstance(body["step"], int) and isinstance(body["files"], dict)
     if not whole or manifest.get("sha256") != _digest(body):
-        raise CheckpointError(f"{source} is damaged: expected its own SHA-256 to match; {_ELSE}")
+        raise CheckpointError(f"{source} is damaged: expected its own SHA-256 to match; {_else()}")
     return body
 
 
@@ -227,7 +233,7 @@ def _read_sealed(path: Path, expected: object) -> bytes:
     found = _seal(data)
     if found != expected:
         raise CheckpointError(
-            f"{path} is damaged: its {len(data)} bytes are not those that were written; {_ELSE}"
+            f"{path} is damaged: its {len(data)} bytes are not those that were written; {_else()}"
         )
     return data
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.files import DirLock, cannot, read_bytes, read_json, write_atomic, write_json
+from alexnet.options import call, option
 from alexnet.runs.checkpoint import pack_tensors, unpack_tensors
 from alexnet.runs.records import Event, ResumeEvent, read_event
 
@@ -38,7 +39,9 @@ class RunDir:
         Raises UsageError if `path` is a file, a run or a folder with other things in it.
         """
         if os.path.isfile(path):
-            raise UsageError(f"{path} is a file; expected a folder to create; choose another --run")
+            raise UsageError(
+                f"{path} is a file; expected a folder to create; choose another {option('run')}"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
             others = [name for name in os.listdir(path) if not name.startswith((".lock", ".tmp-"))]
@@ -46,13 +49,14 @@ class RunDir:
             raise cannot("create", path, error) from error
         if "recipe.json" in others and cls(path).is_begun:
             raise UsageError(
-                f"{path} already holds a run; add --resume to continue it or choose another --run"
+                f"{path} already holds a run; add {option('resume', True)} to continue it or "
+                f"choose another {option('run')}"
             )
         # Killed before its first checkpoint a run has nothing to continue, and may start anew.
         if others := sorted(set(others) - (_BEGUN if "recipe.json" in others else set())):
             raise UsageError(
                 f"{path} is no run and holds {others[0]!r}; expected a new or empty folder; "
-                "choose another --run"
+                f"choose another {option('run')}"
             )
         return cls(path)
 
@@ -65,7 +69,7 @@ class RunDir:
                 raise CheckpointError(f"{path} is a file and no run directory: name a run")
             raise CheckpointError(
                 f"{path} is no run directory: {there}; "
-                f"name one that is, or make one with `alexnet train --run {path}`"
+                f"name one that is, or make one with `{call('train', run=path)}`"
             )
         return cls(path)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from alexnet.errors import UsageError
 from alexnet.interchange.chain import missing_package
+from alexnet.options import Placeholder, option
 from alexnet.predict import Predictor
 from alexnet.serving.engines import Engine
 from alexnet.serving.explain import Explainer
@@ -23,19 +24,26 @@ KEEP_S = 5  # an idle connection stays open
 def check_address(host: str, token: str | None) -> None:
     """Loopback needs no token; every other address does."""
     if token == "" or (token is not None and not token.isascii()):
-        raise UsageError("--token is empty or not plain ASCII: give some letters and digits")
+        raise UsageError(
+            f"{option('token')} is empty or not plain ASCII: give some letters and digits"
+        )
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        raise UsageError(f"--host {host!r}: give an address, as 127.0.0.1 or 0.0.0.0") from None
+        raise UsageError(
+            f"{option('host', Placeholder(repr(host)))}: give an address, as 127.0.0.1 or 0.0.0.0"
+        ) from None
     if not loopback and token is None:
-        raise UsageError(f"--host {host} can be reached by others: give a --token that they need")
+        raise UsageError(
+            f"{option('host', host)} can be reached by others: give a {option('token')} that "
+            "they need"
+        )
 
 
 def open_socket(host: str, port: int) -> socket.socket:
     """Bound and not yet listening; port 0 takes a free one."""
     if not 0 <= port < 2**16:
-        raise UsageError(f"--port {port}: give 0 to 65535")
+        raise UsageError(f"{option('port', port)}: give 0 to 65535")
     place = "127.0.0.1" if host == "localhost" else host
     family = socket.AF_INET6 if ":" in place else socket.AF_INET
     # Of sockets that do not say TCP asyncio leaves Nagle's algorithm on: the body of an answer then
@@ -47,7 +55,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         found.close()
         raise UsageError(
-            f"{host}:{port} cannot be served from ({error.strerror}): choose another --port"
+            f"{host}:{port} cannot be served from ({error.strerror}): choose another "
+            f"{option('port')}"
         ) from None
     return found
 

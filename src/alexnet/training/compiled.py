@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from alexnet.errors import Interrupted, Unavailable, UsageError
 from alexnet.models.net import Net
+from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.terminal import say
 from alexnet.training.parallel import Team
@@ -40,7 +41,8 @@ class Compiled(nn.Module):
                 raise
             why = " ".join(str(error).split())[:200]
             raise Unavailable(
-                f"torch.compile does not work here ({why}): leave --compile out, or install "
+                f"torch.compile does not work here ({why}): leave {option('compile', True)} out, "
+                "or install "
                 "what it needs (a C++ compiler; on a GPU triton)"
             ) from error
         return logits
@@ -59,7 +61,9 @@ def compiled(model: nn.Module, recipe: Recipe, team: Team) -> nn.Module:
     if not recipe.compile:
         return model
     if team.size > 1:
-        raise UsageError("compile is for one process: leave --compile out under torchrun")
+        raise UsageError(
+            f"compile is for one process: leave {option('compile', True)} out under torchrun"
+        )
     assert isinstance(model, Net)
     say("compiling the network: the first step takes a minute or more")
     return Compiled(model)

@@ -1,6 +1,5 @@
 """Training in a run directory: the trainer, with all that a run keeps."""
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from alexnet.errors import Diverged, Elsewhere
 from alexnet.interrupt import PREEMPT, Signals
 from alexnet.launch import launched
 from alexnet.models.net import Net
+from alexnet.options import AdvisedCall, call, option
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import Checkpoint, save_checkpoint
 from alexnet.runs.records import DivergedEvent
@@ -64,7 +64,7 @@ def fit(
     _ = trainer.quick  # refuses, before anything is saved, what cannot be compiled
     keeper.read_what_is_in_memory(dataset, recipe.workers)
     clock = trainer.clock()
-    again = f"alexnet train --resume --run {shlex.quote(str(run.path))}"
+    again = call("train", resume=True, run=run.path)
     log = RunLog(run, trainer.steps_per_epoch, board, show, top5=shows_top5(data.classes))
     sentinel = Sentinel(trainer.net, trainer.class_shares.tolist())
     guard = RunGuard(sentinel, log, again, doctor if team.leads else "off")
@@ -94,7 +94,8 @@ def fit(
         except NotFinite as error:
             run.log(DivergedEvent(step=error.step, loss=str(error.loss), where=error.where))
             raise Diverged(
-                f"{error}: try --lr {recipe.lr / 10:g}; the checkpoints before it are kept in "
+                f"{error}: try {option('lr', recipe.lr / 10)}; the checkpoints before it are "
+                "kept in "
                 f"{run.path}"
             ) from error
 
@@ -123,7 +124,7 @@ class RunCheckpoints:
     `with RunCheckpoints(...)` waits for the last one at its end.
     """
 
-    def __init__(self, run: RunDir, keeper: DigestKeeper, again: str) -> None:
+    def __init__(self, run: RunDir, keeper: DigestKeeper, again: AdvisedCall) -> None:
         self.again = again
         self._run, self._keeper, self._writer = run, keeper, Writer()
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from alexnet.diagnosis.sentinel import Sentinel
 from alexnet.errors import Diverged
+from alexnet.options import AdvisedCall
 from alexnet.runs.records import (
     DoctorEvent,
     Event,
@@ -31,7 +32,7 @@ class RunGuard:
     `doctor` is "stop". `again` is the command that goes on.
     """
 
-    def __init__(self, sentinel: Sentinel, log: RunLog, again: str, doctor: Doctor) -> None:
+    def __init__(self, sentinel: Sentinel, log: RunLog, again: AdvisedCall, doctor: Doctor) -> None:
         self._sentinel, self._log, self._again, self._doctor = sentinel, log, again, doctor
         self.fatal: Diverged | None = None
         if doctor != "off":
@@ -96,5 +97,5 @@ class RunGuard:
     def _stopped(self, v: Verdict | DoctorEvent, step: int) -> Diverged:
         return Diverged(
             f"stopped at step {step:,}: {v.name}: {v.evidence}; {v.advice}; "
-            f"to go on all the same: {self._again} --doctor say"
+            f"to go on all the same: {self._again.also(doctor='say')}"
         )

@@ -19,6 +19,7 @@ from alexnet.models.dropout import DropoutLayer, PaperDropout
 from alexnet.models.integers import IntegerPool, Product, Steps, ToIntegers, has_int8
 from alexnet.models.net import Net
 from alexnet.models.strided import MOST_CHANNELS, StridedConv
+from alexnet.options import option
 from alexnet.runtime import choose_precision
 from alexnet.training.infer import folded
 
@@ -33,7 +34,7 @@ def require_int8() -> None:
     if not has_int8():
         raise Unavailable(
             "int8: this processor, or build of torch, has no exact products of integers: "
-            "use --engine torch"
+            f"use {option('engine', 'torch')}"
         )
 
 
@@ -52,7 +53,8 @@ def measure_ranges(net: Net, batches: Iterable[Tensor]) -> dict[str, tuple[float
             if not math.isfinite(low + high):
                 raise Unavailable(
                     f"int8: what {name} is given goes from {low:g} to {high:g}: weights before it "
-                    "are no numbers, or too large; use another checkpoint or --engine torch"
+                    "are no numbers, or too large; use another checkpoint or "
+                    f"{option('engine', 'torch')}"
                 )
             found[name] = min(low, found[name][0]), max(high, found[name][1])
     return found

@@ -16,9 +16,10 @@ from alexnet.data.dataset import SPLITS, Dataset
 from alexnet.data.device import sent
 from alexnet.data.loader import Batch, read_batch
 from alexnet.data.slices import Unread
-from alexnet.errors import AlexNetError, DataError, Elsewhere, Unreadable
+from alexnet.errors import AlexNetError, DataError, Elsewhere, ReaderEnded, Unreadable
 from alexnet.interrupt import Signals
 from alexnet.metrics import Tally
+from alexnet.options import AdvisedCall
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import say
 from alexnet.training.state import Clock
@@ -31,7 +32,7 @@ class Intake:
     on with the run."""
 
     def __init__(
-        self, dataset: Dataset, trainer: Trainer, run: RunDir, again: str, signals: Signals
+        self, dataset: Dataset, trainer: Trainer, run: RunDir, again: AdvisedCall, signals: Signals
     ) -> None:
         self._dataset, self._trainer, self._run, self._again = dataset, trainer, run, again
         self._recipe, self._team = trainer.recipe, trainer.team
@@ -99,7 +100,7 @@ class Intake:
     def reason(self) -> AlexNetError:
         """`trouble`, which says how to go on."""
         assert self.trouble is not None
-        if type(self.trouble) in (Elsewhere, Unreadable) or "--resume" in str(self.trouble):
+        if type(self.trouble) in (Elsewhere, ReaderEnded, Unreadable):
             return self.trouble
         return DataError(f"{self.trouble}; all is saved, go on with `{self._again}`")
 

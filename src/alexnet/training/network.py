@@ -13,6 +13,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.models.net import Net, Spec
 from alexnet.models.zoo import find_model, model_spec
+from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import Checkpoint
 
@@ -140,7 +141,7 @@ def take_weights(model: Net, tensors: Mapping[str, Tensor], source: str) -> Take
         theirs, ours = next(iter(tensors), "nothing"), next(iter(own))
         raise CheckpointError(
             f"{source}: no weight fits this network (it has {theirs!r}, the network {ours!r}): "
-            "name the model the weights are of with --model"
+            f"name the model the weights are of with {option('model')}"
         )
     for name, value in fitting.items():
         if value.is_floating_point() and not value.isfinite().all():
@@ -150,7 +151,7 @@ def take_weights(model: Net, tensors: Mapping[str, Tensor], source: str) -> Take
             shapes = f" in {tuple(own[name].shape)}, as the network needs it" * (name in tensors)
             raise CheckpointError(
                 f"{source}: {name} is frozen and is not there{shapes}: it would stay as it was "
-                "drawn; leave its part out of --freeze"
+                f"drawn; leave its part out of {option('freeze')}"
             )
     model.load_state_dict({**own, **fitting})
     remade = [

@@ -24,6 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from alexnet.errors import AlexNetError, DataError, Elsewhere, UsageError
 from alexnet.launch import launched, processes, rank, refuse_half_launched
+from alexnet.options import option
 from alexnet.runs.records import Record
 
 T = TypeVar("T")
@@ -31,7 +32,6 @@ R = TypeVar("R", bound=Record)
 
 MEETING = timedelta(minutes=30)  # for all processes to come
 PATIENCE = timedelta(hours=1)  # for what one does while the others wait: a plan, in one go
-CONTINUE = "continue with --resume from the last checkpoint"
 
 
 @dataclass(frozen=True)
@@ -153,14 +153,15 @@ _left: list[int] = []  # this process's number, where it left others waiting on 
 
 
 @contextmanager
-def join(towers: int = 1, remedy: str = CONTINUE) -> Iterator[Team]:
+def join(towers: int = 1, remedy: str = "") -> Iterator[Team]:
     """The team of this process: of those that torchrun started, or itself alone.
 
-    `remedy` is what to do when another one is gone.
+    `remedy` is what to do when another one is gone: without it, to continue the run.
     Raises UsageError where the processes cannot be divided among the towers, or are more than a
     host's GPUs, of which each takes one.
     """
     refuse_half_launched()
+    remedy = remedy or f"continue with {option('resume', True)} from the last checkpoint"
     size = processes()
     if towers < 1 or size % towers:
         raise UsageError(

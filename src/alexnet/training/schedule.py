@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from alexnet.errors import UsageError
+from alexnet.options import option
 from alexnet.recipe import Recipe
 
 
@@ -57,11 +58,11 @@ def refuse_endless_warmup(recipe: Recipe, per_epoch: int) -> None:
     warmup, total = recipe.warmup_epochs * per_epoch, total_steps(recipe, per_epoch)
     if warmup < total:
         return
-    length = f"--steps {recipe.steps}" if recipe.steps else f"{total:,} steps"
+    length = option("steps", recipe.steps) if recipe.steps else f"{total:,} steps"
     raise UsageError(
         f"warmup_epochs {recipe.warmup_epochs:g} is {warmup:,.0f} steps of this data, and {length} "
-        f"end within it, at {total / warmup:.1%} of the learning rate: use --warmup-epochs "
-        f"{_short_warmup(recipe, per_epoch):g}, or more steps"
+        f"end within it, at {total / warmup:.1%} of the learning rate: use "
+        f"{option('warmup_epochs', _short_warmup(recipe, per_epoch))}, or more steps"
     )
 
 
@@ -74,8 +75,8 @@ def shorten_warmup(recipe: Recipe, per_epoch: int) -> tuple[Recipe, str]:
     short = _short_warmup(recipe, per_epoch)
     line = (
         f"the recipe's warm-up of {recipe.warmup_epochs:g} epochs is {warmup:,.0f} steps here, and "
-        f"--steps {recipe.steps} end within it: shortened to {short:g} epochs "
-        f"({short * per_epoch / total:.0%} of the run; --warmup-epochs says otherwise)"
+        f"{option('steps', recipe.steps)} end within it: shortened to {short:g} epochs "
+        f"({short * per_epoch / total:.0%} of the run; {option('warmup_epochs')} says otherwise)"
     )
     return recipe.replace(warmup_epochs=short), line
 

@@ -23,6 +23,7 @@ from alexnet.errors import Unavailable
 from alexnet.memory import short_of_memory
 from alexnet.models.net import training_operations
 from alexnet.models.zoo import model_spec
+from alexnet.options import option
 from alexnet.processors import given_threads
 from alexnet.recipe import Recipe
 from alexnet.runtime import (
@@ -244,7 +245,7 @@ def choose_settings(
     if rule == "bf16" and (pace := hardware.bf16_pace()) > HOPELESS:
         say(
             f"bf16 products take {pace:,.0f} times as long as fp32 on this processor: "
-            "--precision fp32 is the faster"
+            f"{option('precision', 'fp32')} is the faster"
         )
     if recipe.precision == "auto" and _is_worth_timing(recipe, classes, images, worth):
         with chance_kept():

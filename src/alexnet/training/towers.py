@@ -17,6 +17,7 @@ from alexnet.errors import UsageError
 from alexnet.models.layers import Conv, Dropout, Linear, MeanTo, Part, Pool, ReLU, ResponseNorm
 from alexnet.models.net import Net, Spec, named_parts
 from alexnet.models.zoo import find_model, model_spec
+from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.training.parallel import Team
 from alexnet.training.spread import joined, summed
@@ -75,7 +76,7 @@ def _check(name: str, label: str, part: Part, first: bool) -> None:
     if not fits:
         raise UsageError(
             f"towers 2: {label} of {name} does not come in two halves as the paper's layers do: "
-            "use alexnet-2012 or alexnet-2012-code, or leave --towers out"
+            f"use alexnet-2012 or alexnet-2012-code, or leave {option('towers')} out"
         )
 
 
@@ -171,7 +172,8 @@ def build_towers(net: Net, recipe: Recipe, classes: int, team: Team) -> Towers |
     if team.towers != 2 or recipe.trust or recipe.whiten:
         why = "trust and whiten need whole layers" if team.towers == 2 else "the paper has two"
         raise UsageError(
-            f"towers {team.towers}: {why}: use --towers 2 without --trust and --whiten"
+            f"towers {team.towers}: {why}: use {option('towers', 2)} without {option('trust')} "
+            f"and {option('whiten', True)}"
         )
     given, keys = (recipe.channels, recipe.crop, recipe.crop), find_model(recipe.model).keys
     spec = model_spec(recipe.model, classes, given)

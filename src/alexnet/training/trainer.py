@@ -32,6 +32,7 @@ from alexnet.errors import Diverged, Elsewhere, Interrupted, Unreadable
 from alexnet.interrupt import Signals
 from alexnet.metrics import Tally
 from alexnet.models.net import Net, Spec
+from alexnet.options import AdvisedCall, call, option
 from alexnet.recipe import Recipe
 from alexnet.runs.records import TrainEvent, ValEvent
 from alexnet.runtime import pick_device
@@ -141,7 +142,7 @@ class TrainingGuard(Protocol):
 class Checkpoints(Protocol):
     """Where a training is saved. `again` is the command that goes on from there."""
 
-    again: str
+    again: AdvisedCall
 
     def save(self, trainer: "Trainer", best: bool) -> None:
         """Save what `Trainer.state_dict` gives. All processes of a team call it."""
@@ -198,7 +199,7 @@ class Trainer:
         net = build_net(recipe, data.classes, change)
         self._shapes = {name: t.shape for name, t in net.state_dict().items()}
         if start is None and weights is not None:
-            say(f"weights: {take_weights(net, weights, '--init')}")
+            say(f"weights: {take_weights(net, weights, option('init'))}")
         self.net = net.to(self.device)
         self.towers = build_towers(net, recipe, data.classes, team)
         self.optimizer = build_optimizer(net, recipe)
@@ -447,7 +448,7 @@ class Trainer:
 
     def _interrupted(self, asked: "_StopRequests", checkpoints: Checkpoints) -> Interrupted:
         say(f"saved at step {self.state.step:,} of {self.total_steps:,}")
-        return Interrupted(asked.stop, checkpoints.again)
+        return Interrupted(asked.stop, str(checkpoints.again))
 
     def _is_time_for(self, second: SecondLook, clock: Clock) -> bool:
         step = self.state.step
@@ -610,7 +611,7 @@ class Silence:
 class Unsaved:
     """Checkpoints that nobody keeps."""
 
-    again = ""
+    again = call("train", resume=True)
 
     def save(self, trainer: Trainer, best: bool) -> None: ...
 

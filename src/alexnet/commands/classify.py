@@ -1,0 +1,120 @@
+"""alexnet classify: names what images show."""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.data.digests import digest_images
+from alexnet.data.images import IMAGE_SUFFIXES, is_image, lies_turned
+from alexnet.data.loader import read_ahead
+from alexnet.errors import AlexNetError, UsageError
+from alexnet.evaluation_set import read_digests
+from alexnet.interchange.runtimes import EngineName, with_engine
+from alexnet.predict import load
+from alexnet.recipe import Precision
+from alexnet.runs.records import ClassifyResult, ImageAnswer, UnreadFile
+from alexnet.terminal import progress, say
+
+CLASSIFY_BATCH = 64  # images decoded and shown at a time
+
+
+def classify(
+    run: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    views: int = 1,
+    checkpoint: str = "best",
+    engine: EngineName = "torch",
+    precision: Precision = "auto",
+    stdin: BinaryIO | None = None,
+) -> ClassifyResult:
+    """The likeliest classes of images: files, folders (searched whole), "-" for standard input.
+
+    Returns a ClassifyResult: `results`, and `errors` for the files that could not be read; the
+    others are classified all the same. `engine` is what computes: torch, int8, onnx or openvino;
+    `precision` auto, fp32 or bf16.
+    """
+    if top < 1:
+        raise UsageError(f"top is {top}; it must be at least 1")
+    predictor = load(run, checkpoint)
+    predictor.preprocess.check_views(views)
+    predictor = with_engine(predictor, engine, precision=precision)
+    top = min(top, len(predictor.classes))
+    results: list[ImageAnswer] = []
+    errors = []
+    digests = read_digests(predictor.run)
+    lying: list[str] = []
+    paths = list(_find_images(images))
+
+    def decode(start: int) -> list[tuple[str, NDArray[np.uint8] | AlexNetError]]:
+        found: list[tuple[str, NDArray[np.uint8] | AlexNetError]] = []
+        for path in paths[start : start + CLASSIFY_BATCH]:
+            try:
+                raw = (stdin or sys.stdin.buffer).read() if path == "-" else Path(path)
+                found.append((path, predictor.decode(raw, name=path)))
+                if predictor.recipe.orient == "ignore" and lies_turned(raw):
+                    lying.append(path)
+            except AlexNetError as error:
+                found.append((path, error))
+        return found
+
+    blocks = range(0, len(paths), CLASSIFY_BATCH)
+    with progress("classifying", len(paths), "images") as bar:
+        for block in read_ahead(decode, blocks, predictor.recipe.workers):
+            decoded = []
+            for path, pixels in block:
+                if isinstance(pixels, AlexNetError):
+                    errors.append(UnreadFile(path=path, reason=str(pixels)))
+                    say(f"alexnet: {pixels}")
+                else:
+                    decoded.append((path, pixels))
+            probabilities = predictor.predict([pixels for _, pixels in decoded], views)
+            for (path, pixels), row in zip(decoded, probabilities, strict=True):
+                known = digests is not None and bool(digests.has(digest_images(pixels[None]))[0])
+                answer = ImageAnswer(
+                    path=path, top=predictor.rank(row, top), seen=True if known else None
+                )
+                results.append(answer)
+            bar.advance(len(block))
+    seen = None if digests is None else sum(answer.seen is True for answer in results)
+    if seen:
+        say(
+            f"the run was trained or validated on {seen:,} of these {len(results):,} images: its "
+            "answers about them say little about others"
+        )
+    if lying:
+        say(
+            f"{len(lying):,} of {len(paths):,} images have an EXIF orientation, {lying[0]} first: "
+            "they are read as stored, as this run's recipe has it (orient ignore)"
+        )
+    return ClassifyResult(
+        results=results,
+        seen=seen,
+        errors=errors,
+        run=str(run),
+        checkpoint=str(predictor.checkpoint),
+        engine=engine,
+        precision=predictor.precision,
+    )
+
+
+def _find_images(images: Iterable[str | Path]) -> Iterable[str]:
+    for name in map(str, images):
+        if name == "-" or not Path(name).is_dir():
+            yield name
+            continue
+        found = []
+        for folder, inner, files in os.walk(name):
+            inner[:] = [place for place in inner if place[0] != "."]
+            found += [
+                os.path.join(folder, file) for file in files if is_image(file) and file[0] != "."
+            ]
+        if not found:
+            raise UsageError(f"{name} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        yield from sorted(found)

@@ -1,0 +1,122 @@
+"""The commands that make a run again; each is checked against the run before it is printed."""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alexnet.errors import CheckpointError
+from alexnet.files import read_json, sha256_of
+from alexnet.predict import read_recipe
+from alexnet.recipe import Recipe
+from alexnet.recipe_flags import parse_recipe_words, recipe_words
+from alexnet.recipebook import RECIPES, find_recipe
+from alexnet.recipebook.again import conditions, recorded_call, train_command
+from alexnet.runs.checkpoint import find_checkpoint
+from alexnet.runs.records import DataCard, Event, TestEvent, ValEvent
+from alexnet.runs.rundir import RunDir, fresh_run_path
+
+
+def reproduce(folder: RunDir) -> tuple[list[str], list[str]]:
+    """Lines for a shell that make a run anew and test it as it was tested, and sentences on what
+    comes out and when. The first line gives the digest of the run's recipe: it was read back."""
+    run = Path(os.path.abspath(folder.path))
+    again = str(fresh_run_path(run.parent, f"{run.name}-again"))
+    saved, (recipe, described) = folder.recipe, read_recipe(folder)
+    init: Mapping[str, str] = saved.get("init", {})
+    if described.kind == "imported":
+        return _import_again(saved, init, again)
+    place = run / "environment.json"
+    environment, events = read_json(place) if place.is_file() else {}, folder.events()
+    call = recorded_call(saved, environment, events)
+    own = described.where
+    line = train_command(
+        _recipe_words(recipe, run, bool(init)), call,
+        data="" if own == recipe.data else own, init=init.get("path", ""), run=again,
+    )  # fmt: skip
+    said = conditions(recipe.digest, _weights(folder), call, environment, described.digest, events)
+    if init:
+        said.append(_start(init))
+    return [line, *_tests(recipe, described, events, again)], said
+
+
+def _recipe_words(recipe: Recipe, run: Path, init: bool) -> list[str]:
+    """A named recipe and flags where that is this recipe; else the run's own record of it.
+
+    A run given as --init would bring fields of its own, unless the recipe is a record.
+    """
+    if recipe.name in RECIPES and not init:
+        words = [recipe.name, *recipe_words(recipe, find_recipe(recipe.name))]
+        if _read_back(words).digest == recipe.digest:
+            return words
+    words = [str(run / "recipe.json")]
+    if _read_back(words).digest != recipe.digest:
+        raise CheckpointError(f"{words[0]} is not the recipe of {run}: restore a copy")
+    return words
+
+
+def _read_back(words: list[str]) -> Recipe:
+    """The recipe that `alexnet train WORDS` trains."""
+    name, fields = parse_recipe_words(words)
+    return find_recipe(name).adapted(fields)
+
+
+def _weights(folder: RunDir) -> str:
+    last = read_json(find_checkpoint(folder.checkpoints, "last") / "state.json")
+    validated = any(isinstance(event, ValEvent) for event in folder.events())
+    name = "best" if validated else "last"  # a run may be stopped before its first validation
+    kept = find_checkpoint(folder.checkpoints, name)
+    said = (
+        f"The sha256 of checkpoints/{name}/model.safetensors (its {kept.name}) is "
+        f"{sha256_of(kept / 'model.safetensors')}."
+    )
+    if not last.get("finished"):
+        said += " It had not ended when this was written; the command trains to the end."
+    return said
+
+
+def _start(init: Mapping[str, str]) -> str:
+    """Whether the weights that it began with are there still."""
+    path, said = (
+        Path(init["path"]),
+        f"It begins with the weights {init['path']}, sha256 {init['sha256']}",
+    )
+    try:
+        file = (
+            find_checkpoint(path / "checkpoints") / "model.safetensors" if path.is_dir() else path
+        )
+        now = sha256_of(file)
+    except CheckpointError:
+        return f"{said}, which were not there when this was written: put them back first."
+    if now == init["sha256"]:
+        return f"{said}."
+    return f"{said}; what was there when this was written has {now}: put the old ones back first."
+
+
+def _tests(recipe: Recipe, described: DataCard, events: Sequence[Event], run: str) -> list[str]:
+    """The tests of its own data that it had, or the one that it should have."""
+    own = described.where
+    lines: dict[str, None] = {}  # each once, in order
+    for event in events:
+        if isinstance(event, TestEvent) and event.data == own:
+            words = ["--split", event.split] if event.split != "test" else []
+            words += ["--views", str(event.views)] if event.views != 1 else []
+            words += ["--engine", event.engine] if event.engine != "torch" else []
+            asked = event.precision not in (None, "int8", recipe.precision)
+            if event.precision and asked and event.engine == "torch":
+                words += ["--precision", event.precision]
+            words += ["--with-seen"] if event.with_seen else []
+            lines[shlex.join(["alexnet", "test", run, *words])] = None
+    views = ["--views", str(recipe.views)] if recipe.views > 1 else []
+    return list(lines) or [shlex.join(["alexnet", "test", run, *views])]
+
+
+def _import_again(
+    saved: Mapping[str, Any], init: Mapping[str, str], again: str
+) -> tuple[list[str], list[str]]:
+    source, digest = init.get("path", ""), init.get("sha256", "")
+    said = [f"The weights were imported, not trained: from {source or 'a file'}, sha256 {digest}."]
+    if "import" not in saved:
+        return [], [*said, "With which flags was not recorded then."]
+    return [shlex.join(["alexnet", "import", source, *saved["import"], "--run", again])], said
