@@ -11,9 +11,9 @@ import pytest
 from torch import nn
 
 import alexnet
-from alexnet.claims import CLAIMS, Lab, Outcome, OutOfTime
 from alexnet.cli import main
 from alexnet.errors import UsageError
+from alexnet.lab.claims import CLAIMS, Lab, Outcome, OutOfTime
 from alexnet.models import model_spec, narrowed
 
 Row = dict[str, Any]

@@ -15,7 +15,10 @@ import pytest
 import torch
 
 import alexnet
-from alexnet.claims import (
+from alexnet.data import open_dataset
+from alexnet.errors import UsageError
+from alexnet.figures import draw_arms
+from alexnet.lab.claims import (
     CLAIMS,
     Arm,
     Comparison,
@@ -27,9 +30,6 @@ from alexnet.claims import (
     measure_table,
     search_rate,
 )
-from alexnet.data import open_dataset
-from alexnet.errors import UsageError
-from alexnet.figures import draw_arms
 from alexnet.models import Net
 from alexnet.pages import ClaimPart, claim_row, claims_page
 from alexnet.recipe import Recipe

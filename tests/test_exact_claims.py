@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import alexnet
-from alexnet.claims import CLAIMS, Claim, Lab, Outcome
 from alexnet.data import augment
+from alexnet.lab.claims import CLAIMS, Claim, Lab, Outcome
 from alexnet.models import Conv, Dropout, model_spec
 from alexnet.recipe import Recipe
 from alexnet.training import predict_views

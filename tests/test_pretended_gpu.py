@@ -10,11 +10,11 @@ import torch
 import torch.distributed as dist
 
 from alexnet import cli
-
-# Deep because what a GPU would be asked for is asked inside of these, and none is here.
-from alexnet.commands import benching
 from alexnet.data import Slice, loader, training_batches
 from alexnet.errors import UsageError
+
+# Deep because what a GPU would be asked for is asked inside of these, and none is here.
+from alexnet.lab.benches import verb as benching
 from alexnet.recipe import Recipe
 
 # Deep because of the same.

@@ -31,14 +31,16 @@ LAYERS = (
         "memory",
         "launch",
         "processors",
+        "plain",
         "region",
     ),
     ("runs",),
     ("runtime", "metrics", "models", "data", "diagnosis"),
     ("training",),
-    ("analysis", "predict", "evaluation_set", "figures", "benches", "pages", "recipebook"),
-    ("claims", "interchange"),
+    ("analysis", "predict", "evaluation_set", "figures", "pages", "recipebook"),
+    ("interchange",),
     ("serving",),
+    ("lab",),
     ("commands", "cli", "flags", "verbs", "show", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves

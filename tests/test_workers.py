@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from alexnet.claims import Arm, Comparison, Lab, OutOfTime, measurements_at_once
 from alexnet.errors import DataError, Elsewhere
+from alexnet.lab.claims import Arm, Comparison, Lab, OutOfTime, measurements_at_once
 from alexnet.recipebook import find_recipe
 
 Row = dict[str, Any]
@@ -110,7 +110,7 @@ def test_a_killed_command_leaves_no_process(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     begun.mkdir()
     script = (
-        "import sys, os, time, pathlib; from alexnet.claims import Lab\n"
+        "import sys, os, time, pathlib; from alexnet.lab.claims import Lab\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "def how(cell):\n"
         "    (folder / 'begun' / str(os.getpid())).touch(); time.sleep(600)\n"

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alexnet.commands import (
-        bench,
-        claim,
         classify,
         completion,
         data_check,
@@ -27,15 +25,16 @@ if TYPE_CHECKING:
         train,
     )
     from alexnet.diagnosis.diagnose import diagnose
+    from alexnet.lab import bench, claim
     from alexnet.models.norm import response_norm
     from alexnet.models.zoo import build_model
     from alexnet.predict import Predictor, load
 
 _HOMES = {
     "Predictor": "alexnet.predict",
-    "bench": "alexnet.commands",
+    "bench": "alexnet.lab",
     "build_model": "alexnet.models.zoo",
-    "claim": "alexnet.commands",
+    "claim": "alexnet.lab",
     "classify": "alexnet.commands",
     "completion": "alexnet.commands",
     "data_check": "alexnet.commands",

@@ -1,7 +1,5 @@
 """The verbs as functions: each does what its command does and returns what --json prints."""
 
-from alexnet.commands.benching import bench
-from alexnet.commands.claiming import claim
 from alexnet.commands.classifying import classify
 from alexnet.commands.completing import completion
 from alexnet.commands.data import data_check, data_get, data_pack
@@ -19,6 +17,7 @@ from alexnet.commands.serving import serve
 from alexnet.commands.testing import test
 from alexnet.commands.training import train
 from alexnet.commands.training import train_choosing as train_choosing
+from alexnet.lab import bench, claim
 
 # Given, choose, look_at, time_decoding, train_choosing are parts of verbs, for tests and benches.
 

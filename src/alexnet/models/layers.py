@@ -13,8 +13,8 @@ from torch import nn
 
 from alexnet.errors import UsageError
 from alexnet.models.dropout import DropoutLayer, PaperDropout
-from alexnet.models.norm import ResponseNormLayer, Window
-from alexnet.models.strided import StridedConv
+from alexnet.models.fast import StridedConv, Window
+from alexnet.models.norm import ResponseNormLayer
 from alexnet.models.unshared import UnsharedConv
 
 Shape = tuple[int, ...]

@@ -10,7 +10,13 @@ from alexnet.training.evaluate import evaluate, predict_views
 from alexnet.training.fitting import fit
 from alexnet.training.infer import Inference
 from alexnet.training.int8 import Int8, measure_ranges
-from alexnet.training.network import build_net, preprocessing, take_weights, whiten
+from alexnet.training.network import (
+    build_net,
+    load_weights,
+    preprocessing,
+    take_weights,
+    whiten,
+)
 from alexnet.training.optim import (
     Lars,
     PaperSGD,
@@ -58,6 +64,7 @@ __all__ = [
     "join",
     "learning_rate",
     "load_optimizer",
+    "load_weights",
     "measure_pace",
     "measure_ranges",
     "optimizer_tensors",
