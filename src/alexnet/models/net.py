@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
-from alexnet.models.dropout import DropoutLayer, Place
+from alexnet.models.dropout import DropoutLayer, MaskSlice
 from alexnet.models.fast import order_of_training_step
 from alexnet.models.layers import (
     Conv,
@@ -142,11 +142,11 @@ class Net(nn.Module):
                 self.part(name).eval()
         return self
 
-    def draw_for(self, place: Place | None) -> None:
-        """Draws dropout masks for the images of all processes, of which `place` is seen here."""
+    def set_mask_slice(self, mask_slice: MaskSlice | None) -> None:
+        """Draw dropout masks for a whole batch, and use this part of them."""
         for module in self.modules():
             if isinstance(module, DropoutLayer):
-                module.place = place
+                module.mask_slice = mask_slice
 
     def forward(self, images: Tensor) -> Tensor:
         return self.activations(images, ())[0]

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.errors import UsageError
-from alexnet.interchange.runtimes import rivals
 from alexnet.lab.benches.company import COMPANIES, no_company
 from alexnet.lab.benches.infer import bench_infer
 from alexnet.lab.benches.input import bench_input
+from alexnet.lab.benches.runtimes import build_runtimes
 from alexnet.lab.benches.train import bench_train
 from alexnet.models import find_model
 from alexnet.runs.records import InferBench, InputBench, TrainBench
@@ -62,7 +62,7 @@ def bench(
         if what == "train":
             found = bench_train(model, compile=compile, **how)
         else:
-            others = rivals if pick_device().type == "cpu" else None
+            others = build_runtimes if pick_device().type == "cpu" else None
             found = bench_infer(model, others=others, **how)
     else:
         folder = Path(data).expanduser() if data is not None else None
