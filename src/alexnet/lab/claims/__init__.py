@@ -4,21 +4,21 @@ These names are stable. The modules they come from are not.
 """
 
 from alexnet.lab.claims.catalogue import CLAIMS
+from alexnet.lab.claims.claim import Claim, Outcome
 from alexnet.lab.claims.comparison import Arm, Comparison
-from alexnet.lab.claims.lab import Claim, Lab, Outcome, OutOfTime
 from alexnet.lab.claims.one_training import gather
 from alexnet.lab.claims.paired import compare_scores, search_rate
+from alexnet.lab.claims.study import OutOfTime, Study, measurements_at_once
 from alexnet.lab.claims.tables import table as measure_table
-from alexnet.lab.claims.workers import measurements_at_once
 
 __all__ = [
     "CLAIMS",
     "Arm",
     "Claim",
     "Comparison",
-    "Lab",
     "OutOfTime",
     "Outcome",
+    "Study",
     "compare_scores",
     "gather",
     "measure_table",

@@ -11,8 +11,9 @@ from alexnet.lab.claims.ablations import (
     without_layer,
     without_norm,
 )
+from alexnet.lab.claims.claim import Claim
 from alexnet.lab.claims.comparison import Arm, Comparison, test_error
-from alexnet.lab.claims.lab import Claim, Row
+from alexnet.lab.claims.study import Row
 from alexnet.recipe import Recipe
 
 IMAGES = 5000

@@ -16,8 +16,9 @@ from alexnet import figures
 from alexnet.data import Preprocess, Slice, open_dataset
 from alexnet.diagnosis import measure_signals
 from alexnet.errors import UsageError
-from alexnet.lab.claims.lab import Claim, Lab, Outcome, Row
+from alexnet.lab.claims.claim import Claim, Outcome
 from alexnet.lab.claims.one_training import some
+from alexnet.lab.claims.study import Row, Study
 from alexnet.metrics import Tally, wilson
 from alexnet.models import Conv, Linear, Net, Part, model_spec, narrowed
 from alexnet.recipe import Recipe
@@ -39,12 +40,12 @@ AXES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def measure(lab: Lab) -> Outcome:
+def measure(study: Study) -> Outcome:
     """Every combination, with each seed: 200 steps of 32 photos on a quarter of `alexnet-2012`."""
-    if lab.data is None:
+    if study.data is None:
         raise UsageError("bias-one trains on photos: name a folder of classes with --data")
     recipe = Recipe(name="bias-one", model="alexnet-2012", size=SIZE, crop=CROP, channels=3)
-    dataset = open_dataset(recipe, lab.data)
+    dataset = open_dataset(recipe, study.data)
     whole = dataset.split("train")
     train, held = some(whole, IMAGES), some(dataset.split("val"), HELD)
     measured = dataset.measure(whole, HELD)
@@ -53,11 +54,11 @@ def measure(lab: Lab) -> Outcome:
     fixed |= {"steps": STEPS, "batch": BATCH, "narrow": NARROW}
     cells = [
         cell | {"rate": RATES[cell["optimizer"]], "seed": seed} | fixed
-        for seed in range(lab.seeds)
+        for seed in range(study.seeds)
         for cell in (dict(zip(AXES, v, strict=True)) for v in itertools.product(*AXES.values()))
     ]
     classes = len(dataset.classes)
-    rows = lab.measure(cells, lambda cell: _trained(cell, train, held, preprocess, classes))
+    rows = study.measure(cells, lambda cell: _trained(cell, train, held, preprocess, classes))
     return judge(rows, classes)
 
 

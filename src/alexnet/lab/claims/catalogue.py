@@ -11,7 +11,7 @@ from alexnet.lab.claims import (
     results,
     tables,
 )
-from alexnet.lab.claims.lab import Claim
+from alexnet.lab.claims.claim import Claim
 
 _ALL = (
     *(*counts.CLAIMS, *equations.CLAIMS),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from alexnet.errors import UsageError
-from alexnet.lab.claims.lab import Lab, Outcome, Row
+from alexnet.lab.claims.claim import Outcome
 from alexnet.lab.claims.one_training import (
     Alter,
     Change,
@@ -16,6 +16,7 @@ from alexnet.lab.claims.one_training import (
     train,
 )
 from alexnet.lab.claims.paired import Tried, compare_scores, learnt_nothing, search_rate
+from alexnet.lab.claims.study import Row, Study
 from alexnet.models import Preset, compare_presets, find_model
 from alexnet.recipe import Recipe
 from alexnet.terminal import say
@@ -89,22 +90,22 @@ class Comparison:
         for d in compare_presets(first.preset(), second.preset(), classes):
             yield d.what, f"{d.first} and {d.second}"
 
-    def __call__(self, lab: Lab) -> Outcome:
+    def __call__(self, study: Study) -> Outcome:
         for name, lines in self.differences().items():
             say(f"{self.arms[0].name} and {name} differ in {'; '.join(lines)}")
-        material = gather(self.arms[0].recipe, lab, self.images, self.alter_test)
-        rates = {arm.name: self._rate(arm, material, lab) for arm in self.arms}
+        material = gather(self.arms[0].recipe, study, self.images, self.alter_test)
+        rates = {arm.name: self._rate(arm, material, study) for arm in self.arms}
         cells = [
             (arm, resolved(arm.recipe).replace(seed=seed, lr=rates[arm.name][0]))
-            for seed in range(lab.seeds)
+            for seed in range(study.seeds)
             for arm in self.arms
         ]
-        rows = self._trials(cells, material, lab, test=True)
+        rows = self._trials(cells, material, study, test=True)
         by_arm = {arm.name: rows[i :: len(self.arms)] for i, arm in enumerate(self.arms)}
         found = compare_scores(
             self.score_name,
             {name: [self.score(row) for row in of] for name, of in by_arm.items()},
-            lab.printed,
+            study.printed,
             ratio=self.ratio,
             rates=rates,
             curves={name: [row["curve"] for row in of] for name, of in by_arm.items()},
@@ -121,7 +122,7 @@ class Comparison:
                 said += f"; {name}: {late} of {len(rows)} were not there at the end"
         return said
 
-    def _rate(self, arm: Arm, material: Material, lab: Lab) -> tuple[float, Tried]:
+    def _rate(self, arm: Arm, material: Material, study: Study) -> tuple[float, Tried]:
         """The rate with the lowest score, and all scores. Every arm is tried with the same rates,
         and with further ones while its best is the lowest or the highest."""
         recipe = resolved(arm.recipe).replace(seed=CHOOSING)
@@ -129,12 +130,17 @@ class Comparison:
 
         def scores(rates: Sequence[float]) -> list[float]:
             cells = [(arm, recipe.replace(lr=lr)) for lr in rates]
-            return [self.choose(row) for row in self._trials(cells, material, lab, test=False)]
+            return [self.choose(row) for row in self._trials(cells, material, study, test=False)]
 
         return search_rate(tried, scores)
 
     def _trials(
-        self, cells: list[tuple[Arm, Recipe]], material: Material, lab: Lab, *, test: bool
+        self,
+        cells: list[tuple[Arm, Recipe]],
+        material: Material,
+        study: Study,
+        *,
+        test: bool,
     ) -> list[Row]:
         asked = [
             cell_of(recipe, material, arm.change)
@@ -152,7 +158,7 @@ class Comparison:
             row |= {"train": found.figures(material.train), "held": found.figures(material.held)}
             return row | ({"test": found.figures(material.test)} if test else {})
 
-        return lab.measure(asked, how, lab.folder.parent / STORE)
+        return study.measure(asked, how, study.folder.parent / STORE)
 
 
 def test_error(row: Row) -> float:

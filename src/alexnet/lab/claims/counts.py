@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from alexnet.data import OFFICIAL, open_source
 from alexnet.errors import UsageError
-from alexnet.lab.claims.lab import Claim, ClaimVerdict, Lab, Outcome, as_printed
+from alexnet.lab.claims.claim import Claim, ClaimVerdict, Outcome, as_printed
+from alexnet.lab.claims.study import Study
 from alexnet.models import Conv, LayerRow, Net, Part, Pool, Spec, model_spec, summarize
 
 MODEL, CLASSES, GIVEN = "alexnet-2012", 1000, (3, 224, 224)
@@ -27,15 +28,15 @@ def exact(measured: float, verdict: ClaimVerdict, finding: str, **figures: objec
     return Outcome(verdict, float(measured), None, finding, figures)
 
 
-def parameters(lab: Lab, model: str = MODEL) -> Outcome:
+def parameters(study: Study, model: str = MODEL) -> Outcome:
     rows = layers(model)
     total = sum(row.parameters for row in rows)
     finding = f"{total:,} with biases; {sum(r.parameters for r in rows[-3:]):,} in three FC layers"
     by_layer = {row.name: row.parameters for row in rows}
-    return exact(total, as_printed(total, lab.printed, 1), finding, layers=by_layer)
+    return exact(total, as_printed(total, study.printed, 1), finding, layers=by_layer)
 
 
-def neurons(lab: Lab, model: str = MODEL) -> Outcome:
+def neurons(study: Study, model: str = MODEL) -> Outcome:
     """The sum over layers, beside the sum of the numbers that the paper's own figure prints."""
     counts = {row.name: math.prod(row.shape) for row in layers(model)}
     total = sum(counts.values())
@@ -44,20 +45,20 @@ def neurons(lab: Lab, model: str = MODEL) -> Outcome:
         f"{total:,}; with the {FIGURE_2_CONV1:,} that figure 2 prints for conv1 in the place of "
         f"{counts['conv1']:,} it would be {own:,}"
     )
-    return exact(total, as_printed(total, lab.printed, 2), finding, layers=counts, figure_2=own)
+    return exact(total, as_printed(total, study.printed, 2), finding, layers=counts, figure_2=own)
 
 
-def conv1_neurons(lab: Lab) -> Outcome:
+def conv1_neurons(study: Study) -> Outcome:
     maps, height, width = layers()[0].shape
     total, odd = maps * height * width, FIGURE_2_CONV1 / (maps * width)
     finding = (
         f"{maps} x {height} x {width} are {total:,}; {FIGURE_2_CONV1:,} are "
         f"{maps} x {width} x {odd:g}"
     )
-    return exact(total, as_printed(total, lab.printed, 6), finding, shape=[maps, height, width])
+    return exact(total, as_printed(total, study.printed, 6), finding, shape=[maps, height, width])
 
 
-def conv_shares(lab: Lab) -> Outcome:
+def conv_shares(study: Study) -> Outcome:
     """Each convolution's share of the parameters, the largest against the printed bound."""
     rows = layers()
     total = sum(row.parameters for row in rows)
@@ -68,7 +69,7 @@ def conv_shares(lab: Lab) -> Outcome:
     return exact(largest, verdict, said, shares=shares)
 
 
-def conv_work(lab: Lab) -> Outcome:
+def conv_work(study: Study) -> Outcome:
     rows = layers()
     work = sum(row.macs for row in rows)
     convs = [row for row in rows if row.name.startswith("conv")]
@@ -83,7 +84,7 @@ def conv_work(lab: Lab) -> Outcome:
     return exact(share, verdict, finding, macs={row.name: row.macs for row in rows})
 
 
-def input_size(lab: Lab, spec: Spec | None = None) -> Outcome:
+def input_size(study: Study, spec: Spec | None = None) -> Outcome:
     """The side of conv1's output for 224 and 227 pixels, padded or not, rounded down or up."""
     conv1 = (spec or model_spec(MODEL, CLASSES))[0]
     assert isinstance(conv1, Conv)
@@ -96,10 +97,10 @@ def input_size(lab: Lab, spec: Spec | None = None) -> Outcome:
     sides = {name: part.shape((3, side, side))[1] for name, (side, part) in variants.items()}
     measured = sides["224, no padding"]
     finding = "; ".join(f"{name}: {side} x {side}" for name, side in sides.items())
-    return exact(measured, as_printed(measured, lab.printed, 2), finding, sides=sides)
+    return exact(measured, as_printed(measured, study.printed, 2), finding, sides=sides)
 
 
-def overlapping_shapes(lab: Lab) -> Outcome:
+def overlapping_shapes(study: Study) -> Outcome:
     """The outputs of the pools, of 3 every 2 and of 2 every 2, on the maps they are given."""
     given: tuple[int, ...] = GIVEN
     pairs = {}
@@ -113,7 +114,7 @@ def overlapping_shapes(lab: Lab) -> Outcome:
     return exact(differ, "contradicted" if differ else "confirmed", finding)
 
 
-def receptive_fields(lab: Lab) -> Outcome:
+def receptive_fields(study: Study) -> Outcome:
     """Which pixels move one output, by the gradient of a network of ones; and how far apart the
     fields of two neighbours are."""
     fields: dict[str, int] = {}
@@ -128,7 +129,7 @@ def receptive_fields(lab: Lab) -> Outcome:
         fields[name] = middle[1] - middle[0] + 1
     apart = _reach(net, image, "conv1", 1)[0] - _reach(net, image, "conv1", 0)[0]
     finding = f"{apart} pixels; fields of " + ", ".join(f"{n} {s}" for n, s in fields.items())
-    return exact(apart, as_printed(apart, lab.printed, 1), finding, fields=fields)
+    return exact(apart, as_printed(apart, study.printed, 1), finding, fields=fields)
 
 
 def _one_kernel(part: Part) -> Part:
@@ -151,13 +152,13 @@ def _reach(net: Net, image: Tensor, name: str, beside: int) -> tuple[int, int]:
     return int(rows[0]), int(rows[-1])
 
 
-def ilsvrc_counts(lab: Lab) -> Outcome:
+def ilsvrc_counts(study: Study) -> Outcome:
     """The counts that archives are held against when they are packed, or those of a packed set."""
-    if lab.data is not None:
-        source = open_source(lab.data)
+    if study.data is not None:
+        source = open_source(study.data)
         if source.kind != "packed":
             raise UsageError(
-                f"{lab.data}: counts are of a packed set: `alexnet data pack` makes one"
+                f"{study.data}: counts are of a packed set: `alexnet data pack` makes one"
             )
         counts = {part: len(source.load(part).labels) for part in source.parts}
         what = "as packed"

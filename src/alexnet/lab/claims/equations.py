@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.data import Preprocess, Statistics, augment, colour_noise, measure_statistics
+from alexnet.lab.claims.claim import Claim, ClaimVerdict, Outcome
 from alexnet.lab.claims.counts import exact
-from alexnet.lab.claims.lab import Claim, ClaimVerdict, Lab, Outcome
+from alexnet.lab.claims.study import Study
 from alexnet.models import Dropout, Linear, Net, ReLU, model_spec, narrowed, response_norm
 from alexnet.recipe import Recipe
 from alexnet.training import PaperSGD, predict_views
@@ -22,7 +23,7 @@ ROUNDING = 1e-6  # relative; float32 has 6e-8
 PAPER = Recipe(model="alexnet-2012", size=STORED, crop=CROP, flip=True, colour=0.1)
 
 
-def crops(lab: Lab, augment: Callable[..., Tensor] = augment) -> Outcome:
+def crops(study: Study, augment: Callable[..., Tensor] = augment) -> Outcome:
     """Training views of an image whose pixels say where they are: how many different ones come.
 
     A crop may lie in as many places as the image is larger, so a small one has the same number. Of
@@ -45,11 +46,11 @@ def crops(lab: Lab, augment: Callable[..., Tensor] = augment) -> Outcome:
         f"{len(seen):,} different ones in {epoch * len(ids):,} draws; {far} x {far} places with "
         f"mirrors would be {2 * far * far:,}, {far + 1} x {far + 1} are {2 * (far + 1) ** 2:,}"
     )
-    verdict: ClaimVerdict = "confirmed" if len(seen) == lab.printed else "contradicted"
+    verdict: ClaimVerdict = "confirmed" if len(seen) == study.printed else "contradicted"
     return exact(len(seen), verdict, finding)
 
 
-def update_rule(lab: Lab, optimizer: type[torch.optim.Optimizer] = PaperSGD) -> Outcome:
+def update_rule(study: Study, optimizer: type[torch.optim.Optimizer] = PaperSGD) -> Outcome:
     """A hundred updates by the optimiser and by the paper's two lines, in float64, the rate divided
     by ten halfway; and torch's SGD beside."""
     torch.manual_seed(0)
@@ -77,7 +78,7 @@ def update_rule(lab: Lab, optimizer: type[torch.optim.Optimizer] = PaperSGD) -> 
     return exact(ours, "confirmed" if ours < 1e-12 else "contradicted", finding, torch=torchs)
 
 
-def equation(lab: Lab, norm: Callable[[Tensor], Tensor] = response_norm) -> Outcome:
+def equation(study: Study, norm: Callable[[Tensor], Tensor] = response_norm) -> Outcome:
     """The norm's equation written as loops, beside the layer; and what torch makes of the same
     constants."""
     torch.manual_seed(0)
@@ -97,7 +98,7 @@ def equation(lab: Lab, norm: Callable[[Tensor], Tensor] = response_norm) -> Outc
     return exact(ours, "confirmed" if ours < ROUNDING else "contradicted", finding, torch=theirs)
 
 
-def ten_views_by_hand(lab: Lab, predict: Callable[..., Any] = predict_views) -> Outcome:
+def ten_views_by_hand(study: Study, predict: Callable[..., Any] = predict_views) -> Outcome:
     """Ten crops cut by hand, each through the network, outputs averaged; beside the code's."""
     torch.manual_seed(0)
     net = Net(narrowed(model_spec("alexnet-2012", 10), 16), (3, CROP, CROP)).eval()
@@ -117,7 +118,7 @@ def ten_views_by_hand(lab: Lab, predict: Callable[..., Any] = predict_views) -> 
     return exact(off, "confirmed" if off < ROUNDING else "contradicted", finding)
 
 
-def colour_covariance(lab: Lab, recipe: Recipe = PAPER) -> Outcome:
+def colour_covariance(study: Study, recipe: Recipe = PAPER) -> Outcome:
     """The covariance of 100,000 draws beside the sum of p_i p_i' (0.1 lambda_i)^2, component by
     component, of correlated random pixels."""
     random = np.random.default_rng(0)
@@ -148,7 +149,7 @@ def colour_covariance(lab: Lab, recipe: Recipe = PAPER) -> Outcome:
     return exact(off, "confirmed" if right else "contradicted", finding)
 
 
-def dropout_mean(lab: Lab, dropout: type[Dropout] = Dropout) -> Outcome:
+def dropout_mean(study: Study, dropout: type[Dropout] = Dropout) -> Outcome:
     """Halved outputs beside the geometric mean of all networks that dropout of one hidden layer
     makes, normalised: equal where one hidden layer is all there is, not where there are two."""
     torch.manual_seed(0)
@@ -177,11 +178,11 @@ def dropout_mean(lab: Lab, dropout: type[Dropout] = Dropout) -> Outcome:
     return exact(off[0], "confirmed" if off[0] < 1e-12 else "contradicted", finding, two=off[1])
 
 
-def label_bits(lab: Lab) -> Outcome:
+def label_bits(study: Study) -> Outcome:
     classes = model_spec("alexnet-2012", 1000)[-1]
     assert isinstance(classes, Linear)
     found = math.log2(classes.out)
-    verdict: ClaimVerdict = "confirmed" if round(found) == lab.printed else "contradicted"
+    verdict: ClaimVerdict = "confirmed" if round(found) == study.printed else "contradicted"
     return exact(found, verdict, f"the logarithm of {classes.out:,} classes to base 2")
 
 

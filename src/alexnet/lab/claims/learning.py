@@ -7,9 +7,10 @@ import numpy as np
 from alexnet.data import Slice, draws
 from alexnet.lab.claims.ablations import without_norm, without_norm_with_tanh
 from alexnet.lab.claims.architecture import IMAGES, SMALL, error
+from alexnet.lab.claims.claim import Claim
 from alexnet.lab.claims.comparison import Arm, Comparison, gap, test_error, train_error
-from alexnet.lab.claims.lab import Claim, Row
 from alexnet.lab.claims.one_training import chosen
+from alexnet.lab.claims.study import Row
 
 QUARTER = 0.25  # training error that figure 1 is read at
 NEAR = 0.02  # of the lowest held-out error: there training counts as converged

@@ -1,4 +1,4 @@
-"""One training of an experiment, from the parts that every training is made of, and its figures."""
+"""One training of a study, from the parts that every training is made of, and its figures."""
 
 import hashlib
 import math
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data import Preprocess, Slice, Statistics, measure_statistics, open_dataset
-from alexnet.lab.claims.lab import Lab, Row
+from alexnet.lab.claims.study import Row, Study
 from alexnet.models import Net, Spec, model_spec, named_parts
 from alexnet.recipe import Recipe
 from alexnet.runtime import choose_precision, pick_device
@@ -29,7 +29,7 @@ Alter = Callable[[Slice], Slice]
 
 @dataclass(frozen=True)
 class Material:
-    """The images of an experiment, the same in every arm: to train on, to decide by, to test on.
+    """The images of a study, the same in every arm: to train on, to decide by, to test on.
     `name` is what the user calls them."""
 
     name: str
@@ -55,16 +55,16 @@ class Material:
         return {"data": self.name, "data_digest": self.digest, "images": counts}
 
 
-def gather(recipe: Recipe, lab: Lab, images: int, alter_test: Alter | None = None) -> Material:
-    """The images of an experiment in memory, `images` of train unless the lab wants another number.
+def gather(recipe: Recipe, study: Study, images: int, alter_test: Alter | None = None) -> Material:
+    """The images of a study in memory, `images` of train unless the user gave another number.
 
     Statistics are of these training images. `alter_test` makes other test images of them.
     """
-    dataset = open_dataset(recipe, lab.data)
-    train = some(dataset.split("train"), lab.images or images)
+    dataset = open_dataset(recipe, study.data)
+    train = some(dataset.split("train"), study.images or images)
     test = some(dataset.split("test"), TEST)
     return Material(
-        Path(lab.data).name if lab.data else recipe.data,
+        Path(study.data).name if study.data else recipe.data,
         len(dataset.classes),
         train,
         some(dataset.split("val"), HELD),

@@ -1,20 +1,73 @@
-"""From the scores of arms, measured in pairs, to an outcome; and the rate that each arm gets."""
+"""Statistics of scores that were measured in pairs, and the learning rate that each arm gets."""
 
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alexnet import figures
-from alexnet.lab.claims.lab import Effect, Outcome, paired_effect
+from alexnet.lab.claims.claim import ClaimVerdict, Outcome
 
 Scores = Mapping[str, Sequence[float]]  # of each arm, a seed each
 Tried = dict[str, float | None]  # rates and their scores; None where training ran away
 Rates = Mapping[str, tuple[float, Tried]]  # of each arm: the rate it got, and all
+ENOUGH = 3  # seeds below which an interval is not worth printing a verdict on
 STEP = 3  # between a rate and the next
 WIDER = 2  # how often rates beyond the ends are tried, for each arm alike
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The mean of paired differences and its 95 % t-interval; n pairs."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def judge(self, printed: float | None) -> ClaimVerdict:
+        """What the interval says of a claim that the effect is above 0, and as large as printed.
+
+        One that holds both 0 and the printed effect tells the two not apart.
+        """
+        if self.n < ENOUGH:
+            return "not enough seeds"
+        if self.low > 0:
+            return "confirmed"
+        if self.high < 0:
+            return "contradicted"
+        undecided = printed is not None and self.low <= printed <= self.high
+        return "not enough seeds" if undecided else "not confirmed at this scale"
+
+
+def paired_effect(differences: Sequence[float]) -> Effect:
+    """The mean of differences that were measured in pairs; of one the interval has no end."""
+    n, mean = len(differences), statistics.fmean(differences)
+    if n < 2:
+        return Effect(mean, -math.inf, math.inf, n)
+    half = t_quantile(n - 1) * statistics.stdev(differences) / math.sqrt(n)
+    return Effect(mean, mean - half, mean + half, n)
+
+
+def t_quantile(df: int, share: float = 0.95) -> float:
+    """The t that Student's distribution stays within on both sides with this probability."""
+    scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
+
+    def share_within(t: float, pieces: int = 2000) -> float:
+        """By Simpson's rule, over the angle whose tangent is x / sqrt(df): the tails are finite."""
+        end = math.atan(t / math.sqrt(df))
+        heights = [math.cos(end * i / pieces) ** (df - 1) for i in range(pieces + 1)]
+        total = heights[0] + heights[-1] + 4 * sum(heights[1::2]) + 2 * sum(heights[2:-1:2])
+        return 2 * scale * math.sqrt(df) * total * end / pieces / 3
+
+    low, high = 0.0, 1000.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if share_within(middle) < share else (low, middle)
+    return high
 
 
 def search_rate(

@@ -10,10 +10,11 @@ from alexnet.analysis import class_agreement, nearest_neighbours, tower_scores, 
 from alexnet.data import Slice
 from alexnet.errors import UsageError
 from alexnet.lab.claims.architecture import IMAGES, SMALL
-from alexnet.lab.claims.lab import Claim, Lab, Outcome, Row
+from alexnet.lab.claims.claim import Claim, Outcome
 from alexnet.lab.claims.one_training import Trained, cell_of, gather, resolved, train
 from alexnet.lab.claims.paired import compare_scores
 from alexnet.lab.claims.results import with_doubts
+from alexnet.lab.claims.study import Row, Study
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast
 
@@ -21,10 +22,10 @@ HALVES = 500  # random ways to divide the kernels in two
 QUERIES, NEIGHBOURS = 1000, 6  # the paper shows six
 
 
-def towers_specialise(lab: Lab, recipe: Recipe = SMALL) -> Outcome:
+def towers_specialise(study: Study, recipe: Recipe = SMALL) -> Outcome:
     """How far apart the colour of the two towers is, beside random halves of the same kernels."""
     recipe = resolved(recipe)
-    material = gather(recipe, lab, IMAGES)
+    material = gather(recipe, study, IMAGES)
     if recipe.channels != 3:
         raise UsageError("grey images have no colour to look at: name others with --data")
 
@@ -41,7 +42,9 @@ def towers_specialise(lab: Lab, recipe: Recipe = SMALL) -> Outcome:
         held = trained.figures(material.held)
         return {"towers": towers, "halves": float(np.mean(halves)), "held": held}
 
-    rows = lab.measure([cell_of(recipe.replace(seed=s), material) for s in range(lab.seeds)], how)
+    rows = study.measure(
+        [cell_of(recipe.replace(seed=s), material) for s in range(study.seeds)], how
+    )
     scores = {
         "random halves": [row["halves"] for row in rows],
         "the towers": [abs(row["towers"][0] - row["towers"][1]) for row in rows],
@@ -50,7 +53,7 @@ def towers_specialise(lab: Lab, recipe: Recipe = SMALL) -> Outcome:
     found = compare_scores(
         "difference of colour between two halves of conv1",
         scores,
-        lab.printed,
+        study.printed,
         towers=towers,
         differ={"the towers": ["which kernels are a half: any, and those of a tower"]},
         **material.described,
@@ -58,10 +61,10 @@ def towers_specialise(lab: Lab, recipe: Recipe = SMALL) -> Outcome:
     return with_doubts(found, {"the networks": rows}, material)
 
 
-def neighbours(lab: Lab, recipe: Recipe = SMALL) -> Outcome:
+def neighbours(study: Study, recipe: Recipe = SMALL) -> Outcome:
     """How many of the six nearest training images show another class, by fc7 and by pixels."""
     recipe = resolved(recipe)
-    material = gather(recipe, lab, IMAGES)
+    material = gather(recipe, study, IMAGES)
     keys, asked = material.train, material.test
     count = min(QUERIES, len(asked))
 
@@ -79,13 +82,13 @@ def neighbours(lab: Lab, recipe: Recipe = SMALL) -> Outcome:
             "pixels": others(*raw),
         }
 
-    cells = [cell_of(recipe.replace(seed=s), material) for s in range(lab.seeds)]
-    rows = lab.measure(cells, how)
+    cells = [cell_of(recipe.replace(seed=s), material) for s in range(study.seeds)]
+    rows = study.measure(cells, how)
     scores = {name: [100 * row[name] for row in rows] for name in ("fc7", "pixels")}
     found = compare_scores(
         f"of {NEIGHBOURS} neighbours those of another class (%)",
         scores,
-        lab.printed,
+        study.printed,
         curves={"fc7": [row["curve"] for row in rows]},
         differ={"pixels": ["what distances are between: outputs of fc7, and pixels"]},
         **material.described,

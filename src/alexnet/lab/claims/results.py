@@ -11,8 +11,8 @@ from torch import Tensor
 
 from alexnet.errors import DataError
 from alexnet.lab.claims.architecture import IMAGES, SMALL
+from alexnet.lab.claims.claim import Claim, Outcome
 from alexnet.lab.claims.comparison import CHOOSING
-from alexnet.lab.claims.lab import Claim, Lab, Outcome, Row
 from alexnet.lab.claims.one_training import (
     Material,
     Trained,
@@ -23,6 +23,7 @@ from alexnet.lab.claims.one_training import (
     train,
 )
 from alexnet.lab.claims.paired import compare_scores, learnt_nothing, search_rate
+from alexnet.lab.claims.study import Row, Study
 from alexnet.recipe import Recipe
 
 SCORE = "test error (%)"
@@ -33,10 +34,10 @@ RATES = (1e-3, 3e-3, 1e-2)
 BRIEF = SMALL.replace(epochs=30, eval_every=30, log_every=10)
 
 
-def ten_views(lab: Lab, recipe: Recipe = CROPPED) -> Outcome:
+def ten_views(study: Study, recipe: Recipe = CROPPED) -> Outcome:
     """The same networks on the same images, by one view and by ten."""
     recipe = resolved(recipe)
-    material = gather(recipe, lab, IMAGES)
+    material = gather(recipe, study, IMAGES)
 
     def how(cell: Row) -> Row:
         trained = train(recipe.replace(seed=cell["seed"]), material)
@@ -46,8 +47,8 @@ def ten_views(lab: Lab, recipe: Recipe = CROPPED) -> Outcome:
             **{f"views_{n}": trained.figures(material.test, n)["error"] for n in (1, 10)},
         }
 
-    cells = [cell_of(recipe.replace(seed=s), material) for s in range(lab.seeds)]
-    rows = lab.measure(cells, how)
+    cells = [cell_of(recipe.replace(seed=s), material) for s in range(study.seeds)]
+    rows = study.measure(cells, how)
     scores = {
         "ten views": [100 * r["views_10"] for r in rows],
         "one view": [100 * r["views_1"] for r in rows],
@@ -55,15 +56,15 @@ def ten_views(lab: Lab, recipe: Recipe = CROPPED) -> Outcome:
     curves = {"one view": [r["curve"] for r in rows]}
     differ = {"one view": ["views of each test image: 10 and 1, of the same networks"]}
     found = compare_scores(
-        SCORE, scores, lab.printed, curves=curves, differ=differ, **material.described
+        SCORE, scores, study.printed, curves=curves, differ=differ, **material.described
     )
     return with_doubts(found, {"the networks": rows}, material)
 
 
-def ensemble(lab: Lab, recipe: Recipe = SMALL, members: int = MEMBERS) -> Outcome:
+def ensemble(study: Study, recipe: Recipe = SMALL, members: int = MEMBERS) -> Outcome:
     """The mean of five networks' softmax outputs beside the mean of their errors."""
     recipe = resolved(recipe)
-    material = gather(recipe, lab, IMAGES)
+    material = gather(recipe, study, IMAGES)
 
     def how(cell: Row) -> Row:
         first = cell["seed"] * members
@@ -77,14 +78,16 @@ def ensemble(lab: Lab, recipe: Recipe = SMALL, members: int = MEMBERS) -> Outcom
         wrong = total.argmax(1) != material.test.labels
         return {"errors": errors, "held": {"error": max(held)}, "together": float(wrong.mean())}
 
-    cells = [cell_of(recipe.replace(seed=s), material) | {"of": members} for s in range(lab.seeds)]
-    rows = lab.measure(cells, how)
+    cells = [
+        cell_of(recipe.replace(seed=s), material) | {"of": members} for s in range(study.seeds)
+    ]
+    rows = study.measure(cells, how)
     scores = {
         "five together": [100 * r["together"] for r in rows],
         "one": [100 * statistics.fmean(r["errors"]) for r in rows],
     }
     differ = {"one": [f"networks whose outputs are averaged: {members} and 1, of the same ones"]}
-    found = compare_scores(SCORE, scores, lab.printed, differ=differ, **material.described)
+    found = compare_scores(SCORE, scores, study.printed, differ=differ, **material.described)
     return with_doubts(found, {"the fives, by the worst of each": rows}, material)
 
 
@@ -99,10 +102,10 @@ def _outputs(trained: Trained) -> tuple[np.ndarray, float]:
     return torch.cat([found[i] for i in sorted(found)]).double().numpy(), error
 
 
-def pretraining(lab: Lab, recipe: Recipe = SMALL, brief: Recipe = BRIEF) -> Outcome:
+def pretraining(study: Study, recipe: Recipe = SMALL, brief: Recipe = BRIEF) -> Outcome:
     """All classes first, then few images of half of them; or these few from the beginning."""
     recipe = resolved(recipe)
-    material = gather(recipe, lab, IMAGES)
+    material = gather(recipe, study, IMAGES)
     if material.classes < 4:
         raise DataError(
             f"pre-training on more classes needs 4 or more, and {material.name} has "
@@ -137,12 +140,16 @@ def pretraining(lab: Lab, recipe: Recipe = SMALL, brief: Recipe = BRIEF) -> Outc
     for start in starts:
 
         def losses(tried: Sequence[float], start: str = start) -> list[float]:
-            rows = lab.measure([cell(start, CHOOSING, lr, False) for lr in tried], how)
+            rows = study.measure([cell(start, CHOOSING, lr, False) for lr in tried], how)
             return [row["held"]["loss"] for row in rows]
 
         rates[start] = search_rate(RATES, losses)
-    rows = lab.measure(
-        [cell(start, seed, rates[start][0], True) for seed in range(lab.seeds) for start in starts],
+    rows = study.measure(
+        [
+            cell(start, seed, rates[start][0], True)
+            for seed in range(study.seeds)
+            for start in starts
+        ],
         how,
     )
     by_start = {start: rows[i::2] for i, start in enumerate(starts)}
@@ -150,7 +157,13 @@ def pretraining(lab: Lab, recipe: Recipe = SMALL, brief: Recipe = BRIEF) -> Outc
     curves = {start: [r["curve"] for r in of] for start, of in by_start.items()}
     differ = {"from scratch": ["first weights: of a training on all classes, and drawn"]}
     found = compare_scores(
-        SCORE, scores, lab.printed, rates=rates, curves=curves, differ=differ, **few.described
+        SCORE,
+        scores,
+        study.printed,
+        rates=rates,
+        curves=curves,
+        differ=differ,
+        **few.described,
     )
     return with_doubts(found, by_start, few)
 
@@ -178,7 +191,7 @@ def _fewer(material: Material) -> Material:
 
 
 def claim(name: str, paper: str, source: str, unit: str, printed: float, minutes: float,
-          measure: Callable[[Lab], Outcome], seeds: int) -> Claim:  # fmt: skip
+          measure: Callable[[Study], Outcome], seeds: int) -> Claim:  # fmt: skip
     return Claim(name=name, paper=paper, source=source, unit=unit, printed=printed,
                  data="cifar10", minutes=minutes, seeds=seeds, measure=measure)  # fmt: skip
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from alexnet.data import OFFICIAL, Dataset, Slice, Statistics, open_dataset
 from alexnet.errors import UsageError
 from alexnet.files import write_json
-from alexnet.lab.claims.lab import Claim, ClaimVerdict, Lab, Outcome, Row
+from alexnet.lab.claims.claim import Claim, ClaimVerdict, Outcome
 from alexnet.lab.claims.one_training import resolved
+from alexnet.lab.claims.study import Row, Study
 from alexnet.metrics import Tally, wilson
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
@@ -56,25 +57,25 @@ PUBLISHED = {
 }
 
 
-def table(recipe_name: str, kind: str, lab: Lab) -> Outcome:
+def table(recipe_name: str, kind: str, study: Study) -> Outcome:
     """A network a seed by the paper's text, ten views, and their mean where there are several."""
-    if lab.data is None:
+    if study.data is None:
         raise UsageError(f"{kind} is needed: pack its archives and name the packed set with --data")
     recipe = resolved(find_recipe(recipe_name))
-    dataset = open_dataset(recipe, lab.data)
+    dataset = open_dataset(recipe, study.data)
     statistics_ = dataset.statistics
     cost = estimate(recipe, dataset, statistics_)
     say(
         f"{cost['images_per_s']:,.0f} images/s here: about {cost['hours']:,.1f} hours for each of "
-        f"{lab.seeds} network(s), times what an hour of this machine costs"
+        f"{study.seeds} network(s), times what an hour of this machine costs"
     )
     together: list[np.ndarray] = []
     rows = []
     # The labels of 2012's test images were never published: the paper's figures are on val.
     known = kind == "ILSVRC-2010" or "test" not in dataset.source.parts
     test = dataset.split("test" if known else "val")
-    for seed in range(lab.seeds):
-        row, outputs = _network(recipe.replace(seed=seed), dataset, statistics_, test, lab.folder)
+    for seed in range(study.seeds):
+        row, outputs = _network(recipe.replace(seed=seed), dataset, statistics_, test, study.folder)
         rows.append(row)
         together.append(outputs)
     labels = torch.from_numpy(test.labels)
@@ -92,8 +93,8 @@ def table(recipe_name: str, kind: str, lab: Lab) -> Outcome:
     )
     whole = len(dataset.train) + len(dataset.val) >= 0.98 * OFFICIAL[kind]["train"]
     verdict: ClaimVerdict = "contradicted" if whole else "not confirmed at this scale"
-    assert lab.printed is not None
-    if low <= lab.printed:
+    assert study.printed is not None
+    if low <= study.printed:
         verdict = "confirmed"
     figures = {"networks": rows, "errors": kept, "estimate": cost, "published": PUBLISHED[kind]}
     return Outcome(verdict, error, (low, high), finding, figures)

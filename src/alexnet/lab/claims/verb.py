@@ -10,7 +10,8 @@ from pathlib import Path
 from alexnet.errors import DataError, Interrupted, UsageError
 from alexnet.files import read_json, write_json
 from alexnet.lab.claims.catalogue import CLAIMS, find_claim
-from alexnet.lab.claims.lab import Claim, Lab, OutOfTime
+from alexnet.lab.claims.claim import Claim
+from alexnet.lab.claims.study import OutOfTime, Study
 from alexnet.runs.records import (
     ClaimLeft,
     ClaimList,
@@ -104,8 +105,8 @@ def _run(
 ) -> ClaimRecord:
     folder = out / claim.name
     began = time.monotonic()
-    lab = Lab(folder, data, seeds or claim.seeds, claim.printed, images, deadline)
-    found = claim.measure(lab)
+    study = Study(folder, data, seeds or claim.seeds, claim.printed, images, deadline)
+    found = claim.measure(study)
     folder.mkdir(parents=True, exist_ok=True)
     record = ClaimRecord(
         claim=claim.name,
@@ -117,9 +118,9 @@ def _run(
         ci95=found.ci95,
         verdict=found.verdict,
         finding=found.finding,
-        seeds=lab.seeds if claim.seeds > 1 else None,
+        seeds=study.seeds if claim.seeds > 1 else None,
         figures=found.figures,
-        wall_s=round(time.monotonic() - began if lab.seconds is None else lab.seconds, 1),
+        wall_s=round(time.monotonic() - began if study.seconds is None else study.seconds, 1),
         environment=_environment(),
     )
     if found.draw is not None:
