@@ -17,7 +17,7 @@ from alexnet.data.images import decode_image, open_image
 from alexnet.data.raw import Source
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError, UsageError
-from alexnet.models.zoo import find_model
+from alexnet.models import find_model, refuse_retired
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.recipebook.candidates import DataSummary
@@ -48,6 +48,8 @@ def choose(
     `given` is what `init` brings; `pace` says how many images a second a recipe trains on here.
     """
     choice = None
+    if init is None:
+        refuse_retired(fields.get("model"))
     if given.inherited:
         kept = ", ".join(f"{k} {v}" for k, v in given.inherited.items())
         say(f"from {init}: {kept}")

@@ -29,12 +29,20 @@ from alexnet.models.net import (
     training_operations,
 )
 from alexnet.models.norm import ResponseNormLayer, response_norm
-from alexnet.models.small import SMALL
-from alexnet.models.zoo import MODELS, build_model, find_model, model_spec, narrowed
+from alexnet.models.small import RETIRED, SMALL
+from alexnet.models.zoo import (
+    MODELS,
+    build_model,
+    find_model,
+    model_spec,
+    narrowed,
+    refuse_retired,
+)
 
 __all__ = [
     "FAMILY",
     "MODELS",
+    "RETIRED",
     "SMALL",
     "BatchNorm",
     "Conv",
@@ -59,6 +67,7 @@ __all__ = [
     "model_spec",
     "named_parts",
     "narrowed",
+    "refuse_retired",
     "response_norm",
     "summarize",
     "training_operations",

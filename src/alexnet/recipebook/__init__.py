@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet.errors import UsageError, did_you_mean
-from alexnet.recipe import Recipe
+from alexnet.recipe import RETIRED_MODELS, Recipe, retired_line
 from alexnet.recipebook.imagenet import (
     bn,
     caffe,
@@ -153,6 +153,8 @@ def find_recipe(name: str) -> Recipe:
         return read_recipe_file(Path(name))
     if name.endswith(RECORD):
         return read_recorded_recipe(Path(name))
+    if name in RETIRED_MODELS:
+        raise UsageError(retired_line(name))
     if name not in RECIPES:
         raise UsageError(f"unknown recipe {name!r}{did_you_mean(name, RECIPES, 'alexnet recipes')}")
     return RECIPES[name]()
