@@ -77,13 +77,14 @@ def serve_on(
     import uvicorn
 
     from alexnet.serving.app import build_app
-    from alexnet.serving.limits import Limits, Protocol
+    from alexnet.serving.limits import Limits
+    from alexnet.serving.protocol import choose_protocol
 
     with ThreadPoolExecutor(1, "network") as network:
         predictor, engine, explainer = network.submit(prepare).result()
         config = uvicorn.Config(
             build_app(predictor, engine, explainer, limits or Limits(), network, token),
-            http=Protocol,
+            http=choose_protocol(),
             ws="none",
             log_config=None,
             log_level="error",
