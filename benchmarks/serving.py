@@ -41,7 +41,7 @@ from alexnet.lab.benches.company import COMPANIES, QUIET, in_company, no_company
 from alexnet.lab.benches.rounds import companies_by_round
 from alexnet.predict import Predictor, load
 from alexnet.runtime import environment
-from alexnet.serving.engines import Engine
+from alexnet.serving.batcher import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.server import open_socket, serve_on
 from alexnet.terminal import say

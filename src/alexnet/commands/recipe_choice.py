@@ -24,7 +24,7 @@ from alexnet.recipebook.candidates import DataSummary
 from alexnet.recipebook.choice import MINUTES, Choice, choose_recipe
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_in
 from alexnet.terminal import say
-from alexnet.training.pace import measure_pace
+from alexnet.training import measure_pace
 
 SAMPLE = 64  # headers read to learn sizes and colours
 DECODED = 8  # images decoded to learn how long reading takes

@@ -7,7 +7,7 @@ from alexnet.errors import UsageError
 from alexnet.interchange.runtimes import EngineName, refuse_precision, with_engine
 from alexnet.predict import Predictor
 from alexnet.runs.records import ServeResult
-from alexnet.serving.engines import Engine
+from alexnet.serving.batcher import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.index import open_index
 from alexnet.serving.server import check_address, check_packages, open_socket, serve_on

@@ -25,10 +25,15 @@ from alexnet.training.optim import (
     optimizer_tensors,
     set_rate,
 )
-from alexnet.training.pace import measure_pace
 from alexnet.training.parallel import ALONE, Team, join
 from alexnet.training.schedule import Watch, learning_rate
-from alexnet.training.settings import Hardware, Settings, TimingRule, choose_settings
+from alexnet.training.settings import (
+    Hardware,
+    Settings,
+    TimingRule,
+    choose_settings,
+    measure_pace,
+)
 from alexnet.training.spread import distribute
 from alexnet.training.state import State
 from alexnet.training.step import class_weights, plain_step, train_step
