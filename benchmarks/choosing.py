@@ -25,7 +25,7 @@ from alexnet.recipebook import find_recipe
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment
 from alexnet.terminal import percent, say
-from alexnet.training.pace import measure_pace
+from alexnet.training import measure_pace
 
 AGAINST = ("photos", "imagenette", "modern")
 POINTS = 2.0  # of test accuracy that the chosen recipe may be behind

@@ -38,10 +38,10 @@ from typing import Any
 
 from script import obeyed
 
-from alexnet.benches.company import COMPANIES, QUIET, busy_processes, in_company
 from alexnet.errors import UsageError
 from alexnet.files import write_atomic
 from alexnet.interrupt import STOP, obeying
+from alexnet.lab.benches.company import COMPANIES, QUIET, busy_processes, in_company
 from alexnet.processors import find_processors, given_threads
 from alexnet.terminal import progress, say
 
@@ -316,9 +316,9 @@ def quota_row(way: str, speeds: dict[tuple[str, str, str], list[float]]) -> dict
 @contextmanager
 def packed_photos() -> Iterator[Path]:
     """Photos' like, packed as JPEGs."""
-    from alexnet.benches.input import make_photos
     from alexnet.data.arrange import find_labelled_files
     from alexnet.data.pack import PackOptions, pack_images
+    from alexnet.lab.benches.input import make_photos
 
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
         work = Path(folder)

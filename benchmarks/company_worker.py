@@ -120,7 +120,7 @@ def train(sizes: Sizes) -> dict[str, Way]:
     import torch
     import torch.nn.functional as F
 
-    from alexnet.benches.reference import plain_net
+    from alexnet.lab.benches.reference import plain_net
     from alexnet.models.zoo import find_model
     from alexnet.recipe import Recipe
     from alexnet.runtime import autocast
@@ -175,7 +175,7 @@ def infer(sizes: Sizes) -> dict[str, Way]:
     import torch
     from torch import nn
 
-    from alexnet.benches.reference import plain_net
+    from alexnet.lab.benches.reference import plain_net
     from alexnet.models.zoo import find_model
     from alexnet.recipe import Recipe
     from alexnet.training.infer import Inference

@@ -97,10 +97,10 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from alexnet.benches.rounds import take_turns
     from alexnet.data.augment import Preprocess
     from alexnet.data.loader import Batch
     from alexnet.data.statistics import Statistics
+    from alexnet.lab.benches.rounds import take_turns
     from alexnet.memory import keep_pages
     from alexnet.recipebook import find_recipe
     from alexnet.runtime import environment

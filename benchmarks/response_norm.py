@@ -26,8 +26,8 @@ from script import obeyed  # after torch, where it no longer sets how threads wa
 from torch import Tensor
 
 from alexnet import response_norm
-from alexnet.benches.company import COMPANIES, QUIET, in_company, no_company
-from alexnet.benches.rounds import companies_by_round
+from alexnet.lab.benches.company import COMPANIES, QUIET, in_company, no_company
+from alexnet.lab.benches.rounds import companies_by_round
 from alexnet.runtime import environment, pick_device
 
 SHAPE = (64, 96, 55, 55)  # conv1's maps for 64 images

@@ -17,9 +17,9 @@ import script  # before torch, for its threads
 import torch
 import torch.nn.functional as F
 
-from alexnet.benches.rounds import take_turns
 from alexnet.diagnosis.sentinel import LOOK, Sentinel
 from alexnet.files import write_json
+from alexnet.lab.benches.rounds import take_turns
 from alexnet.models.zoo import build_model
 from alexnet.runtime import autocast, choose_precision, environment, pick_device
 from alexnet.training.optim import PaperSGD

@@ -33,15 +33,15 @@ from typing import Any
 import numpy as np
 from script import obeyed
 
-from alexnet.benches.company import COMPANIES, QUIET, in_company, no_company
-from alexnet.benches.rounds import companies_by_round
 from alexnet.data.images import is_image
 from alexnet.errors import UsageError
 from alexnet.files import write_atomic
 from alexnet.interchange.runtimes import with_engine
+from alexnet.lab.benches.company import COMPANIES, QUIET, in_company, no_company
+from alexnet.lab.benches.rounds import companies_by_round
 from alexnet.predict import Predictor, load
 from alexnet.runtime import environment
-from alexnet.serving.engines import Engine
+from alexnet.serving.batcher import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.server import open_socket, serve_on
 from alexnet.terminal import say

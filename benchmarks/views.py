@@ -15,11 +15,11 @@ import script  # before torch, for its threads
 import torch
 
 from alexnet.analysis import count_answers
-from alexnet.benches import take_turns
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
 from alexnet.data.slices import Slice
 from alexnet.data.statistics import Statistics
+from alexnet.lab.benches import take_turns
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
 from alexnet.runtime import choose_precision, environment, pick_device

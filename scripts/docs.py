@@ -21,8 +21,8 @@ from scripts.results import RESULTS, filled
 from tests.test_structure import FILES, LAYERS, SOURCE, module_name, unit
 
 import alexnet
-from alexnet.commands.claiming import listing
 from alexnet.files import write_atomic
+from alexnet.lab.claims.verb import listing
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

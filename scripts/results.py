@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import alexnet
-from alexnet.commands.claiming import listing
 from alexnet.data.ilsvrc import EPOCHS, training_hours
 from alexnet.files import read_json, write_atomic
+from alexnet.lab.claims.verb import listing
 from alexnet.pages import (
     CLAIM_HEADS,
     PUBLISHED_HEADS,

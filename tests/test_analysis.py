@@ -32,9 +32,9 @@ from alexnet.analysis import (
     towers_of,
     write_features,
 )
-from alexnet.benches import peak_bytes
 from alexnet.data import Preprocess, Slice, Statistics, open_dataset
 from alexnet.errors import DataError, UsageError
+from alexnet.lab.benches import peak_bytes
 from alexnet.models import Net, build_model, model_spec
 from alexnet.recipe import Recipe
 from conftest import patterns, write_idx

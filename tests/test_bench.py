@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 import alexnet
-from alexnet.benches import in_company, make_photos, peak_bytes, plain_net, take_turns
 from alexnet.cli import bench, main
 from alexnet.data import Share, Slice, open_dataset, read_batch, training_batches
 from alexnet.errors import UsageError
+from alexnet.lab.benches import in_company, make_photos, peak_bytes, plain_net, take_turns
 from alexnet.recipe import Recipe
 from alexnet.runs.records import InferBench, InputBench, TrainBench
 from alexnet.training import build_net
@@ -80,7 +80,7 @@ def test_bench_input(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
 def test_all_ways_end_in_the_same_pixels(photos: Path, tmp_path: Path) -> None:
     """uint8 of the reference and of ours, the order aside."""
     # Deep because what both ways read is timed and thrown away: no figure of the bench has a pixel.
-    from alexnet.benches.input import _Photos, _unpack
+    from alexnet.lab.benches.input import _Photos, _unpack
 
     recipe = Recipe(size=256, crop=224, batch_size=12, model="alexnet-2014")
     alexnet.data_pack(photos, out=tmp_path / "jpeg", encoding="jpeg", size=256)
@@ -210,8 +210,8 @@ def bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
     # Patched because a machine has one processor, and that has bf16 or has not; and because the
     # limit of a whole one takes longer to measure than all else here.
     monkeypatch.setattr("alexnet.runtime.bf16_pace", lambda device: pace)
-    monkeypatch.setattr("alexnet.benches.reference.bf16_pace", lambda device: pace)
-    monkeypatch.setattr("alexnet.benches.reference.SQUARE", {"cpu": 256})
+    monkeypatch.setattr("alexnet.lab.benches.reference.bf16_pace", lambda device: pace)
+    monkeypatch.setattr("alexnet.lab.benches.reference.SQUARE", {"cpu": 256})
     return bool(request.param)
 
 
@@ -264,7 +264,7 @@ def test_bench_infer(capfd: pytest.CaptureFixture[str]) -> None:
     # Patched because the limit of a whole processor takes longer to measure than all else here.
     program = (
         "import sys\n"
-        "from alexnet.benches import reference\n"
+        "from alexnet.lab.benches import reference\n"
         "from alexnet.cli import main\n"
         "reference.SQUARE['cpu'], reference.READ['cpu'] = 256, 2**24\n"
         "sys.exit(main(sys.argv[1:]))"

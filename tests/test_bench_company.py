@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.benches import (
+from alexnet.errors import DataError
+from alexnet.lab.benches import (
     busy_processes,
     company_rows,
     in_company,
     make_photos,
     take_turns_in_company,
 )
-from alexnet.errors import DataError
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="processes are looked for in /proc"
@@ -206,7 +206,7 @@ import json, time
 import torch
 import torch.nn.functional as F
 from alexnet import response_norm
-from alexnet.benches import busy_processes
+from alexnet.lab.benches import busy_processes
 
 torch.set_num_threads(2)
 x = torch.randn(8, 96, 55, 55)

@@ -11,16 +11,16 @@ import pytest
 from torch import nn
 
 import alexnet
-from alexnet.claims import CLAIMS, Lab, Outcome, OutOfTime
 from alexnet.cli import main
 from alexnet.errors import UsageError
+from alexnet.lab.claims import CLAIMS, Outcome, OutOfTime, Study
 from alexnet.models import model_spec, narrowed
 
 Row = dict[str, Any]
 BIAS_ONE = CLAIMS["bias-one"]
 
 
-class Brief(Lab):
+class Brief(Study):
     """bias-one on little, one network of each kind of logits."""
 
     def measure(self, cells: Any, how: Any, file: Path | None = None) -> list[Row]:
@@ -31,8 +31,8 @@ class Brief(Lab):
 
 def test_bias_one_measures_once(tree: Path, tmp_path: Path) -> None:
     """The figures, the pictures, and a second call that takes what the first one measured."""
-    lab = Brief(tmp_path, tree, 1)
-    found = BIAS_ONE.measure(lab)
+    study = Brief(tmp_path, tree, 1)
+    found = BIAS_ONE.measure(study)
     assert found.verdict in ("confirmed", "not confirmed at this scale")
     assert len(found.figures["conditions"]) == 2
     assert found.draw is not None
@@ -48,14 +48,14 @@ def test_bias_one_measures_once(tree: Path, tmp_path: Path) -> None:
         )
         assert pessimistic <= fair <= optimistic
 
-    again = replace(lab, deadline=-math.inf)  # no time to train anything
+    again = replace(study, deadline=-math.inf)  # no time to train anything
     assert BIAS_ONE.measure(again).figures == found.figures
     with pytest.raises(OutOfTime):  # another seed is another cell
         BIAS_ONE.measure(replace(again, seeds=2))
 
 
-class Asking(Lab):
-    """Keeps the experiment's cells and what measures one, and has every row made up."""
+class Asking(Study):
+    """Keeps the study's cells and what measures one, and has every row made up."""
 
     cells: list[Row]
     how: Callable[[Row], Row]
@@ -67,9 +67,9 @@ class Asking(Lab):
 
 
 def asked(tree: Path, made_up: Callable[[Row], Row], seeds: int = 1) -> tuple[Asking, Outcome]:
-    lab = Asking(Path(), tree, seeds)
-    lab.made_up = made_up
-    return lab, BIAS_ONE.measure(lab)
+    study = Asking(Path(), tree, seeds)
+    study.made_up = made_up
+    return study, BIAS_ONE.measure(study)
 
 
 @pytest.fixture
@@ -85,12 +85,12 @@ def networks() -> Iterator[list[nn.Module]]:
 
 def test_networks_of_bias_one(tree: Path, networks: list[nn.Module]) -> None:
     """What a cell says is what its network has."""
-    lab, _ = asked(tree, lambda cell: {"dead": False, "losses": [1.0]})
-    wanted = {"fc_bias": 1.0, "std": 0.03, "optimizer": "Adam"}
+    study, _ = asked(tree, lambda cell: {"dead": False, "losses": [1.0]})
+    fixed = {"fc_bias": 1.0, "std": 0.03, "optimizer": "Adam"}
     for cut in (True, False):
-        (cell,) = (c for c in lab.cells if (wanted | {"relu_on_logits": cut}).items() <= c.items())
+        (cell,) = (c for c in study.cells if (fixed | {"relu_on_logits": cut}).items() <= c.items())
         networks.clear()
-        row = lab.how(cell | {"steps": 0})
+        row = study.how(cell | {"steps": 0})
         net = networks[-1]
         parameters = {name: p.detach() for name, p in net.named_parameters()}
         assert float(parameters["0.fc6.bias"].mean()) == 1.0
@@ -153,7 +153,7 @@ def test_narrowed_networks() -> None:
 
 
 def test_a_lab_keeps_what_it_has(tmp_path: Path) -> None:
-    lab = Lab(tmp_path / "x", None, 1, at_once=1)
+    study = Study(tmp_path / "x", None, 1, at_once=1)
     asked: list[int] = []
 
     def how(cell: dict[str, Any]) -> dict[str, Any]:
@@ -165,10 +165,10 @@ def test_a_lab_keeps_what_it_has(tmp_path: Path) -> None:
 
     cells = [{"i": i} for i in range(4)]
     with pytest.raises(KeyboardInterrupt):
-        lab.measure(cells, how)
+        study.measure(cells, how)
     with pytest.raises(KeyboardInterrupt):
-        lab.measure(cells, how)
-    assert [row["twice"] for row in lab.measure(cells, how)] == [0, 2, 4, 6]
+        study.measure(cells, how)
+    assert [row["twice"] for row in study.measure(cells, how)] == [0, 2, 4, 6]
     assert asked == [0, 1, -1, -1, 2, 3]
 
 

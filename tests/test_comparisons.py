@@ -15,21 +15,21 @@ import pytest
 import torch
 
 import alexnet
-from alexnet.claims import (
+from alexnet.data import open_dataset
+from alexnet.errors import UsageError
+from alexnet.figures import draw_arms
+from alexnet.lab.claims import (
     CLAIMS,
     Arm,
     Comparison,
-    Lab,
     Outcome,
     OutOfTime,
+    Study,
     compare_scores,
     gather,
     measure_table,
     search_rate,
 )
-from alexnet.data import open_dataset
-from alexnet.errors import UsageError
-from alexnet.figures import draw_arms
 from alexnet.models import Net
 from alexnet.pages import ClaimPart, claim_row, claims_page
 from alexnet.recipe import Recipe
@@ -83,7 +83,7 @@ def test_every_comparison_is_fair(name: str) -> None:
 def test_what_differs_besides_is_refused(tmp_path: Path, idx_folder: Path) -> None:
     other = Arm("none", TINY.replace(weight_decay=0.0, flip=True))
     with pytest.raises(UsageError, match=r"flip \(False and True\) too, and only weight_decay may"):
-        replace(DECAY, arms=(DECAY.arms[0], other))(Lab(tmp_path / "x", idx_folder, 1))
+        replace(DECAY, arms=(DECAY.arms[0], other))(Study(tmp_path / "x", idx_folder, 1))
     assert not list(tmp_path.iterdir())
     with pytest.raises(UsageError, match="the same"):
         replace(DECAY, arms=(DECAY.arms[0], Arm("twin", TINY))).differences()
@@ -120,7 +120,7 @@ Measured = tuple[Path, Outcome]
 def measured(tmp_path_factory: pytest.TempPathFactory, idx_folder: Path) -> Measured:
     """Where three seeds of the comparison were trained, and what came of it."""
     folder = tmp_path_factory.mktemp("claims")
-    return folder, DECAY(Lab(folder / "decay", idx_folder, 3))
+    return folder, DECAY(Study(folder / "decay", idx_folder, 3))
 
 
 def test_a_comparison_from_end_to_end(measured: Measured, tmp_path: Path, idx_folder: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_comparison_from_end_to_end(measured: Measured, tmp_path: Path, idx_fo
     assert (tmp_path / "arms.png").stat().st_size > 1000
 
     # Another claim, the same store, and no time to train anything.
-    other = Lab(folder / "other", idx_folder, 3, deadline=-math.inf)
+    other = Study(folder / "other", idx_folder, 3, deadline=-math.inf)
     assert DECAY(other).figures == found.figures
     with pytest.raises(OutOfTime):  # another number of images is another cell
         DECAY(replace(other, images=90))
@@ -159,12 +159,12 @@ def test_trainings_are_functions_of_their_cells(
         for arm in DECAY.arms
     ]
     again = replace(DECAY, arms=tuple(arms), rates=(1.0,))
-    curves = again(Lab(tmp_path / "again", idx_folder, 1)).figures["curves"]
+    curves = again(Study(tmp_path / "again", idx_folder, 1)).figures["curves"]
     for name, of_seeds in found.figures["curves"].items():
         assert curves[name] == of_seeds[:1]
         assert of_seeds[0] != of_seeds[1]
     cut = replace(again, until=lambda point: point[0] >= 4)
-    stopped = cut(Lab(tmp_path / "cut", idx_folder, 1)).figures["curves"]
+    stopped = cut(Study(tmp_path / "cut", idx_folder, 1)).figures["curves"]
     assert stopped == {name: [of[0][:2]] for name, of in curves.items()}
     cells = json.loads((tmp_path / "trials.json").read_text())["cells"]
     keys = ("network", "recipe", "data", "seed", "until", "tested")
@@ -174,7 +174,7 @@ def test_trainings_are_functions_of_their_cells(
 def test_a_loss_that_runs_away_is_a_score(tmp_path: Path, idx_folder: Path) -> None:
     fast = [replace(a, recipe=a.recipe.replace(opt="sgd", lr=1e30)) for a in DECAY.arms]
     design = replace(DECAY, arms=tuple(fast), rates=(1.0,))
-    found = design(Lab(tmp_path / "lost", idx_folder, 1))
+    found = design(Study(tmp_path / "lost", idx_folder, 1))
     for name, (curve,) in found.figures["curves"].items():
         assert not math.isfinite(curve[-1][2])
         assert found.figures["arms"][name]["scores"] == [100.0]
@@ -271,8 +271,8 @@ def test_scores_are_read_off_curves() -> None:
 def test_other_light_changes_colours_alone(tree: Path) -> None:
     recipe = DESIGNS["colour-noise"].arms[0].recipe.replace(val_fraction=0.2)
     relit = DESIGNS["colour-noise"].alter_test
-    plain = gather(recipe, Lab(Path(), tree), 20)
-    lit = gather(recipe, Lab(Path(), tree), 20, relit)
+    plain = gather(recipe, Study(Path(), tree), 20)
+    lit = gather(recipe, Study(Path(), tree), 20, relit)
     assert plain.digest != lit.digest
     before, after = (np.asarray(m.test.pixels, float) for m in (plain, lit))
     inside = (before > 40) & (after < 255)
@@ -296,11 +296,11 @@ PARTS: dict[str, dict[str, Any]] = {
 def test_what_is_added_up(name: str, tmp_path: Path, idx_folder: Path) -> None:
     """End to end on little; the ensemble and the views are of the networks beside them."""
     claim: Any = CLAIMS[name]
-    lab = Lab(tmp_path / name, idx_folder, 2, claim.printed, 120)
-    found = claim.measure(lab, **PARTS[name])
+    study = Study(tmp_path / name, idx_folder, 2, claim.printed, 120)
+    found = claim.measure(study, **PARTS[name])
     assert found.verdict == "not enough seeds"
     assert {len(arm["scores"]) for arm in found.figures["arms"].values()} == {2}
-    again = claim.measure(replace(lab, deadline=-math.inf), **PARTS[name])
+    again = claim.measure(replace(study, deadline=-math.inf), **PARTS[name])
     assert again.figures == found.figures
     cells = json.loads((tmp_path / name / "cells.json").read_text())["cells"]
     if name == "pretraining":
@@ -313,7 +313,7 @@ def test_pictures_of_the_paper(tmp_path: Path, tree: Path) -> None:
     small = DESIGNS["depth"].arms[0].recipe
     recipe = small.replace(steps=2, batch_size=8, eval_every=1, val_fraction=0.2)
     towers, alike = (
-        CLAIMS[name].measure(Lab(tmp_path / name, tree, 1), recipe)  # type: ignore[call-arg]
+        CLAIMS[name].measure(Study(tmp_path / name, tree, 1), recipe)  # type: ignore[call-arg]
         for name in ("towers-specialise", "fc7-neighbours")
     )
     assert all(0 <= colour <= 1 for colour in towers.figures["towers"][0])
@@ -323,15 +323,15 @@ def test_pictures_of_the_paper(tmp_path: Path, tree: Path) -> None:
 
 
 def test_a_deadline_stops_between_cells(tmp_path: Path) -> None:
-    lab = Lab(tmp_path / "x", deadline=-math.inf)
+    study = Study(tmp_path / "x", deadline=-math.inf)
     with pytest.raises(OutOfTime):
-        lab.measure([{"i": 1}], lambda cell: {})
-    assert Lab(tmp_path / "x").measure([{"i": 1}], lambda cell: {"j": 2})[0]["j"] == 2
-    assert lab.measure([{"i": 1}], lambda cell: {})[0]["j"] == 2  # what is there costs nothing
+        study.measure([{"i": 1}], lambda cell: {})
+    assert Study(tmp_path / "x").measure([{"i": 1}], lambda cell: {"j": 2})[0]["j"] == 2
+    assert study.measure([{"i": 1}], lambda cell: {})[0]["j"] == 2  # what is there costs nothing
 
 
 def test_statistics_are_of_the_images_that_train(idx_folder: Path) -> None:
-    material = gather(TINY, Lab(Path(), idx_folder), 120)
+    material = gather(TINY, Study(Path(), idx_folder), 120)
     own = material.train.read(np.arange(120)).astype(float)
     assert len(material.train) == 120
     assert material.statistics.mean == pytest.approx((own.mean(),) * len(material.statistics.mean))
@@ -348,10 +348,10 @@ def test_a_table_from_archives_to_its_record(kind: str, tmp_path: Path) -> None:
     alexnet.data_pack(archives, out=packed, size=16, expect={"train": 18, "val": 5, "test": 3})
     small = TINY.replace(name="paper", channels=3, size=16, crop=14, steps=3, batch_size=4)
     recipe = small.replace(normalize="image", colour=0.1)
-    lab = Lab(tmp_path / "out", packed, 2, printed=40.0)
+    study = Study(tmp_path / "out", packed, 2, printed=40.0)
 
     def measure() -> Outcome:
-        return measure_table(lambda: recipe, kind.replace("C", "C-"), lab)
+        return measure_table(lambda: recipe, kind.replace("C", "C-"), study)
 
     found = measure()
     assert [row["n"] for row in found.figures["networks"]] == [3 if "2010" in kind else 5] * 2

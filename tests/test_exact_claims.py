@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import alexnet
-from alexnet.claims import CLAIMS, Claim, Lab, Outcome
 from alexnet.data import augment
+from alexnet.lab.claims import CLAIMS, Claim, Outcome, Study
 from alexnet.models import Conv, Dropout, model_spec
 from alexnet.recipe import Recipe
 from alexnet.training import predict_views
@@ -35,9 +35,9 @@ CONTRADICTED = {"neurons", "neurons-conv1", "conv-parameters", "input-224", "cro
 
 
 def measure(name: str, printed: float | None = None, **parts: Any) -> Outcome:
-    """A claim's experiment, with other parts in the place of those that it is about."""
+    """A claim's study, with other parts in the place of those that it is about."""
     claim: Any = EXACT[name]
-    return claim.measure(Lab(Path(), printed=printed or claim.printed), **parts)  # type: ignore[no-any-return]
+    return claim.measure(Study(Path(), printed=printed or claim.printed), **parts)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -35,7 +35,7 @@ GREY: dict[str, Any] = {
     "log_every": 3, "save_every": 1, "memory_gib": 1.0,
 }  # fmt: skip
 COLOURED: dict[str, Any] = {
-    **SHORT, "model": "wide-32", "whiten": True, "freeze": ["conv1"], "flip_rule": "random",
+    **SHORT, "model": "fast-32", "whiten": True, "freeze": ["conv1"], "flip_rule": "random",
     "area": 0.5, "colour": 0.25, "colour_rule": "code", "colour_until": 3.0, "dropout": None,
     "schedule": "plateau", "plateau_patience": 2, "plateau_drops": 1, "early_stop": 4,
     "final_lr": 0.125, "part_lr": [], "decay_biases": False,

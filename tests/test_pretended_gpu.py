@@ -12,9 +12,11 @@ import torch.distributed as dist
 from alexnet import cli
 
 # Deep because what a GPU would be asked for is asked inside of these, and none is here.
-from alexnet.commands import benching
 from alexnet.data import Slice, loader, training_batches
 from alexnet.errors import UsageError
+
+# Deep because of the same.
+from alexnet.lab.benches import verb as benching
 from alexnet.recipe import Recipe
 
 # Deep because of the same.
@@ -56,7 +58,7 @@ def test_other_runtimes_are_left_out_beside_a_gpu(monkeypatch: pytest.MonkeyPatc
         # Patched because this processor pretends to be a GPU.
         monkeypatch.setattr(benching, "pick_device", lambda kind=kind: torch.device(kind))
         benching.bench("infer")
-    assert asked == [benching.rivals, None]
+    assert asked == [benching.build_runtimes, None]
 
 
 @pytest.fixture

@@ -49,6 +49,23 @@ def test_each_piece_is_done_once_by_as_many_threads_as_there_are(count: int, out
     assert (len(names), len(workers)) == (count, count)
 
 
+@pytest.mark.parametrize(("switch", "at_work"), [("0", 3), ("1", 1)])
+def test_the_switch_leaves_all_pieces_to_the_caller(
+    switch: str, at_work: int, out: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALEXNET_PLAIN", switch)
+    workers = []
+
+    def make_worker() -> Callable[[int], None]:
+        workers.append(threading.get_ident())
+        return lambda i: time.sleep(0.01)
+
+    with threads(3):
+        over_pieces(range(40), make_worker, out)
+    assert len(set(workers)) == at_work
+    assert switch == "0" or workers == [threading.get_ident()]
+
+
 def test_what_a_worker_raises_comes_out_and_ends_the_others(out: Tensor) -> None:
     done: list[int] = []
 

@@ -33,15 +33,17 @@ LAYERS = (
         "memory",
         "launch",
         "processors",
+        "plain",
         "region",
     ),
     ("runs",),
     ("runtime", "metrics", "models", "data", "diagnosis"),
     ("training",),
-    ("analysis", "predict", "evaluation_set", "figures", "benches", "pages", "recipebook"),
-    ("claims", "interchange"),
+    ("analysis", "predict", "evaluation_set", "figures", "pages", "recipebook"),
+    ("interchange",),
     ("serving",),
     ("commands",),
+    ("lab",),
     ("cli", "__init__", "__main__"),
 )
 TOP = len(LAYERS) - 1  # L0 and the top import freely among themselves
@@ -160,6 +162,87 @@ def test_a_class_name_has_one_meaning() -> None:
 def test_only_figures_draws() -> None:
     drawing = {module_name(f) for f in FILES for n in imports(f) if n.startswith("matplotlib")}
     assert {unit(name) for name in drawing} == {"figures"}
+
+
+# Where private parts of torch, the C library and uvicorn may be used, and of which.
+FENCES = {
+    "alexnet.memory": {"ctypes"},  # mallopt of glibc
+    "alexnet.region": {"ctypes", "torch"},
+    "alexnet.models.fast.int8": {"torch"},
+    "alexnet.models.fast.tracing": {"torch"},
+    "alexnet.models.fast.update": {"torch"},
+    "alexnet.serving.protocol": {"uvicorn"},
+    "alexnet.training.compiled": {"torch"},  # the one kind of error that a compiler raises
+}
+# The base class of all batch norms, which has no other name.
+COMMON = {"torch.nn.modules.batchnorm"}
+
+
+def private_parts(tree: ast.AST) -> Iterator[str]:
+    """Of which libraries a file uses private parts: an attribute or a module whose name begins with
+    an underscore, also one named in a string; torch's registry of operations; ctypes; uvicorn's
+    modules."""
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+            place, name, *_ = node.args
+            known = name.value if isinstance(name, ast.Constant) else ""
+            names = [f"{ast.unparse(place)}.{known}"]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module not in COMMON:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in filter(re.compile(r"[\w.]+").fullmatch, names):
+            root, *parts = name.split(".")
+            hidden = any(re.match("_[^_]|ops$", part) for part in parts)
+            inside = (root == "torch" and hidden) or name.startswith("uvicorn.protocols")
+            if inside or root == "ctypes":
+                yield root
+
+
+def test_private_parts_are_fenced() -> None:
+    users: dict[str, set[str]] = {}
+    for file in FILES:
+        if found := set(private_parts(ast.parse(file.read_text()))):
+            users[module_name(file)] = found
+    assert users == FENCES
+
+
+@pytest.mark.parametrize(
+    ("text", "library"),
+    [
+        ("torch._C._len_torch_dispatch_stack()", "torch"),
+        ("import torch._dynamo", "torch"),
+        ("from torch._C import x", "torch"),
+        ("getattr(torch, '_fused_sgd_', None)", "torch"),
+        ("torch.ops.onednn.qlinear_prepack", "torch"),
+        ("import ctypes", "ctypes"),
+        ("from uvicorn.protocols.http.h11_impl import H11Protocol", "uvicorn"),
+        ("import uvicorn\ntorch.nn.Linear\nself._x\ntorch.__version__", None),
+    ],
+)
+def test_the_test_of_fences_can_fail(text: str, library: str | None) -> None:
+    assert set(private_parts(ast.parse(text))) == ({library} if library else set())
+
+
+def test_the_lab_uses_public_seams_and_only_the_command_line_uses_it() -> None:
+    """Experiments import what packages export, and modules beside packages; nothing imports them
+    but the command line and the names of `alexnet` itself."""
+    for file in FILES:
+        own = unit(module_name(file))
+        if own != "lab":
+            if any(unit(name) == "lab" for name in imports(file) if name.startswith("alexnet.")):
+                assert layer(own) == TOP, file
+            continue
+        for module, name, _ in (
+            t for node in ast.walk(ast.parse(file.read_text())) for t in taken(node)
+        ):
+            if unit(module) != "lab" and SOURCE.parent.joinpath(*module.split(".")).is_dir():
+                assert is_open(module, name), f"{file}: {module}.{name}"
+            elif unit(module) != "lab":
+                assert module.count(".") == 1, f"{file}: {module}.{name}"
 
 
 def test_nothing_unpickles() -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from alexnet.claims import Arm, Comparison, Lab, OutOfTime, measurements_at_once
 from alexnet.errors import DataError, Elsewhere
+from alexnet.lab.claims import Arm, Comparison, OutOfTime, Study, measurements_at_once
 from alexnet.recipebook import find_recipe
 
 Row = dict[str, Any]
@@ -48,7 +48,7 @@ def test_figures_do_not_depend_on_how_many_are_made_at_once(
     found = []
     for at_once in (1, 3):
         folder = tmp_path / str(at_once)
-        outcome = design(Lab(folder / "x", idx_folder, 2, at_once=at_once))
+        outcome = design(Study(folder / "x", idx_folder, 2, at_once=at_once))
         cells = json.loads((folder / "trials.json").read_text())["cells"]
         assert all(cell.pop("wall_s") >= 0 for cell in cells)
         found.append((outcome.figures, sorted(map(json.dumps, cells))))
@@ -58,13 +58,13 @@ def test_figures_do_not_depend_on_how_many_are_made_at_once(
 
 
 @pytest.mark.parametrize("most", [1, 2])
-def test_a_lab_has_its_rows_in_order_whoever_ends_first(most: int, tmp_path: Path) -> None:
+def test_a_study_has_its_rows_in_order_whoever_ends_first(most: int, tmp_path: Path) -> None:
     def how(cell: Row) -> Row:
         time.sleep(0.2 if cell["i"] == 0 else 0)
         return {"twice": 2 * cell["i"], "process": os.getpid()}
 
-    first = Lab(tmp_path / "x", at_once=most).measure(CELLS[::2], how)
-    whole = Lab(tmp_path / "x", at_once=most).measure(CELLS, how)
+    first = Study(tmp_path / "x", at_once=most).measure(CELLS[::2], how)
+    whole = Study(tmp_path / "x", at_once=most).measure(CELLS, how)
     assert [row["twice"] for row in whole] == [0, 2, 4, 6, 8]
     assert whole[::2] == first
     assert (os.getpid() in {row["process"] for row in whole}) == (most == 1)
@@ -75,9 +75,9 @@ def test_a_lab_has_its_rows_in_order_whoever_ends_first(most: int, tmp_path: Pat
 @pytest.mark.parametrize("most", [1, 2])
 def test_no_more_are_begun_when_time_is_up(most: int, tmp_path: Path) -> None:
     clock = itertools.count(1)  # a second passes from one look at it to the next
-    lab = Lab(tmp_path / "x", deadline=3, at_once=most, clock=lambda: next(clock))
+    study = Study(tmp_path / "x", deadline=3, at_once=most, clock=lambda: next(clock))
     with pytest.raises(OutOfTime):
-        lab.measure(CELLS, dict)
+        study.measure(CELLS, dict)
     assert len(json.loads((tmp_path / "x" / "cells.json").read_text())["cells"]) == 3
 
 
@@ -95,11 +95,11 @@ def test_what_goes_wrong_is_heard_and_nobody_is_left(tmp_path: Path) -> None:
             time.sleep(600)
         return {}
 
-    lab = Lab(tmp_path / "x", at_once=2)
+    study = Study(tmp_path / "x", at_once=2)
     with pytest.raises(DataError, match="no such images"):
-        lab.measure(CELLS[1:3], how)
+        study.measure(CELLS[1:3], how)
     with pytest.raises(Elsewhere, match=r"ended from outside \(status -9"):
-        lab.measure(CELLS[2:], how)
+        study.measure(CELLS[2:], how)
     children = list(begun.iterdir())
     assert len(children) >= 2
     for child in children:
@@ -110,11 +110,11 @@ def test_a_killed_command_leaves_no_process(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     begun.mkdir()
     script = (
-        "import sys, os, time, pathlib; from alexnet.claims import Lab\n"
+        "import sys, os, time, pathlib; from alexnet.lab.claims import Study\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "def how(cell):\n"
         "    (folder / 'begun' / str(os.getpid())).touch(); time.sleep(600)\n"
-        "Lab(folder / 'x', at_once=2).measure([{'i': 0}, {'i': 1}], how)"
+        "Study(folder / 'x', at_once=2).measure([{'i': 0}, {'i': 1}], how)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
     while len(children := list(begun.iterdir())) < 2:
@@ -133,5 +133,5 @@ def test_how_many_at_once(two_threads: None, tmp_path: Path) -> None:
     assert measurements_at_once(torch.device("cpu")) == 2
     assert measurements_at_once(torch.device("cuda")) == 1
     if not torch.cuda.is_available():
-        rows = Lab(tmp_path / "x").measure(CELLS[:2], lambda cell: {"process": os.getpid()})
+        rows = Study(tmp_path / "x").measure(CELLS[:2], lambda cell: {"process": os.getpid()})
         assert os.getpid() not in {row["process"] for row in rows}

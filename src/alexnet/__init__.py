@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors: the names of _HOMES once more
     from alexnet.cli.completion import completion as completion
-    from alexnet.commands.benching import bench as bench
-    from alexnet.commands.claiming import claim as claim
     from alexnet.commands.classify import classify as classify
     from alexnet.commands.data import data_check as data_check
     from alexnet.commands.data import data_get as data_get
@@ -25,6 +23,8 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOMES once mor
     from alexnet.commands.test import test as test
     from alexnet.commands.train import train as train
     from alexnet.diagnosis.diagnose import diagnose as diagnose
+    from alexnet.lab import bench as bench
+    from alexnet.lab import claim as claim
     from alexnet.models.norm import response_norm as response_norm
     from alexnet.models.zoo import build_model as build_model
     from alexnet.predict import Predictor as Predictor
@@ -32,9 +32,9 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOMES once mor
 
 _HOMES = {
     "Predictor": "alexnet.predict",
-    "bench": "alexnet.commands.benching",
+    "bench": "alexnet.lab",
     "build_model": "alexnet.models.zoo",
-    "claim": "alexnet.commands.claiming",
+    "claim": "alexnet.lab",
     "classify": "alexnet.commands.classify",
     "completion": "alexnet.cli.completion",
     "data_check": "alexnet.commands.data",

@@ -26,6 +26,19 @@ def _f(default: Any, help: str, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
 
 
+# Networks that others superseded, and by which: runs that have them go on, new ones take others.
+RETIRED_MODELS = {"fast-128": "patch-128", "wide-32": "fast-32"}
+
+
+def retired_line(name: str) -> str:
+    """Why no new training takes a retired network, and what to do."""
+    new = RETIRED_MODELS[name]
+    return (
+        f"the network {name} is retired, since {new} is at least as accurate in the same time: "
+        f"train with --model {new}; runs that have {name} still load, test and continue"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What to train, on what, and how. Durations are in epochs unless a name says steps."""

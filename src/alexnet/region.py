@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from alexnet.plain import is_plain, report_missing
+
 T = TypeVar("T")
 
 _BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -38,11 +40,12 @@ def over_pieces(
     them raises is raised here, once all threads have stopped.
 
     Where one region cannot be had (another device, another threading library than OpenMP, somebody
-    who watches torch's operations), the caller's thread does all pieces, and torch's operations
-    enter regions of their own as ever: the same numbers.
+    who follows torch's operations), and with ALEXNET_PLAIN=1, the caller's thread does all pieces,
+    and torch's operations enter regions of their own as ever: the same numbers.
     """
     count = min(torch.get_num_threads(), len(pieces))
-    enter = _entry() if count > 1 and _is_plain(like) else None
+    one_region = count > 1 and not is_plain() and _can_share(like)
+    enter = _entry() if one_region else None
     left, raised = iter(pieces), list[BaseException]()  # threads share the iterator: next is atomic
     inference = torch.is_inference_mode_enabled()
 
@@ -65,11 +68,19 @@ def over_pieces(
         raise raised[0]
 
 
-def _is_plain(like: Tensor) -> bool:
+def _can_share(like: Tensor) -> bool:
     """Whether operations on it are a processor's and nobody follows them: modes and subclasses that
     do are of the thread they were entered in."""
-    followed = torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()
-    return type(like) is Tensor and like.device.type == "cpu" and not followed
+    if type(like) is not Tensor or like.device.type != "cpu":
+        return False
+    for name in ("_len_torch_dispatch_stack", "_len_torch_function_stack"):
+        followers = getattr(torch._C, name, None)
+        if followers is None:
+            report_missing(f"torch._C.{name}", "each operation enters a parallel region of its own")
+            return False
+        if followers():
+            return False
+    return True
 
 
 @cache
@@ -88,4 +99,5 @@ def _entry() -> Any:
             found.argtypes = [_BODY, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
             found.restype = None
             return found
+    report_missing("GOMP_parallel", "each operation enters a parallel region of its own")
     return None

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from alexnet.launch import processes
+from alexnet.plain import is_plain
 from alexnet.processors import find_processors, given_threads, waiting
 from alexnet.runs.records import Environment
 
@@ -133,6 +134,7 @@ def _machine() -> dict[str, Any]:
         "usable_because": processors.why,
         "threads": torch.get_num_threads(),
         "threads_given": given_threads(),
+        "plain": is_plain() or None,
         "waiting": waiting(),
         "processes": processes(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -142,7 +144,7 @@ def _machine() -> dict[str, Any]:
 def changed_since(before: dict[str, Any]) -> str:
     """What differs between a recorded environment and this one, where bits may depend on it."""
     now, before = _machine(), {"processes": 1, **before}
-    keys = ("cpu", "gpu", "threads", "processes", "packages")
+    keys = ("cpu", "gpu", "threads", "processes", "packages", "plain")
     found = [f"{k} was {before.get(k)}, is {now[k]}" for k in keys if before.get(k) != now[k]]
     return "; ".join(found)
 

@@ -17,7 +17,7 @@ from alexnet.data.images import decode_image, open_image
 from alexnet.data.raw import Source
 from alexnet.data.sources import open_source
 from alexnet.errors import DataError, UsageError
-from alexnet.models.zoo import find_model
+from alexnet.models import find_model, refuse_retired
 from alexnet.options import call, option
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
@@ -25,7 +25,7 @@ from alexnet.recipebook.candidates import DataSummary
 from alexnet.recipebook.choice import MINUTES, Choice, choose_recipe
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_in
 from alexnet.terminal import say
-from alexnet.training.pace import measure_pace
+from alexnet.training import measure_pace
 
 SAMPLE = 64  # headers read to learn sizes and colours
 DECODED = 8  # images decoded to learn how long reading takes
@@ -49,6 +49,8 @@ def choose(
     `initial` is what `init` brings; `pace` says how many images a second a recipe trains on here.
     """
     choice = None
+    if init is None:
+        refuse_retired(fields.get("model"))
     if initial.inherited:
         kept = ", ".join(f"{k} {v}" for k, v in initial.inherited.items())
         say(f"from {init}: {kept}")

@@ -4,9 +4,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from alexnet.errors import UsageError, did_you_mean
+from alexnet.models import MODELS, RETIRED, find_model, model_spec
 from alexnet.models.compare import Difference, compare_presets
 from alexnet.models.net import Preset, summarize, with_dropout
-from alexnet.models.zoo import MODELS, find_model, model_spec
 from alexnet.options import Placeholder, call, option
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, TRAINING, find_recipe, source_of
@@ -75,7 +75,7 @@ def _find(name: str) -> tuple[Recipe | None, str]:
     if name in RECIPES or name.endswith((RECORD, SUFFIX)):
         recipe = find_recipe(name)
         return recipe, recipe.model
-    if name in MODELS:
+    if name in MODELS or name in RETIRED:
         return None, name
     near = did_you_mean(name, [*RECIPES, *MODELS], call("recipes"))
     raise UsageError(f"no recipe or network {name!r}{near}")

@@ -9,7 +9,7 @@ from alexnet.options import option
 from alexnet.predict import Predictor
 from alexnet.recipe import Precision
 from alexnet.runs.records import ServeResult
-from alexnet.serving.engines import Engine
+from alexnet.serving.batcher import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.index import open_index
 from alexnet.serving.server import check_address, check_packages, open_socket, serve_on

@@ -8,6 +8,7 @@ from alexnet.data.arrange import find_labelled_files
 from alexnet.data.augment import Preprocess, augment, colour_noise, mix
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.fetch import PUBLISHED_SETS, PublishedSet, RemoteFile, fetch_data_set
+from alexnet.data.ilsvrc import OFFICIAL, training_hours
 from alexnet.data.images import decode_image
 from alexnet.data.loader import (
     Batch,
@@ -19,16 +20,26 @@ from alexnet.data.loader import (
     training_batches,
 )
 from alexnet.data.pack import PackOptions, pack_images
+from alexnet.data.packed import PackedJpegs
 from alexnet.data.slices import Slice
 from alexnet.data.sources import open_source
-from alexnet.data.statistics import Statistics, measure_statistics
+from alexnet.data.statistics import (
+    TORCHVISION_MEAN,
+    TORCHVISION_STD,
+    Statistics,
+    measure_statistics,
+)
 
 __all__ = [
+    "OFFICIAL",
     "PUBLISHED_SETS",
+    "TORCHVISION_MEAN",
+    "TORCHVISION_STD",
     "Batch",
     "Dataset",
     "Kept",
     "PackOptions",
+    "PackedJpegs",
     "Preprocess",
     "PublishedSet",
     "RemoteFile",
@@ -51,4 +62,5 @@ __all__ = [
     "reopen_dataset",
     "steps_per_epoch",
     "training_batches",
+    "training_hours",
 ]

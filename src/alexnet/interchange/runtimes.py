@@ -1,6 +1,6 @@
 """The network of a run on torch, in int8, or on ONNX runtime or OpenVINO, behind one interface.
 
-Runtimes are made from the same ONNX, and held against the network before they answer.
+Runtimes are made from the same ONNX, and checked against the network before they answer.
 """
 
 import copy
@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet.errors import Differs, Unavailable, UsageError
+from alexnet.errors import Differs, UsageError
 from alexnet.interchange.certificate import QUANTISED, describe, draw_probe_images
 from alexnet.interchange.chain import TOLERANCE, OnnxNet, missing_package
 from alexnet.interchange.formats import Exportable, make_onnx
 from alexnet.interchange.int8 import int8_of
-from alexnet.interchange.quantise import quantise
-from alexnet.models.net import Net
 from alexnet.options import option
 from alexnet.predict import Predictor, pick_precision
 from alexnet.runtime import choose_precision
@@ -121,7 +119,7 @@ def refuse_precision(engine: str, precision: str) -> None:
 
 
 def build_runtime(predictor: Predictor, name: str, precision: str) -> Runtime:
-    """The predictor's network in ONNX runtime or OpenVINO, held against itself."""
+    """The predictor's network in ONNX runtime or OpenVINO, checked against torch's answers."""
     probes, net = draw_probe_images(predictor.preprocess, "images"), copy.deepcopy(predictor.model)
     described = describe(predictor).to_json()
     subject = Exportable.of(net, predictor.preprocess, probes, described, inside=False)
@@ -131,53 +129,18 @@ def build_runtime(predictor: Predictor, name: str, precision: str) -> Runtime:
         answer = OpenVino(content, precision)
     else:
         answer = OnnxNet(content, "the ONNX engine")
-    hold_against(subject, answer, name, precision)
+    check_runtime(subject, answer, name, precision)
     return Runtime(answer)
 
 
-def rivals(net: Net, images: Tensor) -> tuple[dict[str, Runtime], list[str]]:
-    """A network in each runtime that is installed, by what a bench calls it, and what is missing.
-
-    Shapes: images (N, C, H, W) to hold them against the network. ONNX runtime in fp32, OpenVINO in
-    bf16, or in fp32 where that is not for this processor; and both in int8.
-    """
-    plain = copy.deepcopy(net).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    subject = Exportable(plain, plain, images.cpu().contiguous(), {})
-    precision = choose_precision("auto", torch.device("cpu"))
-    made: dict[str, tuple[str, Callable[[bytes], Callable[[Tensor], Tensor]]]] = {
-        "onnxruntime, fp32": ("fp32", lambda content: OnnxNet(content, "the ONNX engine")),
-        f"OpenVINO, {precision}": (precision, lambda content: OpenVino(content, precision)),
-        "onnxruntime, int8": ("int8", lambda content: OnnxNet(in_int8(content), "the ONNX engine")),
-        "OpenVINO, int8": ("int8", lambda content: OpenVino(in_int8(content), "fp32")),
-    }
-
-    def in_int8(content: bytes) -> bytes:
-        return quantise(content, subject.inputs)
-
-    found, lacking = {}, []
-    try:
-        content = make_onnx(subject)
-    except Unavailable as error:
-        return {}, [str(error)]
-    for name, (kind, build) in made.items():
-        try:
-            answer = build(content)
-        except Unavailable as error:
-            lacking.append(f"{name}: {error}")
-            continue
-        hold_against(subject, answer, name, kind)
-        found[name] = Runtime(answer)
-    return found, lacking
-
-
 @torch.inference_mode()
-def hold_against(
+def check_runtime(
     subject: Exportable, answer: Callable[[Tensor], Tensor], name: str, precision: str
 ) -> None:
     """Raises Differs where a runtime's logits of the subject's inputs are not the network's."""
-    wanted, found = subject.module(subject.inputs), answer(subject.inputs)
-    apart = float((found - wanted).abs().max())
-    bound = BOUND[precision] * max(float(wanted.abs().max()), 1.0)
+    logits = subject.module(subject.inputs)
+    apart = float((answer(subject.inputs) - logits).abs().max())
+    bound = BOUND[precision] * max(float(logits.abs().max()), 1.0)
     if not apart <= bound:
         raise Differs(
             f"engine {name} in {precision} is {apart:.1e} from the network, and {bound:.1e} is "

@@ -7,31 +7,31 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a process's numbers (n, F, ...) are in those of all: images `rows` of `images`, and of
-    the units the tower-th of `towers` parts."""
+class MaskSlice:
+    """The part of a whole batch's mask that a process uses, for its activations (n, F, ...): images
+    `rows` of `images`, and of the units the `part`-th of `parts` equal parts."""
 
     rows: range
     images: int
-    tower: int = 0
-    towers: int = 1
+    part: int = 0
+    parts: int = 1
 
 
 class DropoutLayer(nn.Dropout):
-    """Dropout whose mask is drawn for all processes and used in part: see `Place`."""
+    """Dropout whose mask is drawn for all processes and used in part: see `MaskSlice`."""
 
-    place: Place | None = None
+    mask_slice: MaskSlice | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.place is None or not self.training:
+        if self.mask_slice is None or not self.training:
             return super().forward(input)
-        p, units = self.place, input.shape[1]
-        whole = input.new_ones(p.images, units * p.towers, *input.shape[2:])
+        own, units = self.mask_slice, input.shape[1]
+        whole = input.new_ones(own.images, units * own.parts, *input.shape[2:])
         if input.dim() == 4 and input.is_contiguous(memory_format=torch.channels_last):
             whole = whole.contiguous(memory_format=torch.channels_last)  # drawn in memory's order
         mask = super().forward(whole)
-        mine = mask[p.rows.start : p.rows.stop, p.tower * units : (p.tower + 1) * units]
-        return input * mine
+        first = own.part * units
+        return input * mask[own.rows.start : own.rows.stop, first : first + units]
 
 
 class PaperDropout(DropoutLayer):

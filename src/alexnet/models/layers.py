@@ -9,13 +9,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from alexnet.errors import UsageError
 from alexnet.models.dropout import DropoutLayer, PaperDropout
-from alexnet.models.norm import ResponseNormLayer, Window
-from alexnet.models.strided import StridedConv
-from alexnet.models.unshared import UnsharedConv
+from alexnet.models.fast import StridedConv, Window
+from alexnet.models.norm import ResponseNormLayer
 
 Shape = tuple[int, ...]
 Std = float | Literal["he", "torch"]
@@ -101,6 +102,29 @@ class Local(Part):
     def build(self, given: Shape) -> nn.Module:
         layer = UnsharedConv(given[0], self.shape(given), self.kernel, self.padding)
         return _initialise(layer, self.std, self.bias, fan_in(self, given))
+
+
+class UnsharedConv(nn.Module):
+    """A convolution whose weights are not shared between places: cuda-convnet's local layers.
+
+    weight (H'W', C k k, out), bias (out, H', W'). Shapes: (N, C, H, W) -> (N, out, H', W').
+
+    `out` is (out, H', W').
+    """
+
+    def __init__(self, channels: int, out: tuple[int, ...], kernel: int, padding: int) -> None:
+        super().__init__()
+        self.out, self.kernel, self.padding = out, kernel, padding
+        places = out[1] * out[2]
+        self.weight = nn.Parameter(torch.empty(places, channels * kernel**2, out[0]))
+        self.bias = nn.Parameter(torch.empty(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = F.unfold(x, self.kernel, padding=self.padding)  # (N, C k k, H'W')
+        places = torch.bmm(windows.permute(2, 0, 1), self.weight)  # (H'W', N, out)
+        # Not by the number of images, which an export would take for a constant.
+        maps: Tensor = torch.unflatten(places.permute(1, 2, 0), 2, self.out[1:])
+        return maps + self.bias
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A network built from its specification, with every part under its field name."""
 
-import itertools
 import math
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
-from alexnet.models.dropout import DropoutLayer, Place
+from alexnet.models.dropout import DropoutLayer, MaskSlice
+from alexnet.models.fast import order_of_training_step
 from alexnet.models.layers import (
     Conv,
     Dropout,
@@ -143,36 +143,27 @@ class Net(nn.Module):
                 self.part(name).eval()
         return self
 
-    def draw_for(self, place: Place | None) -> None:
-        """Draws dropout masks for the images of all processes, of which `place` is seen here."""
+    def set_mask_slice(self, mask_slice: MaskSlice | None) -> None:
+        """Draw dropout masks for a whole batch, and use this part of them."""
         for module in self.modules():
             if isinstance(module, DropoutLayer):
-                module.place = place
+                module.mask_slice = mask_slice
 
     def forward(self, images: Tensor) -> Tensor:
         return self.activations(images, ())[0]
 
-    def _step_order(self) -> Iterable[str]:
-        """The order in which a training step takes the parts. A ReLU comes after the max pool that
-        follows it: the same numbers and gradients, to the bit, from a quarter of the work; unless
-        somebody looks at either with a hook, or a compiler sees it all anyway."""
-        if torch.compiler.is_compiling():
-            return self.parts
-        order = list(self.parts)
-        for at in _pools_first(self):
-            if not any(map(_is_watched, (self.part(name) for name in order[at : at + 2]))):
-                order[at : at + 2] = reversed(order[at : at + 2])
-        return order
-
     def activations(self, images: Tensor, names: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits, and the output of each named part. A part that is not there is a UsageError."""
-        wanted = set(names)
-        for name in wanted:  # torch.compile of 2.11 cannot take keys from a set
+        kept_names = set(names)
+        for name in kept_names:  # torch.compile of 2.11 cannot take keys from a set
             if name not in self.parts:
                 self.part(name)
         kept: dict[str, Tensor] = {}
         last, x = next(reversed(self.parts)), images
-        for name in self.parts if wanted or not self.training else self._step_order():
+        order: Iterable[str] = self.parts
+        if self.training and not kept_names and not torch.compiler.is_compiling():
+            order = order_of_training_step({name: self.part(name) for name in self.parts})
+        for name in order:
             layer = self.get_submodule(self.parts[name])
             if isinstance(layer, nn.Linear) and x.dim() > 2:
                 x = x.flatten(1)
@@ -181,24 +172,9 @@ class Net(nn.Module):
                     x = layer(x.float())
             else:
                 x = layer(x)
-            if name in wanted:
+            if name in kept_names:
                 kept[name] = x
         return x, kept
-
-
-def _pools_first(net: Net) -> list[int]:
-    """Where a ReLU is followed by a max pool."""
-    kinds = [net.part(name) for name in net.parts]
-    return [
-        i
-        for i, (first, then) in enumerate(itertools.pairwise(kinds))
-        if isinstance(first, nn.ReLU) and isinstance(then, nn.MaxPool2d)
-    ]
-
-
-def _is_watched(module: nn.Module) -> bool:
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, name) for name in hooks)
 
 
 @dataclass(frozen=True)

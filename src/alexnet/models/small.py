@@ -123,7 +123,8 @@ def patch_128(classes: int) -> Spec:
     """Seven convolutions and one fully connected layer, for 128-pixel photos in patches of four.
 
     Its first layer strides over four pixels, as the paper's does, and sees each once; it is for
-    `whiten`. Two and a half times as fast as `fast-128`, and more accurate in the same time.
+    `whiten`. In the same time it is more accurate than its predecessor `fast-128`, which takes 2.5
+    times as long a step.
     """
     return _fast([Conv("conv1", 96, 4, 4), ReLU()], (64, 128, 256), classes)
 
@@ -223,9 +224,13 @@ SMALL = {
     "cuda-convnet-13": Preset(cuda_convnet_13, 24, 3, sources=_CUDA),
     "cuda-convnet-18": Preset(cuda_convnet_18, 32, 3, sources=_CUDA),
     "fashion-alexnet": Preset(fashion_alexnet, 28, 1, sources=_OURS),
-    "fast-128": Preset(fast_128, 128, 3, sources=_OURS),
     "fast-32": Preset(fast_32, 32, 3, sources=_OURS),
     "mnist-alexnet": Preset(mnist_alexnet, 28, 1, sources=_SEED_4),
     "patch-128": Preset(patch_128, 128, 3, sources=_OURS),
+}
+
+# Superseded (see `alexnet.recipe.RETIRED_MODELS`): runs that have them load, test and continue.
+RETIRED = {
+    "fast-128": Preset(fast_128, 128, 3, sources=_OURS),
     "wide-32": Preset(wide_32, 32, 3, sources=_OURS),
 }

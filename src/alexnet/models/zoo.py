@@ -6,17 +6,26 @@ from alexnet.errors import UsageError, did_you_mean
 from alexnet.models.family import FAMILY
 from alexnet.models.layers import Conv, Linear, Part
 from alexnet.models.net import Net, Preset, Spec, check_fits
-from alexnet.models.small import SMALL
+from alexnet.models.small import RETIRED, SMALL
 from alexnet.options import call
+from alexnet.recipe import RETIRED_MODELS, retired_line
 
 MODELS: dict[str, Preset] = dict(sorted({**FAMILY, **SMALL}.items()))
 
 
 def find_model(name: str) -> Preset:
-    """A preset by name; a misspelt one gets the nearest."""
+    """A preset by name, also a retired one; a misspelt name gets the nearest."""
+    if name in RETIRED:
+        return RETIRED[name]
     if name not in MODELS:
         raise UsageError(f"unknown model {name!r}{did_you_mean(name, MODELS, call('recipes'))}")
     return MODELS[name]
+
+
+def refuse_retired(name: str | None) -> None:
+    """UsageError where a new training names a network that another one superseded."""
+    if name in RETIRED_MODELS:
+        raise UsageError(retired_line(name))
 
 
 def model_spec(name: str, classes: int, given: tuple[int, ...] | None = None) -> Spec:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet.errors import UsageError, did_you_mean
 from alexnet.options import call
-from alexnet.recipe import Recipe
+from alexnet.recipe import RETIRED_MODELS, Recipe, retired_line
 from alexnet.recipebook.imagenet import (
     bn,
     caffe,
@@ -154,6 +154,8 @@ def find_recipe(name: str) -> Recipe:
         return read_recipe_file(Path(name))
     if name.endswith(RECORD):
         return read_recorded_recipe(Path(name))
+    if name in RETIRED_MODELS:
+        raise UsageError(retired_line(name))
     if name not in RECIPES:
         raise UsageError(f"unknown recipe {name!r}{did_you_mean(name, RECIPES, call('recipes'))}")
     return RECIPES[name]()

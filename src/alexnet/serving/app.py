@@ -21,9 +21,7 @@ from alexnet.data.images import decode_image
 from alexnet.errors import DataError
 from alexnet.interchange.certificate import describe
 from alexnet.predict import Predictor
-from alexnet.serving.batcher import Answer, Batcher
-from alexnet.serving.described import ANSWERS, BODY, ERROR, ONE
-from alexnet.serving.engines import Engine
+from alexnet.serving.batcher import Answer, Batcher, Engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.guard import Guard
 from alexnet.serving.limits import Limits, Refused, read_images, refusal
@@ -32,6 +30,54 @@ DECODERS = 2  # threads
 DRAWN = 40  # pixels; grey images up to this size are drawn by hand
 BUSY = "there is too much to do at the moment: try again in a second"
 _DOT = b"P5 1 1 255\n\0"  # an image
+
+# What the OpenAPI document says of requests and refusals.
+_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {
+    "schema": {
+        "type": "object",
+        "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+    }
+}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": _IMAGE,
+            "application/octet-stream": _IMAGE,
+            "multipart/form-data": _FORM,
+        },
+    }
+}
+ONE: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"image/*": _IMAGE, "application/octet-stream": _IMAGE},
+    }
+}
+ERROR = {
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["error"],
+                "properties": {"error": {"type": "string"}},
+            }
+        }
+    }
+}
+_REFUSALS = {
+    400: "no image, or a form that cannot be read",
+    401: "the token is missing or wrong",
+    408: "the request did not arrive in time",
+    413: "too many bytes or images",
+    415: "neither an image nor a form",
+    422: "not an image that can be decoded, or too large a one; or top is out of range",
+    503: "too much to do: try again after Retry-After seconds",
+}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    status: {"description": why, **ERROR} for status, why in _REFUSALS.items()
+}
 
 
 class Metrics:

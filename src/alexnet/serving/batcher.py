@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.serving.engines import Engine
+Engine = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""What computes a server's answers: stored images to probabilities, uint8 (N, size, size, C) ->
+float32 (N, K), by the network of a run, in int8, or on another runtime."""
 
 WAIT_S = 0.003  # for images that are being decoded, so that they come along
 STEP_S = 0.0005

@@ -8,9 +8,7 @@ from typing import Any
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEADERS_S = 5.0  # from the connection, or the answer before, to the end of a request's headers
 RETRY_S = "1"
 
 
@@ -99,41 +97,3 @@ async def _files(request: Request, body: Any, limits: Limits) -> list[tuple[str,
         return found
     finally:
         await form.close()
-
-
-class Protocol(H11Protocol):
-    """HTTP that drops a connection whose request does not come: uvicorn waits for ever."""
-
-    _slow: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._expect()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._working() and self._slow is not None:
-            self._slow.cancel()
-            self._slow = None
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self._working():
-            self._expect()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._slow is not None:
-            self._slow.cancel()
-        super().connection_lost(exc)
-
-    def _working(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
-    def _expect(self) -> None:
-        if self._slow is None:
-            self._slow = self.loop.call_later(HEADERS_S, self._drop)
-
-    def _drop(self) -> None:
-        self._slow = None
-        if not self._working():
-            self.transport.abort()

@@ -10,7 +10,7 @@ from alexnet.errors import UsageError
 from alexnet.interchange.chain import missing_package
 from alexnet.options import Placeholder, option
 from alexnet.predict import Predictor
-from alexnet.serving.engines import Engine
+from alexnet.serving.batcher import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.terminal import say
 
@@ -86,13 +86,14 @@ def serve_on(
     import uvicorn
 
     from alexnet.serving.app import build_app
-    from alexnet.serving.limits import Limits, Protocol
+    from alexnet.serving.limits import Limits
+    from alexnet.serving.protocol import choose_protocol
 
     with ThreadPoolExecutor(1, "network") as network:
         predictor, engine, explainer = network.submit(prepare).result()
         config = uvicorn.Config(
             build_app(predictor, engine, explainer, limits or Limits(), network, token),
-            http=Protocol,
+            http=choose_protocol(),
             ws="none",
             log_config=None,
             log_level="error",

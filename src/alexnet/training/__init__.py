@@ -10,7 +10,13 @@ from alexnet.training.evaluate import evaluate, predict_views
 from alexnet.training.fitting import fit
 from alexnet.training.infer import Inference
 from alexnet.training.int8 import Int8, measure_ranges
-from alexnet.training.network import build_net, preprocessing, take_weights, whiten
+from alexnet.training.network import (
+    build_net,
+    load_weights,
+    preprocessing,
+    take_weights,
+    whiten,
+)
 from alexnet.training.optim import (
     Lars,
     PaperSGD,
@@ -19,10 +25,15 @@ from alexnet.training.optim import (
     optimizer_tensors,
     set_rate,
 )
-from alexnet.training.pace import measure_pace
 from alexnet.training.parallel import ALONE, Team, join
 from alexnet.training.schedule import Watch, learning_rate
-from alexnet.training.settings import Hardware, Settings, TimingRule, choose_settings
+from alexnet.training.settings import (
+    Hardware,
+    Settings,
+    TimingRule,
+    choose_settings,
+    measure_pace,
+)
 from alexnet.training.spread import distribute
 from alexnet.training.state import State
 from alexnet.training.step import class_weights, plain_step, train_step
@@ -58,6 +69,7 @@ __all__ = [
     "join",
     "learning_rate",
     "load_optimizer",
+    "load_weights",
     "measure_pace",
     "measure_ranges",
     "optimizer_tensors",

@@ -16,9 +16,16 @@ from torch import Tensor, nn
 
 from alexnet.errors import Unavailable
 from alexnet.models.dropout import DropoutLayer, PaperDropout
-from alexnet.models.integers import IntegerPool, Product, Steps, ToIntegers, has_int8
+from alexnet.models.fast import (
+    MOST_CHANNELS,
+    IntegerPool,
+    Product,
+    Steps,
+    StridedConv,
+    ToIntegers,
+    has_int8,
+)
 from alexnet.models.net import Net
-from alexnet.models.strided import MOST_CHANNELS, StridedConv
 from alexnet.options import option
 from alexnet.runtime import choose_precision
 from alexnet.training.infer import folded

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import CheckpointError
+from alexnet.models.fast import EXACT, update_weights
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
-
-EXACT = ("cpu",)  # where torch's fused update takes its numbers as float64
 
 
 class PaperSGD(torch.optim.Optimizer):
@@ -43,25 +42,14 @@ class PaperSGD(torch.optim.Optimizer):
                 continue
             velocities = [] if momentum == 0 else [self._velocity(w) for w in weights]
             gradients = [_laid_out_as(w) for w in weights]
-            # torch's pass over memory, b <- m b + (1 - dampening) (-g + decay w), w <- w - lr b, is
-            # the paper's where b is the velocity and the rate goes into the dampening. On a GPU
-            # that is a float32, next to 1, where a small rate is rounded: there gradients are
-            # scaled before.
-            dampening = 1 - lr
-            if velocities and weights[0].device.type not in self.exact:
-                gradients = list(torch._foreach_mul(gradients, lr))
-                decay, dampening = decay * lr, 0.0
-            torch._fused_sgd_(
+            update_weights(
                 weights,
                 gradients,
                 velocities,
-                weight_decay=-decay if velocities else decay,
+                lr=lr,
                 momentum=momentum,
-                lr=-1.0 if velocities else lr,
-                dampening=dampening,
-                nesterov=False,
-                maximize=bool(velocities),
-                is_first_step=False,
+                decay=decay,
+                exact=self.exact,
             )
 
     def _velocity(self, weight: Tensor) -> Tensor:

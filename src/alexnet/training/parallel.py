@@ -24,6 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from alexnet.errors import AlexNetError, DataError, Elsewhere, UsageError
 from alexnet.launch import launched, processes, rank, refuse_half_launched
+from alexnet.models.dropout import MaskSlice
 from alexnet.options import option
 from alexnet.runs.records import Record
 
@@ -57,6 +58,19 @@ class Team:
     def leads(self) -> bool:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0 and self.tower == 0
+
+    @property
+    def loss_factor(self) -> float:
+        """What a process multiplies its loss by before the backward pass: gradients are averaged
+        over the ranks, and summed over the towers, which all have the same loss."""
+        return self.ranks / self.towers
+
+    def mask_slice(self, places: range, size: int) -> MaskSlice | None:
+        """The part of a dropout mask for images `places` of a batch of `size`; None where this
+        process uses the whole of it."""
+        if len(places) == size and self.towers == 1:
+            return None
+        return MaskSlice(places, size, self.tower, self.towers)
 
     def sum(self, numbers: Tensor) -> Tensor:
         """The sum over those that see different images, in the same order at every call."""

@@ -19,6 +19,7 @@ import torch
 from alexnet.data.augment import Preprocess
 from alexnet.data.loader import Batch
 from alexnet.data.slices import Slice
+from alexnet.data.statistics import Statistics
 from alexnet.errors import Unavailable
 from alexnet.memory import short_of_memory
 from alexnet.models.net import training_operations
@@ -35,11 +36,13 @@ from alexnet.runtime import (
     threads,
 )
 from alexnet.terminal import say
+from alexnet.training.network import preprocessing
 from alexnet.training.trainer import Trainer, TrainingData
 
 WORTH = 2e13  # operations of a training below which nothing is measured: a minute of two cores
 GAIN = 1.1  # times faster that a setting must be to replace the one before it
 ROUNDS = 3  # of a comparison, in each of which either takes one step
+PACE_ROUNDS = 6  # of one step each, after one that is not timed
 MOST_ROUNDS = 30  # where the rounds disagree
 ALIKE = 1.25  # times as long that the second fastest step may take before the rounds disagree
 ENOUGH_S = 8.0  # of timed steps of a comparison, after which two rounds will do
@@ -390,3 +393,23 @@ class TimingRule:
     worth: float = WORTH
     long_s: float = LONG_S
     again_after_s: float = AGAIN_AFTER_S
+
+
+def measure_pace(recipe: Recipe, classes: int, prepare: Prepare | None = None) -> float:
+    """Images a second through training steps, augmentation and update included, reading not: those
+    of the fastest of several steps, for what else the machine does makes steps slower.
+
+    `prepare` makes the steps that are timed: real ones unless it is given. The random state of the
+    caller stays as it is, and nothing is written.
+    """
+    precision = choose_precision(recipe.precision, pick_device())
+    recipe = recipe.replace(precision=precision, normalize="std", compile=False)
+    say(f"timing a few steps of {recipe.model} at {recipe.crop} pixels")
+    if prepare is None:
+        middle, spread = (128.0,) * recipe.channels, (64.0,) * recipe.channels
+        even = tuple(tuple(float(i == j) for j in range(len(middle))) for i in range(len(middle)))
+        preprocess = preprocessing(recipe, Statistics(middle, spread, even))
+        prepare = prepare_steps(preprocess, classes)
+    with chance_kept():
+        seconds = time_alone(prepare(recipe, torch.get_num_threads()), PACE_ROUNDS)
+    return trial_size(recipe) / min(seconds)

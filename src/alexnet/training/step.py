@@ -15,7 +15,6 @@ from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.data.device import sent
 from alexnet.data.loader import Batch, Piece
 from alexnet.metrics import topk_hits
-from alexnet.models.dropout import Place
 from alexnet.models.net import Net
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast
@@ -110,8 +109,8 @@ def _gradients(
         x = x.contiguous(memory_format=torch.channels_last)
     elif x.is_cuda:  # there the images' layout, which is channels last as they come, decides
         x = x.contiguous()
-    if n < size or team.towers > 1:
-        net.draw_for(Place(piece.places, size, team.tower, team.towers))
+    if (mask_slice := team.mask_slice(piece.places, size)) is not None:
+        net.set_mask_slice(mask_slice)
     torch.manual_seed(draws.net_seed(recipe.seed, batch.step))
     with autocast(x.device, recipe.precision):
         logits = model(x)
@@ -128,8 +127,7 @@ def _gradients(
     loss = part_of_mean(labels)
     if share < 1:
         loss = share * loss + (1 - share) * part_of_mean(other_labels)
-    # Gradients are averaged over the ranks, and summed over the towers, which all have this loss.
-    (loss * (team.ranks / team.towers)).backward()  # type: ignore[no-untyped-call]
+    (loss * team.loss_factor).backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         hits = [topk_hits(logits, labels, k)[:, 2].sum() for k in (1, 5)]
         sums += torch.stack([loss.new_full((), n), loss.detach() * size, *hits]).double()

@@ -17,7 +17,8 @@ class Environment(Record):
     that fixed them and `waiting` those that say how threads wait, empty where there are none.
     torchrun started so many `processes`. `commit` is that of the code, `dirty` whether it was
     changed since; None of an installed package. `command` are the words of the call. `settings` say
-    how a training was computed, in the environment.json of a run.
+    how a training was computed, in the environment.json of a run. `plain` is True where
+    ALEXNET_PLAIN=1 turned the fast ways off.
     """
 
     python: str
@@ -29,6 +30,7 @@ class Environment(Record):
     usable_because: str | None = optional()
     threads: int
     threads_given: str | None = optional()
+    plain: bool | None = optional()
     waiting: str | None = optional()
     processes: int | None = optional()
     gpu: str | None = None
