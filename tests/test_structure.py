@@ -289,8 +289,8 @@ def test_flags_of_train_are_a_promise(capsys: pytest.CaptureFixture[str]) -> Non
 
 # Modules that write command lines, and no messages to who calls them.
 WRITES_COMMANDS = {
-    "alexnet.claims.lab",
-    "alexnet.claims.tables",
+    "alexnet.lab.claims.study",
+    "alexnet.lab.claims.tables",
     "alexnet.interchange.hub",
     "alexnet.options",
     "alexnet.recipe_flags",

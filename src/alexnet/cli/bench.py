@@ -44,7 +44,7 @@ def add(verbs: Verbs) -> None:
 
 
 def call(**options: Any) -> InputBench | TrainBench | InferBench:
-    from alexnet.commands.benching import bench
+    from alexnet.lab import bench
 
     return bench(**options)
 

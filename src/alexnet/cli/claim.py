@@ -36,7 +36,7 @@ def add(verbs: Verbs) -> None:
 
 
 def call(**options: Any) -> ClaimList | ClaimResult:
-    from alexnet.commands.claiming import claim
+    from alexnet.lab import claim
 
     return claim(**options)
 
