@@ -289,7 +289,7 @@ def test_flags_of_train_are_a_promise(capsys: pytest.CaptureFixture[str]) -> Non
 
 # Modules that write command lines, and no messages to who calls them.
 WRITES_COMMANDS = {
-    "alexnet.lab.claims.study",
+    "alexnet.lab.claims.claim",
     "alexnet.lab.claims.tables",
     "alexnet.interchange.hub",
     "alexnet.options",

@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOMES once mor
     from alexnet.commands.test import test as test
     from alexnet.commands.train import train as train
     from alexnet.diagnosis.diagnose import diagnose as diagnose
-    from alexnet.lab import bench as bench
-    from alexnet.lab import claim as claim
+    from alexnet.lab.benches.verb import bench as bench
+    from alexnet.lab.claims.verb import claim as claim
     from alexnet.models.norm import response_norm as response_norm
     from alexnet.models.zoo import build_model as build_model
     from alexnet.predict import Predictor as Predictor
@@ -32,9 +32,9 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOMES once mor
 
 _HOMES = {
     "Predictor": "alexnet.predict",
-    "bench": "alexnet.lab",
+    "bench": "alexnet.lab.benches.verb",
     "build_model": "alexnet.models.zoo",
-    "claim": "alexnet.lab",
+    "claim": "alexnet.lab.claims.verb",
     "classify": "alexnet.commands.classify",
     "completion": "alexnet.cli.completion",
     "data_check": "alexnet.commands.data",

@@ -35,7 +35,7 @@ def retired_line(name: str) -> str:
     new = RETIRED_MODELS[name]
     return (
         f"the network {name} is retired, since {new} is at least as accurate in the same time: "
-        f"train with --model {new}; runs that have {name} still load, test and continue"
+        f"train with {option('model', new)}; runs that have {name} still load, test and continue"
     )
 
 
