@@ -1,4 +1,4 @@
-"""The paper's update of the weights in one pass over memory, beside the plain one it is held to.
+"""The paper's update of the weights in one pass over memory, and a plain one beside it.
 
 v <- m v - decay lr w - lr g; w <- w + v. Source: paper, section 5. Without momentum there is no
 velocity: w <- w - lr (g + decay w). Both ways round differently: relative 1e-5 in float32 after
