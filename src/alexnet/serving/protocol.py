@@ -1,7 +1,7 @@
 """The one place that uses uvicorn's internals: a connection whose request does not come is dropped.
 
-uvicorn itself waits for ever. Where this version of uvicorn has another inside than is known here,
-its own protocol serves, and a line says so; ALEXNET_PLAIN=1 takes it anyway.
+uvicorn itself waits for ever. Where this version of uvicorn lacks a part that this needs, its own
+protocol serves, and a line says so; ALEXNET_PLAIN=1 takes it anyway.
 """
 
 import asyncio

@@ -80,10 +80,10 @@ def bench_infer(
             **{name: _way(answers, last, "fp32") for name, answers in beside.items()},
         }
         turns = take_turns_in_company(ways, rounds, f"answering {batch} at a time", companies)
-        found = turns[QUIET]
-        for name, timed in found.items():
+        quiet = turns[QUIET]
+        for name, timed in quiet.items():
             ms = round(1e3 * batch / timed.images_per_s, 2)
-            rows.append(replace(timed.row(name, found[REFERENCE]), batch=batch, ms=ms))
+            rows.append(replace(timed.row(name, quiet[REFERENCE]), batch=batch, ms=ms))
         in_company += [replace(row, batch=batch) for row in company_rows(turns, REFERENCE)]
         parts.append(PartTimes(batch=batch, ms=_parts(quickest, last)))
     limits = matrix_limits(ours, device, limits)

@@ -98,13 +98,13 @@ def bench_input(
                 ways[f"ours, {encoding}, to {target}"] = run
             ways[f"copy of the {target} batches"] = _floor(target == "float", recipe, batches)
         turns = take_turns_in_company(ways, rounds, "reading", companies)
-        found = turns[QUIET]
+        quiet_turns = turns[QUIET]
         waits = {}
         if model:
             waits = {name: _wait(one, recipe, device, keep=False) for name, one in ours.items()}
             waits["kept"] = _wait(ours["raw"], recipe, device, keep=True)
         size = sum(file.stat().st_size for file in files) / len(files)
-    quiet = [timed.row(name, found[REFERENCE]) for name, timed in found.items()]
+    quiet = [timed.row(name, quiet_turns[REFERENCE]) for name, timed in quiet_turns.items()]
     return InputBench(
         rows=[*quiet, *company_rows(turns, REFERENCE)],
         waits=waits,

@@ -1,4 +1,4 @@
-"""What our speed is held against: plain PyTorch, and the machine's own limits."""
+"""References of speed: plain PyTorch, and the machine's own limits."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping

@@ -87,12 +87,12 @@ def take_turns_in_company(
     return {
         company: {
             name: Timed(
-                statistics.median(found),
-                min(found),
-                max(found),
+                statistics.median(measured),
+                min(measured),
+                max(measured),
                 peaks[name] if company == QUIET else None,
             )
-            for name, found in by_name.items()
+            for name, measured in by_name.items()
         }
         for company, by_name in speeds.items()
     }
@@ -101,23 +101,23 @@ def take_turns_in_company(
 def companies_by_round(rounds: int, companies: Sequence[str]) -> list[list[str]]:
     """In which company each round is run, one after the other: "quiet" in all of them, and in
     IN_COMPANY at most, spread over all, the others too, in an order turned round every time."""
-    some, done, found = min(rounds, IN_COMPANY), 0, []
+    some, done, schedule = min(rounds, IN_COMPANY), 0, []
     for i in range(rounds):
         beside = [QUIET]
         if companies and (i + 1) * some // rounds > done:
             beside = [QUIET, *companies] if done % 2 else [*reversed(companies), QUIET]
             done += 1
-        found.append(beside)
-    return found
+        schedule.append(beside)
+    return schedule
 
 
-def company_rows(found: Mapping[str, Mapping[str, Timed]], reference: str) -> list[CompanyRow]:
+def company_rows(turns: Mapping[str, Mapping[str, Timed]], reference: str) -> list[CompanyRow]:
     """A row for each way in each company, with its ratio to the reference in the same company."""
     rows = []
-    for company, by_name in found.items():
+    for company, by_name in turns.items():
         for name, timed in by_name.items() if company != QUIET else ():
             row = timed.row(name, by_name[reference])
-            of_quiet = timed.images_per_s / found[QUIET][name].images_per_s
+            of_quiet = timed.images_per_s / turns[QUIET][name].images_per_s
             rows.append(
                 CompanyRow(
                     name=name,
@@ -132,13 +132,13 @@ def company_rows(found: Mapping[str, Mapping[str, Timed]], reference: str) -> li
 
 
 def peak_bytes(run: Callable[[], object]) -> int | None:
-    """The most memory that `run` held beyond what there was before: a GPU's as torch counts it, or
+    """The most memory that `run` took beyond what there was before: a GPU's as torch counts it, or
     the process's, looked at from a thread."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
+        allocated = torch.cuda.memory_allocated()
         run()
-        return torch.cuda.max_memory_allocated() - held
+        return torch.cuda.max_memory_allocated() - allocated
     give_back()
     before = _own_bytes()
     if before is None:
@@ -163,7 +163,7 @@ def peak_bytes(run: Callable[[], object]) -> int | None:
 
 def _own_bytes() -> int | None:
     try:
-        found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        match = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
     except OSError:
         return None
-    return int(found[1]) * 1024 if found else None
+    return int(match[1]) * 1024 if match else None

@@ -57,13 +57,13 @@ def bench_train(
         ways[name] = _our_step(one, x, y, classes)
     limits = matrix_limits(kinds, device)
     turns = take_turns_in_company(ways, rounds, f"training {model}", companies, untimed=1)
-    found, limits = turns[QUIET], matrix_limits(kinds, device, limits)
+    quiet, limits = turns[QUIET], matrix_limits(kinds, device, limits)
     flops = training_operations(preset.spec(classes), (channels, size, size))
     rows: list[BenchRow | CompanyRow] = []
-    for name, timed in found.items():
+    for name, timed in quiet.items():
         limit = limits["bf16" if "bf16" in name else "fp32"]
         share = round(timed.images_per_s * flops / limit, 3)
-        rows.append(replace(timed.row(name, found[REFERENCE]), share=share))
+        rows.append(replace(timed.row(name, quiet[REFERENCE]), share=share))
     rows += company_rows(turns, REFERENCE)
     return TrainBench(
         model=model,

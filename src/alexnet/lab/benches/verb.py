@@ -50,7 +50,7 @@ def bench(
     if compile and what != "train":
         raise UsageError(f"bench {what} compiles nothing: leave {option('compile', True)} out")
     companies = () if alone or no_company() else COMPANIES
-    found: InputBench | TrainBench | InferBench
+    result: InputBench | TrainBench | InferBench
     if what != "input":
         if data is not None:
             raise UsageError(f"bench {what} makes its own images: leave {option('data')} out")
@@ -63,13 +63,13 @@ def bench(
             "batch_size": batch_size, "rounds": rounds, "companies": companies,
         }  # fmt: skip
         if what == "train":
-            found = bench_train(model, compile=compile, **how)
+            result = bench_train(model, compile=compile, **how)
         else:
             others = build_runtimes if pick_device().type == "cpu" else None
-            found = bench_infer(model, others=others, **how)
+            result = bench_infer(model, others=others, **how)
     else:
         folder = Path(data).expanduser() if data is not None else None
-        found = bench_input(
+        result = bench_input(
             folder,
             batches=batches or 8,
             rounds=rounds,
@@ -78,5 +78,5 @@ def bench(
             companies=companies,
         )
     if lacking := [] if alone else no_company():
-        found = replace(found, missing=[*(found.missing or ()), *lacking])
-    return found
+        result = replace(result, missing=[*(result.missing or ()), *lacking])
+    return result

@@ -112,12 +112,12 @@ def judge(rows: list[Row], classes: int) -> Outcome:
 
 
 def _conditions(rows: list[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+    by_condition: dict[str, list[Row]] = {}
     for row in rows:
         cut = "ReLU on logits" if row["relu_on_logits"] else "logits free"
         name = f"{cut}, {row['optimizer']}, std {row['std']:g}, bias {row['fc_bias']:g}"
-        found.setdefault(name, []).append(row)
-    return found
+        by_condition.setdefault(name, []).append(row)
+    return by_condition
 
 
 def _summary(name: str, rows: list[Row], ln_k: float) -> Row:
@@ -209,11 +209,11 @@ def _state(
             images, labels = (t.to(device) for t in _batch(held, ids, preprocess))
             logits.append(model(images).float())
             tally.add(logits[-1], labels, F.cross_entropy(logits[-1], labels, reduction="none"))
-    found = tally.figures().to_json()
+    evaluated = tally.figures().to_json()
     z = torch.cat(logits)
     return {
         "dead": all(not p.gradient for p in signals.parameters if len(p.shape) > 1),
-        "val": {k: v for k, v in found.items() if k.startswith(("n", "loss", "top"))},
+        "val": {k: v for k, v in evaluated.items() if k.startswith(("n", "loss", "top"))},
         "logits_std": float(z.std()),
         "logits_zero": float((z == 0).float().mean()),
         "dead_units": {a.name: a.dead for a in signals.layers if a.kind == "ReLU"},

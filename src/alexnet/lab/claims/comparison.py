@@ -70,7 +70,7 @@ class Comparison:
 
     def differences(self, classes: int = 10) -> dict[str, list[str]]:
         """For each arm after the first, all that differs from the first, a line each."""
-        found = {}
+        by_arm = {}
         for arm in self.arms[1:]:
             lines = dict(self._differing(self.arms[0], arm, classes))
             if others := [n for n in lines if not any(fnmatchcase(n, p) for p in self.varies)]:
@@ -80,8 +80,8 @@ class Comparison:
                 )
             if not lines:
                 raise UsageError(f"{arm.name} and {self.arms[0].name} are the same: no comparison")
-            found[arm.name] = [f"{name}: {line}" for name, line in lines.items()]
-        return found
+            by_arm[arm.name] = [f"{name}: {line}" for name, line in lines.items()]
+        return by_arm
 
     def _differing(self, first: Arm, second: Arm, classes: int) -> Iterator[tuple[str, str]]:
         for name in first.recipe.conflicts(second.recipe):
@@ -102,7 +102,7 @@ class Comparison:
         ]
         rows = self._trials(cells, material, study, test=True)
         by_arm = {arm.name: rows[i :: len(self.arms)] for i, arm in enumerate(self.arms)}
-        found = compare_scores(
+        outcome = compare_scores(
             self.score_name,
             {name: [self.score(row) for row in of] for name, of in by_arm.items()},
             study.printed,
@@ -112,15 +112,15 @@ class Comparison:
             differ=self.differences(),
             **material.described,
         )
-        return replace(found, finding=found.finding + self._doubts(by_arm, material.classes))
+        return replace(outcome, finding=outcome.finding + self._doubts(by_arm, material.classes))
 
     def _doubts(self, by_arm: dict[str, list[Row]], classes: int) -> str:
         """What takes meaning from the scores: networks that learnt nothing, or were too slow."""
-        said = learnt_nothing(by_arm, classes)
+        doubts = learnt_nothing(by_arm, classes)
         for name, rows in by_arm.items():
             if late := sum(map(self.failed, rows)) if self.failed else 0:
-                said += f"; {name}: {late} of {len(rows)} were not there at the end"
-        return said
+                doubts += f"; {name}: {late} of {len(rows)} were not there at the end"
+        return doubts
 
     def _rate(self, arm: Arm, material: Material, study: Study) -> tuple[float, Tried]:
         """The rate with the lowest score, and all scores. Every arm is tried with the same rates,

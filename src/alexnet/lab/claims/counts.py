@@ -51,10 +51,10 @@ def neurons(study: Study, model: str = MODEL) -> Outcome:
 
 def conv1_neurons(study: Study) -> Outcome:
     maps, height, width = layers()[0].shape
-    total, odd = maps * height * width, FIGURE_2_CONV1 / (maps * width)
+    total, rows = maps * height * width, FIGURE_2_CONV1 / (maps * width)
     finding = (
         f"{maps} x {height} x {width} are {total:,}; {FIGURE_2_CONV1:,} are "
-        f"{maps} x {width} x {odd:g}"
+        f"{maps} x {width} x {rows:g}"
     )
     return exact(total, as_printed(total, study.printed, 6), finding, shape=[maps, height, width])
 
@@ -65,9 +65,9 @@ def conv_shares(study: Study) -> Outcome:
     total = sum(row.parameters for row in rows)
     shares = {r.name: 100 * r.parameters / total for r in rows if r.name.startswith("conv")}
     largest = max(shares.values())
-    said = ", ".join(f"{name} {share:.2f} %" for name, share in shares.items())
+    text = ", ".join(f"{name} {share:.2f} %" for name, share in shares.items())
     verdict: ClaimVerdict = "confirmed" if largest <= ONE_PERCENT else "contradicted"
-    return exact(largest, verdict, said, shares=shares)
+    return exact(largest, verdict, text, shares=shares)
 
 
 def conv_work(study: Study) -> Outcome:
@@ -102,14 +102,14 @@ def input_size(study: Study, spec: Spec | None = None) -> Outcome:
 
 
 def overlapping_shapes(study: Study) -> Outcome:
-    """The outputs of the pools, of 3 every 2 and of 2 every 2, on the maps they are given."""
-    given: tuple[int, ...] = GIVEN
+    """The outputs of the pools, of 3 every 2 and of 2 every 2, on the maps of the network."""
+    shape_before: tuple[int, ...] = GIVEN
     pairs = {}
     for part in model_spec(MODEL, CLASSES):
         if isinstance(part, Pool):
             plain = replace(part, kernel=2)
-            pairs[given[1]] = (part.shape(given)[1], plain.shape(given)[1])
-        given = part.shape(given)
+            pairs[shape_before[1]] = (part.shape(shape_before)[1], plain.shape(shape_before)[1])
+        shape_before = part.shape(shape_before)
     differ = sum(own != plain for own, plain in pairs.values())
     finding = "; ".join(f"{side} to {own} and {plain}" for side, (own, plain) in pairs.items())
     return exact(differ, "contradicted" if differ else "confirmed", finding)
@@ -148,8 +148,8 @@ def _reach(net: Net, image: Tensor, name: str, beside: int) -> tuple[int, int]:
     """
     out = net.activations(image, [name])[1][name]
     middle = (out.shape[2] - 1) // 2
-    (found,) = torch.autograd.grad(out[0, 0, middle + beside, middle], image)
-    rows = found[0, 0].abs().sum(1).nonzero().flatten()
+    (gradient,) = torch.autograd.grad(out[0, 0, middle + beside, middle], image)
+    rows = gradient[0, 0].abs().sum(1).nonzero().flatten()
     return int(rows[0]), int(rows[-1])
 
 
@@ -166,8 +166,8 @@ def ilsvrc_counts(study: Study) -> Outcome:
     else:
         counts, what = OFFICIAL["ILSVRC-2010"], "ILSVRC-2010, as its archives are checked"
     later = OFFICIAL["ILSVRC-2012"]
-    said = ", ".join(f"{n:,} {part}" for part, n in counts.items())
-    finding = f"{what}: {said}; ILSVRC-2012: " + ", ".join(f"{n:,} {p}" for p, n in later.items())
+    text = ", ".join(f"{n:,} {part}" for part, n in counts.items())
+    finding = f"{what}: {text}; ILSVRC-2012: " + ", ".join(f"{n:,} {p}" for p, n in later.items())
     near = abs(counts["train"] / MILLIONS - 1) <= ROUGHLY
     return exact(counts["train"], "confirmed" if near else "contradicted", finding, counts=counts)
 

@@ -1,4 +1,4 @@
-"""Claims on rules that the code follows: held against the paper's equations, exact, in seconds."""
+"""Claims on rules that the code follows, checked against the equations of the paper: exact."""
 
 import itertools
 import math
@@ -112,8 +112,8 @@ def ten_views_by_hand(study: Study, predict: Callable[..., Any] = predict_views)
         cut = [pixels[:, :, y : y + CROP, x : x + CROP] for y, x in corners]
         views = [*cut, *(crop.flip(3) for crop in cut)]
         by_hand = torch.stack([net(view).softmax(1) for view in views]).mean(0)
-        _, found = predict(net, images, preprocess, 10, "fp32")
-    off = float((found.exp() - by_hand).abs().max())
+        _, log_outputs = predict(net, images, preprocess, 10, "fp32")
+    off = float((log_outputs.exp() - by_hand).abs().max())
     finding = f"{len(views)} views; the mean softmax outputs differ by {off:.1e} at most"
     return exact(off, "confirmed" if off < ROUNDING else "contradicted", finding)
 
@@ -181,9 +181,9 @@ def dropout_mean(study: Study, dropout: type[Dropout] = Dropout) -> Outcome:
 def label_bits(study: Study) -> Outcome:
     classes = model_spec("alexnet-2012", 1000)[-1]
     assert isinstance(classes, Linear)
-    found = math.log2(classes.out)
-    verdict: ClaimVerdict = "confirmed" if round(found) == study.printed else "contradicted"
-    return exact(found, verdict, f"the logarithm of {classes.out:,} classes to base 2")
+    bits = math.log2(classes.out)
+    verdict: ClaimVerdict = "confirmed" if round(bits) == study.printed else "contradicted"
+    return exact(bits, verdict, f"the logarithm of {classes.out:,} classes to base 2")
 
 
 CLAIMS = (

@@ -110,7 +110,7 @@ class Trained:
 
     def figures(self, part: Slice, views: int = 1, **options: Any) -> dict[str, float]:
         """error and loss on a slice."""
-        found = evaluate(
+        evaluated = evaluate(
             self.net,
             part,
             self.preprocess,
@@ -120,7 +120,7 @@ class Trained:
             workers=0,
             **options,
         ).figures()
-        return {"error": 1 - found.top1, "loss": found.loss}
+        return {"error": 1 - evaluated.top1, "loss": evaluated.loss}
 
 
 def resolved(recipe: Recipe) -> Recipe:
@@ -172,10 +172,12 @@ def train(
             if not math.isfinite(loss) or (until and until(trained.curve[-1])):
                 break
         if step % trainer.steps_per_validation == 0 or trainer.is_at_end:
-            found = trained.figures(material.held)
-            trained.held.append([step, round(found["error"], 5), round(found["loss"], 5)])
-            top1 = 1 - found["error"]
-            _, stop = trainer.state.watch.update(top1, found["loss"], step, recipe)
+            held_figures = trained.figures(material.held)
+            trained.held.append(
+                [step, round(held_figures["error"], 5), round(held_figures["loss"], 5)]
+            )
+            top1 = 1 - held_figures["error"]
+            _, stop = trainer.state.watch.update(top1, held_figures["loss"], step, recipe)
             if stop:
                 break
     return trained

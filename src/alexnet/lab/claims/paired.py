@@ -112,11 +112,11 @@ def compare_scores(
     whole = _effect(scores[first], pooled, ratio)
     verdict = whole.judge(math.log(printed) if ratio and printed else printed)
     measured, ci95 = _numbers(whole, ratio)
-    said = [
+    by_arm = [
         f"{name} {statistics.fmean(of):.4g}" + (f" at rate {rates[name][0]:g}" if rates else "")
         for name, of in scores.items()
     ]
-    finding = f"{score_name}: {', '.join(said)}"
+    finding = f"{score_name}: {', '.join(by_arm)}"
     each = {name: _numbers(_effect(scores[first], scores[name], ratio), ratio) for name in others}
     if len(others) > 1:
         finding += f"; beside {first}: " + ", ".join(f"{n} {_text(*each[n])}" for n in others)
@@ -134,11 +134,11 @@ def compare_scores(
 
 def learnt_nothing(by_arm: Mapping[str, Sequence[Mapping[str, Any]]], classes: int) -> str:
     """Of which arms how many networks are no better than chance on the slice for decisions."""
-    said = ""
+    line = ""
     for name, rows in by_arm.items():
         if lost := sum(row["held"]["error"] > 0.95 * (1 - 1 / classes) for row in rows):
-            said += f"; {name}: {lost} of {len(rows)} networks learnt nothing"
-    return said
+            line += f"; {name}: {lost} of {len(rows)} networks learnt nothing"
+    return line
 
 
 def draw(kept: dict[str, Any], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Claims of the paper's two pictures: what the first kernels look at, what fc7 takes for alike."""
+"""Claims of the paper's two pictures: kernels of two towers, and neighbours in fc7."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def towers_specialise(study: Study, recipe: Recipe = SMALL) -> Outcome:
         "the towers": [abs(row["towers"][0] - row["towers"][1]) for row in rows],
     }
     towers = [row["towers"] for row in rows]
-    found = compare_scores(
+    outcome = compare_scores(
         "difference of colour between two halves of conv1",
         scores,
         study.printed,
@@ -61,34 +61,34 @@ def towers_specialise(study: Study, recipe: Recipe = SMALL) -> Outcome:
         differ={"the towers": ["which kernels are a half: any, and those of a tower"]},
         **material.described,
     )
-    return with_doubts(found, {"the networks": rows}, material)
+    return with_doubts(outcome, {"the networks": rows}, material)
 
 
 def neighbours(study: Study, recipe: Recipe = SMALL) -> Outcome:
     """How many of the six nearest training images show another class, by fc7 and by pixels."""
     recipe = resolved(recipe)
     material = gather(recipe, study, IMAGES)
-    keys, asked = material.train, material.test
-    count = min(QUERIES, len(asked))
+    keys, queries_part = material.train, material.test
+    count = min(QUERIES, len(queries_part))
 
     def others(queries: NDArray[Any], rows: NDArray[Any]) -> float:
         ids = nearest_neighbours(queries[:count], rows, NEIGHBOURS)[1]
-        return 1 - class_agreement(ids, keys.labels, asked.labels[:count]).share
+        return 1 - class_agreement(ids, keys.labels, queries_part.labels[:count]).share
 
     def how(cell: Row) -> Row:
         trained = train(recipe.replace(seed=cell["seed"]), material)
-        raw = [np.asarray(part.pixels, np.float32) for part in (asked, keys)]
+        raw = [np.asarray(part.pixels, np.float32) for part in (queries_part, keys)]
         return {
             "curve": trained.curve,
             "held": trained.figures(material.held),
-            "fc7": others(compute_fc7(trained, asked), compute_fc7(trained, keys)),
+            "fc7": others(compute_fc7(trained, queries_part), compute_fc7(trained, keys)),
             "pixels": others(*raw),
         }
 
     cells = [cell_of(recipe.replace(seed=s), material) for s in range(study.seeds)]
     rows = study.measure(cells, how)
     scores = {name: [100 * row[name] for row in rows] for name in ("fc7", "pixels")}
-    found = compare_scores(
+    outcome = compare_scores(
         f"of {NEIGHBOURS} neighbours those of another class (%)",
         scores,
         study.printed,
@@ -96,21 +96,21 @@ def neighbours(study: Study, recipe: Recipe = SMALL) -> Outcome:
         differ={"pixels": ["what distances are between: outputs of fc7, and pixels"]},
         **material.described,
     )
-    return with_doubts(found, {"the networks": rows}, material)
+    return with_doubts(outcome, {"the networks": rows}, material)
 
 
 @torch.inference_mode()
 def compute_fc7(trained: Trained, part: Slice) -> NDArray[np.float32]:
     """What the last hidden layer makes of every image. Shapes: (N, units of fc7)."""
     trained.net.eval()
-    device, found = next(trained.net.parameters()).device, []
+    device, outputs = next(trained.net.parameters()).device, []
     for ids in np.array_split(np.arange(len(part)), -(-len(part) // 500)):
         images = torch.from_numpy(part.read(ids)).to(device)
         with autocast(device, trained.recipe.precision):
             crops = trained.preprocess.views(images, 1)[0]
             kept = trained.net.activations(crops, ["relu7"])[1]["relu7"]
-        found.append(kept.float().cpu().numpy())
-    return np.concatenate(found)
+        outputs.append(kept.float().cpu().numpy())
+    return np.concatenate(outputs)
 
 
 CLAIMS = (

@@ -1,4 +1,4 @@
-"""Claims on what is added up: views of an image, networks, and what was learnt before."""
+"""Claims of the paper's results: ten views, five networks together, and pre-training."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -56,10 +56,10 @@ def ten_views(study: Study, recipe: Recipe = CROPPED) -> Outcome:
     }
     curves = {"one view": [r["curve"] for r in rows]}
     differ = {"one view": ["views of each test image: 10 and 1, of the same networks"]}
-    found = compare_scores(
+    outcome = compare_scores(
         SCORE, scores, study.printed, curves=curves, differ=differ, **material.described
     )
-    return with_doubts(found, {"the networks": rows}, material)
+    return with_doubts(outcome, {"the networks": rows}, material)
 
 
 def ensemble(study: Study, recipe: Recipe = SMALL, members: int = MEMBERS) -> Outcome:
@@ -88,19 +88,19 @@ def ensemble(study: Study, recipe: Recipe = SMALL, members: int = MEMBERS) -> Ou
         "one": [100 * statistics.fmean(r["errors"]) for r in rows],
     }
     differ = {"one": [f"networks whose outputs are averaged: {members} and 1, of the same ones"]}
-    found = compare_scores(SCORE, scores, study.printed, differ=differ, **material.described)
-    return with_doubts(found, {"the fives, by the worst of each": rows}, material)
+    outcome = compare_scores(SCORE, scores, study.printed, differ=differ, **material.described)
+    return with_doubts(outcome, {"the fives, by the worst of each": rows}, material)
 
 
 def _outputs(trained: Trained) -> tuple[np.ndarray, float]:
     """Softmax outputs on test, (N, K), and the error."""
-    found: dict[int, Tensor] = {}
+    blocks: dict[int, Tensor] = {}
 
     def keep(first: int, block: Tensor) -> None:
-        found[first] = block
+        blocks[first] = block
 
     error = trained.figures(trained.material.test, each=keep)["error"]
-    return torch.cat([found[i] for i in sorted(found)]).double().numpy(), error
+    return torch.cat([blocks[i] for i in sorted(blocks)]).double().numpy(), error
 
 
 def pretraining(study: Study, recipe: Recipe = SMALL, brief: Recipe = BRIEF) -> Outcome:
@@ -124,18 +124,18 @@ def pretraining(study: Study, recipe: Recipe = SMALL, brief: Recipe = BRIEF) -> 
 
     def how(cell: Row) -> Row:
         seed, start = cell["seed"], cell["start"]
-        given = weights(seed) if start == "pre-trained" else None
-        trained = train(brief.replace(seed=seed, lr=cell["lr"]), few, weights=given)
+        first_weights = weights(seed) if start == "pre-trained" else None
+        trained = train(brief.replace(seed=seed, lr=cell["lr"]), few, weights=first_weights)
         row = {"curve": trained.curve, "held": trained.figures(few.held)}
         return row | ({"test": trained.figures(few.test)} if cell["tested"] else {})
 
     def cell(start: str, seed: int, lr: float, tested: bool) -> Row:
-        asked = cell_of(brief.replace(seed=seed, lr=lr), few)
-        asked |= {"start": start, "tested": tested}
+        cell_key = cell_of(brief.replace(seed=seed, lr=lr), few)
+        cell_key |= {"start": start, "tested": tested}
         if start == "pre-trained":
             first = cell_of(recipe.replace(seed=seed), material)
-            asked |= {f"first_{key}": first[key] for key in ("network", "recipe", "data")}
-        return asked
+            cell_key |= {f"first_{key}": first[key] for key in ("network", "recipe", "data")}
+        return cell_key
 
     starts, rates = ("pre-trained", "from scratch"), {}
     for start in starts:
@@ -157,7 +157,7 @@ def pretraining(study: Study, recipe: Recipe = SMALL, brief: Recipe = BRIEF) -> 
     scores = {start: [100 * r["test"]["error"] for r in of] for start, of in by_start.items()}
     curves = {start: [r["curve"] for r in of] for start, of in by_start.items()}
     differ = {"from scratch": ["first weights: of a training on all classes, and drawn"]}
-    found = compare_scores(
+    outcome = compare_scores(
         SCORE,
         scores,
         study.printed,
@@ -166,12 +166,12 @@ def pretraining(study: Study, recipe: Recipe = SMALL, brief: Recipe = BRIEF) -> 
         differ=differ,
         **few.described,
     )
-    return with_doubts(found, by_start, few)
+    return with_doubts(outcome, by_start, few)
 
 
-def with_doubts(found: Outcome, by_arm: dict[str, list[Row]], material: Material) -> Outcome:
+def with_doubts(outcome: Outcome, by_arm: dict[str, list[Row]], material: Material) -> Outcome:
     """The outcome, with what takes meaning from it: networks that learnt nothing."""
-    return replace(found, finding=found.finding + learnt_nothing(by_arm, material.classes))
+    return replace(outcome, finding=outcome.finding + learnt_nothing(by_arm, material.classes))
 
 
 def _fewer(material: Material) -> Material:

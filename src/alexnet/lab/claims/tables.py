@@ -128,7 +128,7 @@ def _network(
     best = find_checkpoint(run.checkpoints, "best")
     load_weights(net, load_checkpoint(best, optimizer=False), recipe)
     blocks: dict[int, Tensor] = {}
-    found = (
+    evaluated = (
         evaluate(
             net.to(pick_device()),
             test,
@@ -144,7 +144,7 @@ def _network(
         .to_json()
     )
     outputs = torch.cat([blocks[i] for i in sorted(blocks)]).numpy()
-    row = {key: found[key] for key in ("n", "loss", "top1", "top1_ci95", "top5")}
+    row = {key: evaluated[key] for key in ("n", "loss", "top1", "top1_ci95", "top5")}
     return row | {"seed": recipe.seed, "hours": state.seconds / 3600}, outputs
 
 

@@ -111,7 +111,7 @@ def _run(
     folder = out / claim.name
     began = time.monotonic()
     study = Study(folder, data, seeds or claim.seeds, claim.printed, images, deadline)
-    found = claim.measure(study)
+    outcome = claim.measure(study)
     folder.mkdir(parents=True, exist_ok=True)
     record = ClaimRecord(
         claim=claim.name,
@@ -119,28 +119,28 @@ def _run(
         source=claim.source,
         unit=claim.unit,
         printed=claim.printed,
-        measured=found.measured,
-        ci95=found.ci95,
-        verdict=found.verdict,
-        finding=found.finding,
+        measured=outcome.measured,
+        ci95=outcome.ci95,
+        verdict=outcome.verdict,
+        finding=outcome.finding,
         seeds=study.seeds if claim.seeds > 1 else None,
-        figures=found.figures,
+        figures=outcome.figures,
         wall_s=round(time.monotonic() - began if study.seconds is None else study.seconds, 1),
         environment=_environment(),
     )
-    if found.draw is not None:
-        found.draw(folder)
+    if outcome.draw is not None:
+        outcome.draw(folder)
     write_json(folder / RECORD, record)
     return record
 
 
 def _environment() -> Environment:
     """As of any run, without the places where data and records lie here."""
-    found = environment()
-    command = list(found.command or ())
+    described = environment()
+    command = list(described.command or ())
     for flag in {"--data", "--out"} & set(command):
         command[command.index(flag) + 1] = flag[2:].upper()
-    return replace(found, command=command)
+    return replace(described, command=command)
 
 
 def _run_all(
@@ -175,9 +175,9 @@ def _run_all(
 def _seconds(budget: str | None) -> float:
     if budget is None:
         return math.inf
-    found = _BUDGET.fullmatch(budget)
-    if not found:
+    match = _BUDGET.fullmatch(budget)
+    if not match:
         raise UsageError(
             f"{option('budget', Placeholder(repr(budget)))}: write a number and s, m or h, as 30m"
         )
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(match[1]) * _SECONDS[match[2]]

@@ -2,8 +2,8 @@
 
 What goes in and out is uint8 with `Steps`, one scale a tensor; weights are int8 with one scale an
 output channel. Products are oneDNN's, as torch's own quantised programs call them. With
-ALEXNET_PLAIN=1 they are sums of float64, exact and slow, which oneDNN's are held to: integers at
-most 1 apart, numbers by a relative 1e-5 (a test).
+ALEXNET_PLAIN=1 they are sums of float64, exact and slow, and oneDNN's differ by 1 in
+an integer and a relative 1e-5 in a number at most (a test).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Response norm in chunks that stay in a core's cache, beside the plain one it is held to.
+"""Response norm in chunks that stay in a core's cache, and the plain one beside it.
 
 Tensors are (N, C, H, W) and dense: contiguous or channels-last. Both ways give the same numbers but
-for the order of sums: relative 1e-6 in float32 (a test).
+for the order of sums: relative 1e-5 in float32 (a test).
 """
 
 import math
@@ -32,7 +32,7 @@ class Neighbours:
 
 
 def plain_norm(x: Tensor, neighbours: Neighbours, alpha: float, beta: float, k: float) -> Tensor:
-    """The norm in ordinary operations: what `chunked_norm` is held to. Shapes: (N, C, H, W)."""
+    """The norm in ordinary operations: which `chunked_norm` equals. Shapes: (N, C, H, W)."""
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     squares = wide * wide
     if neighbours.window == "map":
