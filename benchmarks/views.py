@@ -18,7 +18,7 @@ from alexnet.analysis import count_answers
 from alexnet.benches import take_turns
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from alexnet.cli import main
-from alexnet.data import PackOptions, find_labelled_files, open_dataset, pack_images
+from alexnet.data import PackOptions, open_dataset, open_image_set, pack_images
 from alexnet.errors import CheckpointError, DataError, Interrupted, UsageError
 from alexnet.recipebook import find_recipe
 from archives import (
@@ -193,7 +193,7 @@ def test_a_signal_saves_what_is_packed(encoding: Any, tmp_path: Path) -> None:
     """Raw pixels to the last image that was ready; a shard is written whole or not at all."""
     names = [f"{label}/{i:03d}.jpg" for label in "ab" for i in range(20)]
     tree = write_files(tmp_path / "tree", {name: jpeg(i) for i, name in enumerate(names)})
-    found = find_labelled_files(tree)
+    found = open_image_set(tree)
     files = found.parts["all"]
     files = replace(files, listings=tuple(map(SignalWhileRead, files.listings)))
     with pytest.raises(Interrupted):

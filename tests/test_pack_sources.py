@@ -12,7 +12,7 @@ from PIL import Image
 
 import alexnet
 from alexnet.cli import main
-from alexnet.data import open_source
+from alexnet.data import open_image_set
 from alexnet.errors import DataError
 from archives import encode, jpeg, picture, write_files
 from packs import looks_finished, manifest, pack
@@ -43,7 +43,7 @@ def test_splits_in_any_case(names: tuple[str, str], tmp_path: Path) -> None:
     tree = write_files(tmp_path / "tree", files)
     assert manifest(pack(tree, tmp_path / "out"))["counts"] == {"train": 6, "test": 6}
     assert set(alexnet.data_check(tree).counts) == {"train", "test"}
-    assert set(open_source(tree).parts) == {"train", "test"}
+    assert set(open_image_set(tree).parts) == {"train", "test"}
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,13 @@ from torch.utils.data import Dataset as TorchDataset
 
 from alexnet.benches.company import QUIET, described
 from alexnet.benches.rounds import company_rows, take_turns_in_company
-from alexnet.data.arrange import find_labelled_files
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset, open_dataset
+from alexnet.data.forms import open_image_set
 from alexnet.data.ilsvrc import training_hours
 from alexnet.data.loader import Batch, training_batches
-from alexnet.data.pack import PackOptions, pack_images
 from alexnet.data.packed import PackedJpegs
+from alexnet.data.packing import PackOptions, pack_images
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD
 from alexnet.recipe import Recipe
 from alexnet.runs.records import DataWait, InputBench
@@ -68,7 +68,7 @@ def bench_input(
         work = Path(folder)
         tree = data or make_photos(work / "photos", SYNTHETIC)
         pack_images(
-            find_labelled_files(tree),
+            open_image_set(tree),
             work / "jpeg",
             PackOptions(encoding="jpeg"),
             expect=None,
@@ -77,7 +77,7 @@ def bench_input(
         ours = {"jpeg": open_dataset(recipe, work / "jpeg")}
         files = _unpack(ours["jpeg"], work / "files")
         pack_images(
-            find_labelled_files(work / "files"),
+            open_image_set(work / "files"),
             work / "raw",
             PackOptions(),
             expect=None,
@@ -131,7 +131,7 @@ def _unpack(dataset: Dataset, root: Path) -> list[Path]:
     """The packed JPEGs of every split as files in class folders, as a torchvision user has them."""
     files = []
     for part in dataset.source.parts:
-        read = dataset.source.load(part)
+        read = dataset.source.read(part)
         assert isinstance(read.images, PackedJpegs)
         for i, (label, jpeg) in enumerate(zip(read.labels, read.images.files(), strict=True)):
             place = root / f"{label:04}" / f"{part}-{i:06}.jpg"

@@ -15,7 +15,7 @@ from torch import Tensor
 from alexnet.benches.company import QUIET, described
 from alexnet.benches.reference import Way, emulated, matrix_limits, plain_net, synchronize
 from alexnet.benches.rounds import company_rows, take_turns_in_company
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.models.net import Net, training_operations
 from alexnet.models.zoo import find_model

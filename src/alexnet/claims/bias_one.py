@@ -17,7 +17,7 @@ from alexnet.claims.lab import Claim, Lab, Outcome, Row
 from alexnet.claims.trial import some
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.diagnosis.signal import cross_entropy, measure_signals
 from alexnet.errors import UsageError
 from alexnet.metrics import Tally, wilson

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.claims.lab import Claim, ClaimVerdict, Lab, Outcome, as_printed
+from alexnet.data.forms import open_image_set
 from alexnet.data.ilsvrc import OFFICIAL
-from alexnet.data.sources import open_source
 from alexnet.errors import UsageError
 from alexnet.models.layers import Conv, Part, Pool
 from alexnet.models.net import LayerRow, Net, Spec, summarize
@@ -157,12 +157,12 @@ def _reach(net: Net, image: Tensor, name: str, beside: int) -> tuple[int, int]:
 def ilsvrc_counts(lab: Lab) -> Outcome:
     """The counts that archives are held against when they are packed, or those of a packed set."""
     if lab.data is not None:
-        source = open_source(lab.data)
+        source = open_image_set(lab.data)
         if source.kind != "packed":
             raise UsageError(
                 f"{lab.data}: counts are of a packed set: `alexnet data pack` makes one"
             )
-        counts = {part: len(source.load(part).labels) for part in source.parts}
+        counts = {part: len(source.read(part).labels) for part in source.parts}
         what = "as packed"
     else:
         counts, what = OFFICIAL["ILSVRC-2010"], "ILSVRC-2010, as its archives are checked"

@@ -10,7 +10,7 @@ from alexnet.claims.comparison import Arm, Comparison, gap, test_error, train_er
 from alexnet.claims.lab import Claim, Row
 from alexnet.claims.trial import chosen
 from alexnet.data import draws
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 
 QUARTER = 0.25  # training error that figure 1 is read at
 NEAR = 0.02  # of the lowest held-out error: there training counts as converged

@@ -13,7 +13,7 @@ from alexnet.claims.averaging import with_doubts
 from alexnet.claims.lab import Claim, Lab, Outcome, Row
 from alexnet.claims.paired import compare_scores
 from alexnet.claims.trial import Trained, cell_of, gather, resolved, train
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.errors import UsageError
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast

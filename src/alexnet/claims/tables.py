@@ -14,7 +14,7 @@ from alexnet.claims.lab import Claim, ClaimVerdict, Lab, Outcome, Row
 from alexnet.claims.trial import resolved
 from alexnet.data.dataset import Dataset, open_dataset
 from alexnet.data.ilsvrc import OFFICIAL
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.errors import UsageError
 from alexnet.files import write_json

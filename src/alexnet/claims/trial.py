@@ -16,7 +16,8 @@ from torch import Tensor
 from alexnet.claims.lab import Lab, Row
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
-from alexnet.data.slices import Slice
+from alexnet.data.image_set import ImageFiles
+from alexnet.data.splits import Slice
 from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.models.net import Net, Spec, named_parts
 from alexnet.models.zoo import model_spec
@@ -95,8 +96,8 @@ def chosen(part: Slice, ids: NDArray[np.intp]) -> Slice:
     pixels = part.pixels
     if isinstance(pixels, np.ndarray):
         return replace(part, labels=part.labels[ids], pixels=pixels[rows], rows=None)
-    if isinstance(pixels, tuple):
-        files = tuple(pixels[i] for i in rows)
+    if isinstance(pixels, ImageFiles):
+        files = pixels.take(rows)
         return replace(part, labels=part.labels[ids], pixels=files, rows=None).resident(2)
     return replace(part, labels=part.labels[ids], rows=rows).resident(2)
 

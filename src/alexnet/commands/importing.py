@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet.commands.training import RUNS
 from alexnet.data.dataset import find_data
-from alexnet.data.sources import open_source
+from alexnet.data.forms import open_image_set
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_bytes, sha256_of, write_json
@@ -214,7 +214,7 @@ def _names(
     if known:
         return list(known)
     if data is not None:
-        folders = list(open_source(data, to_train=False, aloud=False).classes)
+        folders = list(open_image_set(data, to_train=False, aloud=False).classes)
         if {*folders} <= {*map(str, range(count))}:  # numbers say the order of the outputs
             return [str(i) for i in range(count)]
         if len(folders) == count:

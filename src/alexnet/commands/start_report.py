@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from alexnet.data.dataset import Dataset
+from alexnet.data.image_set import ImageFiles
 from alexnet.data.images import lies_turned
 from alexnet.data.loader import steps_per_epoch
 from alexnet.launch import launched
@@ -67,14 +68,14 @@ def _describe_processes(recipe: Recipe, team: Team) -> list[str]:
 
 def _describe_turned(dataset: Dataset) -> list[str]:
     """How many of some training files have an EXIF orientation, and what is done about it."""
-    if dataset.source.kind != "folder":
+    if dataset.source.folders is None:
         return []
     train = dataset.train
     if isinstance(train.pixels, np.ndarray):
         train = dataset.split("train")  # the files that were decoded
-    assert isinstance(train.pixels, tuple)
+    assert isinstance(train.pixels, ImageFiles)
     at = np.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).astype(int)
-    turned = sum(lies_turned(train.pixels[i]) for i in at)
+    turned = sum(lies_turned(train.pixels.source(i)) for i in at)
     if not turned:
         return []
     applied = "they are turned upright (--orient ignore leaves them)"

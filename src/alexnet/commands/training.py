@@ -29,8 +29,8 @@ from alexnet.commands.training_run import (
 )
 from alexnet.data.copies import find_copies
 from alexnet.data.dataset import Dataset, open_dataset
-from alexnet.data.held_parts import check_parts
 from alexnet.data.loader import steps_per_epoch
+from alexnet.data.part_check import check_parts
 from alexnet.errors import Unreadable, UsageError
 from alexnet.files import read_json, sha256_of
 from alexnet.interrupt import PREEMPT, obeying, signal_named
@@ -260,7 +260,7 @@ def as_packed(dataset: Dataset, named: str | None) -> Dataset:
 
 def keep_copies_together(dataset: Dataset) -> None:
     """Looks for copies of one picture, says what is found, and keeps them in one split."""
-    folder = dataset.source.kind == "folder"
+    folder = dataset.source.folders is not None
     listed = "; `alexnet data check` lists them" if folder else ""
     found = find_copies(dataset.source, dataset.recipe.workers)
     if found.why_not:

@@ -17,7 +17,7 @@ from alexnet.commands.tensorboard import Show
 from alexnet.data.bad_images import left_out_of
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.digests import BEFORE, ImageDigests
-from alexnet.data.inventory import write_inventory
+from alexnet.data.file_list import write_file_lists
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError, Diverged
 from alexnet.evaluation_set import read_digests
@@ -190,7 +190,7 @@ def _begin_run(plan: RunPlan, opened: Opened, folder: RunDir, team: Team) -> Non
         folder.write_mean_image(opened.statistics.image)
     for name, text in run_records(plan, team).items():
         write_atomic(folder.path / name, text)
-    write_inventory(folder.path, opened.dataset.inventory())
+    write_file_lists(folder.path, opened.dataset.file_lists())
     if plan.init is not None:
         _keep_what_weights_learnt_from(plan.init.path, folder)
     if plan.doctor != "off":
