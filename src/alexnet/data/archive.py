@@ -28,6 +28,8 @@ MEMBERS_LIMIT = 20_000_000
 NAME_LIMIT = 4096
 SUFFIXES = (".tar", ".zip")
 _BLOCK = 512  # of a tar
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # the first bytes of .gz, .bz2 and .xz
+_MAGIC = 6
 
 
 @dataclass
@@ -142,10 +144,11 @@ def _tar(
         try:
             archive = tarfile.TarFile(fileobj=window)  # type: ignore[arg-type]
         except tarfile.TarError as error:
-            raise DataError(
-                f"{path}: not a plain tar ({error}); a compressed one cannot be read image by "
-                "image: unpack it first, or make a zip of it"
-            ) from None
+            file.seek(start)
+            why = f"not a plain tar ({error})"
+            if file.read(_MAGIC).startswith(_COMPRESSED):
+                why = "a compressed tar, which cannot be read image by image"
+            raise DataError(f"{path}: {why}: unpack it first, or make a zip of it") from None
         with archive:
             for member in archive:
                 name = f"{folder}{member.name}"
