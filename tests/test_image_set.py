@@ -1,12 +1,13 @@
 """What one verb sees all see: train, test, classify, check and pack, of any folder or archive."""
 
+import json
 import os
 import shutil
 import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import alexnet
 from alexnet.data import ImageFiles, PackOptions, list_images, open_image_set, pack_images
@@ -189,11 +191,8 @@ def check_all_see_the_same(tree: Tree, place: Path) -> Counter[str]:
             with pytest.raises(DataError) as caught:
                 packed(data, out)
             assert str(caught.value) == why
-            if any(path.suffix.lower() == ".jpg" for path in root.rglob("*")):
-                try:
-                    assert alexnet.data_check(data, workers=0).note == " ".join(why.split())
-                except DataError as nothing:
-                    assert "holds no image" in str(nothing)
+            if "holds no image" not in why:
+                assert alexnet.data_check(data, workers=0).note == " ".join(why.split())
             fates["refused"] += 1
             continue
         shown, refused = packed(data, out)
@@ -239,11 +238,158 @@ def all_see_the_same(tmp_path_factory: pytest.TempPathFactory, examples: int) ->
 
 def test_all_verbs_see_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Random trees: links, hidden files, nesting, folders around, parts, and archives of them."""
-    fates = all_see_the_same(tmp_path_factory, 40)
-    assert min(fates["read"], fates["refused"]) > 10
+    fates = all_see_the_same(tmp_path_factory, 25)
+    assert min(fates["read"], fates["refused"]) > 5
 
 
 @pytest.mark.slow
 def test_all_verbs_see_the_same_of_many_trees(tmp_path_factory: pytest.TempPathFactory) -> None:
     fates = all_see_the_same(tmp_path_factory, 1000)
-    assert min(fates["read"], fates["refused"]) > 100
+    assert min(fates["read"], fates["refused"]) > 50
+
+
+# By the verbs themselves
+
+TRAIN: dict[str, Any] = {
+    "model": "cuda-convnet-18", "size": 16, "crop": 16, "batch_size": 2, "precision": "fp32",
+    "workers": 0, "steps": 1, "cutout": 0, "doctor": "off",
+}  # fmt: skip
+
+
+def strange_tree(place: Path) -> Path:
+    """Six cats and five dogs in a folder with all that strangers' folders have."""
+    photos = place / "data/photos"
+    for i in range(5):
+        for name in ("cat", "dog"):
+            (photos / name).mkdir(parents=True, exist_ok=True)
+            (photos / name / f"{i}.jpg").write_bytes(
+                jpeg(100 * i + CLASSES.index(name), 20, 20 + i)
+            )
+    for name in (".hidden.jpg", "__MACOSX/1.jpg", ".cache/1.jpg"):
+        (photos / "dog" / name).parent.mkdir(exist_ok=True)
+        (photos / "dog" / name).write_bytes(b"no image")
+    (place / "data/__MACOSX").mkdir()
+    (place / "data/__MACOSX/._1.jpg").write_bytes(b"no image")
+    (place / "data/readme").mkdir()
+    (place / "data/readme/read.txt").write_text("photos of animals")
+    (place / "far").mkdir()
+    (place / "far/6.jpg").write_bytes(jpeg(7, 22, 20))
+    (photos / "cat/more").symlink_to(place / "far")
+    (photos / "cat/round").symlink_to(photos)
+    return place / "data"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on other photos of the same classes."""
+    place = tmp_path_factory.mktemp("run")
+    for i in range(6):
+        for name in ("cat", "dog"):
+            (place / "data" / name).mkdir(parents=True, exist_ok=True)
+            (place / "data" / name / f"{i}.jpg").write_bytes(
+                jpeg(999 * i + CLASSES.index(name) + 50, 30, 20)
+            )
+    alexnet.train("photos", data=str(place / "data"), run=str(place / "run"), **TRAIN)
+    return place / "run"
+
+
+@pytest.mark.parametrize("form", ["folder", ".zip", ".tar"])
+def test_every_verb_sees_all_of_a_strange_folder(form: str, run: Path, tmp_path: Path) -> None:
+    data = strange_tree(tmp_path)
+    if form != "folder":
+        data = as_archive(data, form)
+    result = alexnet.train("photos", data=str(data), run=str(tmp_path / "run"), **TRAIN)
+    about = json.loads((tmp_path / "run/recipe.json").read_text())["data"]
+    assert about["kind"] == ("folder" if form == "folder" else "archive")
+    with np.load(tmp_path / "run/files.npz") as table:
+        assert np.bincount(table["all.labels"]).tolist() == [6, 5]
+    assert result.run == str(tmp_path / "run")
+    assert alexnet.test(run, data=str(data)).n == 11
+    assert len(alexnet.classify(run, [data]).results) == 11
+    checked = alexnet.data_check(data)
+    assert (checked.counts, checked.note) == ({"all": {"cat": 6, "dog": 5}}, "")
+    alexnet.data_pack(data, out=tmp_path / "out", size=8)
+    assert np.bincount(np.load(tmp_path / "out/all.labels.npy")).tolist() == [6, 5]
+    # Its own held-out images are found again, and an archive trains to the weights of the folder.
+    assert alexnet.test(tmp_path / "run").own
+    if form != "folder":
+        folder = tmp_path / "again"
+        alexnet.train("photos", data=str(tmp_path / "data"), run=str(folder), **TRAIN)
+        assert weights(folder) == weights(tmp_path / "run")
+
+
+def weights(run: Path) -> bytes:
+    return (run / "checkpoints/step-1/model.safetensors").read_bytes()
+
+
+def test_an_archive_per_class_or_part(run: Path, tmp_path: Path) -> None:
+    """As if they were unpacked where they lie: cat.zip, dog.tar; or train.zip, test.zip."""
+    data = strange_tree(tmp_path) / "photos"
+    by_class, by_part = tmp_path / "classes", tmp_path / "parts"
+    by_class.mkdir()
+    by_part.mkdir()
+    shutil.rmtree(data / "dog/__MACOSX")
+    for link in ("more", "round"):
+        (data / "cat" / link).unlink()
+    for name in ("cat", "dog"):
+        shutil.make_archive(str(by_class / name), "tar", data / name)
+    for part in ("train", "test"):
+        shutil.make_archive(str(by_part / part), "zip", data)
+    assert measured_on(by_class) == trained_on(by_class)[0] == {"all": {"cat": 5, "dog": 5}}
+    assert set(trained_on(by_part)[0]) == {"train", "test"}
+    assert alexnet.data_check(by_part).counts == trained_on(by_part)[0]
+    assert alexnet.test(run, data=str(by_class)).n == 10
+    # Beside images, an archive is what was unpacked, and is not read twice.
+    shutil.copytree(data / "cat", by_class / "cat")
+    shutil.copytree(data / "dog", by_class / "dog")
+    images = open_image_set(by_class, aloud=False)
+    assert images.notes == (f"{by_class}: cat.tar, dog.tar: archives beside the images, not read",)
+    assert len(images.read("all").labels) == 10
+
+
+def test_links_that_lead_nowhere_are_said(tmp_path: Path) -> None:
+    data = strange_tree(tmp_path) / "photos"
+    (data / "emu").symlink_to(tmp_path / "not mounted")
+    (data / "cat/gone.jpg").symlink_to(tmp_path / "gone.jpg")
+    images = open_image_set(data, aloud=False)
+    assert images.notes == (f"{data}: 1 link leads nowhere, first emu: not read",)
+    assert images.classes == ("cat", "dog")
+    with pytest.raises(DataError, match=r"cat/gone\.jpg: no such file"):
+        alexnet.train("photos", data=str(data), run=str(tmp_path / "run"), **TRAIN)
+
+
+def test_links_that_lead_to_each_other_end(tmp_path: Path) -> None:
+    """Twelve folders that each link to all others have more ways through them than any disk."""
+    for name in "abcdefghijkl":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(PICTURES[0])
+        for other in "abcdefghijkl":
+            (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+    with pytest.raises(DataError, match="more than 50,000 links to folders"):
+        open_image_set(tmp_path)
+
+
+# Runs from before keep their rules
+
+
+def test_a_run_from_before_goes_on_by_its_rules(tmp_path: Path, run: Path) -> None:
+    """It followed no links inside a class, and cut floats to 0..255."""
+    before = Path(shutil.copytree(run.parent, tmp_path / "copy", symlinks=True))
+    file = before / "run/recipe.json"
+    saved = json.loads(file.read_text())
+    saved["data"]["path"] = str(before / "data")
+    assert saved["data"]["rules"] == 2
+    file.write_text(json.dumps(saved))
+    for name in ("far", "data/cat/__MACOSX"):
+        (before / name).mkdir()
+    (before / "far/1.jpg").write_bytes(PICTURES[1])
+    (before / "data/dog/more").symlink_to(before / "far")
+    floats = tmp_path / "floats.tif"
+    Image.fromarray(np.full((20, 20), 200, np.float32)).save(floats)
+    with pytest.raises(DataError, match="changed since the run began"):
+        alexnet.test(before / "run", split="train")
+    assert "unknown scale" in alexnet.classify(before / "run", [floats]).errors[0].reason
+    del saved["data"]["rules"]
+    file.write_text(json.dumps(saved))
+    assert alexnet.test(before / "run", split="train").n == saved["data"]["counts"]["train"]
+    assert len(alexnet.classify(before / "run", [floats]).results) == 1

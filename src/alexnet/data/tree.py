@@ -42,7 +42,7 @@ from alexnet.data.images import is_image
 from alexnet.data.layout import Folders, Layout, find_layout, is_shown, split_in, split_of
 from alexnet.errors import DataError
 
-LINKS_LIMIT = 100_000  # links to folders that are followed: they can lead to each other
+LINKS_LIMIT = 50_000  # links to folders that are followed: they can lead to each other
 _NESTED = Path("ILSVRC/Data/CLS-LOC")  # where rules before 2 looked for Kaggle's parts
 _NAMED = 5  # folders in a message
 
@@ -146,7 +146,7 @@ def list_folder(root: Path, *, show_macosx: bool = False) -> FolderFiles:
     return FolderFiles(root, sorted(names), sorted(folders), frozenset(links), tuple(dangling))
 
 
-class Entry(NamedTuple):
+class TreeFile(NamedTuple):
     """A file: its path as if archives were unpacked, and which file of which listing it is."""
 
     name: str
@@ -161,19 +161,19 @@ class FileTree:
 
     root: Path
     listings: tuple[Listing, ...]
-    entries: list[Entry]
+    entries: list[TreeFile]
     folders: list[str]
     unread: tuple[str, ...] = ()
 
     @property
-    def images(self) -> list[Entry]:
+    def images(self) -> list[TreeFile]:
         return [entry for entry in self.entries if is_image(entry.name)]
 
     @property
     def dangling(self) -> tuple[str, ...]:
         return tuple(name for one in self.listings for name in getattr(one, "dangling", ()))
 
-    def files(self, entries: Sequence[Entry]) -> ImageFiles:
+    def files(self, entries: Sequence[TreeFile]) -> ImageFiles:
         """Some of its files."""
         images = make_files(
             self.listings, ((e.listing, e.file, UNLABELLED) for e in entries)
@@ -187,10 +187,10 @@ def list_tree(root: Path, *, archives: bool = False, show_macosx: bool = False) 
     other image, or where `archives` are to be opened all the same."""
     if not root.is_dir():
         listing = list_archive(root)
-        entries = [Entry(name, 0, i) for i, name in enumerate(listing.names)]
+        entries = [TreeFile(name, 0, i) for i, name in enumerate(listing.names)]
         return FileTree(root, (listing,), entries, listing.folders)
     folder = list_folder(root, show_macosx=show_macosx)
-    entries = [Entry(name, 0, i) for i, name in enumerate(folder.names)]
+    entries = [TreeFile(name, 0, i) for i, name in enumerate(folder.names)]
     inner = [n for n in folder.names if "/" not in n and PurePosixPath(n).suffix in SUFFIXES]
     if inner and not archives and any(is_image(entry.name) for entry in entries):
         return FileTree(root, (folder,), entries, folder.folders, tuple(inner))
@@ -204,7 +204,7 @@ def list_tree(root: Path, *, archives: bool = False, show_macosx: bool = False) 
     for number, (name, stem, listing) in enumerate(zip(inner, stems, opened, strict=True), 1):
         listing.prefix = f"{name}/"
         place = _unpacked_to(stem, listing, in_parts)
-        entries += [Entry(f"{place}{n}", number, i) for i, n in enumerate(listing.names)]
+        entries += [TreeFile(f"{place}{n}", number, i) for i, n in enumerate(listing.names)]
         folders += [f"{place}{n}" for n in listing.folders] + ([place[:-1]] if place else [])
     return FileTree(root, (folder, *opened), sorted(entries), sorted({*folders}))
 
@@ -259,7 +259,7 @@ class _ClassFolders:
         known = () if opening.to_train else opening.known
         self.layout: Layout = find_layout(self.folders, rules=opening.rules, known=known)
         self.others = [entry.name for entry in entries if not is_image(entry.name)]
-        self.by_class: dict[str, dict[str, list[Entry]]] = {}
+        self.by_class: dict[str, dict[str, list[TreeFile]]] = {}
         places: dict[str, tuple[str, str]] = {}
         for entry in entries:
             if not is_image(entry.name):
@@ -343,7 +343,7 @@ class _ClassFolders:
                 )
         return classes
 
-    def _outside(self) -> list[Entry]:
+    def _outside(self) -> list[TreeFile]:
         """Images that belong to no class of a part."""
         outside = []
         for part, by_class in self.by_class.items():
@@ -352,7 +352,7 @@ class _ClassFolders:
                     outside += entries
         return sorted(outside)
 
-    def _notes(self, outside: Sequence[Entry]) -> list[str]:
+    def _notes(self, outside: Sequence[TreeFile]) -> list[str]:
         """What was taken for what, and what is not read."""
         layout, notes = self.layout, []
         if taken := layout.taken():
@@ -393,7 +393,7 @@ class _ClassFolders:
             raise DataError(
                 f"{where / unknown[0]}: a class unknown to train; add it there or remove it"
             )
-        chosen: list[Entry] = []
+        chosen: list[TreeFile] = []
         labels: list[int] = []
         number = {name: label for label, name in enumerate(classes)}
         for name in present:
