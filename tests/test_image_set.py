@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tarfile
 import zipfile
@@ -367,6 +368,24 @@ def test_links_that_lead_to_each_other_end(tmp_path: Path) -> None:
             (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
     with pytest.raises(DataError, match="more than 50,000 links to folders"):
         open_image_set(tmp_path)
+
+
+def test_the_layout_of_the_guide_is_read(tmp_path: Path) -> None:
+    """The code that docs/contributing.md adds a layout with."""
+    guide = (Path(__file__).parents[1] / "docs/contributing.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.S)
+    names: dict[str, Any] = {}
+    exec(compile(code, "prefixes", "exec"), names)
+    opening, root = names["Opening"], tmp_path / "flat"
+    root.mkdir()
+    for i, name in enumerate(("cat_1.jpg", "cat_2.jpg", "dog_1.jpg")):
+        (root / name).write_bytes(PICTURES[i])
+    for data in (root, as_archive(root, ".zip")):
+        images = names["open_prefixes"](opening(data))
+        assert images.classes == ("cat", "dog")
+        assert images.read("all").labels.tolist() == [0, 0, 1]
+        pack_images(images, tmp_path / f"out{data.suffix}", PackOptions(8), expect=None, workers=0)
+    assert names["open_prefixes"](opening(tmp_path)) is None
 
 
 # Runs from before keep their rules
