@@ -316,15 +316,15 @@ def quota_row(way: str, speeds: dict[tuple[str, str, str], list[float]]) -> dict
 @contextmanager
 def packed_photos() -> Iterator[Path]:
     """Photos' like, packed as JPEGs."""
-    from alexnet.data.arrange import find_labelled_files
-    from alexnet.data.pack import PackOptions, pack_images
+    from alexnet.data.forms import open_image_set
+    from alexnet.data.packing import PackOptions, pack_images
     from alexnet.lab.benches.input import make_photos
 
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
         work = Path(folder)
         tree = make_photos(work / "photos", 512)
         pack_images(
-            find_labelled_files(tree),
+            open_image_set(tree),
             work / "packed",
             PackOptions(encoding="jpeg"),
             expect=None,

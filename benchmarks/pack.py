@@ -21,16 +21,15 @@ import numpy as np
 from PIL import Image
 from script import obeyed
 
-from alexnet.data.arrange import find_labelled_files
-from alexnet.data.labelled import Arranged
-from alexnet.data.pack import PackOptions, pack_images
+from alexnet.data.forms import open_image_set
+from alexnet.data.packing import PackOptions, PackSource, list_source, pack_images
 from alexnet.runtime import environment
 
 ILSVRC_2012 = 1_281_167 + 50_000 + 100_000
 SIZE = 256
 
 
-def loop(source: Arranged) -> int:
+def loop(source: PackSource) -> int:
     done = 0
     for files in source.parts.values():
         for i in range(len(files)):
@@ -44,7 +43,7 @@ def loop(source: Arranged) -> int:
     return done
 
 
-def packed(source: Arranged, work: Path, encoding: str, workers: int) -> int:
+def packed(source: PackSource, work: Path, encoding: str, workers: int) -> int:
     out = work / "out"
     options = PackOptions(SIZE, encoding)  # type: ignore[arg-type]
     manifest = pack_images(source, out, options, expect={}, workers=workers)
@@ -58,7 +57,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    source = find_labelled_files(args.photos)
+    source = list_source(open_image_set(args.photos))
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         ways: dict[str, Callable[[], int]] = {"Pillow in a loop": lambda: loop(source)}

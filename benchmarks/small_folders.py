@@ -31,7 +31,7 @@ from script import obeyed
 
 import alexnet
 from alexnet.commands import summarize_data
-from alexnet.data.sources import open_source
+from alexnet.data.forms import open_image_set
 from alexnet.errors import DataError, Diverged, UsageError
 from alexnet.metrics import wilson
 from alexnet.recipebook.choice import choose_recipe
@@ -124,7 +124,9 @@ def train_one(
                 (data / label / file.name).symlink_to(file.absolute())
         began, failed = time.monotonic(), ""
         try:
-            look = replace(summarize_data(open_source(data)), read_s=0.0)  # that too is the load's
+            look = replace(
+                summarize_data(open_image_set(data)), read_s=0.0
+            )  # that too is the load's
             choice = choose_recipe(look, lambda recipe: PACE, minutes=minutes)
             alexnet.train(choice.recipe, data=data, run=run)
         except Diverged as error:

@@ -11,13 +11,15 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import script  # before torch, for its threads
 import torch
 
 from alexnet.analysis import count_answers
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
-from alexnet.data.slices import Slice
+from alexnet.data.image_set import ImageFiles, join_files
+from alexnet.data.splits import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.lab.benches import take_turns
 from alexnet.models.zoo import find_model
@@ -41,15 +43,16 @@ def main() -> None:
     crop, device = find_model(args.model).size, pick_device()
     precision = choose_precision("auto", device)
     recipe = Recipe(model=args.model, size=round(crop * 8 / 7), crop=crop, eval_batch=BATCH)
-    files, labels = [], []
+    parts, labels = [], []
     source = open_dataset(recipe, args.photos).source
     for name in source.parts:
-        part = source.load(name)
-        assert isinstance(part.images, tuple)
-        files += part.images
+        part = source.read(name)
+        assert isinstance(part.images, ImageFiles)
+        parts.append(part.images)
         labels += part.labels.tolist()
-    files, labels = files[: args.images], labels[: args.images]
-    photos = Slice("photos", torch.tensor(labels).numpy(), tuple(files), recipe.size, 3)
+    files, labels = join_files(parts), labels[: args.images]
+    files = files.take(np.arange(len(labels)))
+    photos = Slice("photos", torch.tensor(labels).numpy(), files, recipe.size, 3)
     classes = len(source.classes)
     preprocess = Preprocess(
         recipe.size, crop, 3, Statistics((123.7, 116.3, 103.5), (58.4, 57.1, 57.4), ())

@@ -59,7 +59,7 @@ ELSEWHERE = "elsewhere"  # claims of others about the paper
 ARROWS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
     ("mirrors", "raw", {"data_get": ("fetch",)}),
     ("raw", "raw", {"data_check": ("check",)}),
-    ("raw", "packed", {"data_pack": ("find_labelled_files", "pack_images")}),
+    ("raw", "packed", {"data_pack": ("open_image_set", "pack_images")}),
     ("packed", "run", {"train": ("choose", "open_dataset", "run_plan", "RunDir")}),
     ("foreign", "run", {"import_weights": ("read_net", "save_checkpoint", "RunDir")}),
     ("run", "run", {"test": ("load", "open_evaluation_set"), "doctor": ("open_dataset", "RunDir")}),

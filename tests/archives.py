@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet.data import PackOptions, find_labelled_files, pack_images
+from alexnet.data import PackOptions, open_image_set, pack_images
 
 Tree = Mapping[str, bytes]
 
@@ -196,7 +196,7 @@ def pack_in_blocks(
     **options: Any,
 ) -> Path:  # fmt: skip
     """Several shards and several points to continue from, of few images."""
-    found = find_labelled_files(source)
+    found = open_image_set(source)
     chosen = PackOptions(size, **options)
     pack_images(found, out, chosen, expect=None, workers=workers, block=block, piece=piece)
     return out
@@ -218,5 +218,5 @@ def pack_and_die(
     options = PackOptions(size, encoding)  # type: ignore[arg-type]
     with before_each_change(count):
         pack_images(
-            find_labelled_files(Path(source)), Path(out), options, expect={}, workers=2, block=block
+            open_image_set(Path(source)), Path(out), options, expect={}, workers=2, block=block
         )

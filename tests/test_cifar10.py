@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet.data import open_source
+from alexnet.data import open_image_set
 from alexnet.errors import DataError
 
 
@@ -76,10 +76,10 @@ def test_cifar10(tmp_path: Path, layout: str, version: str) -> None:
         path = write_tar(tmp_path / archive, inner, files)
         path = tmp_path if layout == "tar-inside" else path
     before = sorted(tmp_path.rglob("*"))
-    source = open_source(path)
+    source = open_image_set(path)
     assert (source.kind, source.path, source.parts) == ("cifar10", str(path), ("train", "test"))
     assert source.classes[3] == ("cat" if version == "bin" else "d")
-    train, test = source.load("train"), source.load("test")
+    train, test = source.read("train"), source.read("test")
     batches = [BATCHES[f"data_batch_{i}"] for i in range(1, 6)]
     np.testing.assert_array_equal(train.images, np.concatenate([b[1] for b in batches]))
     np.testing.assert_array_equal(train.labels, np.concatenate([b[0] for b in batches]))
@@ -94,17 +94,17 @@ def test_cifar10_files_have_a_size_limit(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.bin.xz"
     bomb.write_bytes(1024 * lzma.compress(bytes(1 << 20)))
     with pytest.raises(DataError, match=r"bomb\.bin\.xz: .* bytes, expected at most 268,435,456"):
-        open_source(bomb).load("all")
+        open_image_set(bomb).read("all")
     flat = write_files(tmp_path / "flat", binary_files())
     os.truncate(flat / "data_batch_5.bin", limit + 1)
     with pytest.raises(DataError, match=r"data_batch_5\.bin: 268,435,457 bytes, expected at most"):
-        open_source(flat).load("train")
+        open_image_set(flat).read("train")
     large = tarfile.TarInfo("c/batches.meta.txt")
     large.size = limit + 1
     archive = tmp_path / "cifar-10-binary.tar.gz"
     archive.write_bytes(gzip.compress(large.tobuf()))
     with pytest.raises(DataError, match=r"batches\.meta\.txt: 268,435,457 bytes, expected at most"):
-        open_source(archive)
+        open_image_set(archive)
 
 
 @pytest.mark.parametrize("name", ["loose.bin", "loose.bin.xz"])
@@ -112,41 +112,41 @@ def test_loose_records(tmp_path: Path, name: str) -> None:
     labels, images, records = cifar(4, 1)
     file = tmp_path / name
     file.write_bytes(lzma.compress(records) if name.endswith("xz") else records)
-    part = open_source(file).load("all")
+    part = open_image_set(file).read("all")
     np.testing.assert_array_equal(part.images, images)
     np.testing.assert_array_equal(part.labels, labels)
     file.write_bytes(b"")
     with pytest.raises(DataError, match=r"loose\.bin"):
-        open_source(file).load("all")
+        open_image_set(file).read("all")
 
 
 def test_damaged_cifar10(tmp_path: Path) -> None:
     write_files(tmp_path, binary_files())
     (tmp_path / "data_batch_2.bin").write_bytes(cifar(2, 2)[2] + b"x")
     with pytest.raises(DataError, match=r"data_batch_2\.bin: 6,147 bytes, expected whole records"):
-        open_source(tmp_path).load("train")
+        open_image_set(tmp_path).read("train")
     (tmp_path / "data_batch_2.bin").write_bytes(b"\x0a" + bytes(3072))
     with pytest.raises(DataError, match="label 10 in part 'train', expected 0 to 9"):
-        open_source(tmp_path).load("train")
+        open_image_set(tmp_path).read("train")
     (tmp_path / "batches.meta.txt").write_text("\n".join("abcdefghijk"))
-    assert open_source(tmp_path).classes == tuple("abcdefghijk")
+    assert open_image_set(tmp_path).classes == tuple("abcdefghijk")
     (tmp_path / "test_batch.bin").unlink()
-    assert open_source(tmp_path).parts == ("train",)
+    assert open_image_set(tmp_path).parts == ("train",)
     (tmp_path / "data_batch_4.bin").unlink()
     with pytest.raises(DataError, match=r"data_batch_4\.bin missing"):
-        open_source(tmp_path)
+        open_image_set(tmp_path)
 
 
 def test_foreign_and_truncated_tars(tmp_path: Path) -> None:
     photos = write_tar(tmp_path / "photos.tar.gz", "train/cat", {f"{i}.jpg": b"" for i in range(9)})
-    with pytest.raises(DataError, match="alexnet data pack"):
-        open_source(photos)
+    with pytest.raises(DataError, match=r"a compressed tar, .* unpack it first"):
+        open_image_set(photos)
     whole = write_tar(tmp_path / "cifar-10-binary.tar.gz", "c", binary_files())
     content = whole.read_bytes()
     for damaged in (content[: len(content) // 2], b"<html>"):
         whole.write_bytes(damaged)
         with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz: cannot be read") as caught:
-            open_source(whole)
+            open_image_set(whole)
         assert "\n" not in str(caught.value)
 
 
@@ -159,8 +159,8 @@ def test_only_regular_members_of_a_tar_are_read(tmp_path: Path) -> None:
             link = tarfile.TarInfo(name)
             link.type, link.linkname = tarfile.SYMTYPE, str(secret)
             archive.addfile(link)
-    with pytest.raises(DataError, match="holds no data"):
-        open_source(file)
+    with pytest.raises(DataError, match=r"a compressed tar, .* unpack it first"):
+        open_image_set(file)
 
 
 class Canary:
@@ -177,7 +177,7 @@ def test_malicious_pickle_is_refused(tmp_path: Path, name: str) -> None:
     evil = pickle.dumps({"data": Canary(canary)}, protocol=2)
     write_files(tmp_path, python_files() | {name: evil})
     with pytest.raises(DataError, match=rf"{name}: the pickle asks for \w+\.mkdir"):
-        open_source(tmp_path).load("train")
+        open_image_set(tmp_path).read("train")
     assert not canary.exists()
     pickle.loads(evil)  # the canary does sing where nobody guards it
     assert canary.exists()
@@ -198,7 +198,7 @@ def test_malicious_pickle_is_refused(tmp_path: Path, name: str) -> None:
 def test_damaged_pickles(tmp_path: Path, content: bytes) -> None:
     write_files(tmp_path, python_files() | {"data_batch_1": content})
     with pytest.raises(DataError, match="data_batch_1: "):
-        open_source(tmp_path).load("train")
+        open_image_set(tmp_path).read("train")
 
 
 def test_pickles_of_python_2(tmp_path: Path) -> None:
@@ -218,6 +218,6 @@ def test_pickles_of_python_2(tmp_path: Path) -> None:
         + b"eu."
     )
     write_files(tmp_path, {f"data_batch_{i}": batch for i in range(1, 6)})
-    part = open_source(tmp_path).load("train")
+    part = open_image_set(tmp_path).read("train")
     np.testing.assert_array_equal(part.images, np.concatenate([images] * 5))
     assert part.labels.tolist() == labels.tolist() * 5

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from alexnet.data import open_source
+from alexnet.data import open_image_set
 from alexnet.errors import DataError
 
 
@@ -22,14 +22,15 @@ def test_one_tree(tmp_path: Path) -> None:
     write_tree(tmp_path, ".hidden/x.png", "zoo/.hidden.png", "zoo/.cache/y.png")
     Image.new("RGB", (3, 3)).save(tmp_path / "zoo" / "from-windows.jfif", "JPEG")
     (tmp_path / "zoo" / "notes.txt").write_text("no image")
-    (tmp_path / "zoo" / "elsewhere").symlink_to(tmp_path / "Äpfel rot")
-    source = open_source(tmp_path)
+    (tmp_path / "zoo" / "back").symlink_to(tmp_path)
+    (tmp_path / "zoo" / "deep").symlink_to(tmp_path / "Äpfel rot/deep")
+    source = open_image_set(tmp_path)
     assert (source.kind, source.parts, source.classes) == ("folder", ("all",), ("zoo", "Äpfel rot"))
-    part = source.load("all")
-    assert part.labels.tolist() == [0, 0, 1, 1]
-    files = [Path(file).relative_to(tmp_path).as_posix() for file in part.images]
-    assert files == [
+    part = source.read("all")
+    assert part.labels.tolist() == [0, 0, 0, 1, 1]
+    assert part.images.names() == [
         "zoo/1.webp",
+        "zoo/deep/er/a.JPG",
         "zoo/from-windows.jfif",
         "Äpfel rot/b.png",
         "Äpfel rot/deep/er/a.JPG",
@@ -40,19 +41,19 @@ def test_one_tree(tmp_path: Path) -> None:
 def test_split_trees(tmp_path: Path, val: str) -> None:
     write_tree(tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png")
     write_tree(tmp_path, f"{val}/b/1.png", "test/c/2.png")
-    source = open_source(tmp_path)
+    source = open_image_set(tmp_path)
     assert source.parts == ("train", "val", "test")
     assert source.classes == ("a", "b", "c")
-    assert source.load("val").labels.tolist() == [1]
-    assert source.load("test").images == (tmp_path / "test/c/2.png",)
+    assert source.read("val").labels.tolist() == [1]
+    assert source.read("test").images.source(0) == tmp_path / "test/c/2.png"
     write_tree(tmp_path, f"{val}/d/1.png")
     with pytest.raises(DataError, match=rf"{val}/d: a class unknown to train"):
-        source.load("val")
+        open_image_set(tmp_path).read("val")
 
 
 def test_imagenet_nesting(tmp_path: Path) -> None:
     write_tree(tmp_path / "ILSVRC/Data/CLS-LOC/train", "n01/1.jpg", "n02/1.jpg")
-    assert open_source(tmp_path).classes == ("n01", "n02")
+    assert open_image_set(tmp_path).classes == ("n01", "n02")
 
 
 def test_folders_that_cannot_be_classified(tmp_path: Path) -> None:
@@ -60,17 +61,17 @@ def test_folders_that_cannot_be_classified(tmp_path: Path) -> None:
     write_tree(tmp_path / "x", "full/1.png")
     (tmp_path / "x" / "empty" / "readme.txt").write_text("nothing")
     with pytest.raises(DataError, match=r"empty: no images \(1 other files\)"):
-        open_source(tmp_path / "x").load("all")
+        open_image_set(tmp_path / "x").read("all")
     with pytest.raises(DataError, match="one class cannot be classified, found only"):
-        open_source(write_tree(tmp_path / "y", "only/1.png"))
+        open_image_set(write_tree(tmp_path / "y", "only/1.png"))
     with pytest.raises(DataError, match="has val, test but no train"):
-        open_source(write_tree(tmp_path / "z", "val/a/1.png", "test/a/1.png"))
+        open_image_set(write_tree(tmp_path / "z", "val/a/1.png", "test/a/1.png"))
     with pytest.raises(DataError, match="has val and valid, both for val; keep one"):
-        open_source(write_tree(tmp_path / "z", "train/a/1.png", "valid/a/1.png"))
+        open_image_set(write_tree(tmp_path / "z", "train/a/1.png", "valid/a/1.png"))
     with pytest.raises(DataError, match="flat/test: holds no class folders"):
-        open_source(
+        open_image_set(
             write_tree(tmp_path / "flat", "train/a/1.png", "train/b/1.png", "test/1.png")
-        ).load("test")
+        ).read("test")
 
 
 def test_unreadable_folder(tmp_path: Path) -> None:
@@ -84,4 +85,4 @@ def test_unreadable_folder(tmp_path: Path) -> None:
         folder = inner
     os.close(folder)
     with pytest.raises(DataError, match=r"a: cannot be read \(File name too long\)"):
-        open_source(tmp_path).load("all")
+        open_image_set(tmp_path).read("all")

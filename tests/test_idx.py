@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet.data import open_source
+from alexnet.data import open_image_set
 from alexnet.errors import DataError
 
 
@@ -32,12 +32,12 @@ def write_idx(folder: Path, prefix: str = "train", end: str = "", mark: str = "-
 @pytest.mark.parametrize(("end", "mark"), [("", "-"), (".gz", "-"), ("", "."), (".gz", ".")])
 def test_idx(tmp_path: Path, end: str, mark: str) -> None:
     write_idx(tmp_path, end=end, mark=mark)
-    assert open_source(tmp_path).parts == ("train",)
+    assert open_image_set(tmp_path).parts == ("train",)
     write_idx(tmp_path, "t10k", end, mark)
-    source = open_source(str(tmp_path))
+    source = open_image_set(str(tmp_path))
     assert (source.kind, source.path, source.parts) == ("idx", str(tmp_path), ("train", "test"))
     for name in source.parts:
-        part = source.load(name)
+        part = source.read(name)
         assert not isinstance(part.images, np.ndarray)  # they stay in the file
         backwards = np.arange(len(IMAGES))[::-1]
         np.testing.assert_array_equal(part.images[backwards], IMAGES[backwards][..., None])
@@ -47,7 +47,7 @@ def test_idx(tmp_path: Path, end: str, mark: str) -> None:
 
 def test_idx_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
     write_idx(tmp_path)
-    images = open_source(tmp_path).load("train").images
+    images = open_image_set(tmp_path).read("train").images
     file = tmp_path / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:-1])
     np.testing.assert_array_equal(images[np.array([4])], IMAGES[4:5, ..., None])
@@ -59,27 +59,27 @@ def test_the_test_part_is_not_read_in_training(tmp_path: Path) -> None:
     write_idx(tmp_path)
     write_idx(tmp_path, "t10k")
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(b"damaged")
-    source = open_source(tmp_path)
-    source.load("train")
+    source = open_image_set(tmp_path)
+    source.read("train")
     with pytest.raises(DataError, match="t10k-images-idx3-ubyte: begins"):
-        source.load("test")
+        source.read("test")
 
 
 def test_idx_classes(tmp_path: Path) -> None:
     write_idx(tmp_path / "Fashion-MNIST")
-    assert open_source(tmp_path / "Fashion-MNIST").classes[9] == "Ankle boot"
+    assert open_image_set(tmp_path / "Fashion-MNIST").classes[9] == "Ankle boot"
     write_idx(tmp_path / "plain")
-    assert open_source(tmp_path / "plain").classes == tuple("0123456789")
+    assert open_image_set(tmp_path / "plain").classes == tuple("0123456789")
     names = tmp_path / "plain" / "classes.txt"
     names.write_text("zwei\ndreißig\n\n", "utf-8")
-    source = open_source(tmp_path / "plain")
+    source = open_image_set(tmp_path / "plain")
     assert source.classes == ("zwei", "dreißig")
     with pytest.raises(DataError, match="label 9 in part 'train', expected 0 to 1"):
-        source.load("train")
+        source.read("train")
     for text in (b"a\na\n", b"", b"\xff\xfe"):
         names.write_bytes(text)
         with pytest.raises(DataError, match=r"classes\.txt: "):
-            open_source(tmp_path / "plain")
+            open_image_set(tmp_path / "plain")
 
 
 WHOLE = idx(IMAGES)
@@ -106,7 +106,7 @@ def test_damaged_idx(tmp_path: Path, content: bytes, message: str, end: str) -> 
     file = tmp_path / f"train-images-idx3-ubyte{end}"
     file.write_bytes(gzip.compress(content) if end else content)
     with pytest.raises(DataError, match=message) as caught:
-        open_source(tmp_path).load("train")
+        open_image_set(tmp_path).read("train")
     assert str(file) in str(caught.value)
 
 
@@ -117,10 +117,10 @@ def test_damaged_gzip_and_missing_half(tmp_path: Path) -> None:
     for content in (whole[:-20], b"<html>not found</html>", whole[:30] + b"\xff" * 30 + whole[60:]):
         file.write_bytes(content)
         with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: cannot be read"):
-            open_source(tmp_path).load("train")
+            open_image_set(tmp_path).read("train")
     file.unlink()
     with pytest.raises(DataError, match="IDX file of the train images is missing"):
-        open_source(tmp_path)
+        open_image_set(tmp_path)
 
 
 def test_gzip_bomb_is_read_only_as_far_as_declared(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_gzip_bomb_is_read_only_as_far_as_declared(tmp_path: Path) -> None:
         tracemalloc.start()
         try:
             with pytest.raises(DataError, match=message):
-                open_source(tmp_path).load("train")
+                open_image_set(tmp_path).read("train")
             assert tracemalloc.get_traced_memory()[1] < 8 << 20
         finally:
             tracemalloc.stop()

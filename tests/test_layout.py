@@ -243,7 +243,7 @@ def test_images_to_predict_are_said_and_not_read(tmp_path: Path, cli: Cli) -> No
     assert f"{data}: seg_pred beside train, test: not read" in err
     status, _, err = cli("data", "pack", data, "--out", "pack", "--size", "16")
     assert status == 0, err
-    assert f"{data}: 3 images to predict, first seg_pred/seg_pred/0.png: not packed" in err
+    assert f"{data}: seg_pred beside train, test: not read" in err
     assert json.loads(Path("pack/manifest.json").read_text())["counts"] == {"train": 6, "test": 6}
     status, out, _ = cli("data", "check", data, "--json")
     assert one_object(out)["counts"]["unlabelled"] == {"": 3}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from alexnet.cli import main
-from alexnet.data import PackOptions, find_labelled_files, open_dataset, pack_images
+from alexnet.data import ImageFiles, PackOptions, open_dataset, open_image_set, pack_images
 from alexnet.errors import CheckpointError, DataError, Interrupted, UsageError
 from alexnet.recipebook import find_recipe
 from archives import (
@@ -177,8 +177,10 @@ class SignalWhileRead:
     """The files of a listing; with the 18th that is read there comes a SIGTERM."""
 
     def __init__(self, files: Any) -> None:
-        self.names, self.sizes, self.stamp = files.names, files.sizes, files.stamp
         self._files, self._reads = files, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
 
     def read(self, index: int) -> bytes:
         self._reads += 1
@@ -193,14 +195,20 @@ def test_a_signal_saves_what_is_packed(encoding: Any, tmp_path: Path) -> None:
     """Raw pixels to the last image that was ready; a shard is written whole or not at all."""
     names = [f"{label}/{i:03d}.jpg" for label in "ab" for i in range(20)]
     tree = write_files(tmp_path / "tree", {name: jpeg(i) for i, name in enumerate(names)})
-    found = find_labelled_files(tree)
-    files = found.parts["all"]
-    files = replace(files, listings=tuple(map(SignalWhileRead, files.listings)))
+    found = open_image_set(tree)
+    part = found.read("all")
+    files = part.images
+    assert isinstance(files, ImageFiles)
+    files = ImageFiles(tuple(map(SignalWhileRead, files.listings)), files.rows)
     with pytest.raises(Interrupted):
         pack_images(
-            replace(found, parts={"all": files}), tmp_path / "out", PackOptions(SIZE, encoding),
-            expect=None, workers=0, block=BLOCK,
-        )  # fmt: skip
+            replace(found, read=lambda _: replace(part, images=files)),
+            tmp_path / "out",
+            PackOptions(SIZE, encoding),
+            expect=None,
+            workers=0,
+            block=BLOCK,
+        )
     state = tmp_path / "out/.packing/state.json"
     done = json.loads(state.read_text())["done"] if state.exists() else {}
     assert done.get("all", 0) >= 16

@@ -14,7 +14,7 @@ from PIL import Image
 
 import alexnet
 from alexnet.cli import main
-from alexnet.data import open_source
+from alexnet.data import open_image_set
 from alexnet.errors import CheckpointError, DataError
 from alexnet.runs import RunDir
 
@@ -127,7 +127,7 @@ def test_other_formats_take_the_names(strange: Path, tmp_path: Path) -> None:
 
 
 def test_classes_are_text(photos: Path, strange: Path) -> None:
-    names = open_source(photos).classes
+    names = open_image_set(photos).classes
     assert "caf\\udce9" in names
     assert all(name.encode() for name in names)
     assert alexnet.load(strange).classes == names
@@ -139,7 +139,7 @@ def test_two_classes_that_would_be_called_the_same_are_refused(tmp_path: Path) -
         os.mkdir(folder)
         Image.new("RGB", (8, 8)).save(os.path.join(os.fsdecode(folder), "1.png"))
     with pytest.raises(DataError, match="two classes are called 'caf"):
-        open_source(tmp_path)
+        open_image_set(tmp_path)
 
 
 def test_a_pipe_among_photos_is_named(

@@ -252,7 +252,7 @@ def test_nothing_unpickles() -> None:
         for n in imports(f)
         if n.split(".")[0] in ("pickle", "marshal", "shelve")
     }
-    assert users <= {"alexnet.data.cifar", "alexnet.runs.weights"}
+    assert users <= {"alexnet.data.arrays", "alexnet.runs.weights"}
     for file in FILES:
         loads = file.read_text().count("torch.load(")
         assert loads == (module_name(file) == "alexnet.runs.weights"), file
@@ -467,8 +467,8 @@ def parts_of(statement: ast.stmt) -> Iterator[ast.AST]:
         ("from alexnet import runtime", "alexnet.runtime"),
         ("from alexnet.data import loader", "alexnet.data.loader"),
         ("def f():\n    import alexnet.data.draws as draws", "alexnet.data.draws"),
-        ("code = 'import os; from alexnet.data.slices import Slice'", "alexnet.data.slices.Slice"),
-        ("# Deep because so.\n# It is.\nfrom alexnet.data.slices import Slice", ""),
+        ("code = 'import os; from alexnet.data.splits import Slice'", "alexnet.data.splits.Slice"),
+        ("# Deep because so.\n# It is.\nfrom alexnet.data.splits import Slice", ""),
         ("from alexnet import data\nmonkeypatch.setattr(data.loader, 'feed', f)", "data.loader"),
         ("monkeypatch.setattr('alexnet.data.loader.feed', f)", "'alexnet.data.loader.feed'"),
         ("from alexnet.data import Slice\nSlice.read = f", "Slice.read"),

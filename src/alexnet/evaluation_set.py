@@ -19,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.data import draws
-from alexnet.data.dataset import SPLITS, Dataset, check_orient, find_data, is_older, reopen_dataset
+from alexnet.data.dataset import SPLITS, Dataset, check_orient, find_data, reopen_dataset, rules_of
 from alexnet.data.digests import UNREAD, ImageDigests, SliceDigests
+from alexnet.data.forms import open_image_set
+from alexnet.data.image_set import ImageFiles
 from alexnet.data.images import lies_turned
 from alexnet.data.other_images import ALL, OtherImages, name_some
-from alexnet.data.slices import Slice, Unread
-from alexnet.data.sources import open_source
+from alexnet.data.splits import Slice, Unread
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.options import option
 from alexnet.recipe import Recipe
@@ -75,7 +76,7 @@ class EvaluationSet:
     @property
     def path(self) -> str:
         """Where the images lie, or the kind of data that comes along."""
-        return self.dataset.source.path or self.dataset.source.kind
+        return self.dataset.source.where
 
     @cached_property
     def _all_names(self) -> list[str]:
@@ -98,7 +99,7 @@ class EvaluationSet:
     def leave_out(self, error: Unreadable) -> None:
         """Takes images that cannot be read out of `images`, whose indices the error has, and lets
         people and the run know."""
-        if not isinstance(self.images.pixels, tuple):
+        if not isinstance(self.images.pixels, ImageFiles):
             raise error
         rest = np.setdiff1d(np.arange(len(self.images)), list(error.images))
         if not len(rest):
@@ -282,7 +283,7 @@ def _open_others(
     ignore_unknown: bool,
 ) -> OtherImages:
     """Images that the run does not have for its own."""
-    source = open_source(find_data(recipe, data), to_train=False, known=described.classes)
+    source = open_image_set(find_data(recipe, data), to_train=False, known=described.classes)
     check_orient(source, recipe, described)
     return OtherImages(source, recipe, described.classes, split, ignore_unknown=ignore_unknown)
 
@@ -325,10 +326,10 @@ def _in_memory(found: EvaluationSet, images: Slice, recipe: Recipe) -> None:
 
 def _count_lying(images: Slice) -> int:
     """Of up to LOOKED_AT files, those whose EXIF orientation is ignored."""
-    if images.orient != "ignore" or not isinstance(images.pixels, tuple):
+    if images.orient != "ignore" or not isinstance(images.pixels, ImageFiles):
         return 0
     ids = np.unique(np.linspace(0, len(images.pixels) - 1, LOOKED_AT).astype(int))
-    return sum(lies_turned(images.pixels[i]) for i in ids)
+    return sum(lies_turned(images.pixels.source(i)) for i in ids)
 
 
 def count_images(n: int) -> str:
@@ -362,7 +363,7 @@ def open_own(
     if data is None:
         return reopen_dataset(recipe, described)
     try:
-        source = open_source(find_data(recipe, data), older=is_older(described), aloud=False)
+        source = open_image_set(find_data(recipe, data), rules=rules_of(described), aloud=False)
     except DataError:
         return None
     if source.kind != described.kind or source.classes != tuple(described.classes):

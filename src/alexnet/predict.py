@@ -12,8 +12,10 @@ from PIL import Image as Pillow
 from torch import nn
 
 from alexnet.data.augment import Preprocess
+from alexnet.data.dataset import rules_of
+from alexnet.data.image_set import Opening
 from alexnet.data.images import Orient, decode_image, fit_image
-from alexnet.data.packed import packed
+from alexnet.data.packed import open_packed
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
@@ -102,8 +104,10 @@ class Predictor:
             return fit_image(pixels, channels=channels, size=size)
         if not isinstance(image, Path | bytes):
             raise UsageError(f"an image is a path, bytes or uint8 (H, W, C), not {image!r:.60}")
-        orient = self.recipe.orient
-        return decode_image(image, channels=channels, size=size, name=name, orient=orient)
+        return decode_image(
+            image, channels=channels, size=size, name=name, orient=self.recipe.orient,
+            cut_floats=rules_of(self.data) < 2,
+        )  # fmt: skip
 
     def predict(
         self, images: Sequence[Image], views: int = 1, precision: str | None = None
@@ -176,10 +180,10 @@ def trained_orient(recipe: Recipe, data: DataCard) -> Orient:
     if data.kind != "packed" or data.orient is not None:
         return recipe.orient
     try:
-        source = packed(Path(data.path))
+        images = open_packed(Opening(Path(data.path)))
     except DataError:
         return recipe.orient
-    return source.orient or recipe.orient if source and source.turned else recipe.orient
+    return images.orient or recipe.orient if images and images.turned else recipe.orient
 
 
 @cache

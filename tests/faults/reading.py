@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from alexnet.data import open_source
+from alexnet.data import open_image_set
 from alexnet.errors import AlexNetError, CheckpointError
 from alexnet.runs import load_checkpoint, read_weights, save_checkpoint
 from faults.tally import Tally, in_child
@@ -104,8 +104,8 @@ def _as_cifar(path: Path) -> None:
     names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]
     for name in names:
         (root / name).write_bytes(path.read_bytes())
-    source = open_source(root.parent)
-    source.load("train")
+    source = open_image_set(root.parent)
+    source.read("train")
 
 
 def _damaged(

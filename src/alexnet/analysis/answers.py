@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alexnet.data.augment import Preprocess
-from alexnet.data.slices import Slice, Unread
+from alexnet.data.splits import Slice, Unread
 from alexnet.metrics import Tally
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.loader import batches_in_order
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.errors import Unavailable, UsageError
 from alexnet.files import replacing
 from alexnet.models.net import Net

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alexnet.analysis.features import iter_features
 from alexnet.data.augment import Preprocess
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.models.layers import Conv, Linear, Local, Part, Pool, Shape
 from alexnet.models.net import Net, Spec, named_parts
 

@@ -1,16 +1,18 @@
 """alexnet classify: names what images show."""
 
-import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.data.archive import is_archive
 from alexnet.data.digests import digest_images
-from alexnet.data.images import IMAGE_SUFFIXES, is_image, lies_turned
+from alexnet.data.forms import list_images
+from alexnet.data.images import is_image, lies_turned
 from alexnet.data.loader import read_ahead
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import read_digests
@@ -34,7 +36,7 @@ def classify(
     precision: Precision = "auto",
     stdin: BinaryIO | None = None,
 ) -> ClassifyResult:
-    """The likeliest classes of images: files, folders (searched whole), "-" for standard input.
+    """The likeliest classes of images: files, folders and archives whole, "-" for standard input.
 
     Returns a ClassifyResult: `results`, and `errors` for the files that could not be read; the
     others are classified all the same. `engine` is what computes: torch, int8, onnx or openvino;
@@ -50,13 +52,13 @@ def classify(
     errors = []
     digests = read_digests(predictor.run)
     lying: list[str] = []
-    paths = list(_find_images(images))
+    sources = list(_find_images(images))
 
     def decode(start: int) -> list[tuple[str, NDArray[np.uint8] | AlexNetError]]:
         found: list[tuple[str, NDArray[np.uint8] | AlexNetError]] = []
-        for path in paths[start : start + CLASSIFY_BATCH]:
+        for path, read in sources[start : start + CLASSIFY_BATCH]:
             try:
-                raw = (stdin or sys.stdin.buffer).read() if path == "-" else Path(path)
+                raw = (stdin or sys.stdin.buffer).read() if read is None else read()
                 found.append((path, predictor.decode(raw, name=path)))
                 if predictor.recipe.orient == "ignore" and lies_turned(raw):
                     lying.append(path)
@@ -64,8 +66,8 @@ def classify(
                 found.append((path, error))
         return found
 
-    blocks = range(0, len(paths), CLASSIFY_BATCH)
-    with progress("classifying", len(paths), "images") as bar:
+    blocks = range(0, len(sources), CLASSIFY_BATCH)
+    with progress("classifying", len(sources), "images") as bar:
         for block in read_ahead(decode, blocks, predictor.recipe.workers):
             decoded = []
             for path, pixels in block:
@@ -90,8 +92,8 @@ def classify(
         )
     if lying:
         say(
-            f"{len(lying):,} of {len(paths):,} images have an EXIF orientation, {lying[0]} first: "
-            "they are read as stored, as this run's recipe has it (orient ignore)"
+            f"{len(lying):,} of {len(sources):,} images have an EXIF orientation, {lying[0]} "
+            "first: they are read as stored, as this run's recipe has it (orient ignore)"
         )
     return ClassifyResult(
         results=results,
@@ -104,17 +106,17 @@ def classify(
     )
 
 
-def _find_images(images: Iterable[str | Path]) -> Iterable[str]:
+def _find_images(
+    images: Iterable[str | Path],
+) -> Iterator[tuple[str, Callable[[], Path | bytes] | None]]:
+    """The name of each image, and what gives its file or bytes; None for standard input."""
     for name in map(str, images):
-        if name == "-" or not Path(name).is_dir():
-            yield name
-            continue
-        found = []
-        for folder, inner, files in os.walk(name):
-            inner[:] = [place for place in inner if place[0] != "."]
-            found += [
-                os.path.join(folder, file) for file in files if is_image(file) and file[0] != "."
-            ]
-        if not found:
-            raise UsageError(f"{name} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        yield from sorted(found)
+        path = Path(name)
+        if name == "-":
+            yield name, None
+        elif path.is_dir() or (path.is_file() and not is_image(name) and is_archive(path)):
+            files = list_images(path)
+            for i in range(len(files)):
+                yield files.path(i), partial(files.source, i)
+        else:
+            yield name, partial(Path, name)

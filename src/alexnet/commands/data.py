@@ -7,13 +7,18 @@ from typing import Any, Literal
 import numpy as np
 
 from alexnet.data import check, fetch
-from alexnet.data.arrange import find_labelled_files
-from alexnet.data.identity import sample_sizes
+from alexnet.data.forms import open_image_set
 from alexnet.data.images import MAX_PIXELS, MOST_PIXELS, Orient
-from alexnet.data.labelled import Arranged
-from alexnet.data.pack import Encoding, PackOptions, pack_images
 from alexnet.data.packed import count_turned
-from alexnet.data.payload import expected_bytes
+from alexnet.data.packing import (
+    Encoding,
+    PackOptions,
+    PackSource,
+    expected_bytes,
+    list_source,
+    pack_images,
+    sample_sizes,
+)
 from alexnet.errors import DataError, UsageError, did_you_mean
 from alexnet.options import option
 from alexnet.runs.records import DataCheckResult, DataGetResult, DataPackResult, UnreadFile
@@ -55,8 +60,9 @@ def data_check(
     )
     wall = time.monotonic() - began
     try:
-        find_labelled_files(Path(path).expanduser().absolute())
-        note = ""
+        images = open_image_set(Path(path).expanduser().absolute())
+        list_source(images)
+        note = " ".join(note for note in images.notes if note.endswith("not read"))
     except DataError as error:
         note = " ".join(str(error).split())
     read = {
@@ -102,11 +108,11 @@ def data_pack(
     if not str(source) or not str(out):
         raise UsageError(f"an empty path: name the source, and with {option('out')} a new folder")
     began = time.monotonic()
-    arranged = find_labelled_files(Path(source).expanduser().absolute())
-    side = _choose_size(arranged, size, channels, encoding)
+    images = list_source(open_image_set(Path(source).expanduser().absolute()))
+    side = _choose_size(images, size, channels, encoding)
     options = PackOptions(side, encoding, orient, channels, max_pixels)
-    manifest = pack_images(arranged, Path(out), options, expect=expect, workers=workers)
-    if orient == "ignore" and arranged.kind == "tree" and (turned := count_turned(manifest)):
+    manifest = pack_images(images, Path(out), options, expect=expect, workers=workers)
+    if orient == "ignore" and images.kind == "tree" and (turned := count_turned(manifest)):
         say(
             f"{turned:,} files have an EXIF orientation and are packed as they are stored: "
             f"{option('orient', 'apply')} packs photos upright"
@@ -135,7 +141,7 @@ def _empty_classes(out: Path, manifest: dict[str, Any]) -> list[str]:
     return [name for name, count in zip(classes, counts.tolist(), strict=True) if not count]
 
 
-def _choose_size(source: Arranged, size: int | None, channels: int, encoding: str) -> int:
+def _choose_size(source: PackSource, size: int | None, channels: int, encoding: str) -> int:
     """The size to pack at. Says where it is not PAPER_SIZE, or most images would be enlarged."""
     seen = sample_sizes(source)
     sides = sorted(min(shape) for shape in seen)

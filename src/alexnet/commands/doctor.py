@@ -14,7 +14,7 @@ from alexnet.commands.recipe_choice import choose_for_data, say_reasons
 from alexnet.data.augment import augment
 from alexnet.data.dataset import open_dataset, reopen_dataset
 from alexnet.data.loader import read_batch, steps_per_epoch
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.diagnose import diagnose
 from alexnet.diagnosis.history import find_run_faults, learning

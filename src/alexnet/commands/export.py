@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.errors import DataError, UsageError
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import write_atomic, write_json

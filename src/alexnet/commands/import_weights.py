@@ -8,8 +8,8 @@ from typing import Any
 
 from alexnet.commands.train import RUNS
 from alexnet.data.dataset import find_data
+from alexnet.data.forms import open_image_set
 from alexnet.data.images import Orient
-from alexnet.data.sources import open_source
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_bytes, sha256_of, write_json
@@ -221,7 +221,7 @@ def _names(
     if known:
         return list(known)
     if data is not None:
-        folders = list(open_source(data, to_train=False, aloud=False).classes)
+        folders = list(open_image_set(data, to_train=False, aloud=False).classes)
         if {*folders} <= {*map(str, range(count))}:  # numbers say the order of the outputs
             return [str(i) for i in range(count)]
         if len(folders) == count:

@@ -14,7 +14,7 @@ from torch import Tensor
 from alexnet.analysis.answers import Answers, ask
 from alexnet.data import draws
 from alexnet.data.dataset import Dataset, reopen_dataset
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.errors import Unreadable, UsageError
 from alexnet.evaluation_set import (
     EvaluationSet,

@@ -4,7 +4,7 @@ few timed steps, with the reasons."""
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import numpy as np
 
 from alexnet.commands.initial_weights import InitialWeights
 from alexnet.data.dataset import Dataset
+from alexnet.data.forms import open_image_set
+from alexnet.data.image_set import ImageFiles, ImageSet
 from alexnet.data.images import decode_image, open_image
-from alexnet.data.raw import Source
-from alexnet.data.sources import open_source
 from alexnet.errors import DataError, UsageError
 from alexnet.models import find_model, refuse_retired
 from alexnet.options import call, option
@@ -96,7 +96,7 @@ def choose_for_data(
     pace: Callable[[Recipe, int], float] = measure_pace,
 ) -> Choice:
     """Chooses a recipe for the data and this machine."""
-    source = open_source(data, aloud=False)
+    source = open_image_set(data, aloud=False)
     summary = summarize_data(source, (fields or {}).get("bad_images") == "skip")
 
     @cache
@@ -115,31 +115,31 @@ def say_reasons(choice: Choice, dataset: Dataset) -> list[str]:
     return list(reasons)
 
 
-def summarize_data(source: Source, skip: bool = False) -> DataSummary:
+def summarize_data(source: ImageSet, skip: bool = False) -> DataSummary:
     """Classes and counts from the labels of the part to train on, sizes and colours from a sample
     of headers. DataError, naming the file, for one that is no image, unless such are to be skipped.
     """
     name = "train" if "train" in source.parts else source.parts[0]
-    part = source.load(name)
+    part = source.read(name)
     counts = tuple(np.bincount(part.labels, minlength=len(source.classes)).tolist())
     held = tuple(p for p in source.parts if p != name)
     known = source.path, source.kind, source.classes, counts
-    if not isinstance(part.images, tuple):
+    if not isinstance(part.images, ImageFiles):
         side = min(part.images.shape[1:3])
         return DataSummary(*known, (side, side, side), part.images.shape[3], held=held)
     at = np.linspace(0, len(part.images) - 1, min(SAMPLE, len(part.images))).astype(int)
-    files = [part.images[i] for i in at]
+    files = part.images.take(at)
     sides, grey = [], []
-    for file in files:
+    for i in range(len(files)):
         try:
-            with open_image(file) as image:
+            with open_image(files.source(i)) as image:
                 sides.append(min(image.size))
                 grey.append(image.mode in GREY)
         except Exception as error:  # Pillow's parsers raise almost anything on hostile bytes
             if skip:
                 continue
             raise DataError(
-                f"{file}: not an image that can be read; replace or remove it "
+                f"{files.path(i)}: not an image that can be read; replace or remove it "
                 f"(`{call('data check')}` names all such), or leave it out with "
                 f"{option('bad_images', 'skip')}"
             ) from error
@@ -148,7 +148,7 @@ def summarize_data(source: Source, skip: bool = False) -> DataSummary:
             f"{source.path}: none of {len(files)} images can be read: see what it holds"
         )
     middle = int(statistics.median(sides))
-    read_s = time_decoding(files[:DECODED], min(middle, 256), skip)
+    read_s = time_decoding(files.take(np.arange(min(DECODED, len(files)))), min(middle, 256), skip)
     return DataSummary(
         *known,
         (min(sides), middle, max(sides)),
@@ -160,7 +160,7 @@ def summarize_data(source: Source, skip: bool = False) -> DataSummary:
 
 
 def time_decoding(
-    files: Sequence[Path],
+    files: ImageFiles,
     size: int,
     skip: bool = False,
     clock: Callable[[], float] = time.perf_counter,
@@ -172,10 +172,10 @@ def time_decoding(
     began = clock()
     best = [math.inf] * len(files)
     for _ in range(ROUNDS):
-        for i, file in enumerate(files):
+        for i in range(len(files)):
             before = clock()
             try:
-                decode_image(file, channels=3, size=size)
+                decode_image(files.source(i), channels=3, size=size, name=files.path(i))
             except DataError as error:
                 if not skip:
                     remedy = f"leave it out with {option('bad_images', 'skip')}"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from alexnet import figures
 from alexnet.analysis.answers import Mistakes, count_answers
-from alexnet.data.slices import Slice, Unread
+from alexnet.data.splits import Slice, Unread
 from alexnet.errors import CheckpointError, Unreadable, UsageError
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import sha256_of

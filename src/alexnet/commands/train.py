@@ -26,11 +26,12 @@ from alexnet.data.bad_images import left_out_of
 from alexnet.data.copies import find_copies
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.digests import BEFORE, ImageDigests
-from alexnet.data.held_parts import check_parts
+from alexnet.data.file_list import write_file_lists
 from alexnet.data.image_fates import update_fates
+from alexnet.data.image_set import ImageFiles
 from alexnet.data.images import lies_turned
-from alexnet.data.inventory import write_inventory
 from alexnet.data.loader import steps_per_epoch
+from alexnet.data.part_check import check_parts
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError, Diverged, Unreadable, UsageError
 from alexnet.evaluation_set import read_digests
@@ -323,7 +324,7 @@ def as_packed(dataset: Dataset, named: str | None) -> Dataset:
 
 def keep_copies_together(dataset: Dataset) -> None:
     """Looks for copies of one picture, says what is found, and keeps them in one split."""
-    folder = dataset.source.kind == "folder"
+    folder = dataset.source.folders is not None
     listed = f"; `{call('data check')}` lists them" if folder else ""
     found = find_copies(dataset.source, dataset.recipe.workers)
     if found.why_not:
@@ -501,14 +502,14 @@ def _describe_processes(recipe: Recipe, team: Team) -> list[str]:
 
 def _describe_turned(dataset: Dataset) -> list[str]:
     """How many of some training files have an EXIF orientation, and what is done about it."""
-    if dataset.source.kind != "folder":
+    if dataset.source.folders is None:
         return []
     train = dataset.train
     if isinstance(train.pixels, np.ndarray):
         train = dataset.split("train")  # the files that were decoded
-    assert isinstance(train.pixels, tuple)
+    assert isinstance(train.pixels, ImageFiles)
     at = np.linspace(0, len(train) - 1, min(SAMPLED, len(train))).astype(int)
-    turned = sum(lies_turned(train.pixels[i]) for i in at)
+    turned = sum(lies_turned(train.pixels.source(i)) for i in at)
     if not turned:
         return []
     applied = f"they are turned upright ({option('orient', 'ignore')} leaves them)"
@@ -648,7 +649,7 @@ def _begin_run(plan: RunPlan, opened: Opened, folder: RunDir, team: Team) -> Non
         folder.write_mean_image(opened.statistics.image)
     for name, text in run_records(plan, team).items():
         write_atomic(folder.path / name, text)
-    write_inventory(folder.path, opened.dataset.inventory())
+    write_file_lists(folder.path, opened.dataset.file_lists())
     if plan.init is not None:
         _keep_what_weights_learnt_from(plan.init.path, folder)
     if plan.doctor != "off":

@@ -1,14 +1,15 @@
-"""Images and labels: found, read, decoded, checked, packed, split, augmented and batched.
+"""Images and labels: opened, decoded, checked, packed, split, augmented and batched.
 
 These names are stable. The modules they come from are not.
 """
 
 from alexnet.data import draws
-from alexnet.data.arrange import find_labelled_files
 from alexnet.data.augment import Preprocess, augment, colour_noise, mix
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.fetch import PUBLISHED_SETS, PublishedSet, RemoteFile, fetch_data_set
+from alexnet.data.forms import list_images, open_image_set
 from alexnet.data.ilsvrc import OFFICIAL, training_hours
+from alexnet.data.image_set import ImageFiles, ImageSet, LabelledImages
 from alexnet.data.images import decode_image
 from alexnet.data.loader import (
     Batch,
@@ -19,10 +20,9 @@ from alexnet.data.loader import (
     steps_per_epoch,
     training_batches,
 )
-from alexnet.data.pack import PackOptions, pack_images
 from alexnet.data.packed import PackedJpegs
-from alexnet.data.slices import Slice
-from alexnet.data.sources import open_source
+from alexnet.data.packing import PackOptions, pack_images
+from alexnet.data.splits import Slice
 from alexnet.data.statistics import (
     TORCHVISION_MEAN,
     TORCHVISION_STD,
@@ -37,7 +37,10 @@ __all__ = [
     "TORCHVISION_STD",
     "Batch",
     "Dataset",
+    "ImageFiles",
+    "ImageSet",
     "Kept",
+    "LabelledImages",
     "PackOptions",
     "PackedJpegs",
     "Preprocess",
@@ -52,11 +55,11 @@ __all__ = [
     "decode_image",
     "draws",
     "fetch_data_set",
-    "find_labelled_files",
+    "list_images",
     "measure_statistics",
     "mix",
     "open_dataset",
-    "open_source",
+    "open_image_set",
     "pack_images",
     "read_batch",
     "reopen_dataset",

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.inventory import GONE
+from alexnet.data.image_set import GONE
 from alexnet.errors import CheckpointError
 from alexnet.files import read_json, write_json
 from alexnet.options import AdvisedCall, option

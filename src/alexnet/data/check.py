@@ -1,15 +1,16 @@
 """Every image of a data set decoded, and what is odd about the set."""
 
 import hashlib
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from alexnet.data.examine import Examined, examine
-from alexnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS, Orient, is_image
-from alexnet.data.layout import split_of
-from alexnet.data.listing import Listing, list_files
+from alexnet.data.ilsvrc import known_as
+from alexnet.data.image_set import ImageFiles, no_image
+from alexnet.data.images import MAX_PIXELS, Orient, is_image
+from alexnet.data.layout import Folders, find_layout, split_in
 from alexnet.data.loader import read_ahead
 from alexnet.data.near_copies import (
     Detail,
@@ -18,12 +19,11 @@ from alexnet.data.near_copies import (
     group_copies,
     read_detail,
 )
-from alexnet.data.odd import known_as
+from alexnet.data.tree import count_endings, list_tree
 from alexnet.errors import DataError
 from alexnet.terminal import progress
 
 TINY = 10  # images; a class with fewer in train is called tiny
-_ARCHIVES = (".tar", ".zip")
 _PIECE = 16  # images a thread takes at a time
 
 
@@ -53,34 +53,41 @@ def check(
 
     Nothing is changed or written. DataError where the container itself cannot be trusted.
     """
-    listings = find_listings(path)
-    report = CheckReport()
-    tasks = []
-    for listing in listings:
-        chosen = [i for i, name in enumerate(listing.names) if is_image(name)]
-        for ending, count in endings(listing.names).items():
-            report.others[ending] = report.others.get(ending, 0) + count
-        tasks += [(listing, chosen[i : i + _PIECE]) for i in range(0, len(chosen), _PIECE)]
-    total = sum(len(ids) for _, ids in tasks)
-    if not total:
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; name images to check")
+    tree = list_tree(path, archives=True)
+    chosen = tree.images
+    if not chosen:
         if (path / "manifest.json").is_file():
             raise DataError(f"{path}: a packed set; check what it was packed from")
-        raise DataError(f"{path}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise no_image(path)
+    files, total = tree.files(chosen), len(chosen)
+    layout = find_layout(Folders([entry.name for entry in tree.entries], tree.folders))
+    # Of an archive called ..._train.tar all is of that split, where nothing inside says otherwise.
+    lone = split_in(path.stem) if path.is_file() else None
+
+    @cache
+    def place(folder: str) -> tuple[str, str]:
+        split, label = layout.place(folder)
+        return (lone or split if split == "all" else split), label
+
+    report = CheckReport()
+    report.others = count_endings([e.name for e in tree.entries if not is_image(e.name)])
     contents: dict[bytes, list[tuple[str, str, str]]] = defaultdict(list)
     fingerprints: list[Fingerprint] = []
-    places: list[tuple[Listing, int]] = []
+    places: list[int] = []
     entries: list[tuple[str, str, str]] = []
 
-    def examine_piece(task: int) -> list[tuple[str, bytes, Examined]]:
-        listing, ids = tasks[task]
-        return [_examine(listing, i, orient, max_pixels) for i in ids]
+    def examine_piece(start: int) -> list[tuple[str, bytes, Examined]]:
+        stop = min(start + _PIECE, total)
+        return [_examine(files, i, orient, max_pixels) for i in range(start, stop)]
 
+    pieces = range(0, total, _PIECE)
     with progress(f"checking {path.name}", total, "images") as bar:
-        for task, seen in enumerate(read_ahead(examine_piece, range(len(tasks)), workers)):
-            listing, ids = tasks[task]
-            for i, (where, digest, found) in zip(ids, seen, strict=True):
+        for start, examined in zip(pieces, read_ahead(examine_piece, pieces, workers), strict=True):
+            for i, (where, digest, found) in enumerate(examined, start):
                 report.images += 1
-                split, label = _place(listing, i)
+                split, label = place(chosen[i].name.rpartition("/")[0])
                 by_class = report.counts.setdefault(split, {})
                 by_class[label] = by_class.get(label, 0) + (not found.refused)
                 if found.refused:
@@ -89,7 +96,7 @@ def check(
                 entry = (where, split, label)
                 contents[digest].append(entry)
                 entries.append(entry)
-                places.append((listing, i))
+                places.append(i)
                 fingerprints.append(replace(found.extracted, content=digest))
                 if found.repairs:
                     known = known_as(PurePosixPath(where).stem)
@@ -97,7 +104,7 @@ def check(
                     report.repairable.append({"path": where, "reason": reason})
                 else:
                     report.ok += 1
-            bar.advance(len(ids))
+            bar.advance(len(examined))
             if report.refused:
                 bar.note(f"{len(report.refused):,} refused")
     for same in contents.values():
@@ -105,46 +112,27 @@ def check(
             _add(same, report.duplicates, report.across, report.two_classes)
 
     def read(i: int) -> Detail | None:
-        listing, at = places[i]
+        at = places[i]
         try:
-            data = listing.read(at)
-        except DataError:  # it was read a moment ago, and has been told of
+            data = files.read(at)
+        except DataError:  # it was read a moment ago, and is in the report
             return None
-        seen: Detail | None = examine(
-            data, listing.names[at], orient=orient, max_pixels=max_pixels,
-            extract=read_detail,
-        ).extracted  # fmt: skip
-        return seen
+        detail: Detail | None = examine(
+            data, files.name(at), orient=orient, max_pixels=max_pixels, extract=read_detail
+        ).extracted
+        return detail
 
     for group in group_copies(fingerprints, read, workers):
         if len({fingerprints[i].content for i in group}) > 1:  # else they are told of already
             same = [entries[i] for i in group]
             _add(same, report.near_copies, report.near_across, report.near_two_classes)
-    for listing in listings:
-        for folder in listing.empty:
-            split, label = listing.place(f"{folder}/")
-            report.counts.setdefault(split, {}).setdefault(label, 0)
+    for part, folder in (layout.parts or {"all": layout.top}).items():
+        counts = report.counts.setdefault(lone or part if part == "all" else part, {})
+        for name in Folders((), tree.folders).within(folder):
+            counts.setdefault(name, 0)
+    report.counts = {split: table for split, table in report.counts.items() if table}
     report.classes = _odd_classes(report.counts)
     return report
-
-
-def endings(names: list[str]) -> dict[str, int]:
-    """How many files are no images, by how their names end."""
-    others = [PurePosixPath(name).suffix.lower() for name in names if not is_image(name)]
-    return {ending or "no ending": count for ending, count in Counter(others).most_common()}
-
-
-def find_listings(path: Path) -> list[Listing]:
-    """A folder, an archive, or the archives that a folder holds."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder; name images to check")
-    if path.is_dir():
-        archives = sorted(f for f in path.iterdir() if f.suffix in _ARCHIVES and f.is_file())
-        if archives:
-            beside = list_files(path)
-            loose = [beside] if any(map(is_image, beside.names)) else []
-            return [*(list_files(archive) for archive in archives), *loose]
-    return [list_files(path)]
 
 
 def _add(
@@ -161,25 +149,17 @@ def _add(
 
 
 def _examine(
-    listing: Listing, index: int, orient: Orient, max_pixels: int
+    files: ImageFiles, index: int, orient: Orient, max_pixels: int
 ) -> tuple[str, bytes, Examined]:
-    name = listing.names[index]
-    where = f"{listing.root}/{name}"
+    where = files.path(index)
     try:
-        data = listing.read(index)
+        data = files.read(index)
     except DataError as error:
         return where, b"", Examined((), str(error).removeprefix(f"{where}: "))
-    found = examine(data, name, orient=orient, max_pixels=max_pixels, extract=fingerprint_image)
+    found = examine(
+        data, files.name(index), orient=orient, max_pixels=max_pixels, extract=fingerprint_image
+    )
     return where, hashlib.sha256(data).digest(), found
-
-
-def _place(listing: Listing, index: int) -> tuple[str, str]:
-    """Split and class of a file; an archive called ..._train.tar is of that split."""
-    split, label = listing.place(listing.names[index])
-    if split == "all" and listing.root.is_file():
-        words = re.split(r"[^a-z]+", listing.root.stem.lower())
-        split = next((found for word in words if (found := split_of(word))), split)
-    return split, label
 
 
 def _odd_classes(counts: dict[str, dict[str, int]]) -> dict[str, list[str]]:

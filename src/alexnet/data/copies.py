@@ -1,4 +1,4 @@
-"""Which images of a source show one picture, looked for once when a run begins."""
+"""Which images of a set show one picture, looked for once when a run begins."""
 
 import hashlib
 from collections import Counter
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.data.image_set import ImageFiles, ImageSet, LabelledImages, PixelFile
 from alexnet.data.images import open_image
 from alexnet.data.loader import read_ahead
 from alexnet.data.near_copies import (
@@ -18,7 +19,6 @@ from alexnet.data.near_copies import (
     group_copies,
     read_detail,
 )
-from alexnet.data.raw import LabelledImages, PixelFile, Source
 from alexnet.errors import DataError
 from alexnet.terminal import progress
 
@@ -41,22 +41,22 @@ class Copies:
     why_not: str = ""
 
 
-def find_copies(source: Source, workers: int) -> Copies:
-    """Looks at every image of a source, at the files as they are or the arrays as they lie.
+def find_copies(source: ImageSet, workers: int) -> Copies:
+    """Looks at every image of a set, at the files as they are or the arrays as they lie.
 
     What cannot be read is no copy: who trains on it says why.
     """
     if source.kind in SMALL:
         return Copies()
     main = "train" if "train" in source.parts else source.parts[0]
-    parts: dict[str, LabelledImages] = {main: source.load(main)}
+    parts: dict[str, LabelledImages] = {main: source.read(main)}
     images = parts[main].images
-    if not isinstance(images, tuple) and min(images.shape[1:3]) < ARRAYS:
+    if not isinstance(images, ImageFiles) and min(images.shape[1:3]) < ARRAYS:
         return Copies()
     for name in source.parts:
         if name != main:
             try:
-                parts[name] = source.load(name)
+                parts[name] = source.read(name)
             except DataError:  # whoever reads it says so
                 continue
     places = [(part, i) for name, part in parts.items() for i in range(len(part.labels))]
@@ -98,10 +98,8 @@ def find_copies(source: Source, workers: int) -> Copies:
 
 def _fingerprint(part: LabelledImages, i: int) -> Fingerprint:
     try:
-        if isinstance(part.images, tuple):
-            if not part.images[i].is_file():  # to open a pipe would never end
-                return Fingerprint(0, f"unread {id(part)} {i}".encode())
-            data = part.images[i].read_bytes()
+        if isinstance(part.images, ImageFiles):
+            data = part.images.read(i)
             content = hashlib.sha256(data).digest()
             try:
                 with open_image(data) as image:
@@ -116,8 +114,8 @@ def _fingerprint(part: LabelledImages, i: int) -> Fingerprint:
 
 def _read_detail(part: LabelledImages, i: int) -> Detail | None:
     try:
-        if isinstance(part.images, tuple):
-            with open_image(part.images[i]) as image:
+        if isinstance(part.images, ImageFiles):
+            with open_image(part.images.read(i)) as image:
                 return read_detail(image)
         return read_detail(as_image(_row(part, i)))
     except Exception:  # as above; it was read a moment ago
@@ -126,7 +124,7 @@ def _read_detail(part: LabelledImages, i: int) -> Detail | None:
 
 def _row(part: LabelledImages, i: int) -> NDArray[np.uint8]:
     """One image of arrays, (H, W, C)."""
-    assert not isinstance(part.images, tuple)
+    assert not isinstance(part.images, ImageFiles)
     images, ids = part.images, np.array([i])
     read = images[ids] if isinstance(images, np.ndarray | PixelFile) else images.read(ids)
     return np.asarray(read[0], np.uint8)

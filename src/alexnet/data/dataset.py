@@ -1,4 +1,4 @@
-"""From a raw source and a recipe to three disjoint slices of uint8 images at one stored size."""
+"""From an image set and a recipe to three disjoint splits of uint8 images at one stored size."""
 
 import hashlib
 import os
@@ -12,20 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data import draws, fetch
-from alexnet.data.away import Folder
 from alexnet.data.bad_images import NOTED, BadImage, BadImages, most_left_out
-from alexnet.data.cut import take_whole
-from alexnet.data.inventory import (
-    Listed,
-    as_listed,
-    names_of,
-    read_inventory,
-    size_of,
-    take_inventory,
-)
-from alexnet.data.raw import LabelledImages, PixelFile, Source, Stored
-from alexnet.data.slices import Fitted, Slice, Unread
-from alexnet.data.sources import open_source
+from alexnet.data.drive import Drive
+from alexnet.data.file_list import FileList, list_files, read_file_lists, restore_list
+from alexnet.data.forms import open_image_set
+from alexnet.data.image_set import RULES, ImageFiles, ImageSet, LabelledImages, PixelFile, Stored
+from alexnet.data.splits import Fitted, Slice, Unread, take_whole
 from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.options import DIR, call, option
@@ -41,10 +33,10 @@ NAMED = 20  # images that cannot be read, a line each
 
 
 class Dataset:
-    """A source seen through a recipe: classes, and train, val and test read when asked for.
+    """An image set seen through a recipe: classes, and train, val and test read when asked for.
 
-    Where the source has no test part, `val` serves as test; where it has neither, test is cut from
-    train. A validation slice always comes out of train unless the source has both val and test.
+    Where the set has no test part, `val` serves as test; where it has neither, test is cut from
+    train. A validation slice always comes out of train unless the set has both val and test.
     Every cut is stratified by class and a function of `split_seed` alone, and separates no group of
     images that `keep_together` names. `trained` is what a run says of the same data: its groups are
     kept together, and where that changed since, cuts of it are refused.
@@ -52,25 +44,25 @@ class Dataset:
 
     to_train = True  # so that every class needs an image
 
-    def __init__(self, source: Source, recipe: Recipe, trained: DataCard | None = None) -> None:
+    def __init__(self, source: ImageSet, recipe: Recipe, trained: DataCard | None = None) -> None:
         self.recipe, self._trained = recipe, trained
-        self.listed: dict[str, Listed] = {}
+        self.listed: dict[str, FileList] = {}
         self.bad = BadImages()
         self._noted = BadImages()
         # Path inside the set, split and reason, since the run began.
         self.left_out: list[LeftOutImage] = []
         if trained is not None and trained.run:
             run = Path(trained.run)
-            self.listed, self.bad = read_inventory(run), BadImages.of(run)
+            self.listed, self.bad = read_file_lists(run), BadImages.of(run)
             self._noted = BadImages.of(run, NOTED)
         if trained is not None:
             self.left_out += trained.left_out or ()
             excused = self.bad.paths | self._noted.paths | {e.path for e in self.left_out}
-            source = as_listed(source, self.listed, excused)
-        if source.kind == "folder":  # listing a million files takes minutes on a network drive
-            source = replace(source, load=cache(source.load))
+            source = restore_list(source, self.listed, excused)
+        if source.folders is not None:  # a million names need not be joined twice
+            source = replace(source, read=cache(source.read))
         self.source, self.classes = source, source.classes
-        self.folder = Folder(source.path, recipe.wait_for_data)
+        self.drive = Drive(source.path, recipe.wait_for_data)
         self._groups: Sequence[Sequence[str | int]] = ()
         if trained is not None and trained.groups:
             self._groups = trained.groups
@@ -78,7 +70,7 @@ class Dataset:
     def keep_together(self, groups: Sequence[Sequence[int]]) -> None:
         """Copies of a picture, by place in the part that is cut: each group stays in one split."""
         if groups and self._shared("train"):
-            called = _call(self.source.load(self._roles["train"]), self.source.path)
+            called = _call(self.source.read(self._roles["train"]), self.source.path)
             self._groups = [[called[i] for i in group] for group in groups]
 
     def cut_as(self, described: DataCard) -> None:
@@ -103,7 +95,7 @@ class Dataset:
 
     def without_images(self) -> dict[str, list[str]]:
         """By split that is cut out of train: the classes of which it has no image."""
-        labels = self.source.load(self._roles["train"]).labels
+        labels = self.source.read(self._roles["train"]).labels
         cuts = self._cut(labels) if self._shared("train") else {}
         missing = {
             split: [self.classes[c] for c in np.setdiff1d(labels, labels[ids]).tolist()]
@@ -128,7 +120,7 @@ class Dataset:
         """Images of train and val, and of test where it is cut from train; none is read."""
         roles = self._roles
         names = ("train", "val", "test") if roles["test"] == roles["train"] else ("train", "val")
-        return {name: len(self._rows(name, self.source.load(roles[name]))) for name in names}
+        return {name: len(self._rows(name, self.source.read(roles[name]))) for name in names}
 
     def split(self, name: str) -> Slice:
         """One of train, val, test."""
@@ -143,13 +135,13 @@ class Dataset:
         return self._split(name)
 
     def _split(self, name: str) -> Slice:
-        part = self.source.load(self._roles[name])
+        part = self.source.read(self._roles[name])
         ids = self._rows(name, part)
         labels = part.labels[ids]
         rows, r = None, self.recipe
-        pixels: NDArray[np.uint8] | tuple[Path, ...] | Stored
-        if isinstance(part.images, tuple):
-            pixels = tuple(part.images[i] for i in ids)
+        pixels: NDArray[np.uint8] | ImageFiles | Stored
+        if isinstance(part.images, ImageFiles):
+            pixels = part.images.take(ids)
         elif self.source.kind == "packed":
             shape = part.images.shape[1:]
             if shape != (r.size, r.size, r.channels):
@@ -181,8 +173,9 @@ class Dataset:
             missing = self.classes[int(np.argmin(found))]
             raise DataError(f"no training image of class {missing!r}: add some, or take it out")
         return Slice(
-            name, labels, pixels, r.size, r.channels, rows, folder=self.folder, orient=r.orient
-        )
+            name, labels, pixels, r.size, r.channels, rows, orient=r.orient, drive=self.drive,
+            cut_floats=self.source.rules < 2,
+        )  # fmt: skip
 
     def _else(self, size: int, channels: int) -> str:
         """What to do with a packed set of another size than the recipe's, if it is kept."""
@@ -192,11 +185,11 @@ class Dataset:
         """What each image of a split is called, in its order: its file within the source, the file
         it was packed from, or the part and its place there ("test/17")."""
         role = self._roles[name]
-        part = self.source.load(role)
+        part = self.source.read(role)
         ids = self._rows(name, part)
         root = Path(self.source.path)
-        if isinstance(part.images, tuple):
-            return [os.path.relpath(part.images[i], root) for i in ids]
+        if isinstance(part.images, ImageFiles):
+            return part.images.take(ids).paths_below(root)
         listed = root / f"{role}.names.txt"
         if self.source.kind == "packed" and listed.is_file():
             lines = listed.read_text(errors="surrogateescape").split("\n")
@@ -209,8 +202,8 @@ class Dataset:
         labels = part.labels
         ids = self._cut(labels)[name] if self._shared(name) else np.arange(len(labels))
         gone = {image.path for image in self.left_out if image.split == name}
-        if gone and isinstance(part.images, tuple):
-            called = names_of(part, self.source.path)
+        if gone and isinstance(part.images, ImageFiles):
+            called = part.images.paths_below(self.source.path)
             ids = np.array([i for i in ids.tolist() if called[i] not in gone], np.intp)
         return ids
 
@@ -232,12 +225,12 @@ class Dataset:
     def listing(self) -> str:
         """sha256 of what is cut into splits (16 hex digits): its labels and the names of its files.
         Of another listing the same split holds other images."""
-        part = self.source.load(self._roles["train"])
+        part = self.source.read(self._roles["train"])
         h = hashlib.sha256(f"{self.classes!r}{self.source.digest}".encode())
         h.update(part.labels.tobytes())
-        if isinstance(part.images, tuple):
-            for file in part.images:
-                h.update(os.fsencode(os.path.relpath(file, self.source.path)) + b"\0")
+        if isinstance(part.images, ImageFiles):
+            for name in part.images.paths_below(self.source.path):
+                h.update(os.fsencode(name) + b"\0")
         return h.hexdigest()[:16]
 
     def _units(self, labels: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -245,7 +238,7 @@ class Dataset:
         and -1 of one whose group is of two classes: that is for train alone. (N,)."""
         units = np.arange(len(labels))
         if self._groups:
-            called = _call(self.source.load(self._roles["train"]), self.source.path)
+            called = _call(self.source.read(self._roles["train"]), self.source.path)
             places = {name: i for i, name in enumerate(called)}
             for group in self._groups:
                 ids = [places[name] for name in group if name in places]
@@ -305,7 +298,7 @@ class Dataset:
         """Takes images that cannot be read out of their split before a run begins, and says so.
         Raises Unreadable beyond the share that the recipe allows."""
         name, split = error.split, self.split(error.split)
-        if not isinstance(split.pixels, tuple):
+        if not isinstance(split.pixels, ImageFiles):
             raise error
         before = sum(image.split == name for image in self.left_out)
         count = before + len(split)
@@ -359,23 +352,27 @@ class Dataset:
             sizes |= zip(files.names, files.sizes.tolist(), strict=True)
         return sizes
 
-    def _size(self, file: Path) -> int:
+    def _size(self, files: ImageFiles, index: int) -> int:
         """Bytes of a file: of one that the run could not read, those that it had."""
-        known = self.size_then(name) if (name := self.inside(str(file))) in self.bad.paths else None
-        return size_of(file) if known is None else known
+        name = self.inside(files.path(index))
+        known = self.size_then(name) if name in self.bad.paths else None
+        return files.size(index) if known is None else known
 
-    def resized(self) -> list[tuple[str, int, Path, int]]:
+    def resized(self) -> list[tuple[str, int, str, int]]:
         """Files of train and val whose size is not that with which the run began, but for those
-        that it could not read: their split, index, file and size then."""
+        that it could not read: their split, index, path and size then."""
         changed = []
         for name in ("train", "val"):
             pixels = self.split(name).pixels
-            for index, file in enumerate(pixels if isinstance(pixels, tuple) else ()):
-                image, then = self.bad.get(name, index), self.size_then(self.inside(str(file)))
+            if not isinstance(pixels, ImageFiles):
+                continue
+            for index in range(len(pixels)):
+                path = pixels.path(index)
+                image, then = self.bad.get(name, index), self.size_then(self.inside(path))
                 if image is not None:
                     then = image.size if image.fate == "replaced" else None
-                if then is not None and size_of(file) != then:
-                    changed.append((name, index, file, then))
+                if then is not None and pixels.size(index) != then:
+                    changed.append((name, index, path, then))
         return changed
 
     @property
@@ -383,9 +380,9 @@ class Dataset:
         """Whether the run came upon images of train or val that it could not read."""
         return any(image.split in ("train", "val") for image in self.bad)
 
-    def inventory(self) -> dict[str, Listed]:
+    def file_lists(self) -> dict[str, FileList]:
         """The files that train and val are cut from."""
-        return take_inventory(self.source, (self._roles["train"], self._roles["val"]))
+        return list_files(self.source, (self._roles["train"], self._roles["val"]))
 
     def own_part(self, name: str) -> str | None:
         """The part of the source that is this split and no other, if there is one."""
@@ -453,9 +450,11 @@ class Dataset:
             h.update(part.labels.tobytes())
             if isinstance(part.pixels, np.ndarray):
                 h.update(np.ascontiguousarray(part.pixels).data)
-            elif isinstance(part.pixels, tuple):
-                for file in part.pixels:
-                    h.update(f"{file.name}:{self._size(file)};".encode(errors="surrogateescape"))
+            elif isinstance(part.pixels, ImageFiles):
+                for i in range(len(part.pixels)):
+                    name = os.path.basename(part.pixels.name(i))
+                    about = f"{name}:{self._size(part.pixels, i)};"
+                    h.update(about.encode(errors="surrogateescape"))
             else:  # the same bytes as of pixels in memory
                 for start in range(0, len(part), 1024):
                     ids = np.arange(start, min(start + 1024, len(part)))
@@ -472,6 +471,7 @@ class Dataset:
             kind=self.source.kind,
             path=self.source.path,
             folders=self.source.folders,
+            rules=None if self.source.folders is None else self.source.rules,
             digest=self.digest,
             listing=self.listing,
             classes=self.classes,
@@ -490,18 +490,18 @@ class Dataset:
 
 def _call(part: LabelledImages, root: str) -> list[str] | range:
     """What images are called in the record of a run: files by their names, others by number."""
-    if isinstance(part.images, tuple):
-        return [os.path.relpath(file, root) for file in part.images]
+    if isinstance(part.images, ImageFiles):
+        return part.images.paths_below(root)
     return range(len(part.labels))
 
 
-def open_dataset(recipe: Recipe, data: str | Path | None = None, *, older: bool = False) -> Dataset:
-    """The data of a recipe, or the folder or named set given instead; see `open_source`."""
-    return Dataset(open_source(find_data(recipe, data), older=older), recipe)
+def open_dataset(recipe: Recipe, data: str | Path | None = None, *, rules: int = RULES) -> Dataset:
+    """The data of a recipe, or a folder or named set in its place; see `open_image_set`."""
+    return Dataset(open_image_set(find_data(recipe, data), rules=rules), recipe)
 
 
 def find_data(recipe: Recipe, data: str | Path | None = None) -> str | Path:
-    """Where the data of a recipe lies, or the folder or named set given instead."""
+    """Where the data of a recipe lies, or a folder or named set in its place."""
     name = str(recipe.data if data is None else data)
     if not name:
         raise UsageError(
@@ -518,10 +518,11 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> str | Path:
     return name
 
 
-def is_older(described: DataCard) -> bool:
-    """Whether a run's folder is read as 0.1.0 did, by fewer names for parts: it kept nothing of
-    which `folders` they were."""
-    return described.kind == "folder" and described.folders is None
+def rules_of(described: DataCard) -> int:
+    """By which rules a run reads its class folders, see RULES: those that it began with."""
+    if described.kind != "folder":
+        return RULES
+    return 0 if described.folders is None else described.rules or 1
 
 
 def reopen_dataset(recipe: Recipe, described: DataCard, data: str | Path | None = None) -> Dataset:
@@ -532,7 +533,7 @@ def reopen_dataset(recipe: Recipe, described: DataCard, data: str | Path | None 
             f"the weights were imported, and no images with them: name some with {option('data')}"
         )
     own = described.where if data is None else data
-    found = open_dataset(recipe, own, older=is_older(described))
+    found = open_dataset(recipe, own, rules=rules_of(described))
     if found.classes != (classes := tuple(described.classes)):
         odd = sorted(set(found.classes) ^ set(classes))
         raise DataError(
@@ -546,7 +547,7 @@ def reopen_dataset(recipe: Recipe, described: DataCard, data: str | Path | None 
     return Dataset(found.source, recipe, described) if same else found
 
 
-def check_orient(source: Source, recipe: Recipe, described: DataCard) -> None:
+def check_orient(source: ImageSet, recipe: Recipe, described: DataCard) -> None:
     """DataError for a packed set with photos that lie otherwise than the run has its images. Runs
     from before `orient` did not say how theirs lay."""
     if (

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data.near_copies import near_any, perceptual_digest
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 
 BEFORE = "before"  # beside a run's splits: what the weights that it began with had learnt from
 UNREAD = 0  # the digest of an image that was not read yet

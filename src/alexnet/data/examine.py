@@ -1,11 +1,8 @@
-"""What is odd about an image file, whether it can be repaired, and its pixels.
+"""One image file decoded: its pixels, what had to be repaired, or why it is refused.
 
 Originals are never changed: a repair is a way of reading.
 """
 
-import gzip
-import io
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from alexnet.data.images import (
+    GZIP,
     MAX_PIXELS,
     MOST_PIXELS,
     Orient,
@@ -23,11 +21,13 @@ from alexnet.data.images import (
     open_image,
     orientation_of,
     turn_upright,
+    unknown_scale,
+    unpack_gzip,
 )
+from alexnet.errors import DataError
 from alexnet.options import option
 
 TURNED = "EXIF orientation"  # begins the repair of an image that has one
-UNPACKED_LIMIT = 256 << 20  # bytes that a gzipped image may unpack to
 
 # How each format's files are usually named.
 _SUFFIXES = {
@@ -84,14 +84,11 @@ def examine(
     pixels: NDArray[np.uint8] | None = None
     if not data:
         return Examined((), "empty")
-    if data[:2] == b"\x1f\x8b":
+    if data[:2] == GZIP:
         try:
-            with gzip.open(io.BytesIO(data)) as packed:
-                data = packed.read(UNPACKED_LIMIT + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            return Examined((), f"gzip-compressed and damaged ({error})")
-        if len(data) > UNPACKED_LIMIT:
-            return Examined((), f"unpacks to more than {UNPACKED_LIMIT:,} bytes")
+            data = unpack_gzip(data)
+        except DataError as error:
+            return Examined((), str(error))
         repairs.append("gzip-compressed")
     try:
         with open_image(data) as image:
@@ -101,10 +98,10 @@ def examine(
                 why = f"{width} x {height} pixels, the limit is {limit}"
                 return Examined((), why)
             kind = image.format or "?"
-            if image.mode == "F":
-                return Examined((), "float pixels of unknown scale: save it with 8 or 16 bits")
             repairs += _oddities(image, kind, name, data)
             image.load()
+            if why := unknown_scale(image):
+                return Examined((), why)
             if dark := _unused_bits(image):
                 repairs.append(dark)
             if (orientation := orientation_of(image)) != 1:

@@ -8,9 +8,9 @@ import numpy as np
 from alexnet.data import draws
 from alexnet.data.bad_images import BadImage, most_left_out, remedy
 from alexnet.data.dataset import STATISTICS_IMAGES, Dataset
-from alexnet.data.inventory import GONE, size_of
+from alexnet.data.image_set import GONE, ImageFiles
 from alexnet.data.loader import steps_per_epoch
-from alexnet.data.slices import Unread
+from alexnet.data.splits import Unread
 from alexnet.errors import Unreadable
 from alexnet.options import AdvisedCall
 from alexnet.runs.rundir import RunDir
@@ -48,15 +48,16 @@ def update_fates(dataset: Dataset, run: RunDir, step: int, again: AdvisedCall) -
 
 def _fate_of(dataset: Dataset, image: BadImage, step: int) -> BadImage:
     """What became of an image."""
-    split, file = dataset.split(image.split), _file(dataset, image)
-    if isinstance(split.pixels, tuple) and size_of(file) == GONE:
+    split = dataset.split(image.split)
+    files = split.pixels if isinstance(split.pixels, ImageFiles) else None
+    if files is not None and files.size(image.index) == GONE:
         return replace(image, fate="removed", step=step)
     unread = split.try_read(np.array([image.index]))[1]
     if unread:
         image = replace(image, reason=next(iter(unread.values()))[1])
         skips = dataset.recipe.bad_images == "skip"
         return replace(image, fate="left out", step=step) if skips else image
-    size = size_of(file) if isinstance(split.pixels, tuple) else GONE
+    size = GONE if files is None else files.size(image.index)
     if size == (dataset.size_then(image.path) or size) or not _was_read(dataset, image):
         return replace(image, fate="repaired")
     return replace(image, fate="replaced", size=size)

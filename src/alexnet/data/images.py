@@ -1,9 +1,11 @@
 """One image file, or its bytes, to an array of 8-bit pixels."""
 
+import gzip
 import os
 import stat
 import threading
 import warnings
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -36,6 +38,8 @@ Orient = Literal["apply", "ignore"]
 
 MAX_PIXELS = 64_000_000
 MOST_PIXELS = 178_956_970  # beyond which Pillow itself refuses
+UNPACKED_LIMIT = 256 << 20  # bytes that a gzip-compressed image may unpack to
+GZIP = b"\x1f\x8b"  # the first bytes of such a file
 
 # A format that is not needed is only one more parser for a hostile file to reach.
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
@@ -63,23 +67,25 @@ def decode_image(
     name: str = "",
     max_pixels: int = MAX_PIXELS,
     orient: Orient = "ignore",
+    cut_floats: bool = False,
 ) -> np.ndarray:
     """Decode an image (a file or its bytes) to (H, W, C) uint8, C = `channels`: 1 or 3.
 
     `size` resizes the shorter side to that many pixels (antialiased bilinear, as
     torchvision's Resize) and crops the centre, H = W = size; None keeps the size. Transparency
-    is laid on white; 16-bit grey keeps its high byte; float grey is cut to 0..255; of an
-    animation the first frame counts. `orient` "apply" turns it upright first by its EXIF
+    is laid on white; 16-bit grey keeps its high byte; of an animation the first frame counts; a
+    file that is gzip-compressed is unpacked. `orient` "apply" turns it upright first by its EXIF
     orientation, as viewers do.
 
-    DataError, naming `name` or the path: not an image, damaged, or above `max_pixels`, which is
-    checked before any pixel is decoded.
+    DataError, naming `name` or the path: not an image, damaged, above `max_pixels` (which is
+    checked before any pixel is decoded), or of pixels of unknown scale, see `unknown_scale`.
+    `cut_floats` reads those as 0.1.0 did: floats cut to 0..255, of 16 bits the high byte.
     """
     if channels not in (1, 3) or (size is not None and size < 1):
         raise UsageError(f"channels {channels}, size {size}: expected channels 1 or 3 and size > 0")
     label = name or (str(source) if isinstance(source, Path) else "image")
     try:
-        with open_image(source) as image:
+        with open_image(source, label) as image:
             width, height = image.size
             if not 0 < width * height <= max_pixels:
                 raise DataError(
@@ -87,6 +93,8 @@ def decode_image(
                     "shrink the image or raise the limit"
                 )
             image.load()
+            if not cut_floats and (why := unknown_scale(image)):
+                raise DataError(f"{label}: {why}")
             upright = turn_upright(image) if orient == "apply" else image
             return fit_image(upright, channels=channels, size=size)
     except DataError:
@@ -105,6 +113,38 @@ def decode_image(
     except Exception as error:
         why = " ".join((getattr(error, "strerror", None) or str(error) or repr(error)).split())
         raise DataError(f"{label}: cannot be decoded ({why}); replace or remove it") from error
+
+
+def unknown_scale(image: Image.Image) -> str:
+    """Why nobody can say how bright a loaded image is; empty where its pixels say it.
+
+    Floats may run to 1 or to 255. Pixels of 16 bits that never exceed 255 are 8-bit values saved
+    wide, or a picture without light: by their high byte, as others are read, all would be black.
+    """
+    if image.mode == "F":
+        return "float pixels of unknown scale: save it with 8 or 16 bits"
+    if image.mode.startswith("I"):
+        low, high = image.getextrema()
+        if low >= 0 and 0 < high <= 255:  # type: ignore[operator]
+            return (
+                "16-bit pixels of which none exceeds 255, so of unknown scale: save it with 8 bits"
+            )
+    return ""
+
+
+def unpack_gzip(data: bytes) -> bytes:
+    """The bytes of a file, unpacked where it is gzip-compressed. DataError where it is damaged, or
+    unpacks to more than UNPACKED_LIMIT."""
+    if data[:2] != GZIP:
+        return data
+    try:
+        with gzip.open(BytesIO(data)) as packed:
+            unpacked = packed.read(UNPACKED_LIMIT + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"gzip-compressed and damaged ({error})") from error
+    if len(unpacked) > UNPACKED_LIMIT:
+        raise DataError(f"unpacks to more than {UNPACKED_LIMIT:,} bytes")
+    return unpacked
 
 
 def fit_image(image: Image.Image, *, channels: int, size: int | None) -> np.ndarray:
@@ -162,15 +202,35 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
         raise DataError(f"{label}: not an image that can be read; replace or remove it") from error
 
 
-def open_image(source: Path | bytes) -> Image.Image:
-    """The image of a file or its bytes, header only. Our own pixel limit stands in for Pillow's
-    warning about bombs. DataError for a pipe or a device, which could be waited on for ever."""
+def open_image(source: Path | bytes, name: str = "") -> Image.Image:
+    """The image of a file or its bytes, header only; one that is gzip-compressed is unpacked. Our
+    own pixel limit stands in for Pillow's warning about bombs. DataError, with `name` or the path,
+    for a pipe or a device, which could be waited on for ever, and for damaged compression."""
+    label = name or (str(source) if isinstance(source, Path) else "image")
     if isinstance(source, Path):
         mode = source.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder Pillow tells
             raise DataError(
-                f"{source}: a pipe or a device and no file; remove it, or pipe it into `-`"
+                f"{label}: a pipe or a device and no file; remove it, or pipe it into `-`"
             )
+    try:
+        return _open(source)
+    except UnidentifiedImageError:
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                packed = file.read(UNPACKED_LIMIT) if file.peek(2)[:2] == GZIP else b""
+        else:
+            packed = source
+        if packed[:2] != GZIP:
+            raise
+        try:
+            unpacked = unpack_gzip(packed)
+        except DataError as error:
+            raise DataError(f"{label}: {error}; replace or remove it") from error
+        return _open(unpacked)
+
+
+def _open(source: Path | bytes) -> Image.Image:
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(

@@ -8,14 +8,12 @@ Names alone do not make a part: a class may be called "test". What lies in the f
 `find_layout`.
 """
 
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Protocol
 
+from alexnet.data.image_set import RULES
 from alexnet.data.images import is_image
 
 PARTS: tuple[str, ...] = ("train", "val", "test")
@@ -49,6 +47,12 @@ def split_of(folder: str, older: bool = False) -> str | None:
     return _NAMES[match[1]] if match else None
 
 
+def split_in(name: str) -> str | None:
+    """The split that a word of a name says: train of ILSVRC2012_img_train."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((split for word in words if (split := split_of(word))), None)
+
+
 def is_unlabelled(folder: str) -> bool:
     """Whether a folder is called what people call images to predict."""
     return bool(_UNLABELLED.fullmatch(_plain(folder)))
@@ -63,55 +67,62 @@ def is_shown(name: str) -> bool:
     return name[:1] != "." and name != "__MACOSX"
 
 
-class Folders(Protocol):
-    """The folders of a set: on a disk, or of an archive. A place is a path inside, "" the whole."""
-
-    def inside(self, place: str) -> tuple[str, ...]:
-        """Names of the folders in a folder, sorted."""
-
-    def has_images(self, place: str) -> bool:
-        """Whether images lie directly in a folder."""
-
-
 @dataclass(frozen=True)
-class FoldersOnDisk:
-    root: Path
-
-    def inside(self, place: str) -> tuple[str, ...]:
-        with os.scandir(self.root / place) as entries:
-            return tuple(sorted(e.name for e in entries if is_shown(e.name) and e.is_dir()))
-
-    def has_images(self, place: str) -> bool:
-        with os.scandir(self.root / place) as entries:
-            return any(is_image(e.name) and is_shown(e.name) and e.is_file() for e in entries)
-
-
-@dataclass(frozen=True)
-class FoldersOfNames:
-    """Those that hold images, by the names of all files, and those that are `empty`."""
+class Folders:
+    """The folders of a set, from the `names` of all its files and of all its `folders`: on a disk
+    or in an archive. A place is a path below the set, "" the set itself."""
 
     names: Sequence[str]
-    empty: Sequence[str] = ()
+    folders: Sequence[str] = ()
 
     @cached_property
-    def _folders(self) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {}
-        for folder in {*self._with_images, *self.empty}:
+    def _within(self) -> dict[str, set[str]]:
+        """The names of the folders in each folder."""
+        within: dict[str, set[str]] = {}
+        for folder in {*self.folders, *self._with_files}:
             while folder:
                 above, _, last = folder.rpartition("/")
-                found.setdefault(above, set()).add(last)
+                within.setdefault(above, set()).add(last)
                 folder = above
-        return found
+        return within
+
+    @cached_property
+    def _with_files(self) -> set[str]:
+        return {name.rpartition("/")[0] for name in self.names}
 
     @cached_property
     def _with_images(self) -> set[str]:
         return {name.rpartition("/")[0] for name in self.names if is_image(name)}
 
-    def inside(self, place: str) -> tuple[str, ...]:
-        return tuple(sorted(self._folders.get(place, ())))
+    @cached_property
+    def _above_files(self) -> set[str]:
+        return _and_above(self._with_files)
+
+    @cached_property
+    def _above_images(self) -> set[str]:
+        return _and_above(self._with_images)
+
+    def within(self, place: str) -> tuple[str, ...]:
+        """Names of the folders in a folder, sorted."""
+        return tuple(sorted(filter(is_shown, self._within.get(place, ()))))
 
     def has_images(self, place: str) -> bool:
+        """Whether images lie directly in a folder."""
         return place in self._with_images
+
+    def holds_other_files_alone(self, place: str) -> bool:
+        """Whether a folder has files anywhere below it, and none is an image."""
+        return place in self._above_files and place not in self._above_images
+
+
+def _and_above(folders: Collection[str]) -> set[str]:
+    """Folders and all that lie around them."""
+    every: set[str] = set()
+    for folder in folders:
+        while folder and folder not in every:
+            every.add(folder)
+            folder = folder.rpartition("/")[0]
+    return every
 
 
 @dataclass(frozen=True)
@@ -131,81 +142,76 @@ class Layout:
     contradiction: str = ""
     lacks: str = ""
 
-    def place(self, name: str, top: int) -> tuple[str, str]:
-        """(part, class) of a file: ("train", "cat"); "all" of a set without parts, and of what lies
-        beside them; "unlabelled" of images to predict. The class is "" where there is no folder.
-
-        Where no part was found, a folder called as one, anywhere above the file, is one all the
-        same; else the class is the first folder below the `top` ones that all images share.
-        """
-        folders = name.split("/")[:-1]
+    def place(self, folder: str) -> tuple[str, str]:
+        """(part, class) of the files in a folder: ("train", "cat"); "all" of a set without parts,
+        and of what lies beside them; "unlabelled" of images to predict. The class is "" where the
+        folder is none."""
         for part, place in self.parts.items():
-            within = place.split("/")
-            if folders[: len(within)] == within:
-                return part, folders[len(within)] if len(folders) > len(within) else ""
-        depth = len(self.top.split("/")) if self.top else 0
-        if self.parts and len(folders) > depth and is_unlabelled(folders[depth]):
+            if folder == place or folder.startswith(f"{place}/"):
+                return part, folder[len(place) + 1 :].partition("/")[0]
+        rest = folder
+        if self.top:
+            if not folder.startswith(f"{self.top}/"):
+                return "all", ""
+            rest = folder[len(self.top) + 1 :]
+        name = rest.partition("/")[0]
+        if self.parts and is_unlabelled(name):
             return "unlabelled", ""
-        if not self.parts:
-            if len(folders) > depth and folders[depth] in self.classes:
-                return "all", folders[depth]
-            for at, folder in enumerate(folders):
-                if part := split_of(folder, older=True) or "":
-                    return part, folders[at + 1] if at + 1 < len(folders) else ""
-        return "all", folders[min(top, len(folders) - 1)] if folders else ""
+        return "all", name
 
     def taken(self) -> str:
         """A line on what was taken for what, where names alone do not say it; else empty."""
-        said = [
+        lines = [
             f"{place} is taken for {part}"
             for part, place in self.parts.items()
             if place.casefold() != part
         ]
         if self.classes:
             one = len(self.classes) == 1
-            said.append(
+            lines.append(
                 f"{', '.join(self.classes)} {'is' if one else 'are'} taken for "
                 f"{'a class' if one else 'classes'}: no folder train has class folders in it"
             )
         elif self.top and not self.parts:
-            said.append(f"the classes are the folders in {self.top}")
-        return ", ".join(said)
+            lines.append(f"the classes are the folders in {self.top}")
+        return ", ".join(lines)
 
 
 def find_layout(
-    folders: Folders, *, older: bool = False, known: Collection[str] | None = ()
+    folders: Folders, *, rules: int = RULES, known: Collection[str] | None = ()
 ) -> Layout:
     """Where the parts and classes of a set lie.
 
     A folder is a part if it is called so and has class folders in it, and one of those is to train
     on: `train/` that only holds images beside `car/` and `plane/` is a class like them. `known` are
     classes, for which a folder that is called as a part or lies around the set may stand; None: no
-    folder is looked through. `older` reads a set as 0.1.0 did, by fewer names, which alone made a
-    part.
+    folder around the set is passed through. By the `rules` 0, of 0.1.0, fewer names made a part,
+    and a name alone did.
     """
-    top = "" if older else _enclosing(folders, known)
-    inside = folders.inside(top)
-    called = {name: part for name in inside if (part := split_of(name, older))}
+    older = rules == 0
+    top = "" if older else _enclosing(folders, known, rules)
+    inner = folders.within(top)
+    called = {name: part for name in inner if (part := split_of(name, older))}
     if older:
         return _with_parts(folders, top, called, older) if called else Layout(top)
-    full = {name: part for name, part in called.items() if folders.inside(_join(top, name))}
+    full = {name: part for name, part in called.items() if folders.within(_join(top, name))}
     if "train" in full.values():
         named = {n: p for n, p in called.items() if n in full or _is_first_of(n, p, full)}
         return _with_parts(folders, top, named)
     flat = [name for name in called if name not in full and name not in (known or ())]
     train = next((name for name in flat if called[name] == "train"), "")
-    others = [name for name in inside if name not in called and _holds(folders, _join(top, name))]
-    classes = {name for one in full for name in folders.inside(_join(top, one))}
+    others = [name for name in inner if name not in called and _holds(folders, _join(top, name))]
+    classes = {name for one in full for name in folders.within(_join(top, one))}
     if any(split_of(n, older=True) for n in full) or (full and (not others or classes & {*others})):
-        found = _with_parts(folders, top, full)
-        return replace(found, lacks=_no_class_folders(train)) if train else found
-    held = next((n for n in flat if n != train and split_of(n, older=True)), "")
-    if others and held:
+        layout = _with_parts(folders, top, full)
+        return replace(layout, lacks=_no_class_folders(train)) if train else layout
+    flat_part = next((n for n in flat if n != train and split_of(n, older=True)), "")
+    if others and flat_part:
         return Layout(
             top,
-            lacks=f"{held} holds images and no class folders, beside {', '.join(others[:3])}: if "
-            "it is a class, call it otherwise; if it holds images to test with, take it out, or "
-            f"make train/CLASS and {called[held]}/CLASS",
+            lacks=f"{flat_part} holds images and no class folders, beside {', '.join(others[:3])}: "
+            "if it is a class, call it otherwise; if it holds images to test with, take it out, or "
+            f"make train/CLASS and {called[flat_part]}/CLASS",
         )
     if train and not others:
         return Layout(top, lacks=_no_class_folders(train))
@@ -213,7 +219,7 @@ def find_layout(
 
 
 def _holds(folders: Folders, place: str) -> bool:
-    return folders.has_images(place) or bool(folders.inside(place))
+    return folders.has_images(place) or bool(folders.within(place))
 
 
 def _no_class_folders(train: str) -> str:
@@ -244,35 +250,38 @@ def _with_parts(
     lacks = ""
     if "train" not in parts:
         lacks = f"has {', '.join(names[part] for part in parts)} but no train; add the folder train"
-    beside = tuple(name for name in folders.inside(top) if name not in called)
+    beside = tuple(name for name in folders.within(top) if name not in called)
     return Layout(top, parts, beside, lacks=lacks)
 
 
-def _enclosing(folders: Folders, known: Collection[str] | None) -> str:
-    """The folder around a set that alone lies in the root, and so on; "" where there is none."""
+def _enclosing(folders: Folders, known: Collection[str] | None, rules: int) -> str:
+    """The folder around a set that alone lies in the root, and so on; "" where there is none. One
+    beside it that holds other files and no image, as of a manual, does not count."""
     top = ""
     for _ in range(_DEEPEST):
-        inside = folders.inside(top)
-        if known is None or len(inside) != 1 or inside[0] in known or split_of(inside[0]):
+        inner = folders.within(top)
+        if rules >= 2:
+            inner = tuple(n for n in inner if not folders.holds_other_files_alone(_join(top, n)))
+        if known is None or len(inner) != 1 or inner[0] in known or split_of(inner[0]):
             break
-        inner = _join(top, inside[0])
-        if folders.has_images(inner) or not folders.inside(inner):
+        place = _join(top, inner[0])
+        if folders.has_images(place) or not folders.within(place):
             break
-        top = inner
+        top = place
     return top
 
 
 def _unwrapped(folders: Folders, place: str, part: str) -> str:
     """The folder with a part's class folders: seg_train/seg_train, train/images."""
     for _ in range(_DEEPEST):
-        inside = folders.inside(place)
-        if len(inside) != 1 or folders.has_images(place):
+        inner = folders.within(place)
+        if len(inner) != 1 or folders.has_images(place):
             break
-        if split_of(inside[0]) != part and _plain(inside[0]) not in _WRAPPERS:
+        if split_of(inner[0]) != part and _plain(inner[0]) not in _WRAPPERS:
             break
-        if not folders.inside(_join(place, inside[0])):  # the one class that is there
+        if not folders.within(_join(place, inner[0])):  # the one class that is there
             break
-        place = _join(place, inside[0])
+        place = _join(place, inner[0])
     return place
 
 

@@ -17,7 +17,7 @@ from alexnet.data import draws
 from alexnet.data.bad_images import most_left_out
 from alexnet.data.device import sent
 from alexnet.data.pixels_ahead import PixelsAhead
-from alexnet.data.slices import Slice, Unread
+from alexnet.data.splits import Slice, Unread
 from alexnet.errors import DataError, Unreadable
 from alexnet.interrupt import outspoken
 from alexnet.options import option

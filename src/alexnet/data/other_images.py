@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data.dataset import Dataset
-from alexnet.data.raw import LabelledImages, Source
-from alexnet.data.slices import Slice
+from alexnet.data.image_set import UNLABELLED, ImageFiles, ImageSet, LabelledImages, join_files
+from alexnet.data.splits import Slice
 from alexnet.errors import DataError, UsageError
 from alexnet.options import option
 from alexnet.recipe import Recipe
@@ -39,7 +39,7 @@ class OtherImages(Dataset):
 
     def __init__(
         self,
-        source: Source,
+        source: ImageSet,
         recipe: Recipe,
         classes: Sequence[str],
         part: str | None = None,
@@ -49,9 +49,9 @@ class OtherImages(Dataset):
         self.available = tuple(name for name in source.parts if name != ALL)
         self.split_name = self._choose(source, part)
         chosen = self.available if self.split_name == ALL and self.available else [self.split_name]
-        self._loaded = {name: source.load(name) for name in chosen}
+        self._loaded = {name: source.read(name) for name in chosen}
         for name, loaded in self._loaded.items():
-            if (loaded.labels == -1).any():
+            if (loaded.labels == UNLABELLED).any():
                 raise DataError(
                     f"{source.path}: the labels of {name} are not known: use another "
                     f"{option('split')}"
@@ -63,7 +63,7 @@ class OtherImages(Dataset):
                 source,
                 classes=tuple(classes),
                 parts=(self.split_name,),
-                load=lambda name: joined,
+                read=lambda name: joined,
                 statistics=None,
             ),
             recipe,
@@ -71,8 +71,8 @@ class OtherImages(Dataset):
         counts = np.bincount(labels[labels >= 0], minlength=len(classes))
         self.absent = tuple(name for name, n in zip(classes, counts, strict=True) if not n)
 
-    def _choose(self, source: Source, part: str | None) -> str:
-        where = source.path or source.kind
+    def _choose(self, source: ImageSet, part: str | None) -> str:
+        where = source.where
         if part is None:
             return next((name for name in ORDER if name in self.available), ALL)
         if part == ALL or part in self.available:
@@ -89,7 +89,7 @@ class OtherImages(Dataset):
         )
 
     def _join(
-        self, source: Source, classes: Sequence[str], ignore_unknown: bool
+        self, source: ImageSet, classes: Sequence[str], ignore_unknown: bool
     ) -> NDArray[np.int64]:
         """The network's label of every image, by the names of classes."""
         places = {name: label for label, name in enumerate(classes)}
@@ -103,7 +103,7 @@ class OtherImages(Dataset):
         counts = np.bincount(labels, minlength=len(table))
         unknown = [i for i in np.flatnonzero(table == UNKNOWN).tolist() if counts[i]]
         self.ignored = {source.classes[i]: int(counts[i]) for i in unknown}
-        where, images = source.path or source.kind, sum(self.ignored.values())
+        where, images = source.where, sum(self.ignored.values())
         if images == len(labels):
             raise DataError(
                 f"{where}: none of its classes is one that the network knows: it has "
@@ -138,7 +138,7 @@ class OtherImages(Dataset):
     def describe_splits(self) -> str:
         """Which images these are, in words."""
         if not self.available:
-            return "all of its class folders" if self.source.kind == "folder" else "all of it"
+            return "all of it" if self.source.folders is None else "all of its class folders"
         if self.split_name == ALL:
             return f"all of {', '.join(self.available)}"
         others = [name for name in self.available if name != self.split_name]
@@ -176,8 +176,8 @@ def _chain(images: Sequence[Any]) -> Any:
     """The images of several parts of a source, all of one kind, as those of one."""
     if len(images) == 1:
         return images[0]
-    if all(isinstance(one, tuple) for one in images):
-        return tuple(file for one in images for file in one)
+    if all(isinstance(one, ImageFiles) for one in images):
+        return join_files(images)
     return _Chained(images)
 
 

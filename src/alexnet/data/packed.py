@@ -1,4 +1,4 @@
-"""A packed set as a source: raw pixels in a memory map, or JPEGs read by index out of shards."""
+"""A packed set: raw pixels in a memory map, or JPEGs read by index out of shards."""
 
 import os
 import threading
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.data.examine import TURNED
-from alexnet.data.raw import LabelledImages, Source, make_source, reading
+from alexnet.data.image_set import ImageSet, LabelledImages, Opening, make_image_set, reading
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError
 from alexnet.files import read_json
@@ -76,8 +76,9 @@ class PackedJpegs:
             os.close(file)
 
 
-def packed(root: Path) -> Source | None:
+def open_packed(opening: Opening) -> ImageSet | None:
     """The packed set in a folder, or None where there is no manifest."""
+    root = opening.root
     if not (root / "manifest.json").is_file():
         if (root / ".packing").is_dir():
             raise DataError(f"{root}: half packed: run the same `{call('data pack')}` to finish it")
@@ -103,23 +104,23 @@ def packed(root: Path) -> Source | None:
             raise TypeError(f"orient {orient!r}")
         turned = count_turned(manifest)
         titles = {str(name): str(title) for name, title in manifest.get("titles", {}).items()}
-        source = make_source("packed", root, tuple(manifest["classes"]), readers)
+        return make_image_set(
+            "packed",
+            root,
+            tuple(manifest["classes"]),
+            readers,
+            digest=manifest["key"] + manifest["source"]["sha256"],
+            titles=titles,
+            orient=orient,
+            turned=turned,
+            # Of a set that is split when it is read, they would be of its test images too.
+            statistics=Statistics(mean, std, covariance, image) if "train" in readers else None,
+        )
     except (KeyError, TypeError, AttributeError, CheckpointError) as error:
         why = " ".join(str(error).split())
         raise DataError(
             f"{root / 'manifest.json'}: damaged ({why}): remove {root} and pack again"
         ) from None
-    return Source(
-        **{
-            **vars(source),
-            "digest": manifest["key"] + manifest["source"]["sha256"],
-            "titles": titles,
-            "orient": orient,
-            "turned": turned,
-            # Of a set that is split when it is read, they would be of its test images too.
-            "statistics": Statistics(mean, std, covariance, image) if "train" in readers else None,
-        }
-    )
 
 
 def count_turned(manifest: Mapping[str, Any]) -> int:

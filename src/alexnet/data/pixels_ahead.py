@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.slices import Slice, Unread
+from alexnet.data.splits import Slice, Unread
 from alexnet.interrupt import outspoken
 from alexnet.region import over_pieces
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from alexnet import figures
 from alexnet.data.augment import Preprocess
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.models.net import Net
 from alexnet.runs.board import Board
 

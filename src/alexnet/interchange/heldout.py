@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from alexnet.data.loader import read_in_order
-from alexnet.data.slices import Slice, Unread
+from alexnet.data.splits import Slice, Unread
 from alexnet.errors import Unreadable
 from alexnet.interchange.chain import Function
 from alexnet.metrics import Tally

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.errors import CheckpointError, DataError, Differs
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import read_json, sha256_of, write_json

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.errors import DataError
 from alexnet.interchange.chain import OnnxNet, missing_package, quiet
 from alexnet.interchange.heldout import some_of, tally_scores

@@ -12,7 +12,7 @@ from alexnet.analysis.features import last_hidden, write_features
 from alexnet.analysis.neighbours import nearest_neighbours
 from alexnet.data import draws
 from alexnet.data.dataset import Dataset
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.errors import CheckpointError, Unreadable
 from alexnet.files import cannot, read_json, sha256_of, write_json
 from alexnet.predict import Predictor

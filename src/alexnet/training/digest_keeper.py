@@ -6,7 +6,7 @@ from torch import Tensor
 
 from alexnet.data.dataset import Dataset
 from alexnet.data.digests import BEFORE, UNREAD, ImageDigests, SliceDigests
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.runs.rundir import RunDir
 from alexnet.training.parallel import Team
 

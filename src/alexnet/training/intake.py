@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from alexnet.data.bad_images import BadImage, most_left_out, remedy
 from alexnet.data.dataset import SPLITS, Dataset
 from alexnet.data.device import sent
+from alexnet.data.image_set import ImageFiles
 from alexnet.data.loader import Batch, read_batch
-from alexnet.data.slices import Unread
+from alexnet.data.splits import Unread
 from alexnet.errors import AlexNetError, DataError, Elsewhere, ReaderEnded, Unreadable
 from alexnet.interrupt import Signals
 from alexnet.metrics import Tally
@@ -41,7 +42,7 @@ class Intake:
         self._error: DataError | None = None
         self.trouble: AlexNetError | None = None
         dataset.bad.run = run.path
-        dataset.folder.gives_up = lambda: signals.received is not None
+        dataset.drive.gives_up = lambda: signals.received is not None
 
     def fetch(self, clock: Clock) -> None:
         """Waits for the next batch."""
@@ -180,9 +181,11 @@ class Intake:
             if name == "test" and dataset.own_part(name) is not None:
                 continue
             files = dataset.split(name).pixels
-            for i, file in enumerate(files if isinstance(files, tuple) else ()):
-                path = dataset.inside(str(file))
-                if path not in known and not file.is_file():
+            if not isinstance(files, ImageFiles):
+                continue
+            for i in range(len(files)):
+                path = dataset.inside(files.path(i))
+                if path not in known and not files.on_disk(i).is_file():
                     missing.append((path, name, i))
         return missing
 

@@ -18,7 +18,7 @@ import torch
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.loader import Batch
-from alexnet.data.slices import Slice
+from alexnet.data.splits import Slice
 from alexnet.data.statistics import Statistics
 from alexnet.errors import Unavailable
 from alexnet.memory import short_of_memory

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from alexnet.data import draws
 from alexnet.data.augment import augment
 from alexnet.data.loader import Batch, Share, steps_per_epoch, training_batches
-from alexnet.data.slices import Slice, Unread
+from alexnet.data.splits import Slice, Unread
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import first_not_finite
 from alexnet.errors import Diverged, Elsewhere, Interrupted, Unreadable

@@ -27,8 +27,8 @@ from alexnet.data import (
     PackedJpegs,
     PackOptions,
     augment,
-    find_labelled_files,
     open_dataset,
+    open_image_set,
     pack_images,
     training_batches,
     training_hours,
@@ -73,7 +73,7 @@ def bench_input(
         work = Path(folder)
         tree = data or make_photos(work / "photos", SYNTHETIC)
         pack_images(
-            find_labelled_files(tree),
+            open_image_set(tree),
             work / "jpeg",
             PackOptions(encoding="jpeg"),
             expect=None,
@@ -82,7 +82,7 @@ def bench_input(
         ours = {"jpeg": open_dataset(recipe, work / "jpeg")}
         files = _unpack(ours["jpeg"], work / "files")
         pack_images(
-            find_labelled_files(work / "files"),
+            open_image_set(work / "files"),
             work / "raw",
             PackOptions(),
             expect=None,
@@ -136,7 +136,7 @@ def _unpack(dataset: Dataset, root: Path) -> list[Path]:
     """The packed JPEGs of every split as files in class folders, as a torchvision user has them."""
     files = []
     for part in dataset.source.parts:
-        read = dataset.source.load(part)
+        read = dataset.source.read(part)
         assert isinstance(read.images, PackedJpegs)
         for i, (label, jpeg) in enumerate(zip(read.labels, read.images.files(), strict=True)):
             place = root / f"{label:04}" / f"{part}-{i:06}.jpg"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from alexnet.data import OFFICIAL, open_source
+from alexnet.data import OFFICIAL, open_image_set
 from alexnet.errors import UsageError
 from alexnet.lab.claims.claim import Claim, ClaimVerdict, Outcome, as_printed
 from alexnet.lab.claims.study import Study
@@ -156,12 +156,12 @@ def _reach(net: Net, image: Tensor, name: str, beside: int) -> tuple[int, int]:
 def ilsvrc_counts(study: Study) -> Outcome:
     """The counts that archives are held against when they are packed, or those of a packed set."""
     if study.data is not None:
-        source = open_source(study.data)
+        source = open_image_set(study.data)
         if source.kind != "packed":
             raise UsageError(
                 f"{study.data}: counts are of a packed set: `{call('data pack')}` makes one"
             )
-        counts = {part: len(source.load(part).labels) for part in source.parts}
+        counts = {part: len(source.read(part).labels) for part in source.parts}
         what = "as packed"
     else:
         counts, what = OFFICIAL["ILSVRC-2010"], "ILSVRC-2010, as its archives are checked"

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data import Preprocess, Slice, Statistics, measure_statistics, open_dataset
+from alexnet.data import ImageFiles, Preprocess, Slice, Statistics, measure_statistics, open_dataset
 from alexnet.lab.claims.study import Row, Study
 from alexnet.models import Net, Spec, model_spec, named_parts
 from alexnet.recipe import Recipe
@@ -90,8 +90,8 @@ def chosen(part: Slice, ids: NDArray[np.intp]) -> Slice:
     pixels = part.pixels
     if isinstance(pixels, np.ndarray):
         return replace(part, labels=part.labels[ids], pixels=pixels[rows], rows=None)
-    if isinstance(pixels, tuple):
-        files = tuple(pixels[i] for i in rows)
+    if isinstance(pixels, ImageFiles):
+        files = pixels.take(rows)
         return replace(part, labels=part.labels[ids], pixels=files, rows=None).resident(2)
     return replace(part, labels=part.labels[ids], rows=rows).resident(2)
 

@@ -16,7 +16,8 @@ class DataCard(Record):
     """What a run keeps of its data: enough to test and classify without it.
 
     `kind` is folder, packed, idx or another kind of source, digits, or imported; `path` is where it
-    lies, empty of what comes along, and `folders` the folder of each part. `digest` is of its
+    lies, empty of what comes along, `folders` the folder of each part, and `rules` those by which
+    class folders were read (`alexnet.data.image_set.RULES`). `digest` is of its
     content, `listing` of its names. `classes` are their names in order, `titles` what people call
     them where they are codes. `counts` are images by split, `splits` says how they were cut, and
     `groups` are images that no cut separates, by name or number. `orient` is what was done about
@@ -29,6 +30,7 @@ class DataCard(Record):
     kind: str = ""
     path: str = ""
     folders: Mapping[str, str] | None = optional()
+    rules: int | None = optional()
     digest: str
     listing: str | None = optional()
     classes: Sequence[str]

@@ -1,4 +1,4 @@
-"""A folder of images that may be away for seconds, as one on a network drive."""
+"""Files on a network drive, which may be away for seconds."""
 
 import errno
 import os
@@ -24,11 +24,11 @@ SHORT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """What a file cannot help: this process, or this machine, has no more of it."""
 
 
-class Away(DataError):
+class DriveAway(DataError):
     """A folder that did not come back in time."""
 
 
-class Folder:
+class Drive:
     """Files below `root`, read by any number of threads. Where the whole folder of a file is away,
     it is waited for, `patience` seconds at most, and said once; where the file alone is missing,
     not. `gives_up` is asked meanwhile whether to wait no longer.
@@ -41,7 +41,7 @@ class Folder:
         self._gone = False
 
     def read(self, file: Path, work: Callable[[], T]) -> T:
-        """What `work` makes of a file. Away where the folder does not come back."""
+        """The result of `work` on a file. DriveAway where the folder does not come back."""
         again = False
         while True:
             try:
@@ -79,6 +79,6 @@ class Folder:
                         say(f"{file.parent} is back after {time.monotonic() - began:.1f} s")
                         return
             self._gone = True
-        raise Away(
+        raise DriveAway(
             f"{file.parent} is away, and was waited for {self.patience:g} s: bring {self.root} back"
         ) from cause

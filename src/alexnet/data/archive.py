@@ -1,17 +1,17 @@
-"""The images of a folder, a tar or a zip, one by one, without unpacking anything.
+"""What a tar or a zip holds, read in place: nothing is unpacked.
 
-Nothing in an archive is trusted: only regular files are read, as bytes in memory; a link, a device,
-a path that leaves the archive, a name that occurs twice or differs from another only by case, or an
-archive that was cut, is one clear DataError.
+Nothing in an archive is trusted. Only regular files are read, as bytes in memory. A link, a device,
+a path that leaves the archive, a name that occurs twice or differs from another only by case, and
+an archive that was cut are one clear DataError each.
 """
 
+import io
 import os
 import tarfile
 import threading
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
@@ -19,78 +19,68 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.images import is_image
-from alexnet.data.layout import FoldersOfNames, Layout, find_layout, is_shown
-from alexnet.data.raw import reading
+from alexnet.data.image_set import reading
+from alexnet.data.layout import is_shown
 from alexnet.errors import DataError
 
 FILE_LIMIT = 256 << 20  # bytes of the largest image file
 MEMBERS_LIMIT = 20_000_000
 NAME_LIMIT = 4096
+SUFFIXES = (".tar", ".zip")
 _BLOCK = 512  # of a tar
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # the first bytes of .gz, .bz2 and .xz
+_MAGIC = 6
 
 
 @dataclass
-class Listing:
-    """Files by name, sorted, each readable by itself from any thread.
+class ArchiveFiles:
+    """Files of an archive by name, sorted: a `Listing`.
 
-    `names` are paths inside the root with "/" between; `offsets` and `sizes` are bytes in the
-    archive (a plain tar), or -1 and the size where the file is opened by name (folder, zip).
-    `stamp` is of the times at which the files were last changed, `empty` the folders without
-    anything in them.
+    `names` are paths inside it with "/" between, `folders` those of all its folders. `offsets` and
+    `sizes` are bytes: where a file of a tar begins, or -1 in a zip, and how long it is.
     """
 
     root: Path
     names: list[str]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    stamp: int
-    empty: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    prefix: str = ""
     _local: threading.local = field(default_factory=threading.local, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _file: int = field(default=-1, repr=False)
 
-    def __len__(self) -> int:
-        return len(self.names)
+    def size(self, index: int) -> int:
+        return int(self.sizes[index])
 
-    @cached_property
-    def top(self) -> int:
-        """How many folders lead to all images: photos/cat/1.jpg and photos/dog/2/3.jpg share 1."""
-        places = [name.split("/")[:-1] for name in self.names if is_image(name)] or [[]]
-        pairs = zip(min(places), max(places), strict=False)
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    def stamp(self) -> int:
+        return self.root.stat().st_mtime_ns
 
-    @cached_property
-    def layout(self) -> Layout:
-        """Where the parts and classes lie."""
-        return find_layout(FoldersOfNames(self.names, self.empty))
-
-    def place(self, name: str) -> tuple[str, str]:
-        """(part, class) that the path of a file says, see `Layout.place`."""
-        return self.layout.place(name, self.top)
+    def on_disk(self, index: int) -> Path:
+        return self.root
 
     def read(self, index: int) -> bytes:
-        """One file's bytes. DataError where it cannot be read or is larger than FILE_LIMIT."""
+        """The bytes of a file. DataError where it cannot be read or is larger than FILE_LIMIT."""
         name, size = self.names[index], int(self.sizes[index])
         if size > FILE_LIMIT:
             raise DataError(f"{self.root}: {name} has {size:,} bytes; the limit is {FILE_LIMIT:,}")
         with reading(self.root / name):
             if self.offsets[index] >= 0:
-                return os.pread(self._descriptor(), size, int(self.offsets[index]))
-            if self.root.is_dir():
-                if not os.path.isfile(self.root / name):  # to open a pipe would never end
-                    raise DataError(f"{self.root / name}: a link to nothing, or no regular file")
-                with open(self.root / name, "rb") as file:
-                    return file.read(FILE_LIMIT + 1)
+                data = os.pread(self._descriptor(), size, int(self.offsets[index]))
+                if len(data) < size:
+                    raise DataError(f"{self.root}: was cut while {name} was read; get it again")
+                return data
             archive = self._zip()
             stored = name if name in archive.NameToInfo else f"./{name}"  # see _listing
             with archive.open(stored) as member:
                 data = member.read(size + 1)
             if len(data) != size:
                 raise DataError(
-                    f"{self.root}: {name} does not unpack to the {size:,} bytes it says"
+                    f"{self.root}: {name} does not unpack to the {size:,} bytes that it declares"
                 )
             return data
+
+    source = read
 
     def _descriptor(self) -> int:
         with self._lock:
@@ -103,60 +93,33 @@ class Listing:
             os.close(self._file)
 
     def _zip(self) -> zipfile.ZipFile:
-        if not hasattr(self._local, "zip"):
-            self._local.zip = zipfile.ZipFile(self.root)
+        # One for each thread and process: a fork shares the place in a file that is open.
+        if getattr(self._local, "owner", None) != os.getpid():
+            self._local.zip, self._local.owner = zipfile.ZipFile(self.root), os.getpid()
         return self._local.zip  # type: ignore[no-any-return]
 
 
-def list_files(root: Path) -> Listing:
-    """What lies in a folder, a tar (also of tars, as ILSVRC's) or a zip."""
-    if root.is_dir():
-        return _folder(root)
+def is_archive(root: Path) -> bool:
+    """Whether a file is a tar or a zip, also a damaged one that is called so."""
+    with reading(root):
+        if root.suffix.lower() in SUFFIXES:
+            return True
+        return tarfile.is_tarfile(root) or zipfile.is_zipfile(root)
+
+
+def list_archive(root: Path) -> ArchiveFiles:
+    """The files in a tar (also of tars, as ILSVRC's) or a zip."""
     with reading(root):
         if tarfile.is_tarfile(root):
             return _listing(root, _tar(root, 0, root.stat().st_size, "", root))
         if zipfile.is_zipfile(root):
             return _zip(root)
-    if root.suffix.lower() in (".tar", ".zip"):
+    if root.suffix.lower() in SUFFIXES:
         raise DataError(f"{root}: damaged or cut short: get it again")
     raise DataError(f"{root}: no folder, tar or zip; name one that holds images")
 
 
-def _folder(root: Path) -> Listing:
-    def fail(error: OSError) -> None:
-        raise error  # os.walk alone would pass over a folder it cannot read
-
-    found, stamp = [], 0
-    # The real folders that lead to each: a link back to one of them would never end.
-    within: dict[str, tuple[str, ...]] = {str(root): (os.path.realpath(root),)}
-    with reading(root):
-        for place, folders, names in os.walk(root, onerror=fail, followlinks=True):
-            folders[:] = sorted(name for name in folders if name[0] != ".")
-            for name in list(folders):
-                real = os.path.realpath(os.path.join(place, name))
-                if real in within[place]:
-                    folders.remove(name)
-                else:
-                    within[os.path.join(place, name)] = (*within[place], real)
-            inside = os.path.relpath(place, root)
-            if inside != ".":
-                found.append((f"{inside}/".replace(os.sep, "/"), -1, 0))
-            for name in names:
-                full = os.path.join(place, name)
-                is_file = os.path.isfile(full)
-                if is_file or is_image(name):  # a link to nothing is to be named, not passed over
-                    short = name if inside == "." else f"{inside}/{name}"
-                    about = os.stat(full) if is_file else os.lstat(full)
-                    size = about.st_size if is_file else 0
-                    found.append((short.replace(os.sep, "/"), -1, size))
-                    if name[0] != ".":
-                        stamp = (stamp + about.st_mtime_ns) % (1 << 62)
-    listing = _listing(root, found)
-    listing.stamp = stamp
-    return listing
-
-
-def _zip(root: Path) -> Listing:
+def _zip(root: Path) -> ArchiveFiles:
     with zipfile.ZipFile(root) as archive:
         found = []
         for info in archive.infolist():
@@ -170,23 +133,25 @@ def _zip(root: Path) -> Listing:
 
 
 def _tar(
-    root: Path, start: int, size: int, inside: str, path: Path
+    root: Path, start: int, size: int, folder: str, path: Path
 ) -> Iterator[tuple[str, int, int]]:
     """Members of the tar that lies at `start` of a file; tars in it, one level deep, are opened.
 
-    Folders, and such tars, are given too, with "/" at the end of their names.
+    Folders, and such tars, are listed too: their names end in "/".
     """
     with open(root, "rb") as file:
         window = _Window(file, start, size)
         try:
             archive = tarfile.TarFile(fileobj=window)  # type: ignore[arg-type]
         except tarfile.TarError as error:
-            raise DataError(
-                f"{path}: not a plain tar ({error}); unpack a compressed one first"
-            ) from None
+            file.seek(start)
+            why = f"not a plain tar ({error})"
+            if file.read(_MAGIC).startswith(_COMPRESSED):
+                why = "a compressed tar, which cannot be read image by image"
+            raise DataError(f"{path}: {why}: unpack it first, or make a zip of it") from None
         with archive:
             for member in archive:
-                name = f"{inside}{member.name}"
+                name = f"{folder}{member.name}"
                 if member.isdir():
                     yield f"{name}/", -1, 0
                     continue
@@ -198,10 +163,10 @@ def _tar(
                 at = start + member.offset_data
                 if member.offset_data + member.size > size:
                     raise DataError(f"{root}: cut short within {name!r}; get it again")
-                if member.name.endswith(".tar") and not inside:
-                    folder = member.name.removesuffix(".tar").removeprefix("./") + "/"
-                    yield folder, -1, 0
-                    yield from _tar(root, at, member.size, folder, root / member.name)
+                if member.name.endswith(".tar") and not folder:
+                    inner = member.name.removesuffix(".tar").removeprefix("./") + "/"
+                    yield inner, -1, 0
+                    yield from _tar(root, at, member.size, inner, root / member.name)
                 else:
                     yield name, at, member.size
             window.seek(archive.offset)
@@ -209,6 +174,20 @@ def _tar(
                 raise DataError(
                     f"{path}: has no end: it was cut short between two files; get it again"
                 )
+
+
+class Limited(io.RawIOBase):
+    """The first `limit` bytes of a stream: a short file that declares little must not unpack to
+    all that it holds."""
+
+    def __init__(self, stream: BinaryIO, limit: int) -> None:
+        self._stream, self._left = stream, limit
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left if size < 0 else min(size, self._left)
+        data = self._stream.read(wanted) if wanted else b""
+        self._left -= len(data)
+        return data
 
 
 class _Window:
@@ -233,9 +212,9 @@ class _Window:
         return self.at
 
 
-def _listing(root: Path, found: Iterable[tuple[str, int, int]]) -> Listing:
+def _listing(root: Path, found: Iterable[tuple[str, int, int]]) -> ArchiveFiles:
     """Sorted by name, once the names are safe. Names that end in "/" are folders."""
-    rows, folders, full = [], set[str](), set[str]()  # full: folders with anything in them
+    rows, folders, full = [], set[str](), set[str]()  # full: folders that hold something
     for name, offset, size in found:
         name = name.removeprefix("./")
         _check_name(root, name)
@@ -267,8 +246,7 @@ def _listing(root: Path, found: Iterable[tuple[str, int, int]]) -> Listing:
     names = [name for name, _, _ in rows]
     offsets = np.array([offset for _, offset, _ in rows], np.int64)
     sizes = np.array([size for _, _, size in rows], np.int64)
-    empty = sorted(folders - full)
-    return Listing(root, names, offsets, sizes, root.stat().st_mtime_ns, empty)
+    return ArchiveFiles(root, names, offsets, sizes, sorted(full | folders))
 
 
 def _check_name(root: Path, name: str) -> None:

@@ -1,19 +1,17 @@
-"""The images of one split by index: kept in memory, decoded from files, or fitted to a recipe."""
+"""The images of one split by index, and how many of each class go to a split."""
 
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from alexnet.data.away import SHORT_OF, Away, Folder
+from alexnet.data.drive import SHORT_OF, Drive, DriveAway
+from alexnet.data.image_set import ImageFiles, PixelFile, Stored
 from alexnet.data.images import Orient, decode_image
-from alexnet.data.raw import PixelFile, Stored
 from alexnet.errors import DataError, Unreadable
 from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
@@ -28,19 +26,21 @@ Unread = dict[int, tuple[str, str]]
 @dataclass(frozen=True)
 class Slice:
     """One split. labels (N,) int64; pixels uint8 (N, size, size, C), or what they are decoded from:
-    files, or images stored at this size; `rows` says which of them are this split's, if not all;
-    `orient` is what is done about the EXIF orientation of files, `folder` is where they are.
-    `on_read` is told (ids, pixels) of what was read."""
+    files, or images stored at this size; `rows` says which of them are this split's, if not all.
+    `orient` is what is done about the EXIF orientation of files, `cut_floats` whether float pixels
+    are cut to 0..255, and `drive` is where the files lie. `on_read` is called with (ids, pixels) of
+    what was read."""
 
     name: str
     labels: NDArray[np.int64]
-    pixels: NDArray[np.uint8] | tuple[Path, ...] | Stored
+    pixels: NDArray[np.uint8] | ImageFiles | Stored
     size: int
     channels: int
     rows: NDArray[np.intp] | None = None
     on_read: Callable[[NDArray[np.integer], NDArray[np.uint8]], None] | None = None
     orient: Orient = "ignore"
-    folder: Folder | None = None
+    drive: Drive | None = None
+    cut_floats: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,7 +67,7 @@ class Slice:
         return pixels, unread
 
     def _try_read(self, ids: NDArray[np.integer], out: NDArray[np.uint8]) -> Unread:
-        if not isinstance(self.pixels, tuple):
+        if not isinstance(self.pixels, ImageFiles):
             try:
                 self._stored(ids, out)
                 return {}
@@ -82,36 +82,38 @@ class Slice:
                 row[:] = 0
                 cause = error.__cause__
                 short = isinstance(cause, OSError) and cause.errno in SHORT_OF
-                if short or isinstance(cause, MemoryError) or isinstance(error, Away):
+                if short or isinstance(cause, MemoryError) or isinstance(error, DriveAway):
                     raise
                 unread[i] = self._called(i, error)
         return unread
 
     def _one(self, i: int) -> NDArray[np.uint8]:
-        if not isinstance(self.pixels, tuple):
+        if not isinstance(self.pixels, ImageFiles):
             stored = np.empty((1, self.size, self.size, self.channels), np.uint8)
             self._stored(np.array([i]), stored)
             first: NDArray[np.uint8] = stored[0]
             return first
-        file = self.pixels[i if self.rows is None else int(self.rows[i])]
+        files, row = self.pixels, i if self.rows is None else int(self.rows[i])
 
-        def work() -> Any:
-            return decode_image(file, channels=self.channels, size=self.size, orient=self.orient)
+        def decode() -> NDArray[np.uint8]:
+            return decode_image(
+                files.source(row), channels=self.channels, size=self.size, orient=self.orient,
+                name=files.path(row), cut_floats=self.cut_floats,
+            )  # fmt: skip
 
-        pixels: NDArray[np.uint8] = work() if self.folder is None else self.folder.read(file, work)
-        return pixels
+        return decode() if self.drive is None else self.drive.read(files.on_disk(row), decode)
 
     def _called(self, i: int, error: DataError) -> tuple[str, str]:
         """What an image is called, and what is wrong with it."""
         reason = str(error)
-        if not isinstance(self.pixels, tuple):
+        if not isinstance(self.pixels, ImageFiles):
             return f"image {i} of {self.name}", reason
-        path = str(self.pixels[i if self.rows is None else int(self.rows[i])])
+        path = self.pixels.path(i if self.rows is None else int(self.rows[i]))
         return path, reason.removeprefix(f"{path}: ").split("; ")[0]
 
     def _stored(self, ids: NDArray[np.integer], out: NDArray[np.uint8]) -> None:
         ids = ids if self.rows is None else self.rows[ids]
-        assert not isinstance(self.pixels, tuple)
+        assert not isinstance(self.pixels, ImageFiles)
         if isinstance(self.pixels, np.ndarray):
             for row, i in zip(out, ids.tolist(), strict=True):  # two threads do not share `take`
                 row[:] = self.pixels[i]
@@ -206,3 +208,29 @@ def _resize(images: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uin
     x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     x = F.interpolate(x, shape, mode="bilinear", antialias=True, align_corners=False)
     return x.permute(0, 2, 3, 1).numpy()
+
+
+def take_whole(units: NDArray[np.intp], count: int, left: int) -> NDArray[np.bool_]:
+    """Which of a class's images, in their drawn order, a split takes. (N,) -> (N,).
+
+    `units` are equal of those that must stay together, -1 of those that must not be taken. The
+    first ones are, `count` of them or, where groups do not fit, fewer. At least one unit is, and
+    each of the `left` splits that come after keeps one, as far as there are enough.
+    """
+    sizes: dict[int, int] = {}  # in the order of their first images
+    for unit in units.tolist():
+        sizes[unit] = sizes.get(unit, 0) + 1
+    held = int(-1 in sizes)
+    sizes.pop(-1, None)
+    if len(sizes) == len(units):  # no groups
+        return np.arange(len(units)) < count
+    spare = max(len(sizes) + held - left, min(len(sizes) + held - 1, 1), 0)
+    chosen: set[int] = set()
+    free = count
+    for unit, size in sizes.items():
+        if size <= free and len(chosen) < spare:
+            chosen.add(unit)
+            free -= size
+    if not chosen and count > 0 and spare and sizes:
+        chosen.add(min(sizes, key=lambda unit: sizes[unit]))
+    return np.isin(units, list(chosen))

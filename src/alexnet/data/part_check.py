@@ -1,12 +1,12 @@
-"""What is wrong with the parts that a training reads late or never, found before it begins."""
+"""Checks the parts that a training reads late or never, before it begins."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from alexnet.data import draws
 from alexnet.data.dataset import Dataset
-from alexnet.data.raw import Unlabelled
-from alexnet.data.slices import Slice, Unread
+from alexnet.data.image_set import ImageFiles, Unlabelled
+from alexnet.data.splits import Slice, Unread
 from alexnet.errors import DataError, Unreadable
 from alexnet.options import option
 from alexnet.terminal import say
@@ -37,7 +37,7 @@ def check_parts(dataset: Dataset) -> None:
 
 
 def _has_files(dataset: Dataset, part: str) -> bool:
-    return isinstance(dataset.source.load(part).images, tuple)
+    return isinstance(dataset.source.read(part).images, ImageFiles)
 
 
 def _name_damaged(dataset: Dataset, part: str) -> None:
@@ -59,7 +59,7 @@ def _name_damaged(dataset: Dataset, part: str) -> None:
 
 def _is_labelled(dataset: Dataset, part: str) -> bool:
     try:
-        labels = dataset.source.load(part).labels
+        labels = dataset.source.read(part).labels
     except Unlabelled as error:
         say(f"the test part has no labels, so nothing can be tested on it: {error}")
         return False
