@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet.data.archive import ArchiveFiles
 from alexnet.data.examine import examine
 from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.data.image_set import ImageFiles, ImageSet, as_files
@@ -569,8 +570,8 @@ def check_unchanged(source: PackSource, done: list[tuple[str, int]], digests: by
 def hash_archives(source: PackSource) -> dict[str, dict[str, Any]]:
     """Size and sha256 of each whole archive, to hold against what its publisher says."""
     parts = source.parts.values()
-    roots = {listing.root for files in parts for listing in files.listings}
-    archives = sorted(root for root in roots if root.is_file())
+    listings = [listing for files in parts for listing in files.listings]
+    archives = sorted({x.root for x in listings if isinstance(x, ArchiveFiles)})
     with progress("hashing", len(archives), "archives") as bar:
         found = {}
         for path in archives:
