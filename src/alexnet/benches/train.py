@@ -15,7 +15,7 @@ from torch import Tensor
 from alexnet.benches.company import QUIET, described
 from alexnet.benches.reference import Way, emulated, matrix_limits, plain_net, synchronize
 from alexnet.benches.rounds import company_rows, take_turns_in_company
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.data.statistics import Statistics
 from alexnet.models.net import Net, training_operations
 from alexnet.models.zoo import find_model
@@ -123,7 +123,7 @@ def _trainer(recipe: Recipe, classes: int) -> Trainer:
     them."""
     shape = (recipe.batch_size, recipe.size, recipe.size, recipe.channels)
     labels = np.zeros(recipe.batch_size, np.int64)
-    black = Slice(
+    black = Split(
         "train", labels, np.broadcast_to(np.uint8(0), shape), recipe.size, recipe.channels
     )
     statistics = Statistics((0.0,) * recipe.channels, (1.0,) * recipe.channels, ())

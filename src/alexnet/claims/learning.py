@@ -10,7 +10,7 @@ from alexnet.claims.comparison import Arm, Comparison, gap, test_error, train_er
 from alexnet.claims.lab import Claim, Row
 from alexnet.claims.trial import chosen
 from alexnet.data import draws
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 
 QUARTER = 0.25  # training error that figure 1 is read at
 NEAR = 0.02  # of the lowest held-out error: there training counts as converged
@@ -54,7 +54,7 @@ def steps_to_converge(row: Row) -> float:
     return float(next(s for s, e, _ in row["held_curve"] if e <= lowest + NEAR))
 
 
-def relit(part: Slice) -> Slice:
+def relit(part: Split) -> Split:
     """The same images under other light: each channel of each made brighter or darker by itself.
 
     Gains are drawn by image, up to a quarter both ways.

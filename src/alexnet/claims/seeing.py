@@ -13,7 +13,7 @@ from alexnet.claims.averaging import with_doubts
 from alexnet.claims.lab import Claim, Lab, Outcome, Row
 from alexnet.claims.paired import compare_scores
 from alexnet.claims.trial import Trained, cell_of, gather, resolved, train
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.errors import UsageError
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast
@@ -95,7 +95,7 @@ def neighbours(lab: Lab, recipe: Recipe = SMALL) -> Outcome:
 
 
 @torch.inference_mode()
-def compute_fc7(trained: Trained, part: Slice) -> NDArray[np.float32]:
+def compute_fc7(trained: Trained, part: Split) -> NDArray[np.float32]:
     """What the last hidden layer makes of every image. Shapes: (N, units of fc7)."""
     trained.net.eval()
     device, found = next(trained.net.parameters()).device, []

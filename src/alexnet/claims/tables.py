@@ -14,7 +14,7 @@ from alexnet.claims.lab import Claim, ClaimVerdict, Lab, Outcome, Row
 from alexnet.claims.trial import resolved
 from alexnet.data.dataset import Dataset, open_dataset
 from alexnet.data.ilsvrc import OFFICIAL
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.data.statistics import Statistics
 from alexnet.errors import UsageError
 from alexnet.files import write_json
@@ -100,7 +100,7 @@ def table(make: Callable[[], Recipe], kind: str, lab: Lab) -> Outcome:
 
 
 def _network(
-    recipe: Recipe, dataset: Dataset, statistics_: Statistics, test: Slice, folder: Path
+    recipe: Recipe, dataset: Dataset, statistics_: Statistics, test: Split, folder: Path
 ) -> tuple[Row, np.ndarray]:
     """Trains, or goes on with, the network of a seed; its figures and softmax outputs on test."""
     path = folder / f"seed-{recipe.seed}"

@@ -17,7 +17,7 @@ from alexnet.claims.lab import Lab, Row
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
 from alexnet.data.image_set import ImageFiles
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.models.net import Net, Spec, named_parts
 from alexnet.models.zoo import model_spec
@@ -30,7 +30,7 @@ HELD, TEST = 1000, 5000  # images at most of the slice for decisions, and of tes
 METHOD = 1  # part of every cell; one more where what a trial does changes
 
 Change = Callable[[Spec], Spec]
-Alter = Callable[[Slice], Slice]
+Alter = Callable[[Split], Split]
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Material:
 
     name: str
     classes: int
-    train: Slice
-    held: Slice
-    test: Slice
+    train: Split
+    held: Split
+    test: Split
     statistics: Statistics
 
     @cached_property
@@ -84,13 +84,13 @@ def gather(recipe: Recipe, lab: Lab, images: int, alter_test: Alter | None = Non
     )
 
 
-def some(part: Slice, n: int) -> Slice:
+def some(part: Split, n: int) -> Split:
     """So many images of a slice, always the same, in memory."""
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:n].numpy()
     return chosen(part, order)
 
 
-def chosen(part: Slice, ids: NDArray[np.intp]) -> Slice:
+def chosen(part: Split, ids: NDArray[np.intp]) -> Split:
     """These images of a slice, in memory."""
     rows = ids if part.rows is None else part.rows[ids]
     pixels = part.pixels
@@ -114,7 +114,7 @@ class Trained:
     curve: list[list[float]]
     held: list[list[float]]
 
-    def figures(self, part: Slice, views: int = 1, **options: Any) -> dict[str, float]:
+    def figures(self, part: Split, views: int = 1, **options: Any) -> dict[str, float]:
         """error and loss on a slice."""
         found = evaluate(
             self.net,

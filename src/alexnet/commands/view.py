@@ -14,7 +14,7 @@ from torch import Tensor
 from alexnet.analysis.answers import Answers, ask
 from alexnet.data import draws
 from alexnet.data.dataset import Dataset, reopen_dataset
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.errors import Unreadable, UsageError
 from alexnet.evaluation_set import (
     EvaluationSet,
@@ -131,7 +131,7 @@ class View:
             )
         return self._opened[LEARNT]
 
-    def learnt_from(self, images: Slice) -> bool:
+    def learnt_from(self, images: Split) -> bool:
         """Whether images that were opened are those that the run was trained on."""
         return any(
             e.images is images and e.own and e.split == "train" for e in self._opened.values()
@@ -142,7 +142,7 @@ class View:
         p = self.predictor
         return ask(p.inference, self.open(split).images, p.preprocess, p.recipe, len(p.classes))
 
-    def some(self, split: Slice, count: int) -> NDArray[np.intp]:
+    def some(self, split: Split, count: int) -> NDArray[np.intp]:
         """`count` images of a split, always the same, of as many classes as it can be."""
         order = draws.permutation(0, 0, len(split), draws.SPLIT)
         labels = split.labels[order]

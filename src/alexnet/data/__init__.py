@@ -20,7 +20,7 @@ from alexnet.data.loader import (
     training_batches,
 )
 from alexnet.data.packing import PackOptions, pack_images
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.data.statistics import Statistics, measure_statistics
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
     "PublishedSet",
     "RemoteFile",
     "Share",
-    "Slice",
+    "Split",
     "Statistics",
     "augment",
     "batches_in_order",

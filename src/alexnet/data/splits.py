@@ -17,14 +17,14 @@ from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress
 
-RESIDENT_BYTES = 2 << 30  # a slice smaller than this is decoded once and kept
+RESIDENT_BYTES = 2 << 30  # a split smaller than this is decoded once and kept
 
 Unread = dict[int, tuple[str, str]]
 """Images that cannot be read: path and reason, by index in a split."""
 
 
 @dataclass(frozen=True)
-class Slice:
+class Split:
     """One split. labels (N,) int64; pixels uint8 (N, size, size, C), or what they are decoded from:
     files, or images stored at this size; `rows` says which of them are this split's, if not all.
     `orient` is what is done about the EXIF orientation of files, `cut_floats` whether float pixels
@@ -120,7 +120,7 @@ class Slice:
         else:
             self.pixels.read(ids, out)
 
-    def take(self, ids: NDArray[np.integer]) -> "Slice":
+    def take(self, ids: NDArray[np.integer]) -> "Split":
         """Some images of the split."""
         rows = np.asarray(ids if self.rows is None else self.rows[ids], np.intp)
         return replace(self, labels=self.labels[ids], rows=rows, on_read=None)
@@ -131,8 +131,8 @@ class Slice:
         most: float = RESIDENT_BYTES,
         unread: Callable[[Unread], None] | None = None,
         left_out: Collection[int] = (),
-    ) -> "Slice":
-        """The same slice with its pixels in memory, where they are `most` bytes or fewer.
+    ) -> "Split":
+        """The same split with its pixels in memory, where they are `most` bytes or fewer.
 
         Those `left_out` are not read, and stay black; so do those that cannot be read, where
         somebody wants to be told of them by `unread`: else Unreadable is raised.
@@ -169,7 +169,7 @@ class Slice:
                 raise
         if missing and unread is not None:
             unread(dict(sorted(missing.items())))
-        return Slice(self.name, self.labels, pixels, self.size, self.channels)
+        return Split(self.name, self.labels, pixels, self.size, self.channels)
 
 
 class Fitted:
