@@ -328,7 +328,7 @@ def parts_of(statement: ast.stmt) -> Iterator[ast.AST]:
         ("# Deep because so.\n# It is.\nfrom alexnet.data.splits import Split", ""),
         ("from alexnet import data\nmonkeypatch.setattr(data.loader, 'feed', f)", "data.loader"),
         ("monkeypatch.setattr('alexnet.data.loader.feed', f)", "'alexnet.data.loader.feed'"),
-        ("from alexnet.data import Split\nSlice.read = f", "Split.read"),
+        ("from alexnet.data import Split\nSplit.read = f", "Split.read"),
         ("# Patched because so.\npatch('alexnet.a.b')\npatch('alexnet.a.c')", ""),
         ("# Patched because so.\n\nmock.patch('alexnet.a.b')", "'alexnet.a.b'"),
         ("monkeypatch.setattr(os, 'replace', f)\nCLAIMS['own'] = own", ""),

@@ -105,7 +105,7 @@ class ImageDigests:
         return replace(part, on_read=self.splits[part.name].note)
 
     def read_all(self, part: Split, workers: int, gone: Collection[int] = ()) -> None:
-        """Reads and notes the images of a split that were not read yet, but for those that are `gone`."""
+        """Reads and notes the images of a split that were not read yet, but for the `gone`."""
         digests = self.splits[part.name]
         ids = np.setdiff1d(np.flatnonzero(digests.exact == UNREAD), list(gone))
         digests.read(part, ids, workers)

@@ -143,15 +143,15 @@ class Split:
         missing: Unread = {}
 
         def read(ids: NDArray[np.intp]) -> NDArray[np.uint8]:
-            wanted = ~np.isin(ids, list(left_out))
-            block, found = self.try_read(ids[wanted])
-            if found and unread is None:
-                raise Unreadable(self.name, found)
-            missing.update(found)
-            if wanted.all():
+            to_read = ~np.isin(ids, list(left_out))
+            block, failed = self.try_read(ids[to_read])
+            if failed and unread is None:
+                raise Unreadable(self.name, failed)
+            missing.update(failed)
+            if to_read.all():
                 return block
             whole = np.zeros((len(ids), *block.shape[1:]), np.uint8)
-            whole[wanted] = block
+            whole[to_read] = block
             return whole
 
         pixels = np.empty((len(self), self.size, self.size, self.channels), np.uint8)
@@ -184,7 +184,7 @@ class Fitted:
     def read(
         self, ids: NDArray[np.integer], out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Images by index, written to `out` where it is given. Shapes: (M,) -> uint8
+        """Images by index, into `out`, or a new array. Shapes: (M,) -> uint8
         (M, size, size, C)."""
         images = self._images[ids]
         _, height, width, channels = images.shape
@@ -220,11 +220,11 @@ def take_whole(units: NDArray[np.intp], count: int, left: int) -> NDArray[np.boo
     sizes: dict[int, int] = {}  # in the order of their first images
     for unit in units.tolist():
         sizes[unit] = sizes.get(unit, 0) + 1
-    held = int(-1 in sizes)
+    train_only = int(-1 in sizes)
     sizes.pop(-1, None)
     if len(sizes) == len(units):  # no groups
         return np.arange(len(units)) < count
-    spare = max(len(sizes) + held - left, min(len(sizes) + held - 1, 1), 0)
+    spare = max(len(sizes) + train_only - left, min(len(sizes) + train_only - 1, 1), 0)
     chosen: set[int] = set()
     free = count
     for unit, size in sizes.items():
