@@ -19,7 +19,7 @@ from alexnet.analysis import count_answers
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
 from alexnet.data.image_set import ImageFiles, join_files
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.data.statistics import Statistics
 from alexnet.lab.benches import take_turns
 from alexnet.models.zoo import find_model
@@ -52,7 +52,7 @@ def main() -> None:
         labels += part.labels.tolist()
     files, labels = join_files(parts), labels[: args.images]
     files = files.take(np.arange(len(labels)))
-    photos = Slice("photos", torch.tensor(labels).numpy(), files, recipe.size, 3)
+    photos = Split("photos", torch.tensor(labels).numpy(), files, recipe.size, 3)
     classes = len(source.classes)
     preprocess = Preprocess(
         recipe.size, crop, 3, Statistics((123.7, 116.3, 103.5), (58.4, 57.1, 57.4), ())

@@ -32,7 +32,7 @@ from alexnet.analysis import (
     towers_of,
     write_features,
 )
-from alexnet.data import Preprocess, Slice, Statistics, open_dataset
+from alexnet.data import Preprocess, Split, Statistics, open_dataset
 from alexnet.errors import DataError, UsageError
 from alexnet.lab.benches import peak_bytes
 from alexnet.models import Net, build_model, model_spec
@@ -123,14 +123,14 @@ def small_net() -> Net:
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[Slice, Preprocess]:
+def digits() -> tuple[Split, Preprocess]:
     images, labels = patterns(130)
-    split = Slice("test", labels.astype(np.int64), images[..., None], 28, 1)
+    split = Split("test", labels.astype(np.int64), images[..., None], 28, 1)
     return split, Preprocess(28, 28, 1, Statistics((40.0,), (50.0,), ()))
 
 
 def test_features_are_the_parts_outputs_in_order(
-    digits: tuple[Slice, Preprocess], tmp_path: Path
+    digits: tuple[Split, Preprocess], tmp_path: Path
 ) -> None:
     split, preprocess = digits
     model = small_net()
@@ -379,7 +379,7 @@ def test_a_patch_holds_what_moves_the_output(name: str, part: str) -> None:
     )
 
 
-def test_the_images_that_excite_a_channel(digits: tuple[Slice, Preprocess]) -> None:
+def test_the_images_that_excite_a_channel(digits: tuple[Split, Preprocess]) -> None:
     split, preprocess = digits
     model = small_net()
     whole = gather_features(model, split, preprocess, ["conv1"])["conv1"]

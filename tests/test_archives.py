@@ -14,6 +14,7 @@ import pytest
 
 import alexnet
 from alexnet.cli import main
+from alexnet.data import list_images, open_image_set
 from alexnet.errors import DataError
 from archives import JPEG, jpeg, tar_bytes, write_files, write_tar, write_zip
 from hostile import HOSTILE
@@ -34,6 +35,9 @@ def test_hostile_archives_are_one_line(
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("alexnet: ")
+    for open_all in (open_image_set, list_images):  # as train, test and classify do
+        with pytest.raises(DataError, match=why):
+            open_all(path)
     out = tmp_path / "packed"
     assert main(["data", "pack", str(path), "--out", str(out), "--size", "8"]) == 2
     assert sorted(tmp_path.rglob("*")) == before

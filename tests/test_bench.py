@@ -15,7 +15,7 @@ from PIL import Image
 
 import alexnet
 from alexnet.cli import bench, main
-from alexnet.data import Share, Slice, open_dataset, read_batch, training_batches
+from alexnet.data import Share, Split, open_dataset, read_batch, training_batches
 from alexnet.errors import UsageError
 from alexnet.lab.benches import in_company, make_photos, peak_bytes, plain_net, take_turns
 from alexnet.recipe import Recipe
@@ -138,7 +138,7 @@ def test_peak_memory_is_what_was_held_for_a_while() -> None:
     assert found > 30 << 20
 
 
-class Counted(Slice):
+class Counted(Split):
     """A slice that notes which images are read."""
 
     @property
@@ -184,7 +184,7 @@ def test_what_fits_is_kept_on_the_device(steps: range, spare: int, kept: bool) -
 def test_batches_are_copied_to_a_gpu_in_order() -> None:
     """While work is done there that lasts, none is taken for another."""
     pixels = np.random.default_rng(0).integers(0, 256, (80, 64, 64, 3), np.uint8)
-    split = Slice("train", np.arange(80) % 10, pixels, 64, 3)
+    split = Split("train", np.arange(80) % 10, pixels, 64, 3)
     recipe = Recipe(size=64, crop=64, batch_size=4)
     found = training_batches(split, recipe, range(20), 2, torch.device("cuda"), keep=False)
     for step, batch in enumerate(found):

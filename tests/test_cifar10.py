@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,6 +162,19 @@ def test_only_regular_members_of_a_tar_are_read(tmp_path: Path) -> None:
             archive.addfile(link)
     with pytest.raises(DataError, match=r"a compressed tar, .* unpack it first"):
         open_image_set(file)
+
+
+def test_a_foreign_tar_is_not_unpacked_to_learn_what_it_is(tmp_path: Path) -> None:
+    """Two gigabytes of zeros in two megabytes."""
+    file = tmp_path / "photos.tar.gz"
+    header = tarfile.TarInfo("cat/1.jpg")
+    header.size = 2 << 30
+    zeros = gzip.compress(bytes(16 << 20), 1)
+    file.write_bytes(gzip.compress(header.tobuf()) + (128 * zeros))
+    began = time.process_time()
+    with pytest.raises(DataError, match="a compressed tar"):
+        open_image_set(file)
+    assert time.process_time() - began < 1
 
 
 class Canary:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import alexnet
-from alexnet.data import Preprocess, Slice, Statistics, open_dataset, read_batch
+from alexnet.data import Preprocess, Split, Statistics, open_dataset, read_batch
 from alexnet.errors import Diverged
 from alexnet.models import build_model
 from alexnet.recipe import Recipe
@@ -51,7 +51,7 @@ def test_label_smoothing_is_the_formula() -> None:
     model = build_model("mnist-alexnet", 10, dropout=0.0)
     recipe = Recipe(channels=1, size=28, crop=28, label_smoothing=0.2, lr=0.1)
     images = torch.randint(0, 256, (4, 28, 28, 1), dtype=torch.uint8)
-    split = Slice("train", np.array([3, 1, 0, 7]), images.numpy(), 28, 1)
+    split = Split("train", np.array([3, 1, 0, 7]), images.numpy(), 28, 1)
     batch = read_batch(split, recipe.replace(batch_size=4), 0)
     preprocess = Preprocess(28, 28, 1, Statistics((10.0,), (50.0,), ()))
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_views_are_averaged_after_the_softmax() -> None:
     model = build_model("cifar-alexnet", 10, size=16).eval()
     preprocess = Preprocess(20, 16, 3, Statistics((128.0,) * 3, (60.0,) * 3, ()))
     images = photos(6, 20)
-    split = Slice("test", np.array([0, 1, 2, 3, 4, 5]), images.numpy(), 20, 3)
+    split = Split("test", np.array([0, 1, 2, 3, 4, 5]), images.numpy(), 20, 3)
     kept: list[torch.Tensor] = []
     tally = evaluate(
         model,

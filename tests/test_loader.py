@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alexnet.data import (
-    Slice,
+    Split,
     batches_in_order,
     read_batch,
     steps_per_epoch,
@@ -19,9 +19,9 @@ from alexnet.errors import DataError
 from alexnet.recipe import Recipe
 
 
-def numbered(n: int) -> Slice:
+def numbered(n: int) -> Split:
     pixels = np.repeat(np.arange(n, dtype=np.uint8), 4).reshape(n, 2, 2, 1)
-    return Slice("train", np.arange(n), pixels, 2, 1)
+    return Split("train", np.arange(n), pixels, 2, 1)
 
 
 def test_an_epoch_shows_each_image_at_most_once_and_each_epoch_another_order() -> None:
@@ -57,7 +57,7 @@ class Stuck:
         return out
 
 
-def stuck(n: int, release: threading.Event) -> Slice:
+def stuck(n: int, release: threading.Event) -> Split:
     split = numbered(n)
     return replace(split, pixels=Stuck(split.pixels, release))
 

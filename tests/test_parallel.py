@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data import Share, Slice, Statistics, augment, mix, read_batch
+from alexnet.data import Share, Split, Statistics, augment, mix, read_batch
 from alexnet.errors import DataError, UsageError
 from alexnet.recipe import Recipe
 from alexnet.training import (
@@ -41,12 +41,12 @@ CASES: dict[str, dict[str, Any]] = {
 NEAR = 1e-3  # of a gradient's norm; rounding moves a max pool's choice now and then
 
 
-def material(n: int = 130) -> Slice:
+def material(n: int = 130) -> Split:
     images, labels = patterns(n, CLASSES)
-    return Slice("train", labels.astype(np.int64), images[..., None], 28, 1)
+    return Split("train", labels.astype(np.int64), images[..., None], 28, 1)
 
 
-def statistics_of(split: Slice) -> Statistics:
+def statistics_of(split: Split) -> Statistics:
     pixels = split.read(np.arange(len(split))).astype(np.float64)
     mean, std = (tuple(f(pixels, axis=(0, 1, 2)).tolist()) for f in (np.mean, np.std))
     return Statistics(mean, std, ())

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from alexnet import cli
 
 # Deep because what a GPU would be asked for is asked inside of these, and none is here.
-from alexnet.data import Slice, loader, training_batches
+from alexnet.data import Split, loader, training_batches
 from alexnet.errors import UsageError
 
 # Deep because of the same.
@@ -35,7 +35,7 @@ def test_float32_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_slice_is_kept_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    split = Slice("train", np.arange(9) % 3, np.zeros((9, 3, 3, 3), np.uint8), 3, 3)
+    split = Split("train", np.arange(9) % 3, np.zeros((9, 3, 3, 3), np.uint8), 3, 3)
     recipe, kept = Recipe(size=3, crop=3, batch_size=3), list[int]()
     # Patched because a processor keeps nothing in a memory of its own.
     monkeypatch.setattr(loader, "keep_on", lambda *_: kept.append(1))

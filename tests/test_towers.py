@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data import Share, Slice, read_batch
+from alexnet.data import Share, Split, read_batch
 from alexnet.errors import UsageError
 from alexnet.models import find_model, model_spec
 from alexnet.recipe import Recipe
@@ -40,9 +40,9 @@ RECIPE = Recipe(
 )
 
 
-def material() -> Slice:
+def material() -> Split:
     images, labels = patterns(70, side=32)
-    return Slice("train", labels.astype(np.int64), np.stack([images] * 3, 3), 32, 3)
+    return Split("train", labels.astype(np.int64), np.stack([images] * 3, 3), 32, 3)
 
 
 def learn(team: Team) -> dict[str, Any]:

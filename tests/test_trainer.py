@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alexnet.data import Slice, Statistics
+from alexnet.data import Split, Statistics
 from alexnet.errors import CheckpointError, Diverged
 from alexnet.recipe import Recipe
 from alexnet.runs.records import TrainEvent, ValEvent
@@ -22,13 +22,13 @@ RECIPE = Recipe(
 )  # fmt: skip
 
 
-def digits(n: int, name: str) -> Slice:
+def digits(n: int, name: str) -> Split:
     """Images with a bright row that tells the class."""
     labels = np.arange(n) % 4
     pixels = np.random.default_rng(0).integers(0, 60, (n, 28, 28, 1), np.uint8)
     for i, label in enumerate(labels):
         pixels[i, 3 + 6 * label] = 255
-    return Slice(name, labels, pixels, 28, 1)
+    return Split(name, labels, pixels, 28, 1)
 
 
 @pytest.fixture

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from alexnet.data import draws
 from alexnet.data.dataset import SPLITS, Dataset, check_orient, find_data, reopen_dataset, rules_of
-from alexnet.data.digests import UNREAD, ImageDigests, SliceDigests
+from alexnet.data.digests import UNREAD, ImageDigests, SplitDigests
 from alexnet.data.forms import open_image_set
 from alexnet.data.image_set import ImageFiles
 from alexnet.data.images import lies_turned
 from alexnet.data.other_images import ALL, OtherImages, name_some
-from alexnet.data.splits import Slice, Unread
+from alexnet.data.splits import Split, Unread
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.options import option
 from alexnet.recipe import Recipe
@@ -60,7 +60,7 @@ class EvaluationSet:
 
     dataset: Dataset
     split: str
-    images: Slice
+    images: Split
     kept: NDArray[np.intp]
     own: bool
     seen: int | None
@@ -87,7 +87,7 @@ class EvaluationSet:
         """What each image is called, as `Dataset.names`."""
         return [self._all_names[i] for i in self.kept]
 
-    def around(self, work: Callable[[Slice], T]) -> T:
+    def around(self, work: Callable[[Split], T]) -> T:
         """What `work` makes of the images, without those that cannot be read: once it comes upon
         one, it is begun anew without it."""
         while True:
@@ -315,7 +315,7 @@ def _count_repeated(exact: NDArray[np.int64], labels: NDArray[np.int64]) -> tupl
     return int(known.sum()) - len(first_labels), int(np.isin(exact[known], list(odd)).sum())
 
 
-def _in_memory(found: EvaluationSet, images: Slice, recipe: Recipe) -> None:
+def _in_memory(found: EvaluationSet, images: Split, recipe: Recipe) -> None:
     """Decodes the images, where they fit; raises Unreadable for those that cannot be read."""
     missing: Unread = {}
     kept = images.resident(recipe.workers, recipe.memory_gib * 2**30, missing.update)
@@ -324,7 +324,7 @@ def _in_memory(found: EvaluationSet, images: Slice, recipe: Recipe) -> None:
     found.images = kept
 
 
-def _count_lying(images: Slice) -> int:
+def _count_lying(images: Split) -> int:
     """Of up to LOOKED_AT files, those whose EXIF orientation is ignored."""
     if images.orient != "ignore" or not isinstance(images.pixels, ImageFiles):
         return 0
@@ -392,7 +392,7 @@ def _same_images(dataset: Dataset, digests: ImageDigests, recipe: Recipe) -> boo
     ids = draws.permutation(0, 0, len(train), draws.SPLIT)
     out = [image.index for image in dataset.bad if image.split == "train"]
     ids = ids[(kept[ids] != UNREAD) & ~np.isin(ids, out)][:SAMPLE]
-    here = SliceDigests.unread(len(train))
+    here = SplitDigests.unread(len(train))
     here.read(train, ids, recipe.workers)
     ids = ids[here.exact[ids] != UNREAD]
     return bool((here.exact[ids] == kept[ids]).all())
@@ -422,7 +422,7 @@ def _digest_own(recipe: Recipe, described: DataCard, run: RunDir) -> ImageDigest
 
 
 def _find_seen(
-    images: Slice, digests: ImageDigests | None, workers: int, team: Team
+    images: Split, digests: ImageDigests | None, workers: int, team: Team
 ) -> tuple[NDArray[np.int64], tuple[NDArray[np.bool_], NDArray[np.bool_]] | None]:
     """The digest of each image; and which ones the run learnt from, and which others look like
     copies of such, or None where that is not known. The processes of a team read a share each, and
@@ -430,7 +430,7 @@ def _find_seen(
     known = team.broadcast(digests is not None)
     rank, ranks, n = team.rank, team.ranks, len(images)
     own = np.arange(n * rank // ranks, n * (rank + 1) // ranks)
-    here = SliceDigests.unread(n)
+    here = SplitDigests.unread(n)
 
     with team.all_or_none():
         title = f"looking for images of {images.name} that it was trained on"
@@ -454,7 +454,7 @@ def _find_seen(
     return exact.numpy(), (seen, near)
 
 
-def _take(images: Slice, kept: NDArray[np.intp], dataset: Dataset) -> Slice:
+def _take(images: Split, kept: NDArray[np.intp], dataset: Dataset) -> Split:
     if not len(kept):
         raise DataError(
             f"{dataset.source.path}: the run was trained or validated on all of its "

@@ -80,14 +80,14 @@ def _memory(place: Path) -> Found:
 def _loader(place: Path) -> Found:
     # Patched because a thread of a loader is killed by nothing that a test could send it.
     killed = (
-        "from alexnet.data import Slice\n"
-        "real = Slice.read\n"
+        "from alexnet.data import Split\n"
+        "real = Split.read\n"
         "def read(self, ids):\n"
         "    import threading\n"
         "    if threading.current_thread() is not threading.main_thread():\n"
         "        raise SystemExit('killed')\n"
         "    return real(self, ids)\n"
-        "Slice.read = read"
+        "Split.read = read"
     )
     write_tree(place / "photos", classes=2, each=40)
     words = ["train", "photos", "--data", "photos", "--run", "run", *WORDS, "--size", "32"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alexnet.data.augment import Preprocess
-from alexnet.data.splits import Slice, Unread
+from alexnet.data.splits import Split, Unread
 from alexnet.metrics import Tally
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress
@@ -22,7 +22,7 @@ from alexnet.training.parallel import ALONE, Team
 class Answers:
     """probabilities float32 (N, K) of the split's images, in order, and the sums over them."""
 
-    split: Slice
+    split: Split
     probabilities: NDArray[np.float32]
     tally: Tally
 
@@ -79,7 +79,7 @@ class Mistakes:
 
 def ask(
     net: nn.Module,
-    split: Slice,
+    split: Split,
     preprocess: Preprocess,
     recipe: Recipe,
     classes: int,
@@ -98,7 +98,7 @@ def ask(
 
 def count_answers(
     net: nn.Module,
-    split: Slice,
+    split: Split,
     preprocess: Preprocess,
     recipe: Recipe,
     classes: int,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.loader import batches_in_order
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.errors import Unavailable, UsageError
 from alexnet.files import replacing
 from alexnet.models.net import Net
@@ -27,7 +27,7 @@ GROUP_BYTES = 16 << 20  # of features in a row group
 class Crops:
     """The centre crops of a split as rows of pixels, read when asked for."""
 
-    def __init__(self, split: Slice, crop: int) -> None:
+    def __init__(self, split: Split, crop: int) -> None:
         self._split, self._edge, self._crop = split, (split.size - crop) // 2, crop
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ def last_hidden(model: Net) -> str:
 @torch.inference_mode()
 def iter_features(
     model: Net,
-    split: Slice,
+    split: Split,
     preprocess: Preprocess,
     parts: Sequence[str],
     *,
@@ -76,7 +76,7 @@ def iter_features(
 
 
 def gather_features(
-    model: Net, split: Slice, preprocess: Preprocess, parts: Sequence[str], **how: Any
+    model: Net, split: Split, preprocess: Preprocess, parts: Sequence[str], **how: Any
 ) -> dict[str, NDArray[np.float32]]:
     """Each part's outputs for a whole split, in memory: for parts made small with `most`."""
     found: dict[str, list[Tensor]] = {name: [] for name in parts}
@@ -87,7 +87,7 @@ def gather_features(
 
 
 def write_features(
-    out: Path, model: Net, split: Slice, preprocess: Preprocess, part: str, **how: Any
+    out: Path, model: Net, split: Split, preprocess: Preprocess, part: str, **how: Any
 ) -> tuple[int, ...]:
     """A part's output for every image of a split into an .npy file, which appears when whole.
 
@@ -109,7 +109,7 @@ def write_features(
 def write_parquet(
     out: Path,
     model: Net,
-    split: Slice,
+    split: Split,
     preprocess: Preprocess,
     part: str,
     columns: Mapping[str, Sequence[Any]],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alexnet.analysis.features import iter_features
 from alexnet.data.augment import Preprocess
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.models.layers import Conv, Linear, Local, Part, Pool, Shape
 from alexnet.models.net import Net, Spec, named_parts
 
@@ -35,7 +35,7 @@ def strongest(maps: Tensor) -> list[int]:
 
 def most_excited(
     model: Net,
-    split: Slice,
+    split: Split,
     preprocess: Preprocess,
     part: str,
     top: int,

@@ -14,7 +14,7 @@ from alexnet.commands.recipe_choice import choose_for_data, say_reasons
 from alexnet.data.augment import augment
 from alexnet.data.dataset import open_dataset, reopen_dataset
 from alexnet.data.loader import read_batch, steps_per_epoch
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.diagnose import diagnose
 from alexnet.diagnosis.history import find_run_faults, learning
@@ -96,8 +96,8 @@ def doctor(
 def diagnose_recipe(
     recipe: Recipe,
     classes: int,
-    train: Slice,
-    val: Slice,
+    train: Split,
+    val: Split,
     statistics: Statistics,
     seconds: float,
     steps: int = 24,
@@ -129,7 +129,7 @@ def diagnose_recipe(
 
 
 def _training(
-    recipe: Recipe, train: Slice, statistics: Statistics
+    recipe: Recipe, train: Split, statistics: Statistics
 ) -> Iterator[tuple[Tensor, Tensor]]:
     preprocess = preprocessing(recipe, statistics)
     for step in range(steps_per_epoch(len(train), recipe.batch_size)):
@@ -138,7 +138,7 @@ def _training(
 
 
 def _validation(
-    recipe: Recipe, val: Slice, statistics: Statistics
+    recipe: Recipe, val: Split, statistics: Statistics
 ) -> Iterator[tuple[Tensor, Tensor]]:
     preprocess = preprocessing(recipe, statistics)
     order = torch.randperm(len(val), generator=torch.Generator().manual_seed(0)).numpy()

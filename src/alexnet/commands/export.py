@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.errors import DataError, UsageError
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import write_atomic, write_json
@@ -158,7 +158,7 @@ def _quantised(
     def inputs(images: Tensor) -> Tensor:
         return images if inside else predictor.preprocess.views(images, 1)[0].contiguous()
 
-    def compared(part: Slice) -> tuple[bytes, dict[str, Any]]:
+    def compared(part: Split) -> tuple[bytes, dict[str, Any]]:
         ids = calibration_of(part)
         after = quantise(content, inputs(torch.from_numpy(part.read(ids))))
         return after, before_and_after(content, after, part, ids, len(predictor.classes), inputs)

@@ -14,7 +14,7 @@ from torch import Tensor
 from alexnet.analysis.answers import Answers, ask
 from alexnet.data import draws
 from alexnet.data.dataset import Dataset, reopen_dataset
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.errors import Unreadable, UsageError
 from alexnet.evaluation_set import (
     EvaluationSet,
@@ -131,7 +131,7 @@ class InspectedRun:
             )
         return self._opened[LEARNT]
 
-    def learnt_from(self, images: Slice) -> bool:
+    def learnt_from(self, images: Split) -> bool:
         """Whether these opened images are those that the run was trained on."""
         return any(
             e.images is images and e.own and e.split == "train" for e in self._opened.values()
@@ -142,7 +142,7 @@ class InspectedRun:
         p = self.predictor
         return ask(p.inference, self.open(split).images, p.preprocess, p.recipe, len(p.classes))
 
-    def pick(self, split: Slice, count: int) -> NDArray[np.intp]:
+    def pick(self, split: Split, count: int) -> NDArray[np.intp]:
         """Indices of `count` images of a split: always the same, of as many classes as possible."""
         order = draws.permutation(0, 0, len(split), draws.SPLIT)
         labels = split.labels[order]

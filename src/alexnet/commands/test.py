@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from alexnet import figures
 from alexnet.analysis.answers import Mistakes, count_answers
-from alexnet.data.splits import Slice, Unread
+from alexnet.data.splits import Split, Unread
 from alexnet.errors import CheckpointError, Unreadable, UsageError
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import sha256_of
@@ -217,7 +217,7 @@ def _keep(
 
 
 def _draw_test(
-    predictor: Predictor, part: Slice, tally: Tally, mistakes: Mistakes, suffix: str
+    predictor: Predictor, part: Split, tally: Tally, mistakes: Mistakes, suffix: str
 ) -> list[Path]:
     run, classes, wrong = predictor.run, predictor.classes, mistakes.ids
     paths = [run.figures / f"confusion-{suffix}.png", run.figures / f"mistakes-{suffix}.png"]

@@ -22,7 +22,7 @@ from alexnet.data.loader import (
 )
 from alexnet.data.packed import PackedJpegs
 from alexnet.data.packing import PackOptions, pack_images
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.data.statistics import (
     TORCHVISION_MEAN,
     TORCHVISION_STD,
@@ -47,7 +47,7 @@ __all__ = [
     "PublishedSet",
     "RemoteFile",
     "Share",
-    "Slice",
+    "Split",
     "Statistics",
     "augment",
     "batches_in_order",

@@ -121,15 +121,15 @@ def list_archive(root: Path) -> ArchiveFiles:
 
 def _zip(root: Path) -> ArchiveFiles:
     with zipfile.ZipFile(root) as archive:
-        found = []
+        members = []
         for info in archive.infolist():
             kind = info.external_attr >> 28  # the type bits of a Unix mode, 0 where there is none
             if kind not in (0, 8) and not info.is_dir():
                 raise DataError(
                     f"{root}: {info.filename!r} is no regular file; get the archive again"
                 )
-            found.append((info.filename, -1, info.file_size))
-        return _listing(root, found)
+            members.append((info.filename, -1, info.file_size))
+        return _listing(root, members)
 
 
 def _tar(
@@ -184,14 +184,14 @@ class Limited(io.RawIOBase):
         self._stream, self._left = stream, limit
 
     def read(self, size: int = -1) -> bytes:
-        wanted = self._left if size < 0 else min(size, self._left)
-        data = self._stream.read(wanted) if wanted else b""
+        count = self._left if size < 0 else min(size, self._left)
+        data = self._stream.read(count) if count else b""
         self._left -= len(data)
         return data
 
 
 class _Window:
-    """Part of a file as a file, for a tar inside a tar."""
+    """A part of a file as a file: a tar within a tar."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self.file, self.start, self.size, self.at = file, start, size, 0
@@ -212,10 +212,10 @@ class _Window:
         return self.at
 
 
-def _listing(root: Path, found: Iterable[tuple[str, int, int]]) -> ArchiveFiles:
+def _listing(root: Path, members: Iterable[tuple[str, int, int]]) -> ArchiveFiles:
     """Sorted by name, once the names are safe. Names that end in "/" are folders."""
     rows, folders, full = [], set[str](), set[str]()  # full: folders that hold something
-    for name, offset, size in found:
+    for name, offset, size in members:
         name = name.removeprefix("./")
         _check_name(root, name)
         *above, last = name.rstrip("/").split("/")

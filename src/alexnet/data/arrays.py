@@ -56,6 +56,8 @@ _CIFAR10_PLACES = (
     *("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"),
 )
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_MOST_MEMBERS = 100
+_MAX_TAR_BYTES = 1 << 30  # CIFAR-10 unpacks to 186 MB
 _MAX_MEMBER_BYTES = 256 << 20  # one CIFAR-10 batch has 31 MB
 
 
@@ -151,10 +153,10 @@ def open_pixel_file(stream: BinaryIO, shape: tuple[int, ...], path: Path, plain:
         return PixelFile(file, 0, shape, path)
 
 
-def check_rest(found: int, size: int, path: Path) -> None:
+def check_rest(rest: int, size: int, path: Path) -> None:
     """DataError where a file has not the bytes that it declares."""
-    if found != size:
-        says = f"only {found:,}" if found < size else "more"
+    if rest != size:
+        says = f"only {rest:,}" if rest < size else "more"
         raise DataError(f"{path}: {says} bytes of data, expected {size:,}; get the file again")
 
 
@@ -211,28 +213,31 @@ def open_cifar10(opening: Opening) -> ImageSet | None:
     return None
 
 
-def _entries(store: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
-    """Regular files of a folder or tar by base name: the content of the wanted ones, else b""."""
-    found = {}
+def _entries(store: Path, read_whole: tuple[str, ...]) -> dict[str, bytes]:
+    """Regular files of a folder or tar by base name: the content of those in `read_whole`, else
+    b""."""
+    entries = {}
     with reading(store):
         if store.is_dir():
             for file in store.iterdir():
                 if file.is_file():
-                    found[file.name] = b""
-                    if file.name in wanted:
+                    entries[file.name] = b""
+                    if file.name in read_whole:
                         _check_size(file, file.stat().st_size)
-                        found[file.name] = file.read_bytes()
-            return found
+                        entries[file.name] = file.read_bytes()
+            return entries
         with tarfile.open(store, "r|*") as archive:
             # CIFAR-10 has nine members: stop early in the tars of other things.
-            for member in islice(archive, 100):
+            for member in islice(archive, _MOST_MEMBERS):
+                if member.offset_data + member.size > _MAX_TAR_BYTES:
+                    break  # to pass over it would unpack it
                 name = PurePosixPath(member.name).name
                 if member.isreg():
-                    found[name] = b""
-                    if name in wanted and (content := archive.extractfile(member)):
+                    entries[name] = b""
+                    if name in read_whole and (content := archive.extractfile(member)):
                         _check_size(store / name, member.size)
-                        found[name] = content.read()
-    return found
+                        entries[name] = content.read()
+    return entries
 
 
 def _check_size(path: Path, size: int) -> None:
@@ -298,15 +303,15 @@ def _decode_pickle(content: bytes, path: Path) -> LabelledImages:
 
 def _unpickle(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        found = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+        value = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     # A damaged pickle can raise anything while it is taken apart.
     except Exception as error:
         raise DataError(f"{path}: not a CIFAR-10 pickle ({error!r}); get the file again") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: a pickled {type(found).__name__}, expected a dict; get it again")
-    return found
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: a pickled {type(value).__name__}, expected a dict; get it again")
+    return value
 
 
 class _ArraysOnly(pickle.Unpickler):

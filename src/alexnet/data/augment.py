@@ -149,7 +149,7 @@ def augment(
     """One training view of each image, as the network sees it.
 
     Shapes: uint8 (N, size, size, C) -> float32 (N, C, crop, crop). `ids` are the images' indices
-    in the training slice; `leaders` (N,) those whose crop each shares, where a chunk of
+    in the training split; `leaders` (N,) those whose crop each shares, where a chunk of
     `crop_chunk` images does not begin here.
     """
     device = images.device

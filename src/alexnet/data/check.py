@@ -1,4 +1,4 @@
-"""Every image of a data set decoded, and what is odd about the set."""
+"""Every image of a data set decoded, and what is wrong with the set."""
 
 import hashlib
 from collections import defaultdict
@@ -29,7 +29,7 @@ _PIECE = 16  # images a thread takes at a time
 
 @dataclass
 class CheckReport:
-    """What was found. Paths are as a person would find the file: ROOT/NAME inside an archive."""
+    """Findings. Paths are ARCHIVE/NAME of a file in an archive."""
 
     images: int = 0
     ok: int = 0
@@ -85,22 +85,22 @@ def check(
     pieces = range(0, total, _PIECE)
     with progress(f"checking {path.name}", total, "images") as bar:
         for start, examined in zip(pieces, read_ahead(examine_piece, pieces, workers), strict=True):
-            for i, (where, digest, found) in enumerate(examined, start):
+            for i, (where, digest, one) in enumerate(examined, start):
                 report.images += 1
                 split, label = place(chosen[i].name.rpartition("/")[0])
                 by_class = report.counts.setdefault(split, {})
-                by_class[label] = by_class.get(label, 0) + (not found.refused)
-                if found.refused:
-                    report.refused.append({"path": where, "reason": found.refused})
+                by_class[label] = by_class.get(label, 0) + (not one.refused)
+                if one.refused:
+                    report.refused.append({"path": where, "reason": one.refused})
                     continue
                 entry = (where, split, label)
                 contents[digest].append(entry)
                 entries.append(entry)
                 places.append(i)
-                fingerprints.append(replace(found.extracted, content=digest))
-                if found.repairs:
+                fingerprints.append(replace(one.extracted, content=digest))
+                if one.repairs:
                     known = known_as(PurePosixPath(where).stem)
-                    reason = ", ".join(found.repairs) + (f"; known of {known}" if known else "")
+                    reason = ", ".join(one.repairs) + (f"; known of {known}" if known else "")
                     report.repairable.append({"path": where, "reason": reason})
                 else:
                     report.ok += 1
@@ -156,10 +156,10 @@ def _examine(
         data = files.read(index)
     except DataError as error:
         return where, b"", Examined((), str(error).removeprefix(f"{where}: "))
-    found = examine(
+    examined = examine(
         data, files.name(index), orient=orient, max_pixels=max_pixels, extract=fingerprint_image
     )
-    return where, hashlib.sha256(data).digest(), found
+    return where, hashlib.sha256(data).digest(), examined
 
 
 def _odd_classes(counts: dict[str, dict[str, int]]) -> dict[str, list[str]]:

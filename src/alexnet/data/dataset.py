@@ -17,7 +17,7 @@ from alexnet.data.drive import Drive
 from alexnet.data.file_list import FileList, list_files, read_file_lists, restore_list
 from alexnet.data.forms import open_image_set
 from alexnet.data.image_set import RULES, ImageFiles, ImageSet, LabelledImages, PixelFile, Stored
-from alexnet.data.splits import Fitted, Slice, Unread, take_whole
+from alexnet.data.splits import Fitted, Split, Unread, take_whole
 from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.options import DIR, call, option
@@ -25,7 +25,7 @@ from alexnet.recipe import Recipe
 from alexnet.runs.records import DataCard, LeftOutImage
 from alexnet.terminal import say
 
-STATISTICS_IMAGES = 20_000  # mean and deviation of a larger slice come from this many of its images
+STATISTICS_IMAGES = 20_000  # mean and deviation of a larger split come from this many of its images
 
 
 SPLITS = ("train", "val", "test")
@@ -36,7 +36,7 @@ class Dataset:
     """An image set seen through a recipe: classes, and train, val and test read when asked for.
 
     Where the set has no test part, `val` serves as test; where it has neither, test is cut from
-    train. A validation slice always comes out of train unless the set has both val and test.
+    train. A validation split always comes out of train unless the set has both val and test.
     Every cut is stratified by class and a function of `split_seed` alone, and separates no group of
     images that `keep_together` names. `trained` is what a run says of the same data: its groups are
     kept together, and where that changed since, cuts of it are refused.
@@ -122,7 +122,7 @@ class Dataset:
         names = ("train", "val", "test") if roles["test"] == roles["train"] else ("train", "val")
         return {name: len(self._rows(name, self.source.read(roles[name]))) for name in names}
 
-    def split(self, name: str) -> Slice:
+    def split(self, name: str) -> Split:
         """One of train, val, test."""
         if name not in SPLITS:
             raise UsageError(f"no split {name!r}: there are {', '.join(SPLITS)}")
@@ -134,7 +134,7 @@ class Dataset:
             )
         return self._split(name)
 
-    def _split(self, name: str) -> Slice:
+    def _split(self, name: str) -> Split:
         part = self.source.read(self._roles[name])
         ids = self._rows(name, part)
         labels = part.labels[ids]
@@ -172,7 +172,7 @@ class Dataset:
         if name == "train" and self.to_train and not found.all():
             missing = self.classes[int(np.argmin(found))]
             raise DataError(f"no training image of class {missing!r}: add some, or take it out")
-        return Slice(
+        return Split(
             name, labels, pixels, r.size, r.channels, rows, orient=r.orient, drive=self.drive,
             cut_floats=self.source.rules < 2,
         )  # fmt: skip
@@ -264,18 +264,18 @@ class Dataset:
         return {name: np.sort(np.concatenate(c)) for name, c in cuts.items() if c}
 
     @cached_property
-    def train(self) -> Slice:
+    def train(self) -> Split:
         return self._decoded("train", self.gone("train"))
 
     @cached_property
-    def val(self) -> Slice:
+    def val(self) -> Split:
         return self._decoded("val", self.gone("val"))
 
     def gone(self, name: str) -> set[int]:
         """Indices of images that a run no longer reads."""
         return {image.index for image in self.bad if image.split == name and image.is_out}
 
-    def _decoded(self, name: str, gone: Collection[int] = ()) -> Slice:
+    def _decoded(self, name: str, gone: Collection[int] = ()) -> Split:
         """A split with its pixels in memory, where they fit. What cannot be read is left out where
         a training begins whose recipe skips it; else Unreadable is raised."""
         missing: Unread = {}
@@ -388,7 +388,7 @@ class Dataset:
         """The part of the source that is this split and no other, if there is one."""
         return None if self._shared(name) else self._roles[name]
 
-    def is_large(self, split: Slice) -> bool:
+    def is_large(self, split: Split) -> bool:
         """Whether the images of a split are decoded as they are used."""
         return len(split) * split.size**2 * split.channels > self.recipe.memory_gib * 2**30
 
@@ -396,15 +396,15 @@ class Dataset:
     def statistics(self) -> Statistics:
         """What preprocessing needs to know of train.
 
-        Exact for slices in memory; of others, over the first 20,000 images of a fixed shuffle.
+        Exact for splits in memory; of others, over the first 20,000 images of a fixed shuffle.
         """
-        if self.source.statistics is not None:  # of the whole training part, val slice included
+        if self.source.statistics is not None:  # of the whole training part, val included
             return self.measure(self.split("train"), 0)
         train = self.train
         in_memory = isinstance(train.pixels, np.ndarray)
         return self.measure(train, len(train) if in_memory else STATISTICS_IMAGES)
 
-    def measure(self, train: Slice, images: int) -> Statistics:
+    def measure(self, train: Split, images: int) -> Statistics:
         """Statistics of so many images of train, or what the source brings."""
         wants_image = self.recipe.normalize in ("image", "centre")
         if self.source.statistics is not None:
@@ -437,8 +437,8 @@ class Dataset:
         """That of what is trained on."""
         return self.digest_of(self.train, self.val)
 
-    def digest_of(self, *parts: Slice) -> str:
-        """sha256 of slices of it (16 hex digits): labels, and pixels or names and sizes."""
+    def digest_of(self, *parts: Split) -> str:
+        """sha256 of splits of it (16 hex digits): labels, and pixels or names and sizes."""
         h = hashlib.sha256(repr(self.classes).encode())
         if self.source.digest:
             for part in parts:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data.near_copies import near_any, perceptual_digest
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 
 BEFORE = "before"  # beside a run's splits: what the weights that it began with had learnt from
 UNREAD = 0  # the digest of an image that was not read yet
@@ -48,14 +48,14 @@ def perceptual_digests(pixels: NDArray[np.uint8]) -> Digests:
 
 
 @dataclass(frozen=True)
-class SliceDigests:
+class SplitDigests:
     """Of N images, `exact` and `perceptual` (N,) int64; `UNREAD` where one was not read yet."""
 
     exact: Digests
     perceptual: Digests
 
     @classmethod
-    def unread(cls, n: int) -> "SliceDigests":
+    def unread(cls, n: int) -> "SplitDigests":
         return cls(np.full(n, UNREAD, np.int64), np.full(n, UNREAD, np.int64))
 
     def note(self, ids: NDArray[np.integer], pixels: NDArray[np.uint8]) -> None:
@@ -65,8 +65,8 @@ class SliceDigests:
             self.perceptual[ids[new]] = perceptual_digests(pixels[new])
             self.exact[ids[new]] = digest_images(pixels[new])
 
-    def read(self, part: Slice, ids: NDArray[np.integer], workers: int) -> None:
-        """Reads some images of a slice, by threads, and notes those that can be read. Shapes:
+    def read(self, part: Split, ids: NDArray[np.integer], workers: int) -> None:
+        """Reads some images of a split, by threads, and notes those that can be read. Shapes:
         (M,)."""
 
         def read_some(chunk: NDArray[np.integer]) -> None:
@@ -86,13 +86,13 @@ class SliceDigests:
 class ImageDigests:
     """The digests of the images that a run trains and validates on, by split and place in it."""
 
-    def __init__(self, splits: Mapping[str, SliceDigests]) -> None:
+    def __init__(self, splits: Mapping[str, SplitDigests]) -> None:
         self.splits = dict(splits)
 
     @classmethod
     def unread(cls, **lengths: int) -> "ImageDigests":
         """Of splits with so many images, none of which was read."""
-        return cls({name: SliceDigests.unread(n) for name, n in lengths.items()})
+        return cls({name: SplitDigests.unread(n) for name, n in lengths.items()})
 
     @property
     def missing(self) -> int:
@@ -100,23 +100,23 @@ class ImageDigests:
         own = (split for name, split in self.splits.items() if name != BEFORE)
         return sum(int((split.exact == UNREAD).sum()) for split in own)
 
-    def watch(self, part: Slice) -> Slice:
-        """The same slice, which notes each image that is read for the first time."""
+    def watch(self, part: Split) -> Split:
+        """The same split, which notes each image that is read for the first time."""
         return replace(part, on_read=self.splits[part.name].note)
 
-    def read_all(self, part: Slice, workers: int, gone: Collection[int] = ()) -> None:
-        """Reads and notes what of a slice was not read yet, but for those that are `gone`."""
+    def read_all(self, part: Split, workers: int, gone: Collection[int] = ()) -> None:
+        """Reads and notes the images of a split that were not read yet, but for the `gone`."""
         digests = self.splits[part.name]
         ids = np.setdiff1d(np.flatnonzero(digests.exact == UNREAD), list(gone))
         digests.read(part, ids, workers)
 
-    def merged(self) -> SliceDigests:
+    def merged(self) -> SplitDigests:
         """All that were read, as one."""
         exact, perceptual = (
             np.concatenate([getattr(split, kind) for split in self.splits.values()])
             for kind in ("exact", "perceptual")
         )
-        return SliceDigests(exact[exact != UNREAD], perceptual[exact != UNREAD])
+        return SplitDigests(exact[exact != UNREAD], perceptual[exact != UNREAD])
 
     def to_arrays(self) -> dict[str, Digests]:
         """For a file: `train` and `val`, and `train.look` and `val.look`."""
@@ -132,7 +132,7 @@ class ImageDigests:
             exact, perceptual = arrays[name], arrays.get(f"{name}.look")
             if perceptual is None or perceptual.shape != exact.shape:
                 raise ValueError(f"no look of each image of {name}")
-            splits[name] = SliceDigests(exact, perceptual)
+            splits[name] = SplitDigests(exact, perceptual)
         if not splits:
             raise ValueError("no splits")
         return cls(splits)

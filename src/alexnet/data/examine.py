@@ -123,28 +123,28 @@ def examine(
 
 
 def _oddities(image: Image.Image, kind: str, name: str, data: bytes) -> list[str]:
-    found = []
+    repairs = []
     suffix = PurePosixPath(name).suffix
     if suffix and suffix.lower() not in _SUFFIXES.get(kind, ()):
-        found.append(f"{kind} named {suffix}")
+        repairs.append(f"{kind} named {suffix}")
     if image.mode == "CMYK":
-        found.append("YCCK" if image.info.get("adobe_transform") == 2 else "CMYK")
+        repairs.append("YCCK" if image.info.get("adobe_transform") == 2 else "CMYK")
     elif image.mode.startswith("I"):
-        found.append("16-bit")
+        repairs.append("16-bit")
     elif image.mode in _MODES:
-        found.append(_MODES[image.mode])
+        repairs.append(_MODES[image.mode])
     elif image.mode != "RGB":
-        found.append(image.mode)
+        repairs.append(image.mode)
     if "transparency" in image.info and image.mode in ("L", "RGB", "P"):
-        found.append("alpha")
+        repairs.append("alpha")
     if (frames := getattr(image, "n_frames", 1)) > 1:
-        found.append(f"the first of {frames} frames")
-    if kind == "PNG" and data[24] == 16 and "16-bit" not in found:
-        found.append("16-bit")
+        repairs.append(f"the first of {frames} frames")
+    if kind == "PNG" and data[24] == 16 and "16-bit" not in repairs:
+        repairs.append("16-bit")
     end = _end(kind, data)
     if 0 < end < len(data):
-        found.append(f"{len(data) - end:,} bytes after the end")
-    return found
+        repairs.append(f"{len(data) - end:,} bytes after the end")
+    return repairs
 
 
 def _unused_bits(image: Image.Image) -> str:

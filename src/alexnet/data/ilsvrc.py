@@ -84,16 +84,16 @@ def read_kit(kind: str, path: Path) -> Kit:
         ) from None
     if not path.is_file():
         raise DataError(f"{path} is missing; labels cannot be joined without the development kit")
-    wanted = {"data/meta.mat", f"data/{kind.replace('-', '')}_validation_ground_truth.txt"}
-    found = _kit_files(path, wanted)
-    if missing := sorted(wanted - found.keys()):
+    names = {"data/meta.mat", f"data/{kind.replace('-', '')}_validation_ground_truth.txt"}
+    texts = _kit_files(path, names)
+    if missing := sorted(names - texts.keys()):
         raise DataError(f"{path}: holds no {missing[0]}: this is not the kit of {kind}")
-    meta, truth = (found[name] for name in sorted(wanted, key=lambda n: not n.endswith(".mat")))
+    meta, truth = (texts[name] for name in sorted(names, key=lambda n: not n.endswith(".mat")))
     tag = f"{kind.replace('-', '')}_ID"
     try:
         _check_unpacked(meta)
-        found_in = loadmat(io.BytesIO(meta), squeeze_me=True, variable_names=["synsets"])
-        table = found_in["synsets"]
+        tables = loadmat(io.BytesIO(meta), squeeze_me=True, variable_names=["synsets"])
+        table = tables["synsets"]
         leaves = [row for row in np.atleast_1d(table) if int(row["num_children"]) == 0]
         leaves.sort(key=lambda row: int(row[tag]))
         wnids = tuple(str(row["WNID"]) for row in leaves)
@@ -120,9 +120,9 @@ def parse_ids(text: bytes, path: Path, classes: int) -> tuple[int, ...]:
     return ids
 
 
-def _kit_files(path: Path, wanted: set[str]) -> dict[str, bytes]:
-    """Files of a development kit by folder and name, as far as they are there."""
-    found: dict[str, bytes] = {}
+def _kit_files(path: Path, names: set[str]) -> dict[str, bytes]:
+    """Files of a development kit by folder and name, where they are there."""
+    files: dict[str, bytes] = {}
     with reading(path), gzip.open(path) as unpacked:
         # A header can ask for any amount of memory: nothing beyond the limit is there to be read.
         stream = cast("BinaryIO", Limited(cast("BinaryIO", unpacked), _KIT_LIMIT))
@@ -134,11 +134,11 @@ def _kit_files(path: Path, wanted: set[str]) -> dict[str, bytes]:
                         "get the kit again"
                     )
                 name = "/".join(member.name.split("/")[-2:])
-                if name in wanted and member.isreg():
+                if name in names and member.isreg():
                     content = archive.extractfile(member)
                     assert content is not None
-                    found[name] = content.read()
-    return found
+                    files[name] = content.read()
+    return files
 
 
 def _check_unpacked(meta: bytes) -> None:
@@ -295,11 +295,11 @@ def _patches(path: Path) -> dict[tuple[str, str], tuple[ArchiveFiles, int]]:
     if not path.is_file():
         return {}
     listing = list_archive(path)
-    found = {}
+    patches = {}
     for i, name in enumerate(listing.names):
         split = _place(name)[0]
-        found["train" if split == "all" else split, PurePosixPath(name).name] = (listing, i)
-    return found
+        patches["train" if split == "all" else split, PurePosixPath(name).name] = (listing, i)
+    return patches
 
 
 def kaggle(root: Path, tree: FileTree) -> ImageSet:

@@ -162,7 +162,7 @@ class Stored(Protocol):
     def read(
         self, ids: NDArray[np.integer], out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Images by index, written to `out` where it is given. Shapes: (M,) -> uint8
+        """Images by index, into `out`, or a new array. Shapes: (M,) -> uint8
         (M, size, size, C)."""
 
 

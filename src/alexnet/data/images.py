@@ -165,10 +165,10 @@ def orientation_of(image: Image.Image) -> int:
     try:
         with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = image.getexif().get(0x0112)
+            value = image.getexif().get(0x0112)
     except Exception:  # Pillow's parsers raise almost anything on hostile bytes
         return 1
-    return found if type(found) is int and found in _TURNS else 1
+    return value if type(value) is int and value in _TURNS else 1
 
 
 def turn_upright(image: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ from alexnet.data import draws
 from alexnet.data.bad_images import most_left_out
 from alexnet.data.device import sent
 from alexnet.data.pixels_ahead import PixelsAhead
-from alexnet.data.splits import Slice, Unread
+from alexnet.data.splits import Split, Unread
 from alexnet.errors import DataError, Unreadable
 from alexnet.interrupt import outspoken
 from alexnet.options import option
@@ -28,7 +28,7 @@ T = TypeVar("T")
 LeftOut = Callable[[int], Collection[int]]  # the indices that an update leaves out
 Take = Callable[[NDArray[np.intp]], tuple[NDArray[np.uint8], Unread]]  # images by index
 
-SPARE = 0.5  # share of a GPU's free memory that a slice may take
+SPARE = 0.5  # share of a GPU's free memory that a split may take
 AT_ONCE = 1024  # images that are copied there at once
 
 
@@ -75,7 +75,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Batch:
-    """images uint8 (N, size, size, C), labels (N,) int64, ids (N,) indices into the slice.
+    """images uint8 (N, size, size, C), labels (N,) int64, ids (N,) indices into the split.
 
     Of a batch of `size` images (0: just these) the `pieces` (none: one of all) are here; `leaders`
     (N,) are the ids whose crop each image shares (see `crop_chunk`), if not known from `ids`;
@@ -102,7 +102,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Kept:
-    """A slice in a device's own memory: images uint8 (N, size, size, C), labels (N,) int64."""
+    """A split in a device's own memory: images uint8 (N, size, size, C), labels (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -115,7 +115,7 @@ class Kept:
 
 
 def spare_bytes(device: torch.device) -> int:
-    """Free memory of a GPU; 0 of a processor, in whose memory a small slice lies as it is."""
+    """Free memory of a GPU; 0 of a processor, in whose memory a small split lies as it is."""
     if device.type != "cuda":
         return 0
     torch.cuda.empty_cache()  # what torch holds for later is free too
@@ -124,12 +124,12 @@ def spare_bytes(device: torch.device) -> int:
 
 def keep_on(
     device: torch.device,
-    split: Slice,
+    split: Split,
     workers: int,
     around: bool = False,
     spare: int | None = None,
 ) -> Kept | None:
-    """A slice copied into the device's memory, read by `workers` threads, and `around` what cannot
+    """A split copied into the device's memory, read by `workers` threads, and `around` what cannot
     be read where that is asked for; None where it takes more than a share of the `spare` bytes."""
     shape = (len(split), split.size, split.size, split.channels)
     if math.prod(shape) > (spare_bytes(device) if spare is None else spare) * SPARE:
@@ -167,7 +167,7 @@ _order = lru_cache(maxsize=2)(draws.permutation)
 
 
 def read_batch(
-    split: Slice,
+    split: Split,
     recipe: Recipe,
     step: int,
     share: Share | None = None,
@@ -179,8 +179,8 @@ def read_batch(
 
     The place of an image that is left out, or with the recipe's `bad_images` at "skip" cannot be
     read, is taken by the next one in the order of its epoch. Raises Unreadable at "stop", and where
-    more than the recipe's share of the slice cannot be read. `take` is where the images of the
-    batch come from, if not from `Slice.try_read`.
+    more than the recipe's share of the split cannot be read. `take` is where the images of the
+    batch come from, if not from `Split.try_read`.
     """
     size, share = recipe.batch_size, share or Share(accumulate=recipe.accumulate)
     plan = _plan(recipe, len(split), step, share, left_out)
@@ -283,7 +283,7 @@ def feed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
 
 
 def training_batches(
-    train: Slice,
+    train: Split,
     recipe: Recipe,
     steps: range,
     workers: int,
@@ -293,7 +293,7 @@ def training_batches(
     left_out: LeftOut = lambda step: (),
     spare: int | None = None,
 ) -> Iterator[Batch]:
-    """The batches of the steps in order, on the device: from a slice that is kept there, where it
+    """The batches of the steps in order, on the device: from a split that is kept there, where it
     fits into the `spare` bytes of it (None: what a GPU has) and (unless `keep` says so) is used
     twice, else read ahead by threads that step back.
 
@@ -321,7 +321,7 @@ def training_batches(
 
 
 def _beside(
-    train: Slice,
+    train: Split,
     recipe: Recipe,
     steps: range,
     workers: int,
@@ -341,7 +341,7 @@ def _beside(
 
 
 def batches_in_order(
-    split: Slice,
+    split: Split,
     starts: range,
     size: int,
     workers: int,
@@ -362,15 +362,15 @@ def batches_in_order(
 
 
 def read_in_order(
-    split: Slice,
+    split: Split,
     start: int,
     size: int,
     unread: Unread | None = None,
     take: Take | None = None,
 ) -> Batch:
-    """Images start .. start + size of a slice, in order, for evaluation: where `unread` is given
+    """Images start .. start + size of a split, in order, for evaluation: where `unread` is given
     without those in it, and without those that cannot be read, which then are in it. `take` is
-    where the images come from, if not from the slice."""
+    where the images come from, if not from the split."""
     ids = _in_order(split, start, size, unread)
     pixels, missing = (take or split.try_read)(ids)
     if missing:
@@ -383,7 +383,7 @@ def read_in_order(
     return Batch(start // size, 0, ids, images, torch.from_numpy(split.labels[ids]))
 
 
-def _in_order(split: Slice, start: int, size: int, unread: Unread | None) -> NDArray[np.intp]:
+def _in_order(split: Split, start: int, size: int, unread: Unread | None) -> NDArray[np.intp]:
     ids = np.arange(start, min(start + size, len(split)))
     return ids if unread is None else ids[~np.isin(ids, list(unread))]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alexnet.data.dataset import Dataset
 from alexnet.data.image_set import UNLABELLED, ImageFiles, ImageSet, LabelledImages, join_files
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.errors import DataError, UsageError
 from alexnet.options import option
 from alexnet.recipe import Recipe
@@ -130,7 +130,7 @@ class OtherImages(Dataset):
     def _else(self, size: int, channels: int) -> str:
         return f"name the photos themselves with {option('data')}"
 
-    def split(self, name: str) -> Slice:
+    def split(self, name: str) -> Split:
         """The images. The only name is `split_name`."""
         assert name == self.split_name, f"{name} of {self.split_name}"
         return self._split(name)

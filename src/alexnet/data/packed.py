@@ -37,7 +37,7 @@ class PackedJpegs:
     def read(
         self, ids: NDArray[np.integer], out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Images by index, written to `out` where it is given. Shapes: (M,) -> uint8
+        """Images by index, into `out`, or a new array. Shapes: (M,) -> uint8
         (M, size, size, C). DataError for what does not decode."""
         if out is None:
             out = np.empty((len(ids), *self.shape[1:]), np.uint8)
@@ -48,10 +48,10 @@ class PackedJpegs:
         ):
             with reading(self._paths[shard]):
                 data = os.pread(self._descriptor(shard), size, offset)
-                found = simplejpeg.decode_jpeg_header(data)[:2]
-                if found != side:
+                shape = simplejpeg.decode_jpeg_header(data)[:2]
+                if shape != side:
                     raise DataError(
-                        f"{self._paths[shard]}: image {at} is {found[1]}x{found[0]}: pack it again"
+                        f"{self._paths[shard]}: image {at} is {shape[1]}x{shape[0]}: pack it again"
                     )
                 simplejpeg.decode_jpeg(data, colours, fastupsample=True, buffer=pixels)
         return out
@@ -89,8 +89,8 @@ def open_packed(opening: Opening) -> ImageSet | None:
         readers: dict[str, Callable[[], LabelledImages]] = {}
         for split, count in manifest["counts"].items():
             readers[split] = partial(_read, root, split, count, shape, manifest["encoding"])
-        for name, said in manifest["payload"].items():
-            if not (root / name).is_file() or (root / name).stat().st_size != said["bytes"]:
+        for name, file in manifest["payload"].items():
+            if not (root / name).is_file() or (root / name).stat().st_size != file["bytes"]:
                 why = f"missing or cut: restore its copy, or remove {root} and pack again"
                 raise DataError(f"{root / name}: {why}")
         covariance = tuple(tuple(row) for row in manifest["covariance"])
@@ -133,12 +133,12 @@ def _read(
 ) -> LabelledImages:
     def table(name: str, mapped: bool = False) -> NDArray[np.generic]:
         with reading(root / name):
-            found: NDArray[np.generic] = np.load(
+            rows: NDArray[np.generic] = np.load(
                 root / name, allow_pickle=False, mmap_mode="r" if mapped else None
             )
-        if len(found) != count:
-            raise DataError(f"{root / name}: {len(found):,} rows, expected {count:,}: pack again")
-        return found
+        if len(rows) != count:
+            raise DataError(f"{root / name}: {len(rows):,} rows, expected {count:,}: pack again")
+        return rows
 
     labels = table(f"{split}.labels.npy").astype(np.int64)
     if encoding == "raw":

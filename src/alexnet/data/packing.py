@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet.data.archive import ArchiveFiles
 from alexnet.data.examine import examine
 from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.data.image_set import ImageFiles, ImageSet, as_files
@@ -244,22 +245,22 @@ class _Packer:
             if isinstance(data, str):
                 ready.append(_Done(name, label, digest, refused=data))
                 continue
-            found = examine(
+            examined = examine(
                 data, name, size=o.size, channels=o.channels, orient=o.orient,
                 max_pixels=o.max_pixels,
             )  # fmt: skip
-            if found.pixels is None:
-                ready.append(_Done(name, label, digest, refused=found.refused))
+            if examined.pixels is None:
+                ready.append(_Done(name, label, digest, refused=examined.refused))
                 continue
-            pixels, payload = found.pixels, found.pixels.tobytes()
+            pixels, payload = examined.pixels, examined.pixels.tobytes()
             if o.encoding == "jpeg":
-                payload = encode_jpeg(data, found.repairs, pixels)
+                payload = encode_jpeg(data, examined.repairs, pixels)
                 seen = examine(payload, name, size=o.size, channels=o.channels).pixels
                 assert seen is not None
                 pixels = seen
             if split in ("train", "all"):
                 sums.add(pixels[None])
-            ready.append(_Done(name, label, digest, found.repairs, "", payload))
+            ready.append(_Done(name, label, digest, examined.repairs, "", payload))
         return ready, sums
 
     def _commit(self, split: str, images: list[_Done], done: int) -> None:
@@ -271,10 +272,10 @@ class _Packer:
         self.journal.append(f"{split}.labels", labels.tobytes())
         names = "".join(f"{escaped(image.name)}\n" for image in kept)
         self.journal.append(f"{split}.names", names.encode())
-        odd = [image for image in images if image.repairs or image.refused]
+        noted = [image for image in images if image.repairs or image.refused]
         lines = (
             json.dumps({"split": split, "path": i.name, "repairs": i.repairs, "refused": i.refused})
-            for i in odd
+            for i in noted
         )
         self.journal.append("odd.jsonl", "".join(f"{line}\n" for line in lines).encode())
         self.journal.append("digests", b"".join(image.digest for image in images))
@@ -287,7 +288,7 @@ class _Packer:
         for name in os.listdir(self.out):  # of one killed while moving them
             if name.endswith(_PAYLOAD):
                 os.replace(self.out / name, work / name)
-        odd = [json.loads(line) for line in journal.read("odd.jsonl").splitlines()]
+        noted = [json.loads(line) for line in journal.read("odd.jsonl").splitlines()]
         counts, payload = {}, {}
         for split in splits:
             labels = np.frombuffer(journal.read(f"{split}.labels"), np.int64)
@@ -298,7 +299,7 @@ class _Packer:
             finish_images(journal, split, shape, o.encoding)
         if not journal.sums.images:
             shutil.rmtree(work, ignore_errors=True)
-            first = next(x for x in odd if x["refused"])
+            first = next(x for x in noted if x["refused"])
             raise DataError(
                 f"{self.source.root}: no training image could be read, first {first['path']}: "
                 f"{first['refused']}"
@@ -334,8 +335,10 @@ class _Packer:
             "std": measured.std,
             "covariance": measured.covariance,
             "pca": measured.pca(),
-            "repairs": [{"path": x["path"], "repairs": x["repairs"]} for x in odd if x["repairs"]],
-            "refused": [{"path": x["path"], "reason": x["refused"]} for x in odd if x["refused"]],
+            "repairs": [
+                {"path": x["path"], "repairs": x["repairs"]} for x in noted if x["repairs"]
+            ],
+            "refused": [{"path": x["path"], "reason": x["refused"]} for x in noted if x["refused"]],
             "across": count_across(digests, [journal.done[s] for s in splits]),
             "others": dict(self.source.others),
             "payload": payload,
@@ -382,8 +385,8 @@ class Journal:
     @property
     def done(self) -> dict[str, int]:
         """How many images of each split of the source are committed."""
-        found: dict[str, int] = self.state["done"]
-        return found
+        counts: dict[str, int] = self.state["done"]
+        return counts
 
     def append(self, name: str, data: bytes, header: int = 0) -> None:
         """Adds to a file, through to the disk, from where the last commit left it; `header` bytes
@@ -524,18 +527,18 @@ def key_of(source: PackSource, options: dict[str, Any]) -> str:
 
 def check_counts(source: PackSource, expect: dict[str, int] | None) -> None:
     """DataError where the counts are not the official ones, or those that are expected."""
-    wanted = expect if expect is not None else OFFICIAL.get(source.kind, {})
-    for split, count in wanted.items():
+    counts = expect if expect is not None else OFFICIAL.get(source.kind, {})
+    for split, count in counts.items():
         if expect is not None and split not in source.parts:
             raise DataError(
                 f"{source.root}: has no {split}, of which {count:,} files are expected: there are "
                 f"{', '.join(source.parts)}"
             )
         if split in source.parts and len(source.parts[split]) != count:
-            found = len(source.parts[split])
+            there = len(source.parts[split])
             raise DataError(
-                f"{source.root}: {split} has {found:,} images and {count:,} are expected: get the "
-                f"missing ones, or say that it is meant with {option('expect', {split: found})}"
+                f"{source.root}: {split} has {there:,} images and {count:,} are expected: get the "
+                f"missing ones, or say that it is meant with {option('expect', {split: there})}"
             )
 
 
@@ -570,14 +573,14 @@ def check_unchanged(source: PackSource, done: list[tuple[str, int]], digests: by
 def hash_archives(source: PackSource) -> dict[str, dict[str, Any]]:
     """Size and sha256 of each whole archive, to hold against what its publisher says."""
     parts = source.parts.values()
-    roots = {listing.root for files in parts for listing in files.listings}
-    archives = sorted(root for root in roots if root.is_file())
+    listings = [listing for files in parts for listing in files.listings]
+    archives = sorted({x.root for x in listings if isinstance(x, ArchiveFiles)})
     with progress("hashing", len(archives), "archives") as bar:
-        found = {}
+        hashes = {}
         for path in archives:
-            found[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            hashes[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             bar.advance()
-    return found
+    return hashes
 
 
 def read_finished(out: Path, key: str) -> dict[str, Any]:
@@ -593,43 +596,43 @@ def read_finished(out: Path, key: str) -> dict[str, Any]:
     if manifest.get("key") != key:
         raise UsageError(f"{out} holds another packed set: choose another {option('out')}")
     payload = manifest["payload"]
-    total = sum(said["bytes"] for said in payload.values())
+    total = sum(file["bytes"] for file in payload.values())
     with progress(f"checking {out.name}", total, "bytes") as bar:
-        for name, said in payload.items():
-            whole = (out / name).is_file() and (out / name).stat().st_size == said["bytes"]
-            if not whole or sha256_of(out / name) != said["sha256"]:
+        for name, file in payload.items():
+            whole = (out / name).is_file() and (out / name).stat().st_size == file["bytes"]
+            if not whole or sha256_of(out / name) != file["sha256"]:
                 raise DataError(f"{out / name} is missing or damaged: {again}")
-            bar.advance(said["bytes"])
+            bar.advance(file["bytes"])
     return manifest
 
 
 def count_across(digests: bytes, counts: list[int]) -> int:
     """How many files have the bytes of one of an earlier split: 32 bytes of sha256 each, in order,
     and how many of each split. Those that could not be read have zeros."""
-    at, seen, found = 0, set[bytes](), 0
+    at, seen, across = 0, set[bytes](), 0
     for count in counts:
         own = [digests[i : i + 32] for i in range(at, at + 32 * count, 32)]
-        found += sum(digest in seen and digest != bytes(32) for digest in own)
+        across += sum(digest in seen and digest != bytes(32) for digest in own)
         seen.update(own)
         at += 32 * count
-    return found
+    return across
 
 
 def sample_sizes(source: PackSource) -> list[tuple[int, int]]:
     """(H, W) of up to SAMPLED images, evenly over the source, from their headers; those that
     cannot be read so are passed over."""
     total = sum(len(files) for files in source.parts.values())
-    found = []
+    sizes = []
     for at in np.linspace(0, total - 1, min(SAMPLED, total), dtype=int).tolist():
         for files in source.parts.values():
             if at < len(files):
                 break
             at -= len(files)
         try:
-            found.append(image_size(files.read(at)))
+            sizes.append(image_size(files.read(at)))
         except DataError:
             continue
-    return found
+    return sizes
 
 
 def check_space(out: Path, needed: float) -> None:

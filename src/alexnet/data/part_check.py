@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from alexnet.data import draws
 from alexnet.data.dataset import Dataset
 from alexnet.data.image_set import ImageFiles, Unlabelled
-from alexnet.data.splits import Slice, Unread
+from alexnet.data.splits import Split, Unread
 from alexnet.errors import DataError, Unreadable
 from alexnet.options import option
 from alexnet.terminal import say
@@ -77,7 +77,7 @@ def _is_labelled(dataset: Dataset, part: str) -> bool:
     return True
 
 
-def _sample(split: Slice, workers: int) -> tuple[Unread, int]:
+def _sample(split: Split, workers: int) -> tuple[Unread, int]:
     """Images of a split that cannot be read, and how many were tried: all, or as many of a fixed
     shuffle as there is time for."""
     order = draws.permutation(0, 0, len(split), draws.SPLIT)[:MOST]

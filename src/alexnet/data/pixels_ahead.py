@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.splits import Slice, Unread
+from alexnet.data.splits import Split, Unread
 from alexnet.interrupt import outspoken
 from alexnet.region import over_pieces
 
@@ -28,13 +28,13 @@ IMPATIENT = 8  # blocks that are not waited for at all after one whose readers c
 
 
 class PixelsAhead:
-    """Reads blocks of a slice, each asked for by `take` in its turn, ahead by `workers` threads.
+    """Reads blocks of a split, each asked for by `take` in its turn, ahead by `workers` threads.
 
     `blocks` are the indices of each block, (M,); at most two for a thread are begun. Without
     threads each is read when it is asked for. A context: its end stops the threads.
     """
 
-    def __init__(self, split: Slice, blocks: Iterable[NDArray[np.intp]], workers: int) -> None:
+    def __init__(self, split: Split, blocks: Iterable[NDArray[np.intp]], workers: int) -> None:
         self._split, self._blocks, self._most = split, iter(blocks), 2 * workers
         self._waiting: deque[_Block] = deque()
         self._patience = _Patience()
@@ -43,7 +43,7 @@ class PixelsAhead:
             self._pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
 
     def take(self, ids: NDArray[np.intp]) -> tuple[NDArray[np.uint8], Unread]:
-        """Pixels and `Unread` of the next block, as `Slice.try_read` gives them. `ids` are those
+        """Pixels and `Unread` of the next block, as `Split.try_read` gives them. `ids` are those
         that are wanted by now: where they are others than foretold, they are read anew."""
         block = self._waiting.popleft() if self._waiting else self._begin()
         while len(self._waiting) < self._most and (begun := self._begin()) is not None:
@@ -103,7 +103,7 @@ class _Patience:
 class _Block:
     """The images of one batch: `pixels` fill up a piece at a time, by any number of threads."""
 
-    def __init__(self, split: Slice, ids: NDArray[np.intp], patience: _Patience) -> None:
+    def __init__(self, split: Split, ids: NDArray[np.intp], patience: _Patience) -> None:
         self._split, self.ids, self._patience = split, ids, patience
         shape = (split.size, split.size, split.channels)
         self.pixels = np.empty((len(ids), *shape), np.uint8)

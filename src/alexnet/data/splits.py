@@ -17,14 +17,14 @@ from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
 from alexnet.terminal import progress
 
-RESIDENT_BYTES = 2 << 30  # a slice smaller than this is decoded once and kept
+RESIDENT_BYTES = 2 << 30  # a split smaller than this is decoded once and kept
 
 Unread = dict[int, tuple[str, str]]
 """Images that cannot be read: path and reason, by index in a split."""
 
 
 @dataclass(frozen=True)
-class Slice:
+class Split:
     """One split. labels (N,) int64; pixels uint8 (N, size, size, C), or what they are decoded from:
     files, or images stored at this size; `rows` says which of them are this split's, if not all.
     `orient` is what is done about the EXIF orientation of files, `cut_floats` whether float pixels
@@ -120,7 +120,7 @@ class Slice:
         else:
             self.pixels.read(ids, out)
 
-    def take(self, ids: NDArray[np.integer]) -> "Slice":
+    def take(self, ids: NDArray[np.integer]) -> "Split":
         """Some images of the split."""
         rows = np.asarray(ids if self.rows is None else self.rows[ids], np.intp)
         return replace(self, labels=self.labels[ids], rows=rows, on_read=None)
@@ -131,8 +131,8 @@ class Slice:
         most: float = RESIDENT_BYTES,
         unread: Callable[[Unread], None] | None = None,
         left_out: Collection[int] = (),
-    ) -> "Slice":
-        """The same slice with its pixels in memory, where they are `most` bytes or fewer.
+    ) -> "Split":
+        """The same split with its pixels in memory, where they are `most` bytes or fewer.
 
         Those `left_out` are not read, and stay black; so do those that cannot be read, where
         somebody wants to be told of them by `unread`: else Unreadable is raised.
@@ -143,15 +143,15 @@ class Slice:
         missing: Unread = {}
 
         def read(ids: NDArray[np.intp]) -> NDArray[np.uint8]:
-            wanted = ~np.isin(ids, list(left_out))
-            block, found = self.try_read(ids[wanted])
-            if found and unread is None:
-                raise Unreadable(self.name, found)
-            missing.update(found)
-            if wanted.all():
+            to_read = ~np.isin(ids, list(left_out))
+            block, failed = self.try_read(ids[to_read])
+            if failed and unread is None:
+                raise Unreadable(self.name, failed)
+            missing.update(failed)
+            if to_read.all():
                 return block
             whole = np.zeros((len(ids), *block.shape[1:]), np.uint8)
-            whole[wanted] = block
+            whole[to_read] = block
             return whole
 
         pixels = np.empty((len(self), self.size, self.size, self.channels), np.uint8)
@@ -169,7 +169,7 @@ class Slice:
                 raise
         if missing and unread is not None:
             unread(dict(sorted(missing.items())))
-        return Slice(self.name, self.labels, pixels, self.size, self.channels)
+        return Split(self.name, self.labels, pixels, self.size, self.channels)
 
 
 class Fitted:
@@ -184,7 +184,7 @@ class Fitted:
     def read(
         self, ids: NDArray[np.integer], out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Images by index, written to `out` where it is given. Shapes: (M,) -> uint8
+        """Images by index, into `out`, or a new array. Shapes: (M,) -> uint8
         (M, size, size, C)."""
         images = self._images[ids]
         _, height, width, channels = images.shape
@@ -220,11 +220,11 @@ def take_whole(units: NDArray[np.intp], count: int, left: int) -> NDArray[np.boo
     sizes: dict[int, int] = {}  # in the order of their first images
     for unit in units.tolist():
         sizes[unit] = sizes.get(unit, 0) + 1
-    held = int(-1 in sizes)
+    train_only = int(-1 in sizes)
     sizes.pop(-1, None)
     if len(sizes) == len(units):  # no groups
         return np.arange(len(units)) < count
-    spare = max(len(sizes) + held - left, min(len(sizes) + held - 1, 1), 0)
+    spare = max(len(sizes) + train_only - left, min(len(sizes) + train_only - 1, 1), 0)
     chosen: set[int] = set()
     free = count
     for unit, size in sizes.items():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from alexnet import figures
 from alexnet.data.augment import Preprocess
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.models.net import Net
 from alexnet.runs.board import Board
 
@@ -22,7 +22,7 @@ class ValidationPictures:
     activations, the first filters, predictions; the graph at the first. Draws no random number."""
 
     def __init__(
-        self, board: Board, val: Slice, preprocess: Preprocess, classes: tuple[str, ...]
+        self, board: Board, val: Split, preprocess: Preprocess, classes: tuple[str, ...]
     ) -> None:
         self._board, self._classes, self._preprocess = board, classes, preprocess
         ids = np.linspace(0, len(val) - 1, min(SAMPLED, len(val))).astype(int)

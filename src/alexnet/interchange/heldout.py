@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from alexnet.data.loader import read_in_order
-from alexnet.data.splits import Slice, Unread
+from alexnet.data.splits import Split, Unread
 from alexnet.errors import Unreadable
 from alexnet.interchange.chain import Function
 from alexnet.metrics import Tally
@@ -15,7 +15,7 @@ from alexnet.terminal import progress, say
 BATCH = 64
 
 
-def some_readable(part: Slice, count: int) -> NDArray[np.integer]:
+def some_readable(part: Split, count: int) -> NDArray[np.integer]:
     """Those of `some_of` that can be read. Raises Unreadable where none can."""
     ids = some_of(part, count)
     _, unread = part.try_read(ids)
@@ -24,14 +24,14 @@ def some_readable(part: Slice, count: int) -> NDArray[np.integer]:
     return ids[~np.isin(ids, list(unread))]
 
 
-def some_of(part: Slice, count: int) -> NDArray[np.int64]:
+def some_of(part: Split, count: int) -> NDArray[np.int64]:
     """At most `count` indices, spread over a slice, which may be sorted by class."""
     return np.unique(np.linspace(0, len(part) - 1, min(count, len(part))).astype(np.int64))
 
 
 @torch.inference_mode()
 def tally_scores(
-    scores: Function, part: Slice, classes: int, skip: NDArray[np.int64] | None = None
+    scores: Function, part: Split, classes: int, skip: NDArray[np.int64] | None = None
 ) -> Tally:
     """Loss, top-1 and top-5 of anything that gives logits, or logarithms of probabilities, of
     stored images. `skip` are indices that are left out; so is what cannot be read."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.errors import CheckpointError, DataError, Differs
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import read_json, sha256_of, write_json
@@ -93,14 +93,14 @@ def _held_out(predictor: Predictor, data: str | Path | None) -> EvaluationSet:
         return open_evaluation_set(p.recipe, p.data, data, run=p.run, default="val")
 
 
-def _measured(predictor: Predictor, part: Slice) -> tuple[Ranges, dict[str, Any]]:
+def _measured(predictor: Predictor, part: Split) -> tuple[Ranges, dict[str, Any]]:
     """Ranges of held-out images, and what a network of them loses on others."""
     chosen = calibration_of(part)
     ranges = measure_ranges(predictor.model, _batches(predictor, part, chosen))
     return ranges, _held_against(Int8(predictor.model, ranges), predictor, part, chosen)
 
 
-def _batches(predictor: Predictor, part: Slice, ids: NDArray[np.int64]) -> Any:
+def _batches(predictor: Predictor, part: Split, ids: NDArray[np.int64]) -> Any:
     """Preprocessed images (BATCH, C, crop, crop) of a slice, with their labels left out."""
     with progress(f"measuring int8 on {part.name}", len(ids), "images") as bar:
         for start in range(0, len(ids), BATCH):
@@ -111,7 +111,7 @@ def _batches(predictor: Predictor, part: Slice, ids: NDArray[np.int64]) -> Any:
 
 @torch.inference_mode()
 def _held_against(
-    net: Int8, predictor: Predictor, part: Slice, chosen: NDArray[np.int64]
+    net: Int8, predictor: Predictor, part: Split, chosen: NDArray[np.int64]
 ) -> dict[str, Any]:
     """Both networks' top-1 of held-out images that no range is from, and how many are alike."""
     others = np.setdiff1d(np.arange(len(part)), chosen)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.errors import DataError
 from alexnet.interchange.chain import OnnxNet, missing_package, quiet
 from alexnet.interchange.heldout import some_of, tally_scores
@@ -60,7 +60,7 @@ def quantise(content: bytes, inputs: Tensor) -> bytes:
         return out.read_bytes()
 
 
-def calibration_of(part: Slice) -> NDArray[np.int64]:
+def calibration_of(part: Split) -> NDArray[np.int64]:
     """The indices of the images that ranges are taken from; the others measure."""
     if len(part) < 2:
         raise DataError(f"{part.name} has {len(part)} image: int8 needs one and more to measure on")
@@ -68,7 +68,7 @@ def calibration_of(part: Slice) -> NDArray[np.int64]:
 
 
 def before_and_after(
-    before: bytes, after: bytes, part: Slice, skip: NDArray[np.int64], classes: int, inputs: Any
+    before: bytes, after: bytes, part: Split, skip: NDArray[np.int64], classes: int, inputs: Any
 ) -> dict[str, Any]:
     """Accuracy of both on the same images, and how much faster the second is with one image.
 

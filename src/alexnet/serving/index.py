@@ -12,7 +12,7 @@ from alexnet.analysis.features import last_hidden, write_features
 from alexnet.analysis.neighbours import nearest_neighbours
 from alexnet.data import draws
 from alexnet.data.dataset import Dataset
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.errors import CheckpointError, Unreadable
 from alexnet.files import cannot, read_json, sha256_of, write_json
 from alexnet.predict import Predictor
@@ -32,7 +32,7 @@ class Index:
     part: str
     precision: str
     features: NDArray[np.float32]
-    images: Slice
+    images: Split
     names: list[str]
 
     def near(self, features: NDArray[np.float32], k: int) -> list[tuple[int, float]]:
@@ -61,7 +61,7 @@ def open_index(predictor: Predictor, dataset: Dataset) -> Index:
             train, names = train.take(rest), [names[i] for i in rest]
 
 
-def _index(predictor: Predictor, train: Slice, names: list[str]) -> Index:
+def _index(predictor: Predictor, train: Split, names: list[str]) -> Index:
     if len(train) > LARGEST:
         ids = np.sort(draws.permutation(0, 0, len(train), draws.SPLIT)[:LARGEST])
         train, names = train.take(ids), [names[i] for i in ids]
@@ -102,7 +102,7 @@ def _load(folder: Path, said: dict[str, Any]) -> NDArray[np.float32] | None:
     return features.reshape(len(features), -1) if same else None
 
 
-def _digest(names: list[str], train: Slice) -> str:
+def _digest(names: list[str], train: Split) -> str:
     h = hashlib.sha256("\0".join(names).encode(errors="surrogateescape"))
     h.update(f"{train.size} {train.channels}".encode())
     h.update(np.ascontiguousarray(train.labels).tobytes())

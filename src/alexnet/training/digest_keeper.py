@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from alexnet.data.dataset import Dataset
-from alexnet.data.digests import BEFORE, UNREAD, ImageDigests, SliceDigests
-from alexnet.data.splits import Slice
+from alexnet.data.digests import BEFORE, UNREAD, ImageDigests, SplitDigests
+from alexnet.data.splits import Split
 from alexnet.runs.rundir import RunDir
 from alexnet.training.parallel import Team
 
@@ -19,7 +19,7 @@ class DigestKeeper:
     them once all are known: part of them would say that the others were never learnt from.
     """
 
-    def __init__(self, run: RunDir, train: Slice, val: Slice, *, resumed: bool) -> None:
+    def __init__(self, run: RunDir, train: Split, val: Split, *, resumed: bool) -> None:
         self._run = run
         kept = run.digests() or {}
         self._digests = ImageDigests.unread(train=len(train), val=len(val))
@@ -27,7 +27,7 @@ class DigestKeeper:
             if name in kept and len(kept[name]) == len(digests):
                 digests[:] = kept[name].numpy()
         if BEFORE in kept:  # of the run whose weights it began with
-            self._digests.splits[BEFORE] = SliceDigests(
+            self._digests.splits[BEFORE] = SplitDigests(
                 kept[BEFORE].numpy(), kept[f"{BEFORE}.look"].numpy()
             )
         self._whole_only = resumed and not {*kept} - {BEFORE, f"{BEFORE}.look"}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.loader import batches_in_order
-from alexnet.data.splits import Slice, Unread
+from alexnet.data.splits import Split, Unread
 from alexnet.metrics import Tally
 from alexnet.runtime import autocast
 from alexnet.training.parallel import ALONE, Team
@@ -38,7 +38,7 @@ def predict_views(
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    split: Slice,
+    split: Split,
     preprocess: Preprocess,
     classes: int,
     *,

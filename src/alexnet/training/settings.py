@@ -18,7 +18,7 @@ import torch
 
 from alexnet.data.augment import Preprocess
 from alexnet.data.loader import Batch
-from alexnet.data.splits import Slice
+from alexnet.data.splits import Split
 from alexnet.data.statistics import Statistics
 from alexnet.errors import Unavailable
 from alexnet.memory import short_of_memory
@@ -364,7 +364,7 @@ def prepare_steps(preprocess: Preprocess, classes: int, ranks: int = 1) -> Prepa
         pixels = chance.integers(0, 256, (n, recipe.size, recipe.size, recipe.channels), np.uint8)
         labels = torch.from_numpy(np.arange(n) % classes)
         batch = Batch(0, 0, np.arange(n), torch.from_numpy(pixels).to(device), labels.to(device))
-        noise = Slice("train", labels.numpy(), pixels, recipe.size, recipe.channels)
+        noise = Split("train", labels.numpy(), pixels, recipe.size, recipe.channels)
         data = TrainingData(noise, noise, classes, preprocess.statistics)
         # A whole batch of its own; the first layer is of no account here.
         trainer = Trainer(recipe.replace(batch_size=n, accumulate=1, whiten=False), data)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from alexnet.data import draws
 from alexnet.data.augment import augment
 from alexnet.data.loader import Batch, Share, steps_per_epoch, training_batches
-from alexnet.data.splits import Slice, Unread
+from alexnet.data.splits import Split, Unread
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import first_not_finite
 from alexnet.errors import Diverged, Elsewhere, Interrupted, Unreadable
@@ -64,8 +64,8 @@ class TrainingData:
     """What a training sees: images to train on and to validate on, `classes` as a number, and the
     statistics that preprocessing takes from the images to train on."""
 
-    train: Slice
-    val: Slice
+    train: Split
+    val: Split
     classes: int
     statistics: Statistics
 

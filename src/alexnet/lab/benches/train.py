@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.data import Slice, Statistics
+from alexnet.data import Split, Statistics
 from alexnet.lab.benches.company import QUIET, described
 from alexnet.lab.benches.reference import Way, emulated, matrix_limits, plain_net, synchronize
 from alexnet.lab.benches.rounds import company_rows, take_turns_in_company
@@ -120,7 +120,7 @@ def _trainer(recipe: Recipe, classes: int) -> Trainer:
     them."""
     shape = (recipe.batch_size, recipe.size, recipe.size, recipe.channels)
     labels = np.zeros(recipe.batch_size, np.int64)
-    black = Slice(
+    black = Split(
         "train", labels, np.broadcast_to(np.uint8(0), shape), recipe.size, recipe.channels
     )
     statistics = Statistics((0.0,) * recipe.channels, (1.0,) * recipe.channels, ())

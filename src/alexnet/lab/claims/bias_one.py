@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet import figures
-from alexnet.data import Preprocess, Slice, open_dataset
+from alexnet.data import Preprocess, Split, open_dataset
 from alexnet.diagnosis import measure_signals
 from alexnet.errors import UsageError
 from alexnet.lab.claims.claim import Claim, Outcome
@@ -168,7 +168,7 @@ def _draw(rows: list[Row], ln_k: float, folder: Path) -> None:
 
 
 def _trained(
-    cell: Row, train: Slice, held: Slice, preprocess: Preprocess, classes: int
+    cell: Row, train: Split, held: Split, preprocess: Preprocess, classes: int
 ) -> dict[str, Any]:
     """The losses of a training, and what became of the network."""
     device = pick_device()
@@ -190,13 +190,13 @@ def _trained(
     return {"losses": [round(x, 4) for x in losses], **_state(model, held, preprocess, classes)}
 
 
-def _batch(part: Slice, ids: Tensor, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
+def _batch(part: Split, ids: Tensor, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
     images = torch.from_numpy(part.read(ids.numpy()))
     return preprocess.views(images, 1)[0], torch.from_numpy(part.labels[ids.numpy()])
 
 
 def _state(
-    model: nn.Sequential, held: Slice, preprocess: Preprocess, classes: int
+    model: nn.Sequential, held: Split, preprocess: Preprocess, classes: int
 ) -> dict[str, Any]:
     """What held-out images show; dead is a network through which no gradient comes any more."""
     device = next(model.parameters()).device

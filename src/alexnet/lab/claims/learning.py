@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from alexnet.data import Slice, draws
+from alexnet.data import Split, draws
 from alexnet.lab.claims.ablations import without_norm, without_norm_with_tanh
 from alexnet.lab.claims.architecture import IMAGES, SMALL, error
 from alexnet.lab.claims.claim import Claim
@@ -54,7 +54,7 @@ def steps_to_converge(row: Row) -> float:
     return float(next(s for s, e, _ in row["held_curve"] if e <= lowest + NEAR))
 
 
-def relit(part: Slice) -> Slice:
+def relit(part: Split) -> Split:
     """The same images under other light: each channel of each made brighter or darker by itself.
 
     Gains are drawn by image, up to a quarter both ways.

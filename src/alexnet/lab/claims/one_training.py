@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data import ImageFiles, Preprocess, Slice, Statistics, measure_statistics, open_dataset
+from alexnet.data import ImageFiles, Preprocess, Split, Statistics, measure_statistics, open_dataset
 from alexnet.lab.claims.study import Row, Study
 from alexnet.models import Net, Spec, model_spec, named_parts
 from alexnet.recipe import Recipe
@@ -24,7 +24,7 @@ HELD, TEST = 1000, 5000  # images at most of the slice for decisions, and of tes
 METHOD = 1  # part of every cell; one more where what a trial does changes
 
 Change = Callable[[Spec], Spec]
-Alter = Callable[[Slice], Slice]
+Alter = Callable[[Split], Split]
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Material:
 
     name: str
     classes: int
-    train: Slice
-    held: Slice
-    test: Slice
+    train: Split
+    held: Split
+    test: Split
     statistics: Statistics
 
     @cached_property
@@ -78,13 +78,13 @@ def gather(recipe: Recipe, study: Study, images: int, alter_test: Alter | None =
     )
 
 
-def some(part: Slice, n: int) -> Slice:
+def some(part: Split, n: int) -> Split:
     """So many images of a slice, always the same, in memory."""
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:n].numpy()
     return chosen(part, order)
 
 
-def chosen(part: Slice, ids: NDArray[np.intp]) -> Slice:
+def chosen(part: Split, ids: NDArray[np.intp]) -> Split:
     """These images of a slice, in memory."""
     rows = ids if part.rows is None else part.rows[ids]
     pixels = part.pixels
@@ -108,7 +108,7 @@ class Trained:
     curve: list[list[float]]
     held: list[list[float]]
 
-    def figures(self, part: Slice, views: int = 1, **options: Any) -> dict[str, float]:
+    def figures(self, part: Split, views: int = 1, **options: Any) -> dict[str, float]:
         """error and loss on a slice."""
         evaluated = evaluate(
             self.net,

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.analysis import class_agreement, nearest_neighbours, tower_scores, towers_of
-from alexnet.data import Slice
+from alexnet.data import Split
 from alexnet.errors import UsageError
 from alexnet.lab.claims.architecture import IMAGES, SMALL
 from alexnet.lab.claims.claim import Claim, Outcome
@@ -100,7 +100,7 @@ def neighbours(study: Study, recipe: Recipe = SMALL) -> Outcome:
 
 
 @torch.inference_mode()
-def compute_fc7(trained: Trained, part: Slice) -> NDArray[np.float32]:
+def compute_fc7(trained: Trained, part: Split) -> NDArray[np.float32]:
     """What the last hidden layer makes of every image. Shapes: (N, units of fc7)."""
     trained.net.eval()
     device, outputs = next(trained.net.parameters()).device, []

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.data import OFFICIAL, Dataset, Slice, Statistics, open_dataset
+from alexnet.data import OFFICIAL, Dataset, Split, Statistics, open_dataset
 from alexnet.errors import UsageError
 from alexnet.files import write_json
 from alexnet.lab.claims.claim import Claim, ClaimVerdict, Outcome
@@ -105,7 +105,7 @@ def table(make: Callable[[], Recipe], kind: str, study: Study) -> Outcome:
 
 
 def _network(
-    recipe: Recipe, dataset: Dataset, statistics_: Statistics, test: Slice, folder: Path
+    recipe: Recipe, dataset: Dataset, statistics_: Statistics, test: Split, folder: Path
 ) -> tuple[Row, np.ndarray]:
     """Trains, or goes on with, the network of a seed; its figures and softmax outputs on test."""
     path = folder / f"seed-{recipe.seed}"
