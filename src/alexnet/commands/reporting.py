@@ -11,8 +11,8 @@ from alexnet.commands.diagnosing import doctor
 from alexnet.commands.reproducing import reproduce
 from alexnet.commands.view import View
 from alexnet.data.bad_images import left_out_of
-from alexnet.diagnosis.history import find_run_faults
-from alexnet.diagnosis.verdict import as_severity
+from alexnet.diagnosis.ranking import as_severity
+from alexnet.diagnosis.rules import find_run_faults
 from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
 from alexnet.pages import RunPart, report_page
