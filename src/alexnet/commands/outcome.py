@@ -99,7 +99,7 @@ def report_mistakes(
         unasked = "the network was trained on these images, and has learned their labels"
     doubtful = np.zeros(0, np.intp) if unasked else doubtful_labels(p, of.labels)
     pairs = confused_pairs(answers.confusion, PAIRS)
-    said = answers.said
+    said = answers.predicted
     about = f"{view.name}, {of.name}"
 
     def draw(ids: NDArray[np.intp], out: Path, title: str, note: str, empty: str) -> None:
