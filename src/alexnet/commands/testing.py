@@ -223,6 +223,12 @@ def _draw_test(
         figures.draw_nothing(f"no mistakes in {tally.n:,} images", paths[1], title)
         return paths
     figures.draw_mistakes(
-        part.read(wrong), part.labels[wrong], mistakes.predicted, mistakes.confidence, classes, paths[1], title
+        part.read(wrong),
+        part.labels[wrong],
+        mistakes.predicted,
+        mistakes.confidence,
+        classes,
+        paths[1],
+        title,
     )
     return paths
