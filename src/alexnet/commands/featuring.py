@@ -133,7 +133,7 @@ def similarity(
     first, other = kept
     values = np.array([[linear_cka(a, b) for b in other.values()] for a in first.values()])
     out = view.figure("similarity", more=second.name)
-    figures.draw_alike(
+    figures.draw_similarity(
         values, list(first), list(other), out,
         f"How alike two networks see {len(picked):,} images of {split}", (view.name, second.name),
     )  # fmt: skip

@@ -127,11 +127,11 @@ def activations(
             box = receptive_field(spec, p.model.input_shape, part, *divmod(int(place), width))
             pixels = view.crop(of.read(np.array([image])))[0]
             name = p.classes[of.labels[image]]
-            sights.append(figures.Sight(pixels, box, float(value), name))
+            sights.append(figures.BoxedImage(pixels, box, float(value), name))
         rows.append((f"channel {channel}", sights))
     out = view.figure(f"activations-{part}-{split}")
     title = f"{view.name}, {split}: images that excite {part} most"
-    figures.draw_sights(rows, out, title)
+    figures.draw_boxed_images(rows, out, title)
     return ActivationsResult(part=part, n=len(of), channels=channels, **view.source())
 
 
@@ -202,7 +202,7 @@ def neighbors(
     ways = {
         f"nearest in {way}": [
             [
-                figures.Found(
+                figures.NeighbourImage(
                     pixels[np.array([i])][0],
                     p.classes[train.labels[i]],
                     None if labels is None else bool(train.labels[i] == labels[row]),

@@ -104,7 +104,7 @@ def report_mistakes(
 
     def draw(ids: NDArray[np.intp], out: Path, title: str, note: str, empty: str) -> None:
         if not len(ids):
-            figures.draw_nothing(empty, out, title)
+            figures.draw_message(empty, out, title)
             return
         captions = [
             figures.pair_caption(classes[of.labels[i]], classes[said[i]], float(p[i].max()))
