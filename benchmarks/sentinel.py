@@ -17,7 +17,7 @@ import script  # before torch, for its threads
 import torch
 import torch.nn.functional as F
 
-from alexnet.diagnosis.sentinel import LOOK, Sentinel
+from alexnet.diagnosis.sentinel import LOOK_EVERY, Sentinel
 from alexnet.files import write_json
 from alexnet.lab.benches.rounds import take_turns
 from alexnet.models.zoo import build_model
@@ -40,8 +40,9 @@ def main() -> None:
             f"a line {row['line_ms']:.2f} ms: {row['share']:.3%} of the time"
         )
     if args.out:
-        write_json(args.out, {"look_every": LOOK, "line_every": LOG_EVERY, "rounds": args.rounds,
-                              "rows": rows, "environment": environment()})  # fmt: skip
+        write_json(args.out, {"look_every": LOOK_EVERY, "line_every": LOG_EVERY,
+                              "rounds": args.rounds, "rows": rows,
+                              "environment": environment()})  # fmt: skip
 
 
 def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
     found = take_turns(ways, rounds, name)
     plain, looked = (batch / found[way].images_per_s for way in ways)
     line = judged(sentinel)
-    share = ((looked - plain) / LOOK + line / LOG_EVERY) / plain
+    share = ((looked - plain) / LOOK_EVERY + line / LOG_EVERY) / plain
     return {
         "model": name,
         "batch": batch,

@@ -48,7 +48,7 @@ def test_colour_is_what_is_not_grey() -> None:
     assert colour_scores(kernels).tolist() == pytest.approx([0, 1, 0], abs=1e-6)
     assert colour_scores(noise).item() == pytest.approx(2 / 3, abs=0.01)
     assert colour_scores(7 * kernels).tolist() == pytest.approx([0, 1, 0], abs=1e-6)
-    with pytest.raises(UsageError, match=r"\(4, 1, 3, 3\): a colour score needs"):
+    with pytest.raises(UsageError, match=r"\(4, 1, 3, 3\), but a colour score needs"):
         colour_scores(torch.zeros(4, 1, 3, 3))
 
 
@@ -101,7 +101,7 @@ def test_neighbours_that_cannot_be() -> None:
     keys = np.zeros((3, 4), np.float32)
     with pytest.raises(DataError, match="6 neighbours of 3 images: ask for 1 to 3"):
         nearest_neighbours(keys, keys, 6)
-    with pytest.raises(UsageError, match="metric 'manhattan': euclidean or cosine"):
+    with pytest.raises(UsageError, match="metric 'manhattan' is unknown: use euclidean or cosine"):
         nearest_neighbours(keys, keys, 1, "manhattan")  # type: ignore[arg-type]
     keys[1, 1] = np.nan
     with pytest.raises(DataError, match="not a finite number"):
@@ -241,8 +241,8 @@ def test_mistakes_are_kept_while_images_go_by() -> None:
     all_of_them = surest_mistakes(p, labels)
     assert mistakes.ids.tolist() == all_of_them[:24].tolist()
     assert mistakes.count == len(all_of_them)
-    assert mistakes.said.tolist() == p[all_of_them[:24]].argmax(1).tolist()
-    assert mistakes.sure.tolist() == p[all_of_them[:24]].max(1).tolist()
+    assert mistakes.predicted.tolist() == p[all_of_them[:24]].argmax(1).tolist()
+    assert mistakes.confidence.tolist() == p[all_of_them[:24]].max(1).tolist()
 
 
 def test_a_test_and_features_hold_no_split(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_evidence_lies_where_the_image_is(method: str) -> None:
     elif method == "grad-cam":
         found = grad_cam(model, x, label, "relu2")
         assert found.min() >= 0
-        with pytest.raises(UsageError, match="relu6 has no maps"):
+        with pytest.raises(UsageError, match="relu6 has no feature maps"):
             grad_cam(model, x, label, "relu6")
     else:
         found = integrated_gradients(model, x, label, 256)

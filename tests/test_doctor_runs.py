@@ -118,12 +118,12 @@ def test_the_sentinel_sees_units_die(case: Case) -> None:
             nn.init.constant_(net.get_submodule("fc4").bias, -1e4)  # type: ignore[arg-type]
         with guard.look(step):
             net(case.x[:16])
-        named = [(v.name, v.where) for v in guard.found if v.name == "dead-units"]
+        named = [(v.name, v.where) for v in guard.verdicts if v.name == "dead-units"]
         # At two looks in a row: of one batch many may be off by chance.
         assert named == ([("dead-units", "relu4")] if step == 15 else [])
     with guard.look(20):
         net(case.x[:16])
-    assert guard.found == []  # said once
+    assert guard.verdicts == []  # said once
     assert not any(m._forward_hooks for m in net.modules())
 
 
@@ -137,7 +137,7 @@ def test_the_sentinel_sees_updates(rate: float, name: str, case: Case) -> None:
     with guard.look(0):
         F.cross_entropy(net(case.x[:16]), case.y[:16]).backward()
         optimizer.step()
-    assert [v.name for v in guard.found] == [name]
+    assert [v.name for v in guard.verdicts] == [name]
 
 
 def test_functional_activations_die_too(case: Case) -> None:
@@ -163,7 +163,7 @@ def test_functional_activations_die_too(case: Case) -> None:
                 optimizer.zero_grad()
                 F.cross_entropy(net(case.x[:32]), case.y[:32]).backward()
                 optimizer.step()
-        assert [(v.name, v.where) for v in guard.found if v.name == "dead-units"] == expected
+        assert [(v.name, v.where) for v in guard.verdicts if v.name == "dead-units"] == expected
 
 
 def test_weights_that_only_shrink(case: Case) -> None:
@@ -174,7 +174,7 @@ def test_weights_that_only_shrink(case: Case) -> None:
     with guard.look(0):
         F.cross_entropy(net(case.x[:32]), case.y[:32]).backward()
         optimizer.step()
-    assert "decay-alone" in [v.name for v in guard.found]
+    assert "decay-alone" in [v.name for v in guard.verdicts]
 
     def with_penalty(logits: Tensor, labels: Tensor) -> Tensor:
         weights = sum(p.square().sum() for p in case.model.parameters())
@@ -214,7 +214,7 @@ def test_decay_alone_is_held_against_the_figures(
             optimizer.zero_grad()
             F.cross_entropy(net(case.x[:32]), case.y[:32]).backward()
             optimizer.step()
-        told += [v.severity for v in guard.found if v.name == "decay-alone"]
+        told += [v.severity for v in guard.verdicts if v.name == "decay-alone"]
     assert told == severities
 
 
@@ -230,7 +230,7 @@ def test_steps_that_mostly_shrink_do_not_stop(case: Case) -> None:
             optimizer.zero_grad()
             F.cross_entropy(net(case.x[:32]), case.y[:32]).backward()
             optimizer.step()
-        told += [(v.name, v.severity) for v in guard.found]
+        told += [(v.name, v.severity) for v in guard.verdicts]
     assert {severity for _, severity in told} <= {"learns badly", "note"}
     assert told
 
@@ -256,7 +256,7 @@ def test_units_that_are_off_stop_who_learns_nothing(
             guard.note(line)
         with guard.look(step):
             net(case.x[:16])
-    assert [(v.where, v.severity) for v in guard.found] == [("relu4", severity)]
+    assert [(v.where, v.severity) for v in guard.verdicts] == [("relu4", severity)]
 
 
 def test_a_plateau_is_said_and_may_end(doctor: Doctor) -> None:

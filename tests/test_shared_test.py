@@ -205,7 +205,7 @@ def test_the_surest_mistakes_of_all() -> None:
             for part in parts:
                 part.merge(Listening())
             assert parts[-1].count == whole.count
-            for name in ("ids", "said", "sure"):
+            for name in ("ids", "predicted", "confidence"):
                 np.testing.assert_array_equal(getattr(parts[-1], name), getattr(whole, name))
 
 

@@ -71,7 +71,7 @@ def train_under_guard(case: Case, fault: During) -> dict[str, Any]:
                 loss = loss + fault.penalty * sum(p.square().sum() for p in model.parameters())
             loss.backward()
             optimizer.step()
-        found += sentinel.found
+        found += sentinel.verdicts
         losses.append(float(loss.detach()))
         if (step + 1) % LINE == 0:
             took = time.monotonic() - since

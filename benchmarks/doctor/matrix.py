@@ -20,8 +20,8 @@ from benchmarks.doctor.faults import FAULTS, Case, Fault
 from alexnet import diagnosis
 from alexnet.commands.doctor import SAMPLE, diagnose_recipe
 from alexnet.data.dataset import open_dataset
-from alexnet.diagnosis import rate_rules
 from alexnet.diagnosis.diagnose import diagnose
+from alexnet.diagnosis.rules import RateTooHigh
 from alexnet.recipe import Recipe
 from alexnet.recipebook import RECIPES, find_recipe
 
@@ -98,7 +98,7 @@ def stands(row: Row) -> bool:
     if row["code"] != CARRIED:
         return bool(row["code"] == CODE)
     update = row["measured"].get("update", 0.0)  # without one, where no steps were tried
-    return "rate-too-high" not in row["noted"] and update < rate_rules.UPDATE
+    return "rate-too-high" not in row["noted"] and update < RateTooHigh.threshold
 
 
 def _diagnosed(name: str, case: Case, fault: Fault) -> Row:

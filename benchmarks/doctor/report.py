@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet import figures
-from alexnet.diagnosis import data_rules, rate_rules, rules
-from alexnet.diagnosis.contract import ALIKE
-from alexnet.diagnosis.findings import BIG, GAIN, SMALL
+from alexnet.diagnosis import rules
+from alexnet.diagnosis.findings import LARGE_INPUTS, MAX_LOGIT_GAIN, SMALL_INPUTS
 from alexnet.files import write_atomic
 from alexnet.metrics import wilson
 from alexnet.terminal import percent
@@ -20,26 +19,79 @@ Row = dict[str, Any]
 
 # Quantity, what it is, thresholds, whether its axis is logarithmic, the faults that it should show.
 QUANTITIES = (
-    ("gain", "deviation of the logits, inputs at 1", (GAIN,), True,
-     ("weights N(0, 1)", "weights N(0, 0.1)")),
-    ("loss", "first loss / ln K", (rules.LOSS,), True, ("weights N(0, 1)", "weights N(0, 0.1)")),
-    ("arrives", "1 - cosine at the last layer", (rules.STARVED,), True, ("std 0.01 and bias 1",)),
-    ("dead", "largest share of dead units", (rules.DEAD,), False, ("bias -5",)),
-    ("follows", "least change of an output with its input", (rules.FOLLOWS,), False,
-     ("response norm 1e5 times too strong",)),
-    ("update", "update / weight", (rate_rules.UPDATE,), True, ("Adam at 10x", "momentum at 100x")),
-    ("order", "entropy of a batch / shuffled", (data_rules.ORDER,), False,
-     ("class order", "class order, badly shuffled")),
-    ("std", "deviation of the inputs", (SMALL, BIG), True,
-     ("inputs 0 to 255",)),
-    ("apart", "means of the splits, in deviations", (data_rules.APART,), True,
-     ("validation 0 to 255",)),
-    ("shared", "share of validation that is training", (data_rules.SOME, data_rules.SAME), True,
-     ("training as validation", "copies in validation")),
-    ("random", "two evaluations apart", (ALIKE,), True, ("dropout at evaluation",)),
-    ("batchwise", "an image beside others", (rules.BATCHWISE,), True,
-     ("batch norm at evaluation",)),
-)  # fmt: skip
+    (
+        "gain",
+        "deviation of the logits, inputs at 1",
+        (MAX_LOGIT_GAIN,),
+        True,
+        ("weights N(0, 1)", "weights N(0, 0.1)"),
+    ),
+    (
+        "loss",
+        "first loss / ln K",
+        (rules.MAX_FIRST_LOSS,),
+        True,
+        ("weights N(0, 1)", "weights N(0, 0.1)"),
+    ),
+    (
+        "arrives",
+        "1 - cosine at the last layer",
+        (rules.StarvedSignal.threshold,),
+        True,
+        ("std 0.01 and bias 1",),
+    ),
+    ("dead", "largest share of dead units", (rules.DeadUnits.threshold,), False, ("bias -5",)),
+    (
+        "follows",
+        "least change of an output with its input",
+        (rules.SquashingLayer.min_follows,),
+        False,
+        ("response norm 1e5 times too strong",),
+    ),
+    (
+        "update",
+        "update / weight",
+        (rules.RateTooHigh.threshold,),
+        True,
+        ("Adam at 10x", "momentum at 100x"),
+    ),
+    (
+        "order",
+        "entropy of a batch / shuffled",
+        (rules.ClassOrder.threshold,),
+        False,
+        ("class order", "class order, badly shuffled"),
+    ),
+    ("std", "deviation of the inputs", (SMALL_INPUTS, LARGE_INPUTS), True, ("inputs 0 to 255",)),
+    (
+        "apart",
+        "means of the splits, in deviations",
+        (rules.SplitsDiffer.threshold,),
+        True,
+        ("validation 0 to 255",),
+    ),
+    (
+        "shared",
+        "share of validation that is training",
+        (rules.SharedImages.threshold, rules.ValidationIsTraining.shared),
+        True,
+        ("training as validation", "copies in validation"),
+    ),
+    (
+        "random",
+        "two evaluations apart",
+        (rules.StochasticEvaluation.threshold,),
+        True,
+        ("dropout at evaluation",),
+    ),
+    (
+        "batchwise",
+        "an image beside others",
+        (rules.BatchInEvaluation.threshold,),
+        True,
+        ("batch norm at evaluation",),
+    ),
+)
 
 
 def summarize(rows: list[Row]) -> None:

@@ -1,4 +1,4 @@
-"""What a trained network has learnt: kernels, features, neighbours, confidence, evidence.
+"""Analyses of a trained network: kernels, features, neighbours, confidence, evidence.
 
 These names are stable. The modules they come from are not.
 """

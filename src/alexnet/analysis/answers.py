@@ -1,4 +1,4 @@
-"""What a network says of every image of a split."""
+"""A network's answers for every image of a split: class probabilities, and its mistakes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,61 +20,68 @@ from alexnet.training.parallel import ALONE, Team
 
 @dataclass(frozen=True)
 class Answers:
-    """probabilities float32 (N, K) of the split's images, in order, and the sums over them."""
+    """Probabilities float32 (N, K) of the split's images, in order, and the sums over them."""
 
     split: Split
     probabilities: NDArray[np.float32]
     tally: Tally
 
     @property
-    def said(self) -> NDArray[np.intp]:
-        """The likeliest class of each image (N,)."""
-        found: NDArray[np.intp] = self.probabilities.argmax(1)
-        return found
+    def predicted(self) -> NDArray[np.intp]:
+        """The most likely class of each image (N,)."""
+        predicted: NDArray[np.intp] = self.probabilities.argmax(1)
+        return predicted
 
     @property
     def confusion(self) -> NDArray[Any]:
-        """Counts (K, K), rows the true classes."""
+        """Number of images (K, K); rows are true classes, columns predicted ones."""
         return np.asarray(self.tally.confusion)
 
 
 class Mistakes:
-    """The images named wrongly that a network is surest of, `limit` of them, the surest first.
+    """The `limit` wrongly classified images with the highest confidence, the highest first.
 
-    Kept while a split goes by, so that memory does not grow with it. ids, said (the class that was
-    named) and sure (its probability) are (M,), M <= limit; `count` is of all mistakes.
+    They are selected batch by batch, so that memory does not grow with the split. `ids`,
+    `predicted` (classes) and `confidence` (their probabilities) are (M,), M <= limit; `count` is
+    the number of all mistakes.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit, self.count = limit, 0
-        self.ids, self.said = np.zeros(0, np.intp), np.zeros(0, np.intp)
-        self.sure = np.zeros(0, np.float32)
+        self.ids, self.predicted = np.zeros(0, np.intp), np.zeros(0, np.intp)
+        self.confidence = np.zeros(0, np.float32)
 
     def add(
         self, first: int, probabilities: NDArray[np.float32], labels: NDArray[np.int64]
     ) -> None:
-        """The next images of the split: probabilities (N, K), NaN where there are none, labels
-        (N,)."""
-        said = probabilities.argmax(1)
-        wrong = np.flatnonzero((said != labels) & ~np.isnan(probabilities[:, 0]))
+        """Add the images of the split from index `first` on.
+
+        Shapes: probabilities (N, K), NaN for images that were not read; labels (N,).
+        """
+        classes = probabilities.argmax(1)
+        wrong = np.flatnonzero((classes != labels) & ~np.isnan(probabilities[:, 0]))
         self.count += len(wrong)
-        ids, said = np.append(self.ids, first + wrong), np.append(self.said, said[wrong])
-        sure = np.append(self.sure, probabilities.max(1)[wrong])
-        best = np.argsort(-sure, kind="stable")[: self.limit]
-        self.ids, self.said, self.sure = ids[best], said[best], sure[best]
+        ids = np.append(self.ids, first + wrong)
+        predicted = np.append(self.predicted, classes[wrong])
+        confidence = np.append(self.confidence, probabilities.max(1)[wrong])
+        highest = np.argsort(-confidence, kind="stable")[: self.limit]
+        self.ids, self.predicted = ids[highest], predicted[highest]
+        self.confidence = confidence[highest]
 
     def merge(self, team: Team) -> None:
-        """Makes of what each rank kept what one process would have kept, on every rank."""
+        """Merge the mistakes of all ranks, on every rank, into those of a single process."""
+        # Row 0: the count. Then a row for each mistake (id, predicted, confidence), -1 if unused.
         own = torch.full((1 + self.limit, 3), -1.0, dtype=torch.float64)
         own[0] = self.count
-        kept = np.stack([self.ids, self.said, self.sure], 1, dtype=np.float64)
-        own[1 : 1 + len(kept)] = torch.from_numpy(kept)
-        every = torch.stack(team.gather(own)).numpy()
-        ids, said, sure = every[:, 1:][every[:, 1:, 0] >= 0].T
-        best = np.lexsort((ids, -sure))[: self.limit]
-        self.count = int(every[:, 0, 0].sum())
-        self.ids, self.said = ids[best].astype(np.intp), said[best].astype(np.intp)
-        self.sure = sure[best].astype(np.float32)
+        mistakes = np.stack([self.ids, self.predicted, self.confidence], 1, dtype=np.float64)
+        own[1 : 1 + len(mistakes)] = torch.from_numpy(mistakes)
+        of_ranks = torch.stack(team.gather(own)).numpy()
+        ids, predicted, confidence = of_ranks[:, 1:][of_ranks[:, 1:, 0] >= 0].T
+        highest = np.lexsort((ids, -confidence))[: self.limit]
+        self.count = int(of_ranks[:, 0, 0].sum())
+        self.ids = ids[highest].astype(np.intp)
+        self.predicted = predicted[highest].astype(np.intp)
+        self.confidence = confidence[highest].astype(np.float32)
 
 
 def ask(
@@ -85,15 +92,14 @@ def ask(
     classes: int,
     views: int = 1,
 ) -> Answers:
-    """Runs every image of a split through a network and keeps each one's probabilities."""
+    """Run every image of a split through a network, and keep all probabilities."""
     probabilities = np.empty((len(split), classes), np.float32)
 
-    def keep(first: int, block: NDArray[np.float32]) -> None:
-        probabilities[first : first + len(block)] = block
+    def store(first: int, batch: NDArray[np.float32]) -> None:
+        probabilities[first : first + len(batch)] = batch
 
-    return Answers(
-        split, probabilities, count_answers(net, split, preprocess, recipe, classes, views, keep)
-    )
+    tally = count_answers(net, split, preprocess, recipe, classes, views, store)
+    return Answers(split, probabilities, tally)
 
 
 def count_answers(
@@ -107,20 +113,20 @@ def count_answers(
     team: Team = ALONE,
     unread: Unread | None = None,
 ) -> Tally:
-    """Runs every image of a split through a network made for inference, in the recipe's batches.
+    """Run every image of a split through a network for inference, in the recipe's batches.
 
-    `each` is given (index of the first image, probabilities (N, K)) a batch; memory is that of a
-    few batches. The ranks of a team take the batches in turn, and all have the sums. Where `unread`
-    is given, images that cannot be read come to it, and are not counted.
+    Calls each(index of the first image, probabilities (N, K)) for every batch, so that memory is
+    that of a few batches. The ranks of a team share the batches, and all return the same sums.
+    Images that cannot be read are not counted; they go to `unread`, or raise an error without one.
     """
     starts = batch_starts(len(split), recipe.eval_batch, views)
-    own = sum(min(starts.step, len(split) - i) for i in starts[team.rank :: team.ranks])
+    own_images = sum(min(starts.step, len(split) - i) for i in starts[team.rank :: team.ranks])
     share = f", the first of {team.ranks} shares" if team.ranks > 1 else ""
-    with progress(f"testing {split.name}{share}", own, "images") as bar:
+    with progress(f"testing {split.name}{share}", own_images, "images") as bar:
 
-        def note(first: int, block: torch.Tensor) -> None:
-            each(first, block.numpy())
-            bar.advance(len(block))
+        def after_batch(first: int, batch: torch.Tensor) -> None:
+            each(first, batch.numpy())
+            bar.advance(len(batch))
 
         return evaluate(
             net,
@@ -130,7 +136,7 @@ def count_answers(
             views=views,
             batch=recipe.eval_batch,
             workers=recipe.workers,
-            each=note,
+            each=after_batch,
             team=team,
             unread=unread,
         )

@@ -1,4 +1,4 @@
-"""What the parts of a network say of every image of a split, in bounded memory."""
+"""Features: outputs of a network's parts for every image of a split, in bounded memory."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,27 +21,28 @@ from alexnet.runtime import autocast
 from alexnet.terminal import progress
 
 BATCH = 100  # images in a forward pass
-GROUP_BYTES = 16 << 20  # of features in a row group
+ROW_GROUP_BYTES = 16 << 20  # of features in a row group of a Parquet file
 
 
 class Crops:
-    """The centre crops of a split as rows of pixels, read when asked for."""
+    """Centre crops of a split, uint8 (N, crop, crop, C), read on access."""
 
     def __init__(self, split: Split, crop: int) -> None:
-        self._split, self._edge, self._crop = split, (split.size - crop) // 2, crop
+        self._split, self._margin, self._crop = split, (split.size - crop) // 2, crop
 
     def __len__(self) -> int:
         return len(self._split)
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
         images = self._split.read(np.arange(len(self))[rows])
-        return images[:, self._edge :, self._edge :][:, : self._crop, : self._crop]
+        return images[:, self._margin :, self._margin :][:, : self._crop, : self._crop]
 
 
 def last_hidden(model: Net) -> str:
-    """The part that the last layer reads, without dropout, which is still when testing: relu7."""
+    """Name of the input of the last layer, such as relu7; dropout, idle in a test, is skipped."""
     names = list(model.parts)
-    return next(n for n in reversed(names[: names.index(model.layers[-1])]) if n[:4] != "drop")
+    before_last = names[: names.index(model.layers[-1])]
+    return next(name for name in reversed(before_last) if not name.startswith("drop"))
 
 
 @torch.inference_mode()
@@ -55,10 +56,10 @@ def iter_features(
     workers: int = 2,
     most: int = 0,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """(index of the first image, each part's output float32 (n, ...)), a batch at a time.
+    """Yield for each batch the index of its first image, and the parts' outputs float32 (n, ...).
 
-    With `most`, maps of more numbers than that are averaged over squares to fewer. A part that is
-    not there is a UsageError.
+    Feature maps of more than `most` numbers an image are averaged over squares until they fit; 0
+    leaves all as they are. Raises UsageError for a part that the network does not have.
     """
     for name in parts:
         model.part(name)
@@ -70,34 +71,39 @@ def iter_features(
         for block in batches_in_order(split, starts, BATCH, workers, device):
             x = preprocess.views(block.images.to(device), 1)[0]
             with autocast(device, precision):
-                _, found = model.activations(x, parts)
-            yield int(block.ids[0]), {k: _pooled(v.float(), most).cpu() for k, v in found.items()}
+                _, outputs = model.activations(x, parts)
+            pooled = {part: _pooled(maps.float(), most).cpu() for part, maps in outputs.items()}
+            yield int(block.ids[0]), pooled
             bar.advance(len(block.ids))
 
 
 def gather_features(
     model: Net, split: Split, preprocess: Preprocess, parts: Sequence[str], **how: Any
 ) -> dict[str, NDArray[np.float32]]:
-    """Each part's outputs for a whole split, in memory: for parts made small with `most`."""
-    found: dict[str, list[Tensor]] = {name: [] for name in parts}
-    for _, block in iter_features(model, split, preprocess, parts, **how):
-        for name, rows in block.items():
-            found[name].append(rows.flatten(1))
-    return {name: torch.cat(rows).numpy() for name, rows in found.items()}
+    """Outputs (N, D) of each part for a whole split, in memory.
+
+    `how` are the options of `iter_features`; use `most` for parts with large maps.
+    """
+    batches: dict[str, list[Tensor]] = {name: [] for name in parts}
+    for _, outputs in iter_features(model, split, preprocess, parts, **how):
+        for name, rows in outputs.items():
+            batches[name].append(rows.flatten(1))
+    return {name: torch.cat(rows).numpy() for name, rows in batches.items()}
 
 
 def write_features(
     out: Path, model: Net, split: Split, preprocess: Preprocess, part: str, **how: Any
 ) -> tuple[int, ...]:
-    """A part's output for every image of a split into an .npy file, which appears when whole.
+    """Write a part's outputs for every image of a split into an .npy file.
 
-    Returns its shape (N, ...), float32 in the split's order. Memory is that of one batch:
-    `numpy.load(out, mmap_mode="r")` reads it the same way.
+    Returns their shape (N, ...); they are float32, in the split's order. The file appears when it
+    is complete. Memory is that of one batch; `numpy.load(out, mmap_mode="r")` reads the file in the
+    same way. `how` are the options of `iter_features`.
     """
     shape: tuple[int, ...] = ()
     with replacing(out) as file:
-        for _, found in iter_features(model, split, preprocess, [part], **how):
-            rows = found[part].contiguous().numpy()
+        for _, outputs in iter_features(model, split, preprocess, [part], **how):
+            rows = outputs[part].contiguous().numpy()
             if not shape:
                 shape = (len(split), *rows.shape[1:])
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
@@ -115,61 +121,71 @@ def write_parquet(
     columns: Mapping[str, Sequence[Any]],
     **how: Any,
 ) -> tuple[int, ...]:
-    """The same into a Parquet file: `columns`, one value an image each, and `features`, a list of
-    float32 of fixed length, flattened in C order; `shape` and `part` stand in the file's metadata.
+    """Write a part's outputs for every image of a split into a Parquet file; returns their shape.
 
-    Memory is that of one row group, 16 MiB. Raises Unavailable where pyarrow is missing.
+    Its columns are `columns`, with one value for each image, and `features`, lists of float32 of
+    fixed length, flattened in C order. The file's metadata have the `part` and the `shape` of one
+    image. Memory is that of one row group, 16 MiB. Raises Unavailable where pyarrow is missing.
     """
     try:
         import pyarrow as arrow
         from pyarrow import parquet
     except ImportError:
         raise Unavailable(
-            f"{out} needs a package that is not installed: pip install 'alexnet[parquet]'"
+            f"{out}: Parquet files need a package that is not installed: pip install "
+            "'alexnet[parquet]'"
         ) from None
-    given = {name: arrow.array(values) for name, values in columns.items()}
+    column_arrays = {name: arrow.array(values) for name, values in columns.items()}
     shape: tuple[int, ...] = ()
     writer: Any = None
-    waiting: list[NDArray[np.float32]] = []
-    done = 0
+    pending: list[NDArray[np.float32]] = []
+    rows_written = 0
 
-    def flush() -> None:
-        nonlocal done
-        rows = np.concatenate(waiting).reshape(-1)
-        waiting.clear()
-        block = arrow.FixedSizeListArray.from_arrays(arrow.array(rows), int(np.prod(shape[1:])))
-        parts = {name: values.slice(done, len(block)) for name, values in given.items()}
-        writer.write_table(arrow.table({**parts, "features": block}, schema=schema))
-        done += len(block)
+    def write_row_group() -> None:
+        nonlocal rows_written
+        numbers = np.concatenate(pending).reshape(-1)
+        pending.clear()
+        width = int(np.prod(shape[1:]))
+        features = arrow.FixedSizeListArray.from_arrays(arrow.array(numbers), width)
+        others = {
+            name: values.slice(rows_written, len(features))
+            for name, values in column_arrays.items()
+        }
+        writer.write_table(arrow.table({**others, "features": features}, schema=schema))
+        rows_written += len(features)
 
     with replacing(out) as file:
-        for _, found in iter_features(model, split, preprocess, [part], **how):
-            rows = found[part].contiguous().numpy()
+        for _, outputs in iter_features(model, split, preprocess, [part], **how):
+            rows = outputs[part].contiguous().numpy()
             if writer is None:
                 shape = (len(split), *rows.shape[1:])
                 kind = arrow.list_(arrow.float32(), int(np.prod(shape[1:])))
-                fields = [(name, values.type) for name, values in given.items()]
-                told = {"part": part, "shape": json.dumps(shape[1:])}
-                schema = arrow.schema([*fields, ("features", kind)], metadata=told)
+                fields = [(name, values.type) for name, values in column_arrays.items()]
+                metadata = {"part": part, "shape": json.dumps(shape[1:])}
+                schema = arrow.schema([*fields, ("features", kind)], metadata=metadata)
                 writer = parquet.ParquetWriter(file, schema, compression="zstd")
-            waiting.append(rows)
-            if sum(block.nbytes for block in waiting) >= GROUP_BYTES:
-                flush()
-        if waiting:
-            flush()
+            pending.append(rows)
+            if sum(batch.nbytes for batch in pending) >= ROW_GROUP_BYTES:
+                write_row_group()
+        if pending:
+            write_row_group()
         writer.close()
     return shape
 
 
 def activation_parts(model: Net) -> list[str]:
-    """The outputs that are compared layer by layer: each activation, and the logits."""
+    """Parts for a comparison layer by layer: each activation, and the logits."""
     return [name for name in model.parts if name.startswith("relu")] + [model.layers[-1]]
 
 
 def _pooled(x: Tensor, most: int) -> Tensor:
+    """Maps (N, C, H, W) averaged over squares, so that an image has at most `most` numbers."""
     if x.dim() != 4 or not most or x[0].numel() <= most:
         return x
     side = int((most / x.shape[1]) ** 0.5)
     if not side:
-        raise UsageError(f"{x.shape[1]} channels are more than {most} numbers: raise it")
+        raise UsageError(
+            f"an image's features are limited to {most} numbers, but the part has {x.shape[1]} "
+            f"channels: raise the limit to {x.shape[1]} or more"
+        )
     return F.adaptive_avg_pool2d(x, side)

@@ -1,4 +1,4 @@
-"""How much of a first layer looks at colour, tower by tower."""
+"""Colour scores of first-layer kernels, by kernel and by tower."""
 
 from dataclasses import dataclass
 
@@ -11,54 +11,60 @@ from alexnet.models.net import Net
 
 @dataclass(frozen=True)
 class Tower:
-    """`kernels` are a range of the layer's; `colour` is their score, each with its energy's weight:
-    kernels that have learnt nothing are small, and noise scores 2/3."""
+    """A tower's kernels, as a range of the layer's, and their colour score.
+
+    Kernels are weighted by their energy: those that have learnt nothing are small, and their noise
+    would score 2/3.
+    """
 
     kernels: range
     colour: float
 
 
 def colour_scores(weight: Tensor) -> Tensor:
-    """The share of each kernel's energy that is colour and not grey: 0 of a grey kernel, 1 of one
-    whose channels cancel, 2/3 of noise; of a kernel of zeros 0.
+    """Share of each kernel's energy that is colour and not grey.
 
-    Shapes: (M, 3, k, k) -> (M,). Grey is the mean of the channels, colour what each differs by.
+    Grey is the mean of the three channels, colour the difference from it. The score is 0 for a grey
+    kernel, 1 where the channels cancel out, 2/3 for noise, and 0 for a kernel of zeros.
+    Shapes: (M, 3, k, k) -> (M,).
     """
     if weight.dim() != 4 or weight.shape[1] != 3:
         raise UsageError(
-            f"kernels of {tuple(weight.shape)}: a colour score needs (kernels, 3, height, width)"
+            f"kernels have the shape {tuple(weight.shape)}, but a colour score needs (kernels, 3, "
+            "height, width)"
         )
-    colour, total = _energies(weight)
+    colour, total = _kernel_energies(weight)
     return colour / total.clamp(min=torch.finfo(total.dtype).tiny)
 
 
 def tower_scores(weight: Tensor, towers: int) -> list[Tower]:
-    """The colour of each tower: its share of the energy that is colour. Shapes: (M, 3, k, k).
+    """Colour score of each tower: the share of its kernels' energy that is colour.
 
-    Source of the question: paper, section 6.1 and figure 3: the kernels of one GPU are largely
-    colour-agnostic, those of the other colour-specific. A score near 0 and one near 1 would be it.
+    Shape: (M, 3, k, k). The paper reports that the kernels on one GPU are largely colour-agnostic,
+    and those on the other colour-specific (section 6.1 and figure 3): a score near 0 beside one
+    near 1.
     """
     if len(weight) % towers:
         raise UsageError(f"{len(weight)} kernels do not divide into {towers} towers")
-    scores, (_, total) = colour_scores(weight), _energies(weight)
+    scores, (_, energies) = colour_scores(weight), _kernel_energies(weight)
     size = len(weight) // towers
-    found = []
+    scored_towers = []
     for start in range(0, len(weight), size):
-        part = slice(start, start + size)
-        share = float((scores[part] * total[part]).sum() / total[part].sum().clamp(min=1e-30))
-        found.append(Tower(range(start, start + size), share))
-    return found
+        own = slice(start, start + size)
+        share = float((scores[own] * energies[own]).sum() / energies[own].sum().clamp(min=1e-30))
+        scored_towers.append(Tower(range(start, start + size), share))
+    return scored_towers
 
 
 def towers_of(model: Net) -> int:
-    """Into how many towers the first convolution's kernels go: the groups of the second."""
+    """Number of towers of the first convolution: the groups of the second."""
     layers = [model.part(name) for name in model.layers]
-    found = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-    return found[1].groups if len(found) > 1 else 1
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    return convolutions[1].groups if len(convolutions) > 1 else 1
 
 
-def _energies(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(of colour, of all) of each kernel, in float64."""
+def _kernel_energies(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Energy of colour, and of everything, in each kernel: (M,), (M,), float64."""
     weight = weight.detach().double()
     grey = weight.mean(1, keepdim=True)
     return (weight - grey).square().sum((1, 2, 3)), weight.square().sum((1, 2, 3))

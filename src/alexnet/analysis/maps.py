@@ -1,4 +1,4 @@
-"""Which images excite a channel, and which of their pixels it saw."""
+"""Feature maps: the strongest channels, the images that excite them, and receptive fields."""
 
 import math
 from dataclasses import dataclass
@@ -14,13 +14,17 @@ from alexnet.data.splits import Split
 from alexnet.models.layers import Conv, Linear, Local, Part, Pool, Shape
 from alexnet.models.net import Net, Spec, named_parts
 
-Box = tuple[int, int, int, int]
+Box = tuple[int, int, int, int]  # pixels: top, left, bottom, right; the last two are excluded
 
 
 @dataclass(frozen=True)
 class Excited:
-    """The images (M, T) that excite each of M channels most, how much, and where in its map:
-    (M, T) places, rows * width + column; 0 of a part without maps."""
+    """For each of M channels the T images that excite it most, the highest peak first.
+
+    `images` are their indices, `values` the peaks and `places` their positions in the channel's
+    map, row * width + column (0 for a part without maps): all (M, T). `shape` is the part's output
+    for an image.
+    """
 
     images: NDArray[np.intp]
     values: NDArray[np.float32]
@@ -29,7 +33,7 @@ class Excited:
 
 
 def strongest(maps: Tensor) -> list[int]:
-    """Channels of one image's outputs (C, ...), the one with the highest peak first."""
+    """Channels of one image's output (C, ...), the highest peak first."""
     return [int(i) for i in maps.flatten(1).max(1).values.argsort(descending=True, stable=True)]
 
 
@@ -43,57 +47,65 @@ def most_excited(
     precision: str = "fp32",
     workers: int = 2,
 ) -> Excited:
-    """For every channel of a part the `top` images of a split with the highest peak."""
+    """For every channel of a part, the `top` images of a split with the highest peaks."""
     top = min(top, len(split))
-    best: Tensor = torch.empty(0)
-    images = places = torch.empty(0, dtype=torch.int64)
+    top_peaks: Tensor = torch.empty(0)
+    top_images = top_places = torch.empty(0, dtype=torch.int64)
     shape: Shape = ()
-    for start, found in iter_features(
+    for start, outputs in iter_features(
         model, split, preprocess, [part], precision=precision, workers=workers
     ):
-        x = found[part]
+        x = outputs[part]
         shape = tuple(x.shape[1:])
-        peaks, where = x.flatten(2).max(2) if x.dim() == 4 else (x, torch.zeros_like(x).long())
-        peaks, where = peaks.T, where.T
-        rows = torch.arange(start, start + len(x)).expand(len(peaks), -1)
+        has_maps = x.dim() == 4
+        peaks, places = x.flatten(2).max(2) if has_maps else (x, torch.zeros_like(x).long())
+        peaks, places = peaks.T, places.T
+        images = torch.arange(start, start + len(x)).expand(len(peaks), -1)
         if start:
-            peaks, where = torch.cat([best, peaks], 1), torch.cat([places, where], 1)
-            rows = torch.cat([images, rows], 1)
+            peaks, places = torch.cat([top_peaks, peaks], 1), torch.cat([top_places, places], 1)
+            images = torch.cat([top_images, images], 1)
         order = peaks.argsort(stable=True, dim=1, descending=True)[:, :top]
-        best, images, places = (t.gather(1, order) for t in (peaks, rows, where))
-    return Excited(images.numpy(), best.numpy(), places.numpy(), shape)
+        top_peaks, top_images, top_places = (t.gather(1, order) for t in (peaks, images, places))
+    return Excited(top_images.numpy(), top_peaks.numpy(), top_places.numpy(), shape)
 
 
-def receptive_field(spec: Spec, given: Shape, name: str, row: int, column: int) -> Box:
-    """The pixels that one output of a part sees: (top, left, bottom, right), ends left out.
+def receptive_field(spec: Spec, input_shape: Shape, name: str, row: int, column: int) -> Box:
+    """The pixels that the output of a part at (row, column) depends on, without the padding.
 
-    All of the image from the first fully connected layer on; what lies in the padding is cut off.
+    From the first fully connected layer on this is the whole image.
     """
-    sides, walked = given[1:], list[tuple[Part, Shape]]()
+    height, width = input_shape[1:]
+    parts_before: list[
+        tuple[Part, Shape]
+    ] = []  # up to the part itself, each with its input's shape
+    shape = input_shape
     for part_name, part in named_parts(spec):
-        walked.append((part, given))
-        given = part.shape(given)
+        parts_before.append((part, shape))
+        shape = part.shape(shape)
         if part_name == name:
             break
-    if any(isinstance(part, Linear) for part, _ in walked):
-        return 0, 0, sides[0], sides[1]
-    spans = []
-    for place, side in ((row, sides[0]), (column, sides[1])):
-        low, high = place, place
-        for part, before in reversed(walked):
-            window, stride = part.span(before)
-            low = low * stride - _padding(part, before)
-            high = high * stride - _padding(part, before) + window - 1
-        spans.append((max(low, 0), min(high + 1, side)))
-    return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
+    if any(isinstance(part, Linear) for part, _ in parts_before):
+        return 0, 0, height, width
+    ranges = []
+    for position, side in ((row, height), (column, width)):
+        low, high = position, position
+        for part, part_input in reversed(parts_before):
+            window, stride = part.span(part_input)
+            padding = _padding(part, part_input)
+            low = low * stride - padding
+            high = high * stride - padding + window - 1
+        ranges.append((max(low, 0), min(high + 1, side)))
+    (top, bottom), (left, right) = ranges
+    return top, left, bottom, right
 
 
-def _padding(part: Part, given: Shape) -> int:
-    """Positions that the first window begins before the first input."""
+def _padding(part: Part, shape: Shape) -> int:
+    """Positions by which the first window starts before an input of this shape (C, H, W)."""
     if isinstance(part, Pool) and part.padding == "same":
-        total = (math.ceil(given[1] / part.stride) - 1) * part.stride + part.kernel - given[1]
+        side = shape[1]
+        total = (math.ceil(side / part.stride) - 1) * part.stride + part.kernel - side
         return max(total, 0) // 2
     if isinstance(part, Conv | Local | Pool):
         return int(part.padding)
-    window, stride = part.span(given)
+    window, stride = part.span(shape)
     return window // 2 if stride == 1 else 0  # response norm within a map

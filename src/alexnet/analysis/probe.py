@@ -1,4 +1,4 @@
-"""What features are worth to a linear classifier, and how alike two networks see images."""
+"""Linear probes of features, and the similarity of two networks' features (linear CKA)."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,16 @@ from torch import Tensor
 from alexnet.errors import DataError
 from alexnet.metrics import wilson
 
-STRENGTHS = (1e-2, 1e-3, 1e-4)  # of the L2 term, of which held-out rows choose
-ENOUGH = 1e-4  # a smaller fall of the loss in a step ends a fit
-HELD_OUT = 10  # every so many-th row
-HISTORY = 10  # steps that L-BFGS remembers, each twice the weights: torch's 100 are 3 GB at K 1,000
+STRENGTHS = (1e-2, 1e-3, 1e-4)  # factors of the L2 term; held-out rows choose among them
+MIN_LOSS_FALL = 1e-4  # a smaller fall of the loss in a step ends the fit
+HELD_OUT_EVERY = 10  # rows
+# Steps that L-BFGS keeps, each of twice the weights' size: torch's 100 take 3 GB at 1,000 classes.
+HISTORY = 10
 
 
 @dataclass(frozen=True)
 class FeatureProbe:
-    """Accuracy on `n` rows that were not fitted, with its 95 % interval; the L2 term chosen."""
+    """Accuracy on `n` test rows with its 95 % interval, `fitted` rows, and the L2 term's factor."""
 
     top1: float
     top1_ci95: tuple[float, float]
@@ -36,71 +37,79 @@ def fit_linear_probe(
     classes: int,
     iterations: int = 60,
 ) -> FeatureProbe:
-    """Fits softmax regression to features and tries it on others.
+    """Fit softmax regression to features, and measure its accuracy on others.
 
-    Shapes: (N, D), (N,), (M, D), (M,). Features are brought to mean 0 and deviation 1 as of
-    `train`; every tenth row of it chooses the strength of the L2 term, and all of it is fitted
-    again with that one. Fitting is by L-BFGS, so the same rows give the same figure.
+    Shapes: (N, D), (N,), (M, D), (M,). Features are normalised by the mean and deviation of
+    `train`. Every tenth row of `train` is held out to choose the factor of the L2 term; then all
+    rows are fitted with it. L-BFGS makes the result a function of the rows alone.
     """
-    if len(train) < HELD_OUT:
-        raise DataError(f"{len(train)} images are too few to fit a probe: {HELD_OUT} or more")
+    if len(train) < HELD_OUT_EVERY:
+        raise DataError(
+            f"{len(train)} images are too few to fit a probe: it needs {HELD_OUT_EVERY} or more"
+        )
     x, y = torch.from_numpy(np.asarray(train, np.float32)), torch.from_numpy(train_labels).long()
     mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
     x = (x - mean) / std
-    apart = torch.arange(len(x)) % HELD_OUT == 0
-    weights, found = torch.zeros(x.shape[1] + 1, classes), list[tuple[int, float, Tensor]]()
-    fitted, held = (x[~apart], y[~apart]), (x[apart], y[apart])
-    for strength in STRENGTHS:  # each begins where the stronger one before it ended
-        weights = _fit(*fitted, weights, strength, iterations)
-        found.append((_hits(weights, *held), strength, weights))
-    _, strength, weights = max(found, key=lambda one: one[0])  # of equals the strongest
+    is_held_out = torch.arange(len(x)) % HELD_OUT_EVERY == 0
+    weights = torch.zeros(x.shape[1] + 1, classes)
+    fits: list[tuple[int, float, Tensor]] = []  # hits on held-out rows, strength, weights
+    for strength in STRENGTHS:  # each starts from the weights of the stronger one before it
+        weights = _fit(x[~is_held_out], y[~is_held_out], weights, strength, iterations)
+        fits.append((_count_hits(weights, x[is_held_out], y[is_held_out]), strength, weights))
+    _, strength, weights = max(fits, key=lambda fit: fit[0])  # the strongest of equals
     weights = _fit(x, y, weights, strength, iterations)
-    other = (torch.from_numpy(np.asarray(test, np.float32)) - mean) / std
-    right, n = _hits(weights, other, torch.from_numpy(test_labels).long()), len(test)
-    return FeatureProbe(right / n, wilson(right, n), n, len(train), strength)
+    test_x = (torch.from_numpy(np.asarray(test, np.float32)) - mean) / std
+    hits, n = _count_hits(weights, test_x, torch.from_numpy(test_labels).long()), len(test)
+    return FeatureProbe(hits / n, wilson(hits, n), n, len(train), strength)
 
 
 def linear_cka(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Linear centred kernel alignment of two features of the same images: 1 where one is the other
-    turned and scaled, about 0 where they have nothing in common.
+    """Linear centred kernel alignment: the similarity of two sets of features of the same images.
 
-    Shapes: (N, D), (N, E). Sources: Kornblith et al. 2019, equation 4; its estimator without bias,
-    which few images need, is Song et al. 2012, equation 5. So it can be a little below 0.
+    It is 1 where one set is the other rotated and scaled, and about 0 where they are unrelated. It
+    may be slightly below 0, since the estimator has no bias, which matters for few images.
+    Shapes: (N, D), (N, E). Sources: Kornblith et al. 2019, equation 4; Song et al. 2012,
+    equation 5.
     """
     if len(first) != len(second) or len(first) < 4:
-        raise DataError(f"{len(first)} and {len(second)} images: the same ones, at least 4")
-    a, b = _gram(first), _gram(second)
+        raise DataError(
+            f"features of {len(first)} and of {len(second)} images cannot be compared: give those "
+            "of the same images, 4 or more"
+        )
+    a, b = _gram_matrix(first), _gram_matrix(second)
     scale = float(_hsic(a, a) * _hsic(b, b)) ** 0.5
     return float(_hsic(a, b)) / scale if scale > 0 else 0.0
 
 
 def _fit(x: Tensor, y: Tensor, start: Tensor, strength: float, iterations: int) -> Tensor:
-    """(D + 1, K), the last row the biases; so is `start`, from which it goes on."""
+    """Weights (D + 1, K), the last row the biases, fitted from the weights `start`."""
     weights = start.clone().requires_grad_()
-    steps = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         [weights],
         max_iter=iterations,
         history_size=HISTORY,
-        tolerance_change=ENOUGH,
+        tolerance_change=MIN_LOSS_FALL,
         line_search_fn="strong_wolfe",
     )
 
-    def loss() -> float:
-        steps.zero_grad()
-        fit = F.cross_entropy(x @ weights[:-1] + weights[-1], y)
-        whole = fit + strength / 2 * weights[:-1].square().sum()
-        whole.backward()  # type: ignore[no-untyped-call]
-        return whole.item()
+    def compute_loss() -> float:
+        optimizer.zero_grad()
+        cross_entropy = F.cross_entropy(x @ weights[:-1] + weights[-1], y)
+        loss = cross_entropy + strength / 2 * weights[:-1].square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
 
-    steps.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(compute_loss)  # type: ignore[no-untyped-call]
     return weights.detach()
 
 
-def _hits(weights: Tensor, x: Tensor, y: Tensor) -> int:
+def _count_hits(weights: Tensor, x: Tensor, y: Tensor) -> int:
+    """Number of rows x (N, D) whose predicted class is y (N,)."""
     return int(((x @ weights[:-1] + weights[-1]).argmax(1) == y).sum())
 
 
-def _gram(rows: NDArray[np.floating]) -> Tensor:
+def _gram_matrix(rows: NDArray[np.floating]) -> Tensor:
+    """Products (N, N) of centred rows, in float64, with zeros on the diagonal."""
     x = torch.from_numpy(np.asarray(rows, np.float32)).flatten(1).double()
     x = x - x.mean(0)
     gram = x @ x.T
@@ -108,6 +117,7 @@ def _gram(rows: NDArray[np.floating]) -> Tensor:
 
 
 def _hsic(a: Tensor, b: Tensor) -> Tensor:
+    """Hilbert-Schmidt independence criterion of two such Gram matrices, without bias."""
     n = len(a)
-    apart = (a * b).sum() + a.sum() * b.sum() / ((n - 1) * (n - 2))
-    return (apart - 2 / (n - 2) * (a.sum(0) * b.sum(0)).sum()) / (n * (n - 3))
+    products = (a * b).sum() + a.sum() * b.sum() / ((n - 1) * (n - 2))
+    return (products - 2 / (n - 2) * (a.sum(0) * b.sum(0)).sum()) / (n * (n - 3))

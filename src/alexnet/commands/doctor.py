@@ -17,11 +17,11 @@ from alexnet.data.loader import read_batch, steps_per_epoch
 from alexnet.data.splits import Split
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.diagnose import diagnose
-from alexnet.diagnosis.history import find_run_faults, learning
-from alexnet.diagnosis.rules import dead
+from alexnet.diagnosis.ranking import is_healthy, ranked
+from alexnet.diagnosis.rules import CAUSES, DeadUnits, find_run_faults
+from alexnet.diagnosis.run_figures import RunFigures
 from alexnet.diagnosis.signal import cross_entropy, measure_signals
 from alexnet.diagnosis.trial import taken_back
-from alexnet.diagnosis.verdict import CAUSES, Verdict, is_healthy, ranked
 from alexnet.errors import DataError, Unreadable, UsageError
 from alexnet.files import write_atomic
 from alexnet.models.zoo import model_spec
@@ -38,6 +38,7 @@ from alexnet.runs.records import (
     RunDiagnosis,
     TrainEvent,
     ValEvent,
+    Verdict,
 )
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import chance_kept, pick_device
@@ -173,7 +174,7 @@ def _of_run(run: RunDir, out: Path | None) -> RunDiagnosis:
         with taken_back(predictor.model, None):
             signals = measure_signals(predictor.model, x.to(device), y.to(device), cross_entropy)
         layers = signals.described()
-        verdicts += dead(signals, "at the last checkpoint")
+        verdicts += DeadUnits().check_signals(signals, "at the last checkpoint")
         checkpoint = str(predictor.checkpoint)
     verdicts += find_run_faults(events, shares)
     verdicts = ranked([*verdicts, *_stopped_on(events, shares, {v.name for v in verdicts})])
@@ -200,7 +201,7 @@ def _stopped_on(
 ) -> Iterator[Verdict]:
     """What the guard stopped the run on by its looks, of which the figures show nothing; unless it
     went on all the same and learnt."""
-    if learning(events, shares) == "learnt":
+    if RunFigures(events, shares).learning() == "learnt":
         return
     for e in events:
         if not isinstance(e, DoctorEvent) or e.severity != "will not learn":

@@ -240,17 +240,17 @@ def show_activations(
     width = found.shape[-1]
     rows = []
     for channel in channels:
-        sights = []
+        boxed = []
         triples = (found.images[channel], found.places[channel], found.values[channel])
         for image, place, value in zip(*triples, strict=True):
             box = receptive_field(spec, p.model.input_shape, part, *divmod(int(place), width))
             pixels = run.crop(of.read(np.array([image])))[0]
             name = p.classes[of.labels[image]]
-            sights.append(figures.Sight(pixels, box, float(value), name))
-        rows.append((f"channel {channel}", sights))
+            boxed.append(figures.BoxedImage(pixels, box, float(value), name))
+        rows.append((f"channel {channel}", boxed))
     out = run.figure(f"activations-{part}-{split}")
     title = f"{run.name}, {split}: images that excite {part} most"
-    figures.draw_sights(rows, out, title)
+    figures.draw_boxed_images(rows, out, title)
     return ActivationsResult(part=part, n=len(of), channels=channels, **run.source())
 
 
@@ -323,7 +323,7 @@ def show_neighbors(
     ways = {
         f"nearest in {way}": [
             [
-                figures.Found(
+                figures.NeighbourImage(
                     pixels[np.array([i])][0],
                     p.classes[train.labels[i]],
                     None if labels is None else bool(train.labels[i] == labels[row]),
@@ -499,12 +499,12 @@ def report_mistakes(
         unasked = "the network was trained on these images, and has learned their labels"
     doubtful = np.zeros(0, np.intp) if unasked else doubtful_labels(p, of.labels)
     pairs = confused_pairs(answers.confusion, PAIRS)
-    said = answers.said
+    said = answers.predicted
     about = f"{run.name}, {of.name}"
 
     def draw(ids: NDArray[np.intp], out: Path, title: str, note: str, empty: str) -> None:
         if not len(ids):
-            figures.draw_nothing(empty, out, title)
+            figures.draw_message(empty, out, title)
             return
         captions = [
             figures.pair_caption(classes[of.labels[i]], classes[said[i]], float(p[i].max()))
@@ -798,7 +798,7 @@ def show_similarity(
     first, other = kept
     values = np.array([[linear_cka(a, b) for b in other.values()] for a in first.values()])
     out = run.figure("similarity", more=second.name)
-    figures.draw_alike(
+    figures.draw_similarity(
         values, list(first), list(other), out,
         f"How alike two networks see {len(picked):,} images of {split}", (run.name, second.name),
     )  # fmt: skip

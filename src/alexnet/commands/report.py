@@ -19,8 +19,8 @@ from alexnet.commands.inspect import (
 from alexnet.commands.inspected_run import InspectedRun
 from alexnet.commands.reproduction import reproduce
 from alexnet.data.bad_images import left_out_of
-from alexnet.diagnosis.history import find_run_faults
-from alexnet.diagnosis.verdict import as_severity
+from alexnet.diagnosis.ranking import as_severity
+from alexnet.diagnosis.rules import find_run_faults
 from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
 from alexnet.options import call, option

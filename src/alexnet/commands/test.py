@@ -226,9 +226,15 @@ def _draw_test(
     figures.draw_confusion(confusion, classes, paths[0], name)
     title = f"{name}: the surest of {mistakes.count:,} mistakes"
     if not mistakes.count:
-        figures.draw_nothing(f"no mistakes in {tally.n:,} images", paths[1], title)
+        figures.draw_message(f"no mistakes in {tally.n:,} images", paths[1], title)
         return paths
     figures.draw_mistakes(
-        part.read(wrong), part.labels[wrong], mistakes.said, mistakes.sure, classes, paths[1], title
+        part.read(wrong),
+        part.labels[wrong],
+        mistakes.predicted,
+        mistakes.confidence,
+        classes,
+        paths[1],
+        title,
     )
     return paths

@@ -1,4 +1,4 @@
-"""A few steps of training, taken back afterwards: what they do to loss, weights and units."""
+"""Trial steps of training, undone afterwards: what they do to the loss and to the weights."""
 
 import math
 import random
@@ -12,33 +12,43 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet.diagnosis.signal import Loss, modes_kept, training
+from alexnet.diagnosis.modes import restored_modes, training_mode
+from alexnet.diagnosis.signal import Loss
 
-RATES = (1e-6, 3.0)  # learning rates that are tried, geometrically
-FELL, ROSE = 0.002, 0.3  # of the first loss: what counts as falling, and as bursting
-BURST = 4.0  # times the lowest loss, beyond which larger rates are not tried
+Batch = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,)
+
+RATE_RANGE = (1e-6, 3.0)  # learning rates of the rate test, in geometric steps
+MIN_FALL = 0.002  # of the first loss: a smaller fall is none
+MIN_RISE = 0.3  # of the first loss, above the lowest so far: the rate is too high
+STOP_AT = 4.0  # times the lowest loss: the rate test ends there
 
 
 @dataclass(frozen=True)
-class Move:
-    """What a step did to a weight: rms(update) / rms(weight), and the cosine between the update and
-    minus the weight, 1 where it was only made smaller."""
+class WeightUpdate:
+    """Change of one weight in one step.
+
+    `ratio` is rms(update) / rms(weight). `decay_cosine` is the cosine between the update and minus
+    the weight (1: the step is weight decay alone).
+    """
 
     ratio: float
-    shrinking: float
+    decay_cosine: float
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Losses before each step, and what the second step at the full rate did to each weight."""
+    """The loss before each step, and each weight's second update at the full learning rate."""
 
     losses: list[float]
-    moves: dict[str, Move]
+    updates: dict[str, WeightUpdate]
 
 
 @dataclass(frozen=True)
-class RateRange:
-    """Losses by learning rate; `best` is where it fell fastest, `limit` from where on it rose."""
+class RateTest:
+    """Losses at rising learning rates.
+
+    The loss fell fastest at `best` and rose from `limit` on; None where it did so nowhere.
+    """
 
     rates: list[float]
     losses: list[float]
@@ -48,21 +58,29 @@ class RateRange:
 
 @contextmanager
 def taken_back(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
-    """Weights, buffers, gradients, modes, optimiser and random state are those of before again."""
+    """Restores weights, buffers, gradients, modes, optimiser and random state, to the bit."""
     groups = optimizer.param_groups if optimizer else []
-    held = [p for group in groups for p in group["params"]]
+    group_parameters = [p for group in groups for p in group["params"]]
     states = dict(optimizer.state) if optimizer else {}
-    kept = {p: dict(state) for p, state in states.items()}
+    state_items = {p: dict(state) for p, state in states.items()}
+    state_tensors = [
+        v for items in state_items.values() for v in items.values() if isinstance(v, Tensor)
+    ]
     buffers = [(m, name, b) for m in model.modules() for name, b in m._buffers.items()]
-    inner = [v for state in kept.values() for v in state.values() if isinstance(v, Tensor)]
-    tensors = [*model.parameters(), *held, *(b for _, _, b in buffers if b is not None), *inner]
+    tensors = [
+        *model.parameters(),
+        *group_parameters,
+        *(buffer for _, _, buffer in buffers if buffer is not None),
+        *state_tensors,
+    ]
     values = [(tensor, tensor.detach().clone()) for tensor in tensors]
-    parameters = [(p, p.requires_grad, p.grad) for p in [*model.parameters(), *held]]
+    parameters = [(p, p.requires_grad, p.grad) for p in [*model.parameters(), *group_parameters]]
     gradients = [(p.grad, p.grad.clone()) for p, _, _ in parameters if p.grad is not None]
-    settings = [dict(group) for group in groups]
-    chance = random.getstate(), np.random.get_state()
+    group_settings = [dict(group) for group in groups]
+    python_random, numpy_random = random.getstate(), np.random.get_state()
     try:
-        with modes_kept(model), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        devices = range(torch.cuda.device_count())
+        with restored_modes(model), torch.random.fork_rng(devices=devices):
             yield
     finally:
         with torch.no_grad():
@@ -70,141 +88,149 @@ def taken_back(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Ite
                 tensor.copy_(value)
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
-        for p, wanted, gradient in parameters:
-            p.requires_grad_(wanted)
+        for p, requires_grad, gradient in parameters:
+            p.requires_grad_(requires_grad)
             p.grad = gradient
-        # Not by load_state_dict: it casts the state to the type of the weights.
+        # load_state_dict would cast the optimiser's state to the type of the weights.
         if optimizer is not None:
             optimizer.state.clear()
             for p, state in states.items():
                 state.clear()
-                state.update(kept[p])
+                state.update(state_items[p])
                 optimizer.state[p] = state
-            for group, setting in zip(groups, settings, strict=True):
+            for group, setting in zip(groups, group_settings, strict=True):
                 group.clear()
                 group.update(setting)
-        random.setstate(chance[0])
-        np.random.set_state(chance[1])
+        random.setstate(python_random)
+        np.random.set_state(numpy_random)
 
 
 def try_steps(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batches: Sequence[tuple[Tensor, Tensor]],
+    batches: Sequence[Batch],
     loss: Loss,
     *,
     steps: int,
     seconds: float,
     warmup: int = 0,
-    enough: float = 0.0,
+    target_loss: float = 0.0,
 ) -> Trial:
-    """So many steps over the batches in turn, or as many as there is time for.
+    """Trains `steps` steps on the batches in turn, or as many as `seconds` allow.
 
-    Over the first `warmup` the learning rates rise to what the optimiser has. Ends where the loss
-    comes under `enough`.
+    In the first `warmup` steps the learning rates rise to those of the optimiser. Ends early where
+    the loss falls below `target_loss` or is not finite.
     """
     losses: list[float] = []
-    moves: dict[str, Move] = {}
-    until = time.monotonic() + seconds
+    updates: dict[str, WeightUpdate] = {}
+    deadline = time.monotonic() + seconds
     rates = [group["lr"] for group in optimizer.param_groups]
-    # A weight that begins at zero is as large as its first steps: their ratio says nothing.
-    empty = {name for name, p in model.named_parameters() if not p.detach().any()}
-    with training(model):
+    # A weight that starts at zero is no larger than its first updates, so their ratio says nothing.
+    zero_weights = {name for name, p in model.named_parameters() if not p.detach().any()}
+    measured_step = min(warmup + 1, steps - 1)
+    with training_mode(model):
         for step in range(steps):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * min(1.0, (step + 1) / (warmup + 1))
-            before = weights_now(model, optimizer) if step == min(warmup + 1, steps - 1) else {}
-            losses.append(_step(model, optimizer, *batches[step % len(batches)], loss))
-            moves |= {k: v for k, v in moved(model, before).items() if k not in empty}
-            done = losses[-1] < enough or time.monotonic() > until
-            if done or not math.isfinite(losses[-1]):
+            before = copy_weights(model, optimizer) if step == measured_step else {}
+            losses.append(_step(model, optimizer, batches[step % len(batches)], loss))
+            updates |= {
+                name: update
+                for name, update in weight_updates(model, before).items()
+                if name not in zero_weights
+            }
+            is_done = losses[-1] < target_loss or time.monotonic() > deadline
+            if is_done or not math.isfinite(losses[-1]):
                 break
-    return Trial(losses, moves)
+    return Trial(losses, updates)
 
 
-def find_rates(
+def run_rate_test(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: tuple[Tensor, Tensor],
+    batch: Batch,
     loss: Loss,
     *,
     steps: int,
     seconds: float,
-) -> RateRange:
-    """Raises the learning rate with every step on one batch until the loss bursts."""
-    low, high = RATES
+) -> RateTest:
+    """Raises the learning rate at every step on one batch, until the loss rises steeply."""
+    low, high = RATE_RANGE
     rates: list[float] = []
     losses: list[float] = []
-    until = time.monotonic() + seconds
-    with training(model):
+    deadline = time.monotonic() + seconds
+    with training_mode(model):
         for i in range(steps):
             rate = low * (high / low) ** (i / max(steps - 1, 1))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            torch.manual_seed(0)  # the same units dropped each time: what changes is the rate
-            found = _step(model, optimizer, *batch, loss)
-            if not math.isfinite(found) or (losses and found > BURST * max(min(losses), 0.1)):
+            torch.manual_seed(0)  # dropout drops the same units, so that only the rate changes
+            step_loss = _step(model, optimizer, batch, loss)
+            is_steep = bool(losses) and step_loss > STOP_AT * max(min(losses), 0.1)
+            if not math.isfinite(step_loss) or is_steep:
                 break
             rates.append(rate)
-            losses.append(found)
-            if time.monotonic() > until:
+            losses.append(step_loss)
+            if time.monotonic() > deadline:
                 break
     lowest = list(accumulate(losses, min))
-    rises = [
-        rates[i] for i in range(len(losses) - 1) if losses[i + 1] > lowest[i] + ROSE * losses[0]
+    # The loss at step i + 1 is the result of the rates up to step i.
+    rising = [
+        rates[i] for i in range(len(losses) - 1) if losses[i + 1] > lowest[i] + MIN_RISE * losses[0]
     ]
-    limit = rises[0] if rises else (rates[-1] if len(rates) < steps and rates else None)
-    # The loss at step i + 1 is what the rates up to step i did to it.
-    drops = [
+    limit = rising[0] if rising else (rates[-1] if len(rates) < steps and rates else None)
+    falls = [
         (losses[i] - losses[i + 1], rates[i])
         for i in range(len(losses) - 1)
         if limit is None or rates[i] < limit
     ]
-    best = max(drops)[1] if drops and max(drops)[0] > FELL * abs(losses[0]) else None
-    return RateRange(rates, losses, best, limit)
+    best = max(falls)[1] if falls and max(falls)[0] > MIN_FALL * abs(losses[0]) else None
+    return RateTest(rates, losses, best, limit)
 
 
-def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, loss: Loss
-) -> float:
-    def again() -> Tensor:
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, loss: Loss) -> float:
+    """One training step; returns the loss before it."""
+    x, y = batch
+
+    def compute_gradients() -> Tensor:
         model.zero_grad(set_to_none=True)
         optimizer.zero_grad(set_to_none=True)
-        found = loss(model(x.clone()).float(), y)
-        if found.requires_grad:
-            found.backward()  # type: ignore[no-untyped-call]
-        return found
+        batch_loss = loss(model(x.clone()).float(), y)
+        if batch_loss.requires_grad:
+            batch_loss.backward()  # type: ignore[no-untyped-call]
+        return batch_loss
 
-    found = again()
+    batch_loss = compute_gradients()
     if isinstance(optimizer, torch.optim.LBFGS):
-        optimizer.step(again)  # type: ignore[no-untyped-call]
-    elif found.requires_grad:
+        optimizer.step(compute_gradients)  # type: ignore[no-untyped-call]
+    elif batch_loss.requires_grad:
         optimizer.step()
-    return float(found.detach())
+    return float(batch_loss.detach())
 
 
-def weights_now(
+def copy_weights(
     model: nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> dict[str, Tensor]:
-    """Copies of the weights that are trained: of matrices and kernels that the optimiser holds."""
+    """Copies of the trained matrices and kernels by name; of an optimiser's own if there is one."""
     groups = optimizer.param_groups if optimizer else [{"params": list(model.parameters())}]
-    held = {id(p) for group in groups for p in group["params"]}
+    in_groups = {id(p) for group in groups for p in group["params"]}
     return {
         name: p.detach().clone()
         for name, p in model.named_parameters()
-        if p.requires_grad and p.dim() > 1 and id(p) in held
+        if p.requires_grad and p.dim() > 1 and id(p) in in_groups
     }
 
 
-def moved(model: nn.Module, before: dict[str, Tensor]) -> dict[str, Move]:
-    """How weights differ from what they were; those that were zero are left out."""
-    now, found = dict(model.named_parameters()) if before else {}, {}
-    for name, value in before.items():
-        size = float(torch.linalg.vector_norm(value))
-        update = now[name].detach() - value
-        length = float(torch.linalg.vector_norm(update))
-        if size > 0:
-            along = -float((update * value.conj()).sum().real) if length > 0 else 0.0
-            along /= max(size * length, 1e-30)
-            found[name] = Move(length / size, along)
-    return found
+def weight_updates(model: nn.Module, before: dict[str, Tensor]) -> dict[str, WeightUpdate]:
+    """Changes of the weights since the copies `before`, without weights that were zero."""
+    weights = dict(model.named_parameters()) if before else {}
+    updates = {}
+    for name, old in before.items():
+        weight_norm = float(torch.linalg.vector_norm(old))
+        update = weights[name].detach() - old
+        update_norm = float(torch.linalg.vector_norm(update))
+        if weight_norm > 0:
+            cosine = -float((update * old.conj()).sum().real) if update_norm > 0 else 0.0
+            cosine /= max(weight_norm * update_norm, 1e-30)
+            updates[name] = WeightUpdate(update_norm / weight_norm, cosine)
+    return updates

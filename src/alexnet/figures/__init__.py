@@ -1,37 +1,49 @@
 """Pictures, each written to a PNG or SVG file.
 
-Each function that draws returns the figure that it wrote. These names are stable. The modules they
+Each `draw_...` function returns the figure that it wrote. These names are stable. The modules they
 come from are not.
 """
 
-from alexnet.figures.arms import draw_arms
-from alexnet.figures.conditions import Panel, draw_distributions, draw_dots, draw_panels
+from alexnet.figures.charts import (
+    draw_bars,
+    draw_calibration,
+    draw_confusion,
+    draw_counts,
+    draw_layers,
+    draw_similarity,
+)
 from alexnet.figures.curves import draw_curves, draw_looks
+from alexnet.figures.experiments import (
+    Panel,
+    draw_arms,
+    draw_distributions,
+    draw_dots,
+    draw_panels,
+)
 from alexnet.figures.images import (
-    Found,
+    NeighbourImage,
     Prediction,
     draw_captioned,
     draw_evidence,
+    draw_message,
+    draw_mistakes,
     draw_neighbours,
-    draw_nothing,
     draw_predictions,
     draw_views,
     pair_caption,
 )
-from alexnet.figures.kernels import Sight, draw_filters, draw_maps, draw_sights
-from alexnet.figures.quality import draw_alike, draw_bars, draw_calibration, draw_counts
-from alexnet.figures.run import draw_confusion, draw_layers, draw_mistakes
+from alexnet.figures.kernels import BoxedImage, draw_boxed_images, draw_filters, draw_maps
 from alexnet.runs.records import Event
 
 __all__ = [
+    "BoxedImage",
     "Event",
-    "Found",
+    "NeighbourImage",
     "Panel",
     "Prediction",
-    "Sight",
-    "draw_alike",
     "draw_arms",
     "draw_bars",
+    "draw_boxed_images",
     "draw_calibration",
     "draw_captioned",
     "draw_confusion",
@@ -44,12 +56,12 @@ __all__ = [
     "draw_layers",
     "draw_looks",
     "draw_maps",
+    "draw_message",
     "draw_mistakes",
     "draw_neighbours",
-    "draw_nothing",
     "draw_panels",
     "draw_predictions",
-    "draw_sights",
+    "draw_similarity",
     "draw_views",
     "pair_caption",
 ]

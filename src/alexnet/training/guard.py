@@ -51,7 +51,7 @@ class RunGuard:
         if measured := self._sentinel.measured:
             at = {"event": "look", "step": step + 1, "epoch": self._log.epoch(step + 1)}
             self._log.write(LookEvent.from_json({**at, **measured}, "a look"))
-        self._heed(self._sentinel.found, step + 1)
+        self._heed(self._sentinel.verdicts, step + 1)
 
     def read_back(self, lines: Iterable[Mapping[str, Any]], trainer: Trainer) -> None:
         """Let the sentinel know what was before a restart, and heed what nobody heeded then."""
