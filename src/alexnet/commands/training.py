@@ -44,7 +44,7 @@ from alexnet.recipebook import find_recipe
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_written
 from alexnet.runs.again import end_beginning_again
 from alexnet.runs.checkpoint import load_latest
-from alexnet.runs.records import Pinned, RunPlan, TrainResult
+from alexnet.runs.records import Pinned, ResumeEvent, RunPlan, TrainResult
 from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.runtime import chance_kept, changed_since, threads
 from alexnet.terminal import escaped, say
@@ -212,7 +212,7 @@ def _plan_new_run(request: Request, team: Team, held: ExitStack) -> tuple[RunPla
     recipe, settings = choose_settings(
         recipe, classes, round(n_shown), fixed, prepare, team.ranks, choosing.worth
     )
-    count = settings["chosen"]["threads"]
+    count = settings.chosen.threads
     plan = RunPlan(
         run=str(folder.path),
         recipe=recipe.to_dict(),
@@ -354,9 +354,11 @@ def _plan_continuation(request: Request, held: ExitStack) -> tuple[RunPlan, Open
             lines.append(f"warning: not the machine it began on, so bits may differ: {moved}")
     resumed = None
     if not finished:
-        overruled = {"doctor": request.doctor} if request.doctor != "stop" else {}
-        elsewhere = {"changed": moved} if moved else {}
-        resumed = {"event": "resume", "step": start.step, **overruled, **elsewhere}
+        resumed = ResumeEvent(
+            step=start.step,
+            doctor=request.doctor if request.doctor != "stop" else None,
+            changed=moved or None,
+        )
         lines.append(f"continuing {path} from step {start.step:,}")
     plan = RunPlan(
         run=str(path),

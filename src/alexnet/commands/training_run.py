@@ -39,6 +39,7 @@ from alexnet.runs.checkpoint import (
 )
 from alexnet.runs.records import (
     DataCard,
+    Environment,
     Event,
     ReportResult,
     ResumeEvent,
@@ -216,13 +217,13 @@ def run_records(plan: RunPlan, team: Team) -> dict[str, str]:
         init = str(Path(plan.init.path).absolute())
         saved["init"] = {"path": init, "sha256": plan.init.sha256}
     with threads(plan.threads):
-        known = {**environment(), "settings": plan.settings}
+        machine = replace(environment(), settings=plan.settings)
     again = train_command(
         ["THIS_FILE"], replace(call, doctor="stop", threads=0), init=init,
         run="DIR" if call.processes > 1 else "",
     )  # fmt: skip
     return {
-        ENVIRONMENT: as_json(known),
+        ENVIRONMENT: as_json(machine),
         "recipe.json": as_json(saved),
         RECIPE_FILE: write_recipe(recipe, plan.data.path, plan.choice, again),
     }
@@ -275,9 +276,10 @@ class SettingsRecheck:
         recipe, settings, said = choose_settings_again(
             recipe, self._plan.settings, self._prepare, step
         )
-        if settings["chosen"] == self._plan.settings["chosen"]:
-            known = read_json(self._folder.path / ENVIRONMENT)
-            write_json(self._folder.path / ENVIRONMENT, {**known, "settings": settings})
+        if settings.chosen == self._plan.settings.chosen:
+            file = self._folder.path / ENVIRONMENT
+            machine = Environment.from_json(read_json(file), str(file))
+            write_json(file, replace(machine, settings=settings))
             say(f"settings, timed again at step {step:,}: {said}")
             return False
         self._said = said
@@ -285,7 +287,7 @@ class SettingsRecheck:
             self._plan,
             recipe=recipe.to_dict(),
             settings=settings,
-            threads=settings["chosen"]["threads"],
+            threads=settings.chosen.threads,
         )
         return True
 
@@ -293,9 +295,10 @@ class SettingsRecheck:
         """The plan with the faster settings, whose record has the seconds that were lost; said."""
         assert self._better is not None
         assert self._better.settings is not None
-        again = {**self._better.settings["again"], "lost_s": round(lost_s, 1)}
+        assert self._better.settings.again is not None
+        again = replace(self._better.settings.again, lost_s=round(lost_s, 1))
         say(f"settings: {self._said}: starting again, {lost_s:.0f} s are lost")
-        return replace(self._better, settings={**self._better.settings, "again": again})
+        return replace(self._better, settings=replace(self._better.settings, again=again))
 
 
 def _start_again(
@@ -309,7 +312,7 @@ def _start_again(
         begin_again(
             folder,
             run_records(plan, team),
-            {"event": "resume", "step": 0, "settings": plan.settings["chosen"]},
+            ResumeEvent(step=0, settings=plan.settings.chosen),
             lambda checkpoints: save_step_0(
                 recipe, opened.dataset, opened.statistics, checkpoints,
                 weights=opened.weights, seconds=lost_s,

@@ -109,6 +109,13 @@ from alexnet.runs.records.recipes import (
     RecipeResult,
 )
 from alexnet.runs.records.run_files import DataCard, RunCall, RunInit, RunStart
+from alexnet.runs.records.settings import (
+    SecondTiming,
+    Settings,
+    SettingsChoice,
+    TimedSettings,
+    recorded_threads,
+)
 from alexnet.runs.records.sharing import (
     CertificateCheck,
     CompletionResult,
@@ -230,13 +237,17 @@ __all__ = [
     "RunPlan",
     "RunStart",
     "SaliencyResult",
+    "SecondTiming",
     "ServeResult",
+    "Settings",
+    "SettingsChoice",
     "Severity",
     "ShownPrediction",
     "SimilarityResult",
     "TestEvent",
     "TestResult",
     "TestedImport",
+    "TimedSettings",
     "TrainBench",
     "TrainEvent",
     "TrainResult",
@@ -249,4 +260,5 @@ __all__ = [
     "keyed",
     "optional",
     "read_event",
+    "recorded_threads",
 ]

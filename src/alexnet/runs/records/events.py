@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 from alexnet.errors import CheckpointError
 from alexnet.runs.records.base import Lacking, Misfit, Record, optional
 from alexnet.runs.records.evaluation import ClassCount, Interval, UnreadFile
+from alexnet.runs.records.settings import Settings
 from alexnet.runs.records.sharing import WeightsJudged
 
 
@@ -171,7 +172,7 @@ class ResumeEvent(Event):
     not to stop, and `changed` says what of the machine is another than it was."""
 
     event: Literal["resume"] = "resume"
-    settings: Mapping[str, Any] | None = optional()
+    settings: Settings | None = optional()
     doctor: str | None = optional()
     changed: str | None = optional()
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from alexnet.runs.records.base import Record
+from alexnet.runs.records.events import ResumeEvent
 from alexnet.runs.records.run_files import DataCard
+from alexnet.runs.records.settings import SettingsChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,8 @@ class RunPlan(Record):
     signals: Sequence[int]
     lines: Sequence[str]
     choice: Sequence[str] = ()
-    settings: Mapping[str, Any] | None = None
+    settings: SettingsChoice | None = None
     mean_image: str | None = None
     init: Pinned | None = None
     checkpoint: Pinned | None = None
-    resumed: Mapping[str, Any] | None = None
+    resumed: ResumeEvent | None = None
