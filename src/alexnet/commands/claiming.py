@@ -12,12 +12,12 @@ from alexnet.claims.lab import Claim, Lab, OutOfTime
 from alexnet.errors import DataError, Interrupted, UsageError
 from alexnet.files import read_json, write_json
 from alexnet.runs.records import (
-    ClaimLeft,
     ClaimList,
     ClaimRecord,
     ClaimResult,
     ClaimRow,
     Environment,
+    UnmeasuredClaim,
 )
 from alexnet.runtime import chance_kept, environment
 from alexnet.terminal import duration, say
@@ -139,10 +139,10 @@ def _environment() -> Environment:
 
 def _run_all(
     out: Path, data: str | Path | None, seeds: int | None, images: int | None, budget: float
-) -> list[ClaimLeft]:
+) -> list[UnmeasuredClaim]:
     """Every claim without a record whose data is there, cheapest first, while they fit."""
     deadline = time.monotonic() + budget
-    left: list[ClaimLeft] = []
+    left: list[UnmeasuredClaim] = []
     for claim in sorted(CLAIMS.values(), key=lambda c: c.minutes):
         if (out / claim.name / RECORD).exists():
             continue
@@ -162,7 +162,7 @@ def _run_all(
             except (DataError, UsageError) as error:
                 why = " ".join(str(error).split())
         if why:
-            left.append(ClaimLeft(name=claim.name, why=why))
+            left.append(UnmeasuredClaim(name=claim.name, why=why))
     return left
 
 

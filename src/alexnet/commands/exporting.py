@@ -18,7 +18,7 @@ from alexnet.interchange.formats import FORMATS, Exportable
 from alexnet.interchange.heldout import some_readable
 from alexnet.interchange.quantise import before_and_after, calibration_of, quantise
 from alexnet.predict import Predictor, load
-from alexnet.runs.records import ExportResult, Quantised, Verified
+from alexnet.runs.records import ExportCheck, ExportResult, QuantisationResult
 from alexnet.runtime import chance_kept
 from alexnet.terminal import say
 
@@ -99,7 +99,7 @@ def export(
     return ExportResult(
         format=format,
         run=str(run),
-        verified=Verified(**proof, images=source),
+        verified=ExportCheck(**proof, images=source),
         int8=quantised,
         pushed=hub.push(target, push) if push else None,
         out=str(target),
@@ -140,7 +140,7 @@ def _quantised(
     inside: bool,
     data: str | Path | None,
     ignore_unknown: bool,
-) -> tuple[bytes, Quantised]:
+) -> tuple[bytes, QuantisationResult]:
     held_out = _held_out(predictor, data, ignore_unknown)
 
     def inputs(images: Tensor) -> Tensor:
@@ -154,4 +154,4 @@ def _quantised(
     after, figures = held_out.around(compared)
     if figures["int8"].top1 < figures["fp32"].top1_ci95[0]:
         say("warning: int8 loses more than the interval of fp32's top-1: compare before you use it")
-    return after, Quantised(**figures, data=held_out.path, **held_out.figures().by_field())
+    return after, QuantisationResult(**figures, data=held_out.path, **held_out.figures().by_field())

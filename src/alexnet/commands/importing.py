@@ -24,8 +24,8 @@ from alexnet.runs.records import (
     EvalResult,
     ImportEvent,
     ImportResult,
-    TestedImport,
-    WeightsJudged,
+    ImportTestResult,
+    WeightsVerdict,
 )
 from alexnet.runs.rundir import RunDir, fresh_run_path
 from alexnet.runtime import chance_kept, environment
@@ -49,7 +49,7 @@ def import_weights(
     split: str | None = None,
     ignore_unknown: bool = False,
     **fields: Any,
-) -> ImportResult | TestedImport:
+) -> ImportResult | ImportTestResult:
     """Makes a run directory of weights: a torch file, safetensors, caffemodel or ONNX, a folder
     that `export` wrote, or hf:OWNER/NAME on the hub.
 
@@ -58,8 +58,8 @@ def import_weights(
     Caffe's mean image; `bgr` whether the first layer takes blue first. `fields` (size, crop,
     normalize, orient) replace what the weights are
     known to expect. Returns an ImportResult: the run, what was matched and left in the file, what
-    images are expected, and whether the weights were trained at all; with `data` a TestedImport,
-    which has the figures too.
+    images are expected, and whether the weights were trained at all; with `data` an
+    ImportTestResult, which has the figures too.
     """
     given = {key: value for key, value in fields.items() if value is not None}
     asked = {"split": split, "ignore_unknown": ignore_unknown}
@@ -91,7 +91,7 @@ def _import(
     mean: str | Path | None,
     bgr: bool | None,
     given: dict[str, Any],
-) -> ImportResult | TestedImport:
+) -> ImportResult | ImportTestResult:
     """Makes a run of what lies at `path`, which people call `name`; `origin` is recorded of it;
     `asked` is what of `data` is measured on."""
     wanted = expected(path, model, Path(mean) if mean else None, given)
@@ -151,7 +151,7 @@ def _import(
             tally = tally_scores(lambda x: run_logits(predictor, x), tested.images, len(names))
             figures = tally.figures()
             judged = _held_against_chance(judged, figures, len(names))
-            result = TestedImport(
+            result = ImportTestResult(
                 **{**result.by_field(), "judged": judged},
                 **figures.by_field(),
                 **tested.figures().by_field(),
@@ -184,7 +184,9 @@ def _flags(
     return words + [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
 
-def _held_against_chance(judged: WeightsJudged, figures: EvalResult, classes: int) -> WeightsJudged:
+def _held_against_chance(
+    judged: WeightsVerdict, figures: EvalResult, classes: int
+) -> WeightsVerdict:
     low, high = figures.top1_ci95
     if low > 1 / classes:
         return judged

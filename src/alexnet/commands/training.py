@@ -44,7 +44,7 @@ from alexnet.recipebook import find_recipe
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_written
 from alexnet.runs.again import end_beginning_again
 from alexnet.runs.checkpoint import load_latest
-from alexnet.runs.records import Pinned, ResumeEvent, RunPlan, TrainResult
+from alexnet.runs.records import PinnedFile, ResumeEvent, RunPlan, TrainResult
 from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run
 from alexnet.runtime import chance_kept, changed_since, threads
 from alexnet.terminal import escaped, say
@@ -225,7 +225,9 @@ def _plan_new_run(request: Request, team: Team, held: ExitStack) -> tuple[RunPla
         choice=tuple(reasons),
         settings=settings,
         mean_image=pack_mean_image(statistics),
-        init=None if request.init is None else Pinned(path=str(request.init), sha256=given.digest),
+        init=None
+        if request.init is None
+        else PinnedFile(path=str(request.init), sha256=given.digest),
     )
     return plan, Opened(dataset, statistics, weights)
 
@@ -370,7 +372,7 @@ def _plan_continuation(request: Request, held: ExitStack) -> tuple[RunPlan, Open
         signals=request.signals,
         lines=tuple(lines),
         mean_image=pack_mean_image(statistics),
-        checkpoint=Pinned(path=str(start.path), sha256=sha256_of(start.path / "manifest.json")),
+        checkpoint=PinnedFile(path=str(start.path), sha256=sha256_of(start.path / "manifest.json")),
         resumed=resumed,
     )
     return plan, Opened(dataset, statistics, start=start)

@@ -28,14 +28,14 @@ from alexnet.runs.records import (
     Certificate,
     CertificateCheck,
     CertifiedData,
-    CertifiedImages,
+    CertifiedPreprocessing,
     CertifiedTraining,
-    Claimed,
+    ClaimedFigures,
     ClaimedTest,
     ClaimedVal,
-    Description,
     Misfit,
-    Probes,
+    NetworkDescription,
+    ProbeOutputs,
     ResumeEvent,
     RunCall,
     RunStart,
@@ -53,13 +53,13 @@ TOLERANCE = 1e-3  # of the largest logit, or of 1: what processors and precision
 QUANTISED = 0.1  # the same for int8, which processors round differently
 
 
-def describe(predictor: Predictor) -> Description:
+def describe(predictor: Predictor) -> NetworkDescription:
     """Where a network comes from and what it takes: for metadata, cards and certificates."""
     data, preprocess = predictor.data, predictor.preprocess
-    return Description(
+    return NetworkDescription(
         model=predictor.recipe.model,
         classes=predictor.classes,
-        preprocessing=CertifiedImages(
+        preprocessing=CertifiedPreprocessing(
             size=preprocess.size,
             crop=preprocess.crop,
             channels=preprocess.channels,
@@ -106,9 +106,9 @@ def _training(predictor: Predictor) -> CertifiedTraining:
     )
 
 
-def _metrics(predictor: Predictor) -> dict[str, Claimed]:
+def _metrics(predictor: Predictor) -> dict[str, ClaimedFigures]:
     """The last figures that were measured of this checkpoint on validation and on test."""
-    found: dict[str, Claimed] = {}
+    found: dict[str, ClaimedFigures] = {}
     step, trained = predictor.checkpoint.name, predictor.recipe.precision
     for event in predictor.run.events():
         if isinstance(event, ValEvent) and f"step-{event.step}" == step:
@@ -144,11 +144,11 @@ def _metrics(predictor: Predictor) -> dict[str, Claimed]:
 
 
 def certify(
-    described: Description, sha256: str, takes: Takes, logits: Tensor, tolerance: float
+    described: NetworkDescription, sha256: str, takes: Takes, logits: Tensor, tolerance: float
 ) -> Certificate:
     """The certificate of a file. `takes` is "images" (stored, uint8) or "tensors" (preprocessed);
     logits (PROBES, K) are what it makes of the probes, up to a constant an image."""
-    probes = Probes(
+    probes = ProbeOutputs(
         takes=takes,
         count=PROBES,
         logits=[[round(x, 6) for x in row] for row in logits.tolist()],
@@ -222,7 +222,7 @@ def read_certificate(path: Path) -> Certificate:
     return made
 
 
-def recipe_of(made: Description) -> Recipe:
+def recipe_of(made: NetworkDescription) -> Recipe:
     """The recipe in a certificate; CheckpointError where its digest is another."""
     recipe = Recipe.from_dict(dict(made.recipe))
     if recipe.digest != made.recipe_digest:
@@ -233,7 +233,7 @@ def recipe_of(made: Description) -> Recipe:
     return recipe
 
 
-def preprocess_of(made: Description, image: Tensor | None = None) -> Preprocess:
+def preprocess_of(made: NetworkDescription, image: Tensor | None = None) -> Preprocess:
     """The preprocessing that a certificate describes; the mean image, where one is needed, comes
     from elsewhere."""
     said = made.preprocessing

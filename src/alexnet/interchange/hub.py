@@ -14,7 +14,7 @@ from alexnet.interchange.certificate import NAME
 from alexnet.interchange.chain import missing_package
 from alexnet.recipebook.again import Call, conditions, train_command
 from alexnet.runs.checkpoint import pack_tensors
-from alexnet.runs.records import Certificate, Claimed, RunInit
+from alexnet.runs.records import Certificate, ClaimedFigures, RunInit
 from alexnet.terminal import escaped, percent, shows_top5
 
 _CARD = """---
@@ -194,7 +194,7 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
 
 
-def _metrics(metrics: Mapping[str, Claimed], classes: int) -> str:
+def _metrics(metrics: Mapping[str, ClaimedFigures], classes: int) -> str:
     shown = {"top1": "top-1"} | ({"top5": "top-5"} if shows_top5(classes) else {})
     heads = ["split", "images", *(f"{name} (95 %)" for name in shown.values()), "computed in"]
     rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]

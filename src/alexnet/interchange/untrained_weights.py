@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.models.net import Net
-from alexnet.runs.records import LayerWeights, WeightsJudged
+from alexnet.runs.records import LayerWeights, WeightsVerdict
 
 OUTLIER = 1.02  # fresh networks measure at most 1.00, after 350 steps 1.03 to 1.37
 SMOOTH = 0.3  # 11x11 filters: fresh -0.02, after 300 steps of the paper's recipe 0.21
@@ -20,11 +20,11 @@ SMALL = 16  # rows or columns below which a matrix says nothing
 ITERATIONS = 20
 
 
-def detect_untrained(model: Net) -> WeightsJudged:
+def detect_untrained(model: Net) -> WeightsVerdict:
     """Says "trained", "half-trained", "random" or "constant", why, and what each layer shows."""
     layers = [_weight_statistics(name, model.part(name)) for name in model.layers]
     verdict, why = _verdict(layers)
-    return WeightsJudged(verdict=verdict, why=why, layers=layers)
+    return WeightsVerdict(verdict=verdict, why=why, layers=layers)
 
 
 def _verdict(layers: Sequence[LayerWeights]) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from alexnet.show.runs import with_interval
 from alexnet.terminal import percent
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import ExportResult, ImportResult, ServeResult, TestedImport
+    from alexnet.runs.records import ExportResult, ImportResult, ImportTestResult, ServeResult
 
 
 def export(r: ExportResult) -> None:
@@ -31,15 +31,15 @@ def export(r: ExportResult) -> None:
         print(f"pushed    {r.pushed}")
 
 
-def imported(r: ImportResult | TestedImport) -> None:
-    from alexnet.runs.records import TestedImport
+def imported(r: ImportResult | ImportTestResult) -> None:
+    from alexnet.runs.records import ImportTestResult
 
     print(f"matched   {len(r.matched)} tensors of {r.model}, {r.classes:,} classes")
     if r.left:
         print(f"left      {', '.join(r.left)}")
     print(f"expects   {r.expects}")
     print(f"weights   {r.judged.verdict}: {r.judged.why}")
-    if isinstance(r, TestedImport):
+    if isinstance(r, ImportTestResult):
         print(f"top-1     {with_interval(r.top1, r.top1_ci95, r.n)}, in {r.precision}")
     print(f"run       {r.run}")
 
