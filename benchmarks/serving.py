@@ -39,7 +39,7 @@ from alexnet.data.images import is_image
 from alexnet.errors import UsageError
 from alexnet.files import write_atomic
 from alexnet.interchange.runtimes import with_engine
-from alexnet.predict import Predictor, load
+from alexnet.predictor import Predictor, load
 from alexnet.runtime import environment
 from alexnet.serving.engines import Engine
 from alexnet.serving.explain import Explainer

@@ -25,7 +25,7 @@ LAYERS = (
     (
         "errors",
         "files",
-        "interrupt",
+        "signals",
         "terminal",
         "recipe",
         "memory",
@@ -36,7 +36,7 @@ LAYERS = (
     ("runs",),
     ("runtime", "metrics", "models", "data", "diagnosis"),
     ("training",),
-    ("analysis", "predict", "evaluation_set", "figures", "benches", "pages", "recipebook"),
+    ("analysis", "predictor", "evaluation_set", "figures", "benches", "pages", "recipebook"),
     ("claims", "interchange"),
     ("serving",),
     ("commands", "cli", "flags", "verbs", "show", "__init__", "__main__"),

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from alexnet.diagnosis.diagnose import diagnose
     from alexnet.models.norm import response_norm
     from alexnet.models.zoo import build_model
-    from alexnet.predict import Predictor, load
+    from alexnet.predictor import Predictor, load
 
 _HOMES = {
-    "Predictor": "alexnet.predict",
+    "Predictor": "alexnet.predictor",
     "bench": "alexnet.commands",
     "build_model": "alexnet.models.zoo",
     "claim": "alexnet.commands",
@@ -46,7 +46,7 @@ _HOMES = {
     "import_weights": "alexnet.commands",
     "diagnose": "alexnet.diagnosis.diagnose",
     "inspect": "alexnet.commands",
-    "load": "alexnet.predict",
+    "load": "alexnet.predictor",
     "recipes": "alexnet.commands",
     "report": "alexnet.commands",
     "response_norm": "alexnet.models.norm",

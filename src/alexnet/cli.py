@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from alexnet.errors import AlexNetError, Elsewhere, Interrupted, UsageError, did_you_mean
-from alexnet.launch import processes, rank, refuse_half_launched
+from alexnet.launch import process_count, rank, refuse_partial_launch
 from alexnet.memory import keep_pages, short_of_memory
 from alexnet.processors import set_up_threads
 from alexnet.terminal import escaped, say
@@ -91,8 +91,8 @@ def _parse(argv: list[str]) -> tuple[Verb, dict[str, Any]]:
         verb, options = _read(argv)
     except UsageError as error:
         raise _of_the_first(error) from None
-    refuse_half_launched()  # of each that is
-    if verb.call not in ("train", "test") and processes() > 1:
+    refuse_partial_launch()  # of each that is
+    if verb.call not in ("train", "test") and process_count() > 1:
         raise _of_the_first(
             UsageError(f"{argv[0]} runs in one process, and torchrun started more: leave it")
         )

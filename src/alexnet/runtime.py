@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from alexnet.launch import processes
+from alexnet.launch import process_count
 from alexnet.processors import find_processors, given_threads, waiting
 from alexnet.runs.records import Environment
 
@@ -134,7 +134,7 @@ def _machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "threads_given": given_threads(),
         "waiting": waiting(),
-        "processes": processes(),
+        "processes": process_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

@@ -15,7 +15,7 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.loader import batches_in_order
 from alexnet.data.slices import Slice
 from alexnet.errors import Unavailable, UsageError
-from alexnet.files import replacing
+from alexnet.files import open_atomic
 from alexnet.models.net import Net
 from alexnet.runtime import autocast
 from alexnet.terminal import progress
@@ -95,7 +95,7 @@ def write_features(
     `numpy.load(out, mmap_mode="r")` reads it the same way.
     """
     shape: tuple[int, ...] = ()
-    with replacing(out) as file:
+    with open_atomic(out) as file:
         for _, found in iter_features(model, split, preprocess, [part], **how):
             rows = found[part].contiguous().numpy()
             if not shape:
@@ -142,7 +142,7 @@ def write_parquet(
         writer.write_table(arrow.table({**parts, "features": block}, schema=schema))
         done += len(block)
 
-    with replacing(out) as file:
+    with open_atomic(out) as file:
         for _, found in iter_features(model, split, preprocess, [part], **how):
             rows = found[part].contiguous().numpy()
             if writer is None:

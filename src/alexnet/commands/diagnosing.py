@@ -25,7 +25,7 @@ from alexnet.diagnosis.verdict import CAUSES, Verdict, is_healthy, ranked
 from alexnet.errors import DataError, Unreadable, UsageError
 from alexnet.files import write_atomic
 from alexnet.models.zoo import model_spec
-from alexnet.predict import load, read_recipe, read_statistics
+from alexnet.predictor import load, read_statistics
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.runs.records import (
@@ -38,7 +38,7 @@ from alexnet.runs.records import (
     TrainEvent,
     ValEvent,
 )
-from alexnet.runs.rundir import RunDir
+from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runtime import chance_kept, pick_device
 from alexnet.terminal import say, shows_top5, why_no_top5
 from alexnet.training.network import build_net, preprocessing, take_weights

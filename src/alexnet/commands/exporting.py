@@ -17,7 +17,7 @@ from alexnet.interchange.chain import BATCHES, OnnxNet
 from alexnet.interchange.formats import FORMATS, Exportable
 from alexnet.interchange.heldout import some_readable
 from alexnet.interchange.quantise import before_and_after, calibration_of, quantise
-from alexnet.predict import Predictor, load
+from alexnet.predictor import Predictor, load
 from alexnet.runs.records import ExportCheck, ExportResult, QuantisationResult
 from alexnet.runtime import chance_kept
 from alexnet.terminal import say

@@ -12,7 +12,7 @@ from alexnet.analysis import features as feats
 from alexnet.analysis.probe import fit_linear_probe, linear_cka
 from alexnet.commands.view import View
 from alexnet.errors import DataError, UsageError
-from alexnet.files import replacing
+from alexnet.files import open_atomic
 from alexnet.runs.records import FeaturesResult, PartProbe, ProbeResult, SimilarityResult
 from alexnet.terminal import escaped, progress
 
@@ -42,7 +42,7 @@ def features(view: View, *, part: str | None = None, split: str | None = None) -
     else:
         shape = feats.write_features(view.out, p.model, of, p.preprocess, part, **how)
         listed = view.out.with_suffix(".csv")
-        with replacing(listed) as file:
+        with open_atomic(listed) as file:
             table = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
             lines = csv.writer(table, lineterminator="\n")
             lines.writerow(("row", "image", "label", "class"))

@@ -17,7 +17,7 @@ from alexnet.interchange.heldout import tally_scores
 from alexnet.interchange.hub import pull
 from alexnet.interchange.incoming import expected, read_net
 from alexnet.interchange.untrained_weights import detect_untrained
-from alexnet.predict import load
+from alexnet.predictor import load
 from alexnet.runs.checkpoint import save_checkpoint
 from alexnet.runs.records import (
     DataCard,

@@ -20,7 +20,6 @@ from alexnet.analysis.confidence import (
 )
 from alexnet.commands.view import View
 from alexnet.data.augment import Preprocess, augment, mix
-from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
 from alexnet.runs.records import (
     CalibrationBin,
@@ -36,7 +35,7 @@ from alexnet.runs.records import (
     PredictionsResult,
     ShownPrediction,
 )
-from alexnet.runs.rundir import RunDir
+from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.terminal import percent, shorten, shows_top5, why_no_top5
 
 PAIRS = 12

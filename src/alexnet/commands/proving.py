@@ -11,10 +11,10 @@ from alexnet.files import read_bytes
 from alexnet.interchange import certificate as certificates
 from alexnet.interchange.chain import Chain, Function, OnnxNet
 from alexnet.interchange.heldout import tally_scores
-from alexnet.predict import load, read_recipe
+from alexnet.predictor import load
 from alexnet.recipe import Recipe
 from alexnet.runs.records import Certificate, CertificateCheck, DataCard, ProofResult
-from alexnet.runs.rundir import RunDir
+from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runs.weights import SIZE_LIMIT, read_weights
 from alexnet.terminal import percent
 from alexnet.training.network import build_net

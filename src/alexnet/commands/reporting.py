@@ -16,7 +16,6 @@ from alexnet.diagnosis.verdict import as_severity
 from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
 from alexnet.pages import RunPart, report_page
-from alexnet.predict import read_recipe
 from alexnet.runs.records import (
     AgreementResult,
     DivergedEvent,
@@ -28,7 +27,7 @@ from alexnet.runs.records import (
     ValEvent,
     Verdict,
 )
-from alexnet.runs.rundir import RunDir
+from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.show.inside import say_calibration
 from alexnet.terminal import percent, say, shows_top5
 

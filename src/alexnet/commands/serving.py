@@ -5,7 +5,7 @@ from pathlib import Path
 from alexnet.commands.view import View
 from alexnet.errors import UsageError
 from alexnet.interchange.runtimes import EngineName, refuse_precision, with_engine
-from alexnet.predict import Predictor
+from alexnet.predictor import Predictor
 from alexnet.runs.records import ServeResult
 from alexnet.serving.engines import Engine
 from alexnet.serving.explain import Explainer

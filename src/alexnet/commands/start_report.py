@@ -8,7 +8,7 @@ import torch
 from alexnet.data.dataset import Dataset
 from alexnet.data.images import lies_turned
 from alexnet.data.loader import steps_per_epoch
-from alexnet.launch import launched
+from alexnet.launch import is_launched
 from alexnet.processors import describe_threads, find_processors
 from alexnet.recipe import Recipe
 from alexnet.terminal import shorten
@@ -56,7 +56,7 @@ def _describe_processes(recipe: Recipe, team: Team) -> list[str]:
             f"{team.size} processes{towers}: up to {share} of a batch's {recipe.batch_size} images"
         )
     shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if launched() and shares_store and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+    if is_launched() and shares_store and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
         lines.append(
             "warning: processes that are started anew will not find each other: give torchrun "
             "--standalone (one host) or --rdzv-backend c10d, and set "

@@ -18,7 +18,7 @@ from alexnet.files import sha256_of
 from alexnet.interchange.certificate import certify_run
 from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.metrics import Tally
-from alexnet.predict import Predictor, load
+from alexnet.predictor import Predictor, load
 from alexnet.runs.checkpoint import find_checkpoint
 from alexnet.runs.records import ClassCount, ProofResult, TestEvent, TestResult, UnreadFile
 from alexnet.runs.rundir import RunDir
@@ -184,7 +184,7 @@ def _keep(
         say(f"warning: {warning}")
     part, own = tested.images, result.data == predictor.trained_on
     views, engine = result.views, result.engine
-    chosen = engine in ("torch", "openvino") and predictor.precision != predictor.unasked
+    chosen = engine in ("torch", "openvino") and predictor.precision != predictor.default_precision
     of = {
         f"{views}-views": views > 1,
         engine: engine != "torch",

@@ -33,20 +33,20 @@ from alexnet.data.held_parts import check_parts
 from alexnet.data.loader import steps_per_epoch
 from alexnet.errors import Unreadable, UsageError
 from alexnet.files import read_json, sha256_of
-from alexnet.interrupt import PREEMPT, obeying, signal_named
-from alexnet.launch import launched
+from alexnet.launch import is_launched
 from alexnet.models.layers import BatchNorm
 from alexnet.models.zoo import model_spec
-from alexnet.predict import read_recipe, read_statistics
+from alexnet.predictor import read_statistics
 from alexnet.processors import describe_kept_threads, find_processors
 from alexnet.recipe import Recipe
 from alexnet.recipebook import find_recipe
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_written
-from alexnet.runs.again import end_beginning_again
 from alexnet.runs.checkpoint import load_latest
 from alexnet.runs.records import PinnedFile, ResumeEvent, RunPlan, TrainResult
-from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run
+from alexnet.runs.restart import finish_restart
+from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run, read_recipe
 from alexnet.runtime import chance_kept, changed_since, threads
+from alexnet.signals import PREEMPT, interrupt_on, signal_number
 from alexnet.terminal import escaped, say
 from alexnet.training.guard import Doctor
 from alexnet.training.network import build_net, preprocessing
@@ -115,11 +115,11 @@ def train_choosing(
         raise UsageError("--minutes chooses a recipe and --resume keeps one: leave one out")
     if resume and init is not None:
         raise UsageError("--init starts a run and --resume continues one: leave one out")
-    signals = PREEMPT if stop_signal is None else (*PREEMPT, signal_named(stop_signal))
+    signals = PREEMPT if stop_signal is None else (*PREEMPT, signal_number(stop_signal))
     request = Request(
         recipe, data, run, resume, tensorboard, init, doctor, signals, minutes, fields, choosing
     )
-    with obeying(signals), join(towers) as team, ExitStack() as held:
+    with interrupt_on(signals), join(towers) as team, ExitStack() as held:
         made = None
         with team.all_or_none():
             if team.leads:
@@ -153,7 +153,7 @@ def plan_training(request: Request, team: Team, held: ExitStack) -> tuple[RunPla
 
     What it opens comes with the plan; what it locks is `held` until the training ends.
     """
-    if launched() and request.run is None:
+    if is_launched() and request.run is None:
         raise UsageError("torchrun starts processes anew that have to find the run: add --run DIR")
     if request.tensorboard and team.towers > 1:
         raise UsageError("--tensorboard draws from one process: leave it or --towers out")
@@ -323,7 +323,7 @@ def _plan_continuation(request: Request, held: ExitStack) -> tuple[RunPlan, Open
     path = Path(request.run) if request.run else _latest(named)
     folder = RunDir.open(path)
     held.enter_context(folder.lock())
-    end_beginning_again(folder)
+    finish_restart(folder)
     saved, described = read_recipe(folder)
     asked = saved.replace(**request.fields)
     if named is not None and named != saved.name:

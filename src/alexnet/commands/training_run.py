@@ -21,15 +21,13 @@ from alexnet.data.inventory import write_inventory
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError, Diverged
 from alexnet.evaluation_set import read_digests
-from alexnet.files import as_json, read_json, sha256_of, write_atomic, write_json
+from alexnet.files import read_json, sha256_of, to_json_text, write_atomic, write_json
 from alexnet.interchange.certificate import certify_run
 from alexnet.memory import give_back
-from alexnet.predict import load, read_recipe
+from alexnet.predictor import load
 from alexnet.recipe import Recipe
 from alexnet.recipebook.again import Call, train_command
 from alexnet.recipebook.written import write_recipe
-from alexnet.runs.again import begin_again
-from alexnet.runs.board import Board
 from alexnet.runs.checkpoint import (
     Checkpoint,
     find_checkpoint,
@@ -49,7 +47,9 @@ from alexnet.runs.records import (
     ValEvent,
     as_event,
 )
-from alexnet.runs.rundir import RunDir
+from alexnet.runs.restart import restart_run
+from alexnet.runs.rundir import RunDir, read_recipe
+from alexnet.runs.tensorboard import TensorBoard
 from alexnet.runtime import environment, pick_device, threads
 from alexnet.terminal import say
 from alexnet.training.fitting import fit, save_step_0
@@ -223,8 +223,8 @@ def run_records(plan: RunPlan, team: Team) -> dict[str, str]:
         run="DIR" if call.processes > 1 else "",
     )  # fmt: skip
     return {
-        ENVIRONMENT: as_json(machine),
-        "recipe.json": as_json(saved),
+        ENVIRONMENT: to_json_text(machine),
+        "recipe.json": to_json_text(saved),
         RECIPE_FILE: write_recipe(recipe, plan.data.path, plan.choice, again),
     }
 
@@ -309,7 +309,7 @@ def _start_again(
     recipe = Recipe.from_dict(plan.recipe)
     give_back()
     with threads(plan.threads):
-        begin_again(
+        restart_run(
             folder,
             run_records(plan, team),
             ResumeEvent(step=0, settings=plan.settings.chosen),
@@ -362,7 +362,7 @@ def train_on(
     """Trains from the beginning or from `start` as far as `fit` goes."""
     board, show = None, None
     if how.tensorboard and team.leads:
-        board = Board(folder.path, start.step if start else 0)
+        board = TensorBoard(folder.path, start.step if start else 0)
         show = Show(board, dataset.val, preprocessing(recipe, statistics), dataset.classes)
     try:
         state = fit(
@@ -372,7 +372,7 @@ def train_on(
         )  # fmt: skip
         if board is not None and state.finished:
             best_of = {"best/acc1": state.watch.best_top1, "best/loss": state.watch.best_loss}
-            board.settings(recipe.to_dict(), best_of)
+            board.add_recipe(recipe.to_dict(), best_of)
     except Diverged as error:
         page = _page(folder)
         raise Diverged(f"{error}; its page: {page.out}" if page else str(error)) from error

@@ -15,8 +15,8 @@ from alexnet.data.away import SHORT_OF, Away, Folder
 from alexnet.data.images import Orient, decode_image
 from alexnet.data.raw import PixelFile, Stored
 from alexnet.errors import DataError, Unreadable
-from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
+from alexnet.signals import report_thread_exit
 from alexnet.terminal import progress
 
 RESIDENT_BYTES = 2 << 30  # a slice smaller than this is decoded once and kept
@@ -159,7 +159,9 @@ class Slice:
             progress(f"decoding {self.name}", total=len(self), unit="images") as shown,
         ):
             try:
-                for ids, block in zip(chunks, pool.map(outspoken(read), chunks), strict=True):
+                for ids, block in zip(
+                    chunks, pool.map(report_thread_exit(read), chunks), strict=True
+                ):
                     pixels[ids] = block
                     shown.advance(len(ids))
             except BaseException:

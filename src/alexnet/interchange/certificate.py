@@ -21,7 +21,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError
 from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.chain import Chain
-from alexnet.predict import Predictor
+from alexnet.predictor import Predictor
 from alexnet.recipe import Recipe
 from alexnet.recipebook.again import recorded_call
 from alexnet.runs.records import (

@@ -18,7 +18,7 @@ from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.heldout import BATCH, some_of
 from alexnet.interchange.quantise import calibration_of
 from alexnet.metrics import wilson
-from alexnet.predict import Predictor
+from alexnet.predictor import Predictor
 from alexnet.terminal import percent, progress, say
 from alexnet.training.int8 import Int8, Ranges, measure_ranges, require_int8
 

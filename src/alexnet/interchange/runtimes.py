@@ -21,7 +21,7 @@ from alexnet.interchange.formats import Exportable, make_onnx
 from alexnet.interchange.int8 import int8_of
 from alexnet.interchange.quantise import quantise
 from alexnet.models.net import Net
-from alexnet.predict import Predictor, pick_precision
+from alexnet.predictor import Predictor, pick_precision
 from alexnet.runtime import choose_precision
 
 EngineName = Literal["torch", "int8", "onnx", "openvino"]

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from alexnet.data.images import decode_image
 from alexnet.errors import DataError
 from alexnet.interchange.certificate import describe
-from alexnet.predict import Predictor
+from alexnet.predictor import Predictor
 from alexnet.serving.batcher import Answer, Batcher
 from alexnet.serving.described import ANSWERS, BODY, ERROR, ONE
 from alexnet.serving.engines import Engine

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from alexnet.errors import UsageError
 from alexnet.interchange.chain import missing_package
-from alexnet.predict import Predictor
+from alexnet.predictor import Predictor
 from alexnet.serving.engines import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.terminal import say

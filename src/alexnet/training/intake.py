@@ -17,9 +17,9 @@ from alexnet.data.device import sent
 from alexnet.data.loader import Batch, read_batch
 from alexnet.data.slices import Unread
 from alexnet.errors import AlexNetError, DataError, Elsewhere, Unreadable
-from alexnet.interrupt import Signals
 from alexnet.metrics import Tally
 from alexnet.runs.rundir import RunDir
+from alexnet.signals import DeferredSignals
 from alexnet.terminal import say
 from alexnet.training.state import Clock
 from alexnet.training.trainer import Trainer
@@ -31,7 +31,7 @@ class Intake:
     on with the run."""
 
     def __init__(
-        self, dataset: Dataset, trainer: Trainer, run: RunDir, again: str, signals: Signals
+        self, dataset: Dataset, trainer: Trainer, run: RunDir, again: str, signals: DeferredSignals
     ) -> None:
         self._dataset, self._trainer, self._run, self._again = dataset, trainer, run, again
         self._recipe, self._team = trainer.recipe, trainer.team

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from alexnet.errors import AlexNetError, DataError, Elsewhere, UsageError
-from alexnet.launch import launched, processes, rank, refuse_half_launched
+from alexnet.launch import is_launched, process_count, rank, refuse_partial_launch
 from alexnet.runs.records import Record
 
 T = TypeVar("T")
@@ -160,8 +160,8 @@ def join(towers: int = 1, remedy: str = CONTINUE) -> Iterator[Team]:
     Raises UsageError where the processes cannot be divided among the towers, or are more than a
     host's GPUs, of which each takes one.
     """
-    refuse_half_launched()
-    size = processes()
+    refuse_partial_launch()
+    size = process_count()
     if towers < 1 or size % towers:
         raise UsageError(
             f"towers {towers}: a process each is needed, and there are {size}: start them with "
@@ -224,7 +224,7 @@ def _meeting_place() -> Any:
 
 def restarted() -> bool:
     """Whether torchrun started this process in the place of one that failed."""
-    return launched() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return is_launched() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextmanager
