@@ -1,5 +1,6 @@
 """alexnet export: a run's network in the format of others, verified before it is written."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import write_atomic, write_json
 from alexnet.interchange import certificate as certificates
 from alexnet.interchange import hub
-from alexnet.interchange.chain import BATCHES, OnnxNet
+from alexnet.interchange.export_check import BATCHES, OnnxNet
 from alexnet.interchange.formats import FORMATS, Exportable
-from alexnet.interchange.heldout import some_readable
-from alexnet.interchange.quantise import before_and_after, calibration_of, quantise
+from alexnet.interchange.held_out import spread_readable_indices
+from alexnet.interchange.quantise import calibration_indices, compare_quantised, quantise
 from alexnet.predictor import Predictor, load
 from alexnet.runs.records import ExportCheck, ExportResult, QuantisationResult
 from alexnet.runtime import chance_kept
@@ -60,14 +61,14 @@ def export(
     if push and not folder:
         raise UsageError("--push uploads a folder: use --format safetensors --out FOLDER")
     if push:
-        hub.library()
+        hub.import_hub()
     if target.exists() and not folder:
         raise UsageError(f"{target} is there already: remove it or choose another --out")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent} is no folder: make it or choose another --out")
     predictor = load(run, checkpoint)
     images, source = _images(predictor, data, int8, ignore_unknown)
-    described = certificates.describe(predictor)
+    described = certificates.describe_network(predictor)
     subject = Exportable.of(
         predictor.model, predictor.preprocess, images, described.to_json(), preprocess
     )
@@ -87,15 +88,15 @@ def export(
         own = quantised.split if quantised.own else "other-data"
         described = replace(described, metrics={own: quantised.int8})
         logits = OnnxNet(content, "the int8 file")(probes)
-        logits, tolerance = logits.log() if preprocess else logits, certificates.QUANTISED
-    digest = certificates.digest_of(content)
+        logits, tolerance = logits.log() if preprocess else logits, certificates.INT8_TOLERANCE
+    digest = hashlib.sha256(content).hexdigest()
     made = certificates.certify(described, digest, takes, logits, tolerance)
     if folder:
         files = hub.write_folder(target, content, made, predictor.preprocess.statistics.image)
     else:
         write_atomic(target, content)
-        write_json(certificates.place_of(target), made)
-        files = [target, certificates.place_of(target)]
+        write_json(certificates.certificate_path(target), made)
+        files = [target, certificates.certificate_path(target)]
     return ExportResult(
         format=format,
         run=str(run),
@@ -125,7 +126,7 @@ def _images(
     """Held-out images, or where the run's data is not here, drawn ones; and which they are."""
     try:
         part = _held_out(predictor, data, ignore_unknown).images
-        images = torch.from_numpy(part.read(some_readable(part, BATCHES[-1])))
+        images = torch.from_numpy(part.read(spread_readable_indices(part, BATCHES[-1])))
         return images, f"{len(images)} of {part.name}"
     except DataError as error:
         if needed or data is not None:
@@ -147,9 +148,9 @@ def _quantised(
         return images if inside else predictor.preprocess.views(images, 1)[0].contiguous()
 
     def compared(part: Slice) -> tuple[bytes, dict[str, Any]]:
-        ids = calibration_of(part)
+        ids = calibration_indices(part)
         after = quantise(content, inputs(torch.from_numpy(part.read(ids))))
-        return after, before_and_after(content, after, part, ids, len(predictor.classes), inputs)
+        return after, compare_quantised(content, after, part, ids, len(predictor.classes), inputs)
 
     after, figures = held_out.around(compared)
     if figures["int8"].top1 < figures["fp32"].top1_ci95[0]:

@@ -13,9 +13,9 @@ from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_bytes, sha256_of, write_json
 from alexnet.interchange.certificate import certify_run, run_logits
-from alexnet.interchange.heldout import tally_scores
+from alexnet.interchange.held_out import tally_scores
 from alexnet.interchange.hub import pull
-from alexnet.interchange.incoming import expected, read_net
+from alexnet.interchange.imported_net import expected_images, read_net
 from alexnet.interchange.untrained_weights import detect_untrained
 from alexnet.predictor import load
 from alexnet.runs.checkpoint import save_checkpoint
@@ -94,7 +94,7 @@ def _import(
 ) -> ImportResult | ImportTestResult:
     """Makes a run of what lies at `path`, which people call `name`; `origin` is recorded of it;
     `asked` is what of `data` is measured on."""
-    wanted = expected(path, model, Path(mean) if mean else None, given)
+    wanted = expected_images(path, model, Path(mean) if mean else None, given)
     recipe, statistics = wanted.recipe, wanted.statistics
     net, left = read_net(path, recipe, bgr)
     images = None if data is None else Path(find_data(recipe, data))
