@@ -94,7 +94,7 @@ def test_the_drawing_is_checked_against_the_code(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SystemExit, match="sections that SECTIONS does not have"):
         docs.paper_table()
     with pytest.raises(SystemExit, match="not there"):
-        docs.find("alexnet.models.norm.nonsense")
+        docs.find_object("alexnet.models.norm.nonsense")
 
 
 def test_the_notebook_of_2018(

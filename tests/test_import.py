@@ -78,7 +78,7 @@ def test_torch_files(net: Net, tmp_path: Path, form: str) -> None:
 def test_features_wrapped_alone(tmp_path: Path) -> None:
     """As pytorch/examples wraps an AlexNet on several GPUs."""
     file = save(tmp_path / "w.pth", {"features.module.0.weight": torch.ones(2)})
-    with pytest.raises(CheckpointError, match=r"begins with features\.0\.weight"):
+    with pytest.raises(CheckpointError, match=r"first tensor is features\.0\.weight"):
         alexnet.import_weights(file, model="alexnet-2014", run=tmp_path / "run")
 
 
