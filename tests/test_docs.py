@@ -93,7 +93,7 @@ def test_the_drawing_is_checked_against_the_code(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(docs, "SECTIONS", docs.SECTIONS[:3])
     with pytest.raises(SystemExit, match="sections that SECTIONS does not have"):
         docs.paper_table()
-    with pytest.raises(SystemExit, match="not there"):
+    with pytest.raises(SystemExit, match="does not exist"):
         docs.find_object("alexnet.models.norm.nonsense")
 
 

@@ -80,9 +80,9 @@ def describe_network(predictor: Predictor) -> NetworkDescription:
 
 
 def _training(predictor: Predictor) -> CertifiedTraining:
-    """What determined the weights beside recipe and data: the call, the machine, and the initial
-    weights. For imported weights, their origin alone. Files appear by name, without the paths of
-    this machine."""
+    """The conditions beside recipe and data that determined the weights: the call, the machine, and
+    the initial weights. For imported weights, their origin alone. Files appear by name, without the
+    paths of this machine."""
     run, data = predictor.run, predictor.data
     saved, environment_file = run.recipe, run.path / "environment.json"
     environment = read_json(environment_file) if environment_file.is_file() else {}

@@ -57,7 +57,7 @@ class Company(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchResult(Record):
-    """What all benches return.
+    """The fields that all benches return.
 
     `what` was measured (input, train or infer), with which `model`, in how many `rounds`. `rows`
     has a row for each implementation. `company` describes the load beside some of the rows,

@@ -81,7 +81,7 @@ ClaimedFigures = ClaimedTest | FileAccuracy | ClaimedVal
 
 @dataclass(frozen=True, kw_only=True)
 class CertifiedTraining(Entry):
-    """What determined the weights besides the recipe and the data.
+    """The conditions beside recipe and data that determined the weights.
 
     `weights` is the sha256 of the weights. `init` are the weights that training started from,
     `call` the options of the call, `machine` the cpu, gpu and packages. `changed` are the events of

@@ -17,7 +17,7 @@ class DataGetResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheckResult(Record):
-    """What `alexnet data check` returns.
+    """The result of `alexnet data check`.
 
     Of `images` image files, `ok` are sound, `repairable` are irregular but can be read, and
     `refused` cannot be read. `others` counts the files that are no images, by file name extension.
@@ -49,7 +49,7 @@ class DataCheckResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class DataPackResult(Record):
-    """What `alexnet data pack` returns.
+    """The result of `alexnet data pack`.
 
     `out` is the folder of the packed set. It has `counts` images by split, a number of `classes`,
     `size` pixels a side, an `encoding` (raw or jpeg), and a total of `bytes`. `repaired` counts

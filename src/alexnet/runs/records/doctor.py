@@ -124,7 +124,7 @@ class Measurements(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis(Record):
-    """What `alexnet.diagnose` returns.
+    """The result of `alexnet.diagnose`.
 
     `healthy` is true or false, or None where that is not known, and `unmeasured` says why.
     `verdicts` are the faults, the worst first. `layers` are the measurements of each layer,
@@ -148,12 +148,12 @@ class _OfRecipe(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeDiagnosis(Diagnosis, _OfRecipe):
-    """What `alexnet doctor` returns for a recipe, whose name is `recipe`."""
+    """The result of `alexnet doctor` for a recipe, whose name is `recipe`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunDiagnosis(Record):
-    """What `alexnet doctor` returns for a `run`.
+    """The result of `alexnet doctor` for a `run`.
 
     `recipe` is the name of its recipe, `checkpoint` the one whose `layers` were measured; None, and
     no layers, where the run's data is missing. `healthy` is true or false, or None where that is

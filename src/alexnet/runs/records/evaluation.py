@@ -115,7 +115,7 @@ class UnreadFile(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class TestResult(EvalImages, EvalResult):
-    """What `alexnet test` returns: the figures of a run on every image of a split.
+    """The result of `alexnet test`: the figures of a run on every image of a split.
 
     `views` is the number of crops of each image that were averaged. They were computed by `engine`
     (torch, int8, onnx or openvino) in `precision` (fp32, bf16 or int8), in a number of `processes`,
@@ -164,7 +164,7 @@ class ImageAnswer(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyResult(Record):
-    """What `alexnet classify` returns.
+    """The result of `alexnet classify`.
 
     `results` are the answers, `errors` the files that could not be read. `seen` counts the images
     that the run was trained or validated on, None where that is not known. The answers are those

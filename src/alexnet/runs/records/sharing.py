@@ -63,7 +63,7 @@ class QuantisationResult(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportResult(Record):
-    """What `alexnet export` returns: `run` was written as a file of a `format`.
+    """The result of `alexnet export`: `run` was written as a file of a `format`.
 
     `verified` is the comparison of the file with the network, `int8` the effect of quantisation
     where that was requested, and `pushed` the address it was uploaded to. `out` is the path of the
@@ -106,7 +106,7 @@ class WeightsVerdict(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportResult(Record):
-    """What `alexnet import` returns.
+    """The result of `alexnet import`.
 
     `run` was made from `file`, whose digest is `sha256`. It has weights for a `model` with a number
     of `classes`. `matched` are the names of the tensors that were used, `left` those of tensors in
@@ -163,7 +163,7 @@ class CertificateCheck(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ProofResult(Record):
-    """What `alexnet test --certificate` returns: whether the file `certificate` `holds`, the
+    """The result of `alexnet test --certificate`: whether the file `certificate` `holds`, the
     `checks` that decided it, and the checks that were `skipped`, with reasons. `claimed` are the
     figures in the certificate, by split."""
 

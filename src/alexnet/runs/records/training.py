@@ -20,7 +20,7 @@ class LeftOutImage(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult(Record):
-    """What `alexnet train` returns.
+    """The result of `alexnet train`.
 
     `top1` and `top5` (fractions, with 95 % intervals `top1_ci95` and `top5_ci95`), `loss` (nats),
     and `n` (images) are those of the best validation, made after `best_step` with a number of
@@ -57,7 +57,7 @@ class TrainResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportResult(Record):
-    """What `alexnet report` returns: the path of the page (`out`), its size in `bytes`, and the
+    """The result of `alexnet report`: the path of the page (`out`), its size in `bytes`, and the
     `runs` it shows. `figures` are the pictures that were drawn, `left_out` the titles of those that
     did not fit into the page."""
 
