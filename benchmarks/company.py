@@ -40,9 +40,9 @@ from script import obeyed
 
 from alexnet.errors import UsageError
 from alexnet.files import write_atomic
-from alexnet.interrupt import STOP, obeying
 from alexnet.lab.benches.company import COMPANIES, QUIET, busy_processes, in_company
 from alexnet.processors import find_processors, given_threads
+from alexnet.signals import STOP, interrupt_on
 from alexnet.terminal import progress, say
 
 HERE = Path(__file__).resolve().parent
@@ -437,5 +437,5 @@ def record_of(
 
 
 if __name__ == "__main__":
-    with obeying(STOP):
+    with interrupt_on(STOP):
         obeyed(main, "the same command begins anew")

@@ -23,7 +23,7 @@ from script import obeyed
 
 from alexnet.data.dataset import reopen_dataset
 from alexnet.files import write_json
-from alexnet.predict import load
+from alexnet.predictor import load
 from alexnet.runtime import environment
 from alexnet.terminal import say
 

@@ -39,7 +39,7 @@ from alexnet.files import write_atomic
 from alexnet.interchange.runtimes import with_engine
 from alexnet.lab.benches.company import COMPANIES, QUIET, in_company, no_company
 from alexnet.lab.benches.rounds import companies_by_round
-from alexnet.predict import Predictor, load
+from alexnet.predictor import Predictor, load
 from alexnet.runtime import environment
 from alexnet.serving.batcher import Engine
 from alexnet.serving.explain import Explainer

@@ -1,4 +1,4 @@
-"""The README's first command: train on digits, test, classify three, say what to try next."""
+"""The demo of the README: train on digits, test, classify three images, suggest what is next."""
 
 import shlex
 import sys
@@ -13,10 +13,10 @@ NEXT = """
 What to try next (`. .venv/bin/activate` first):
   alexnet classify {run} YOUR.png               a digit of your own, white on black
   alexnet test {run} --split val --json         the same figures for programs
-  alexnet recipes                                     what else there is to train
+  alexnet recipes                                     all recipes and networks
   alexnet data get fashion-mnist && alexnet train fashion-mnist
-  alexnet train --data DIR                            a folder of images, a sub-folder a class
-  alexnet train digits --seed 1 --lr 0.001            any field of a recipe is a flag
+  alexnet train --data DIR                            your images, a sub-folder for each class
+  alexnet train digits --seed 1 --lr 0.001            each field of a recipe is a flag
 """
 
 
@@ -27,7 +27,7 @@ def run(*words: str) -> None:
 
 
 def three_test_images(folder: Path) -> list[str]:
-    """Writes three held-out digits as PNG files, named by what they show."""
+    """Write three test images as PNG files, named by their class. Returns the paths."""
     from alexnet.data.dataset import open_dataset
     from alexnet.recipebook import find_recipe
 
@@ -44,7 +44,7 @@ def three_test_images(folder: Path) -> list[str]:
 
 def main() -> None:
     run("train", "digits")
-    # Not before it: this loads torch, whose threads the first command sets up.
+    # Imported here, since it loads torch, and the command above sets up torch's threads first.
     from alexnet.runs.rundir import latest_run
 
     trained = latest_run(Path("runs"), "digits")

@@ -1,10 +1,10 @@
-"""What of docs/ is made from the code, so that it cannot say what the code does not do.
+"""Generates the parts of docs/ that describe the code, so that they agree with it.
 
     python -m scripts.docs [--check]
 
-docs/paper.md beside the sections of the paper, docs/architecture.md and its diagram, and the
-picture of which AlexNet is which. --check writes nothing and ends with 1 where one is not as it
-would be.
+These are the table of docs/paper.md, docs/architecture.md with its diagram, and the picture that
+compares the AlexNets. With --check nothing is written, and the exit status is 1 where a file is
+out of date.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.pictures import flow, presets
-from scripts.results import RESULTS, filled
+from scripts.results import RESULTS, replace_between
 from tests.test_structure import FILES, LAYERS, SOURCE, module_name, unit
 
 import alexnet
@@ -27,7 +27,7 @@ from alexnet.lab.claims.verb import listing
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 
-# Section of the paper, what it says in a word, and where the code does it.
+# Sections of the paper: number, topic, and the code that implements it.
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("abstract", "The network and its size", ("alexnet.models.family.alexnet_2012",)),
     ("1", "Introduction", ()),
@@ -52,10 +52,13 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "alexnet.analysis.kernels.tower_scores", "alexnet.analysis.neighbours.nearest_neighbours")),
     ("7", "Depth", ()),
 )  # fmt: skip
-PLACES = {"figure 1": "3.1", "figure 2": "3.5", "figure 3": "6.1", "figure 4": "6.1", "table": "6"}
-ELSEWHERE = "elsewhere"  # claims of others about the paper
+SECTION_OF = {  # figures and tables
+    "figure 1": "3.1", "figure 2": "3.5", "figure 3": "6.1", "figure 4": "6.1", "table": "6"
+}  # fmt: skip
+ELSEWHERE = "elsewhere"  # the section of claims that others make about the paper
 
-# Arrows of the diagram: from what to what each verb goes, and what its code must name to do so.
+# Arrows of the diagram: start and end, and the verbs on it, each with names that its module must
+# use. An arrow without an end is for verbs beside the diagram.
 ARROWS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
     ("mirrors", "raw", {"data_get": ("fetch",)}),
     ("raw", "raw", {"data_check": ("check",)}),
@@ -83,7 +86,7 @@ NO_VERBS = {"Predictor", "build_model", "diagnose", "load", "response_norm"}
 
 
 def paper_table() -> str:
-    """A row a section: what it is, the code, the claims and what was measured of each."""
+    """The table of docs/paper.md: a row for each section, with its code and its claims."""
     rows = ["| section | what | code | claims |", "| --- | --- | --- | --- |"]
     by_section: dict[str, list[str]] = {}
     for claim in listing(RESULTS / "claims"):
@@ -104,39 +107,39 @@ def paper_table() -> str:
 
 
 def section_of(source: str) -> str:
-    """The section a claim's source names first; of a figure or table the one it stands in."""
-    found = re.match(r"(?:figure \d|table|abstract|section (\d(?:\.\d)?))", source)
-    if not found:
+    """The section that a claim's source names first; for a figure or table, the section of that."""
+    match = re.match(r"(?:figure \d|table|abstract|section (\d(?:\.\d)?))", source)
+    if not match:
         return ELSEWHERE
-    return found[1] or PLACES.get(found[0], found[0])
+    return match[1] or SECTION_OF.get(match[0], match[0])
 
 
-def find(path: str) -> Any:
-    """The object of a dotted name; SystemExit where the code has none."""
+def find_object(path: str) -> Any:
+    """The object with a dotted name. Ends the script where there is none."""
     parts = path.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         try:
-            found = importlib.import_module(".".join(parts[:cut]))
+            value = importlib.import_module(".".join(parts[:cut]))
         except ModuleNotFoundError:
             continue
         try:
             for name in parts[cut:]:
-                found = getattr(found, name)
+                value = getattr(value, name)
         except AttributeError:
             break
-        return found
-    raise SystemExit(f"scripts/docs.py names {path}, which is not there")
+        return value
+    raise SystemExit(f"scripts/docs.py names {path}, which does not exist")
 
 
 def source_of(path: str) -> str:
-    """The file of a dotted name, as a link from docs/."""
-    file = Path(inspect.getsourcefile(find(path)) or "")
+    """A link from docs/ to the file of the object with a dotted name."""
+    file = Path(inspect.getsourcefile(find_object(path)) or "")
     return f"../{file.resolve().relative_to(ROOT)}"
 
 
 def arrows() -> dict[tuple[str, str], list[str]]:
     """The verbs from one artefact to another; SystemExit where code and ARROWS disagree."""
-    found: dict[tuple[str, str], list[str]] = {}
+    verbs_between: dict[tuple[str, str], list[str]] = {}
     missing = set(alexnet.__all__) - NO_VERBS
     for start, end, verbs in ARROWS:
         for verb, names in verbs.items():
@@ -144,28 +147,26 @@ def arrows() -> dict[tuple[str, str], list[str]]:
             if absent := [name for name in names if not hasattr(module, name)]:
                 raise SystemExit(f"ARROWS: {verb} does not use {', '.join(absent)}")
             missing.discard(verb)
-            found.setdefault((start, end), []).append(verb)
+            verbs_between.setdefault((start, end), []).append(verb)
     if missing:
         raise SystemExit(f"ARROWS: no arrow for {', '.join(sorted(missing))}")
-    return found
+    return verbs_between
 
 
 def units() -> dict[str, str]:
-    """Each part of the package with the first sentence of its docstring."""
-    found: dict[str, str] = {}
+    """The packages, and the modules beside them, each with the first paragraph of its docstring."""
+    about: dict[str, str] = {}
     for file in FILES:
-        name = unit(module_name(file))
-        whole = (
-            file.name == "__init__.py" and file.parent.parent == SOURCE
-        )  # a package of the layer
-        if file.parent == SOURCE or whole:
-            said = ast.get_docstring(ast.parse(file.read_text())) or ""
-            found[name] = " ".join(said.split("\n\n")[0].split())
-    return found
+        is_package = file.name == "__init__.py" and file.parent.parent == SOURCE
+        if file.parent == SOURCE or is_package:
+            docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
+            about[unit(module_name(file))] = " ".join(docstring.split("\n\n")[0].split())
+    return about
 
 
 def architecture() -> str:
-    """The layers from the top, and each part with what its own docstring says."""
+    """The tables of docs/architecture.md: the layers from the top, and the docstrings of their
+    parts."""
     about = units()
     lines = []
     for names in reversed(LAYERS):
@@ -177,17 +178,18 @@ def architecture() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Every made file with its text."""
+    """The generated files with their texts."""
     paper, house = DOCS / "paper.md", DOCS / "architecture.md"
     return {
-        paper: filled(paper, *marks("paper"), paper_table()),
-        house: filled(house, *marks("layers"), architecture()),
+        paper: replace_between(paper, *marks("paper"), paper_table()),
+        house: replace_between(house, *marks("layers"), architecture()),
         DOCS / "flow.svg": flow(arrows()),
         DOCS / "presets.svg": presets(),
     }
 
 
 def marks(name: str) -> tuple[str, str]:
+    """The lines before and after a generated part of a page."""
     return f"<!-- {name}: made by scripts/docs.py -->\n", f"<!-- /{name} -->\n"
 
 
@@ -195,11 +197,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    stale = [p for p, text in pages().items() if not p.exists() or p.read_text() != text]
+    texts = pages()
+    stale = [page for page, text in texts.items() if not page.exists() or page.read_text() != text]
     for page in stale:
-        print(f"{page.relative_to(ROOT)} is {'not what the code says' if check else 'made'}")
+        print(f"{page.relative_to(ROOT)} is {'out of date' if check else 'made'}")
         if not check:
-            write_atomic(page, pages()[page])
+            write_atomic(page, texts[page])
     return int(check and bool(stale))
 
 

@@ -1,11 +1,11 @@
-"""Figures of how source trees are laid out, a column for each.
+"""Figures of the structure of source trees, a column for each tree.
 
     python scripts/house.py TREE [TREE ...]
 
-Who imports a name from a package imports the module that the name comes from; an `__init__` passes
-names on, and is no importer. A circle is a strongly connected component, by all imports,
-also those inside functions and for type checkers. A test file reaches inside where it imports
-anything but the command line, errors, recipes and what a package exports, or where it patches.
+An import from a package counts as an import of the module where the name is defined; an `__init__`
+only passes names on, and is not counted. A circle is a strongly connected component of modules, by
+all imports, also those in functions and for type checkers. A test file reaches inside where it
+imports anything but the command line, errors, recipes and exports of packages, or where it patches.
 """
 
 import ast
@@ -17,11 +17,11 @@ from functools import cached_property
 from pathlib import Path
 
 Graph = dict[str, set[str]]
-OPEN = {"alexnet.cli", "alexnet.errors", "alexnet.recipe"}  # modules, beside packages
+OPEN = {"alexnet.cli", "alexnet.errors", "alexnet.recipe"}  # modules that tests may import
 
 
 class House:
-    """The modules of src/alexnet, parsed, and who imports whom."""
+    """The parsed modules of src/alexnet, with their imports."""
 
     def __init__(self, tree: Path) -> None:
         files = {
@@ -35,7 +35,7 @@ class House:
 
     @cached_property
     def exports(self) -> dict[str, str]:
-        """package.name -> the module that the name comes from, or is."""
+        """The exports of packages: package.name -> the module that defines the name, or is it."""
         return {
             f"{package}.{alias.asname or alias.name}": self.home(node.module, alias.name, {})
             for package in self.packages
@@ -45,11 +45,12 @@ class House:
         }
 
     def home(self, module: str, name: str, exports: dict[str, str]) -> str:
-        """The module that `from module import name` takes the name from."""
-        whole = f"{module}.{name}"
-        return exports.get(whole) or (whole if whole in self.modules else module)
+        """The module that defines the name in `from module import name`."""
+        full_name = f"{module}.{name}"
+        return exports.get(full_name) or (full_name if full_name in self.modules else module)
 
     def imported(self, tree: ast.AST) -> Iterator[str]:
+        """The modules that a tree imports."""
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
@@ -62,7 +63,7 @@ class House:
         return {name: {*self.imported(self.modules[name])} & inner - {name} for name in inner}
 
     def reaches_inside(self, tree: ast.AST) -> bool:
-        """Whether a test imports what no package exports, or patches."""
+        """Whether a test imports something that no package exports, or patches."""
         named = [(n.module, a.name) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)
                  for a in n.names]  # fmt: skip
         homes = {m if f"{m}.{n}" in self.exports else self.home(m or "", n, {}) for m, n in named}
@@ -71,7 +72,7 @@ class House:
 
 
 def count_patches(tree: ast.AST) -> int:
-    """How often something is replaced by a fixture: an attribute, or a module in sys.modules."""
+    """The number of patches by fixtures: of an attribute, or of a module in sys.modules."""
     calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and n.args]
     heads = [(ast.unparse(n.func).rpartition("."), ast.unparse(n.args[0])) for n in calls]
     return sum(
@@ -82,42 +83,46 @@ def count_patches(tree: ast.AST) -> int:
 
 
 def count_circles(graph: Graph) -> int:
-    def reached(start: str) -> set[str]:
-        found, rest = set[str](), [start]
-        while rest:
-            new = graph.get(rest.pop(), set()) - found
-            found, rest = found | new, [*rest, *new]
-        return found
+    """The number of strongly connected components of more than one module."""
 
-    after = {name: reached(name) for name in graph}
-    parts = {frozenset(n for n in after[name] if name in after.get(n, ())) for name in graph}
-    return sum(len(part) > 1 for part in parts)
+    def reachable(start: str) -> set[str]:
+        reached, waiting = set[str](), [start]
+        while waiting:
+            new = graph.get(waiting.pop(), set()) - reached
+            reached, waiting = reached | new, [*waiting, *new]
+        return reached
+
+    after = {name: reachable(name) for name in graph}
+    components = {frozenset(n for n in after[name] if name in after.get(n, ())) for name in graph}
+    return sum(len(component) > 1 for component in components)
 
 
 def between_packages(graph: Graph) -> Graph:
-    found: Graph = {name.split(".")[1]: set() for name in graph}
-    for name, others in graph.items():
-        found[name.split(".")[1]] |= {n.split(".")[1] for n in others} - {name.split(".")[1]}
-    return found
+    """The imports between packages, and modules beside them, of the imports between modules."""
+    packages: Graph = {name.split(".")[1]: set() for name in graph}
+    for name, imported in graph.items():
+        package = name.split(".")[1]
+        packages[package] |= {n.split(".")[1] for n in imported} - {package}
+    return packages
 
 
-def names_of_outer(table: symtable.SymbolTable, within: bool = False) -> Iterator[int]:
-    """How many names of functions around it each function within another one uses."""
+def count_outer_names(table: symtable.SymbolTable, within: bool = False) -> Iterator[int]:
+    """For each inner function, the number of variables of outer functions that it uses."""
     is_function = isinstance(table, symtable.Function)
     if is_function and within and table.get_name() not in ("lambda", "listcomp", "genexpr"):
         yield sum(symbol.is_free() for symbol in table.get_symbols())
     for child in table.get_children():
-        yield from names_of_outer(child, within or is_function)
+        yield from count_outer_names(child, within or is_function)
 
 
 def figures(house: House) -> dict[str, int]:
-    importers = Counter(name for others in house.imports.values() for name in others)
+    importers = Counter(name for imported in house.imports.values() for name in imported)
     functions = [n for tree in house.modules.values() for n in ast.walk(tree)
                  if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]  # fmt: skip
     lengths = [(f.end_lineno or f.lineno) - f.lineno + 1 for f in functions]
     signatures = [ast.unparse(f.args) + ast.unparse(f.returns or f.args) for f in functions]
     outer = [n for name, text in house.texts.items()
-             for n in names_of_outer(symtable.symtable(text, name, "exec"))]  # fmt: skip
+             for n in count_outer_names(symtable.symtable(text, name, "exec"))]  # fmt: skip
     tests = [tree for name, tree in house.tests.items() if name.startswith("test_")]
     return {
         "files under src/alexnet": len(house.modules),

@@ -1,13 +1,13 @@
-"""Three small runs as 0.1.0 made them, by its own source, for tests that later ones read.
+"""Makes three small runs with the source of 0.1.0, for the tests that later versions read them.
 
     python -m scripts.old_runs COMMIT [--force]
 
-Writes tests/runs-0.1.0/: a run that was stopped between two epochs, one on a folder of photos that
-was trained to its end, one on a packed set from given weights, the packed set, and in expected.json
-what that source then answers. The runs are trained below a folder of no machine's own, so that the
-paths in them say nothing of where they were made. They are small because their network is the
-smallest there is; because weights that start as zeros between zeros stay zeros, so that most of two
-of the runs packs to nothing; and because what can be drawn anew is left out.
+Writes tests/runs-0.1.0/: a run that was stopped between two epochs, a complete run on a folder of
+photos, a run on a packed set from initial weights, the packed set, and expected.json with the
+results of that source. The runs are trained below PLACE, a folder that is the same on all machines,
+so that their paths do not show where they were made. They are small since their network is the
+smallest one, since most weights of two of them start as zeros, stay zeros and compress to nothing,
+and since figures and reports are removed.
 """
 
 import argparse
@@ -40,12 +40,12 @@ from alexnet.models.zoo import build_model
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "cuda-convnet-18"
 STOP_AT = 60  # updates, of seven an epoch
-ALIVE = 4  # kernels of each layer that do not start as zeros
+NONZERO_KERNELS = 4  # of each layer, in the initial weights
 
 COMMON = ["--model", MODEL, "--precision", "fp32", "--keep", "1", "--workers", "0", "--log-every",
           "4", "--doctor", "off"]  # fmt: skip
 TRAINED = {
-    # Its warm-up, which is in epochs, is longer than its steps: that was not refused then.
+    # Its warm-up (12.5 epochs) is longer than its 84 steps, which 0.1.0 did not refuse.
     "stopped": [
         "digits", *COMMON, "--size", "12", "--crop", "12", "--batch-size", "16", "--steps", "84",
         "--eval-every", "1.7", "--shift", "1", "--lr", "3e-2", "--warmup-epochs",
@@ -66,7 +66,8 @@ TRAINED = {
     ],
 }  # fmt: skip
 
-# Runs that commit's command line; with STOP_AT it gets a signal, as of a cluster that preempts it.
+# The command line of that commit. With STOP_AT it gets the signal of a preempting cluster at that
+# step.
 COMMAND = """
 import os, signal, sys
 from alexnet.cli import main
@@ -85,12 +86,12 @@ sys.exit(main(sys.argv[1:]))
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words.add_argument("commit", help="of the source that makes them")
-    words.add_argument("--force", action="store_true", help="replace those that are there")
+    words.add_argument("commit", help="commit of the source that makes the runs")
+    words.add_argument("--force", action="store_true", help="replace existing runs")
     args = words.parse_args()
     for place in (PLACE, RUNS):
         if place.exists() and not args.force:
-            sys.exit(f"{place} is there: remove it, or add --force")
+            sys.exit(f"{place} exists: remove it, or add --force")
         shutil.rmtree(place, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         source = check_out(args.commit, Path(folder))
@@ -101,7 +102,7 @@ def main() -> None:
 
 
 def check_out(commit: str, folder: Path) -> Path:
-    """The package of a commit, as a folder for PYTHONPATH."""
+    """Extract the source of a commit. Returns its folder for PYTHONPATH."""
     archive = folder / "source.tar"
     words = ["git", "archive", "--output", str(archive), commit, "src"]
     subprocess.run(words, cwd=ROOT, check=True)
@@ -111,7 +112,7 @@ def check_out(commit: str, folder: Path) -> Path:
 
 
 def run(source: Path, *words: Any, stop_at: int = 0) -> dict[str, Any]:
-    """What a command of that source answers."""
+    """Run a command of that source. Returns its JSON."""
     environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, *map(str, words)],
@@ -126,6 +127,7 @@ def run(source: Path, *words: Any, stop_at: int = 0) -> dict[str, Any]:
 
 
 def make(source: Path) -> None:
+    """Make the data, the runs and expected.json."""
     make_data(PLACE)
     split = PLACE / "split"
     make_photos(split / "train", KINDS, 8)
@@ -137,14 +139,14 @@ def make(source: Path) -> None:
             save_file(sparse_weights(name), PLACE / "start.safetensors")
             start = ["--init", PLACE / "start.safetensors"]
         stop_at = STOP_AT if name == "stopped" else 0
-        made = PLACE / "runs" / name
-        run(source, "train", *words, *start, "--data", data, "--run", made, stop_at=stop_at)
+        folder = PLACE / "runs" / name
+        run(source, "train", *words, *start, "--data", data, "--run", folder, stop_at=stop_at)
         if name != "stopped":  # figures for its certificate
-            run(source, "test", made)
-        for drawn in ("figures", "report.html", ".lock"):
-            place = made / drawn
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
-    answers = {name: answer(source, name) for name in TRAINED}
+            run(source, "test", folder)
+        for removed in ("figures", "report.html", ".lock"):
+            path = folder / removed
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    answers = {name: ask(source, name) for name in TRAINED}
     for name in TRAINED:
         shutil.copytree(PLACE / "runs" / name, RUNS / name, symlinks=True)
     shutil.copytree(PLACE / "pack", RUNS / "pack", ignore=shutil.ignore_patterns(".lock"))
@@ -153,32 +155,32 @@ def make(source: Path) -> None:
 
 
 def sparse_weights(name: str) -> dict[str, torch.Tensor]:
-    """A network of which only the first kernels of each layer are not zeros: no gradient reaches
-    the others, and nothing of them is to be kept."""
+    """Initial weights whose kernels are zero but for the first of each layer. No gradient reaches
+    the others, so they stay zero and compress to nothing."""
     torch.manual_seed(0)
-    small, classes = (1, 10) if name == "stopped" else (3, len(KINDS))
-    net = build_model(MODEL, classes, channels=small, size=12 if small == 1 else 16)
+    channels, classes = (1, 10) if name == "stopped" else (3, len(KINDS))
+    net = build_model(MODEL, classes, channels=channels, size=12 if channels == 1 else 16)
     weights = net.state_dict()
     for key, value in weights.items():
         weights[key] = value.clone()
         if value.dim() == 4:
             value = torch.nn.init.kaiming_normal_(value)
             weights[key] = torch.zeros_like(value)
-            seen = value.shape[1] if key.startswith("conv1") else ALIVE
-            weights[key][:ALIVE, :seen] = value[:ALIVE, :seen]
+            inputs = value.shape[1] if key.startswith("conv1") else NONZERO_KERNELS
+            weights[key][:NONZERO_KERNELS, :inputs] = value[:NONZERO_KERNELS, :inputs]
     head = torch.nn.init.kaiming_normal_(weights["fc10.weight"])
-    head[:, ALIVE * head.shape[1] // 64 :] = 0  # of 64 maps, a few places each
+    head[:, NONZERO_KERNELS * head.shape[1] // 64 :] = 0  # its inputs come from 64 channels
     return weights
 
 
-def answer(source: Path, name: str) -> dict[str, Any]:
-    """What that source says of a run, each question asked of a copy of its own."""
+def ask(source: Path, name: str) -> dict[str, Any]:
+    """The results of that source for a run, each command on its own copy of the run."""
     answers: dict[str, Any] = {}
     copy = PLACE / "copy"
-    for asked, words in questions(copy, PLACE / DATA[name], PLACE / "photos").items():
+    for question, words in questions(copy, PLACE / DATA[name], PLACE / "photos").items():
         shutil.copytree(PLACE / "runs" / name, copy, symlinks=True)
-        answers[asked] = kept(asked, run(source, *words))
-        if asked == "resume":
+        answers[question] = kept(question, run(source, *words))
+        if question == "resume":
             lines = (copy / "metrics.jsonl").read_text().splitlines()
             events = [json.loads(line) for line in lines]
             answers["losses"] = [e["loss"] for e in events if e["event"] in ("train", "val")]

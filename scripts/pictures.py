@@ -1,4 +1,5 @@
-"""The drawings of docs/: what goes where, which AlexNet is which, and what the demo ends with."""
+"""The drawings of docs/: the diagram of verbs, the comparison of AlexNets, and the demo's
+picture."""
 
 import html
 import sys
@@ -15,7 +16,7 @@ from alexnet.models.zoo import find_model, model_spec
 INK, SOFT, LINE, MARK = "#1c2733", "#5b6875", "#9aa7b3", "#ffe2b8"
 FONT = "font-family='DejaVu Sans, Verdana, sans-serif'"
 
-# Where each artefact stands in the drawing (x, y), and what it is.
+# The artefacts of the diagram: position (x, y), name, and description.
 BOXES: dict[str, tuple[int, int, str, str]] = {
     "mirrors": (20, 40, "mirrors", "on the network"),
     "raw": (20, 170, "raw images", "folders, archives, IDX, CIFAR"),
@@ -31,13 +32,17 @@ PRESETS = ("alexnet-2012", "alexnet-2012-code", "alexnet-caffe", "caffenet", "al
            "alexnet-one-column", "alexnet-bn")  # fmt: skip
 
 
-def text(x: float, y: float, said: str, size: int = 13, colour: str = INK, **more: str) -> str:
-    extra = "".join(f" {k.replace('_', '-')}='{v}'" for k, v in more.items())
-    place = f"x='{x}' y='{y}' font-size='{size}' fill='{colour}'"
-    return f"<text {place}{extra}>{html.escape(said)}</text>"
+def text(
+    x: float, y: float, content: str, size: int = 13, colour: str = INK, **attributes: str
+) -> str:
+    """An SVG text element."""
+    extra = "".join(f" {k.replace('_', '-')}='{v}'" for k, v in attributes.items())
+    fixed = f"x='{x}' y='{y}' font-size='{size}' fill='{colour}'"
+    return f"<text {fixed}{extra}>{html.escape(content)}</text>"
 
 
 def svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
+    """An SVG picture of these elements."""
     head = (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' {FONT} role='img' "
         f"aria-label='{html.escape(title, quote=True)}'>"
@@ -51,31 +56,31 @@ def svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
 
 
 def flow(arrows: Mapping[tuple[str, str], Sequence[str]]) -> str:
-    """Artefacts as boxes, and the verbs that go from one to another on the arrows."""
+    """The diagram: artefacts as boxes, and verbs on the arrows between them."""
     parts = []
     for (start, end), verbs in arrows.items():
-        said = [name.replace("_", " ").replace("import weights", "import") for name in verbs]
+        words = [name.replace("_", " ").replace("import weights", "import") for name in verbs]
         if not start:
-            parts.append(text(20, 400, f"beside them: {', '.join(said)}", 14, SOFT))
+            parts.append(text(20, 400, f"beside them: {', '.join(words)}", 14, SOFT))
             continue
         (x, y, *_), (to_x, to_y, *_) = BOXES[start], BOXES[end]
         if start == end:
             middle = x + WIDE / 2
             path = f"M{middle - 40},{y + HIGH} c0,46 80,46 80,2"
-            label = text(middle, y + HIGH + 50, ", ".join(said), 13, text_anchor="middle")
+            label = text(middle, y + HIGH + 50, ", ".join(words), 13, text_anchor="middle")
         elif x == to_x:
             path = f"M{x + 60},{y + HIGH} L{x + 60},{to_y - 2}"
-            label = text(x + 70, (y + HIGH + to_y) / 2 + 4, ", ".join(said))
+            label = text(x + 70, (y + HIGH + to_y) / 2 + 4, ", ".join(words))
         else:
             from_y, at_y = y + HIGH / 2, to_y + HIGH / 2
             path = f"M{x + WIDE},{from_y} L{to_x - 2},{at_y}"
             level = from_y == at_y
             middle, height = (x + WIDE + to_x) / 2, (from_y + at_y) / 2
             middle += -4 if level else 36
-            height += -8 - 16 * (len(said) - 1) if level else 12 * (at_y < from_y) - 4
+            height += -8 - 16 * (len(words) - 1) if level else 12 * (at_y < from_y) - 4
             label = "".join(
                 text(middle, height + 16 * i, word, 13, text_anchor="middle")
-                for i, word in enumerate(said)
+                for i, word in enumerate(words)
             )
         parts.append(
             f"<path d='{path}' fill='none' stroke='{SOFT}' marker-end='url(#tip)'/>{label}"
@@ -87,12 +92,12 @@ def flow(arrows: Mapping[tuple[str, str], Sequence[str]]) -> str:
             + text(x + WIDE / 2, y + 27, name, 15, text_anchor="middle", font_weight="bold")
             + text(x + WIDE / 2, y + 47, about, 11, SOFT, text_anchor="middle")
         )
-    said = "; ".join(f"{a} to {b}: {', '.join(v)}" for (a, b), v in arrows.items() if a)
-    return svg(1050, 420, said, parts)
+    title = "; ".join(f"{a} to {b}: {', '.join(v)}" for (a, b), v in arrows.items() if a)
+    return svg(1050, 420, title, parts)
 
 
 def stages(model: str) -> list[str]:
-    """A line a stage: each layer with weights, and what follows it in its order."""
+    """A line for each stage: a layer with weights, and the parts that follow it."""
     spec, preset = model_spec(model, 1000, (3, *2 * (find_model(model).size,))), find_model(model)
     rows = summarize(spec, (3, preset.size, preset.size))
     lines: list[str] = []
@@ -101,20 +106,20 @@ def stages(model: str) -> list[str]:
             groups = f", {part.groups} towers" if part.groups > 1 else ""
             every = f"/{part.stride}" if part.stride > 1 else ""
             shape = f"{part.out} of {part.kernel}x{part.kernel}{every}, padding {part.padding}"
-            lines.append(f"{name}: {shape} > {drawn(row)}{groups}")
+            lines.append(f"{name}: {shape} > {initial_weights(row)}{groups}")
         elif isinstance(part, Linear):
-            lines.append(f"{name}: {part.out:,} > {drawn(row)}")
+            lines.append(f"{name}: {part.out:,} > {initial_weights(row)}")
         else:
-            lines[-1 if lines else 0] += f" > {short(part, row.shape[-1])}"
+            lines[-1 if lines else 0] += f" > {short_name(part, row.shape[-1])}"
     return lines
 
 
-def drawn(row: LayerRow) -> str:
+def initial_weights(row: LayerRow) -> str:
     bias = "drawn too" if row.bias is None else f"{row.bias:g}"
     return f"std {row.std:.2g}, bias {bias}"
 
 
-def short(part: Part, side: int) -> str:
+def short_name(part: Part, side: int) -> str:
     if isinstance(part, Pool):
         return f"pool to {side}"
     names = {ReLU: "ReLU", Dropout: "drop"}
@@ -123,7 +128,8 @@ def short(part: Part, side: int) -> str:
 
 
 def presets() -> str:
-    """A column a network; what differs from the paper's text in the same place is marked."""
+    """The comparison of AlexNets: a column for each; differences from the paper's text are
+    marked."""
     columns = {name: stages(name) for name in PRESETS}
     wide, top, high = 250, 60, 74
     parts = []
@@ -138,24 +144,24 @@ def presets() -> str:
                 f"fill='{fill}' stroke='{LINE}'/>" + text(x + 8, y + 20, head, 12)
             )
             below = [" > ".join(rest[:1]), " > ".join(rest[1:5])]
-            for k, said in enumerate(below):
-                parts.append(text(x + 8, y + 37 + 16 * k, said, 11, SOFT))
+            for k, line_below in enumerate(below):
+                parts.append(text(x + 8, y + 37 + 16 * k, line_below, 11, SOFT))
     height = top + high * max(map(len, columns.values())) + 10
-    said = "Seven AlexNets, layer by layer; what differs from the text of the paper is marked"
-    return svg(10 + wide * len(columns), height, said, parts)
+    title = "Seven AlexNets, layer by layer; what differs from the text of the paper is marked"
+    return svg(10 + wide * len(columns), height, title, parts)
 
 
 def side_by_side(run: Path, out: Path, height: int = 430) -> None:
-    """The README's picture: curves, confusion and filters of a run that has been tested."""
+    """The README's picture: curves, confusion matrix and filters of a tested run, in a row."""
     names = ("curves", "confusion-test", "filters-conv1")
-    found = [Image.open(run / "figures" / f"{name}.png").convert("RGB") for name in names]
-    sized = [im.resize((im.width * height // im.height, height), Image.LANCZOS) for im in found]
-    whole = Image.new("RGB", (sum(im.width for im in sized), height), "white")
-    at = 0
-    for image in sized:
-        whole.paste(image, (at, 0))
-        at += image.width
-    whole.quantize(128).save(out, optimize=True)
+    figures = [Image.open(run / "figures" / f"{name}.png").convert("RGB") for name in names]
+    scaled = [im.resize((im.width * height // im.height, height), Image.LANCZOS) for im in figures]
+    picture = Image.new("RGB", (sum(im.width for im in scaled), height), "white")
+    left = 0
+    for image in scaled:
+        picture.paste(image, (left, 0))
+        left += image.width
+    picture.quantize(128).save(out, optimize=True)
 
 
 if __name__ == "__main__":  # python -m scripts.pictures RUN OUT.png

@@ -1,12 +1,11 @@
-"""Records of finished runs, and the README's table made from them.
+"""Writes records of finished runs, and the tables of README and docs from all records.
 
     python scripts/results.py record RUN [--data-note TEXT] [--note TEXT]
     python scripts/results.py table [--check]
 
-Of `results/claims` the pages docs/claims.md and docs/claims.html are made in the same way.
-
-A record is `results/<recipe>-seed<n>.json`: the figures on the whole test split and, for the gap,
-on the whole training slice without augmentation, with everything needed to make them again.
+A record is `results/<recipe>-seed<n>.json`: the figures on all test images and, for the
+generalisation gap, on all training images without augmentation, with everything that is needed to
+reproduce them. The pages docs/claims.md and docs/claims.html are made from `results/claims`.
 """
 
 import argparse
@@ -39,12 +38,12 @@ BIAS_ONE = ROOT / "docs" / "why-bias-one.md"
 BIAS_MARKS = "<!-- bias-one: made by scripts/results.py -->\n", "<!-- /bias-one -->\n"
 CLAIMS, CLAIMS_PAGE = ROOT / "docs" / "claims.md", ROOT / "docs" / "claims.html"
 CLAIMS_MARKS = "<!-- claims: made by scripts/results.py -->\n", "<!-- /claims -->\n"
-CHOSEN = ("seed", "about", "precision")  # by who trains, or by the machine
+FREE_FIELDS = ("seed", "about", "precision")  # may differ between a record and its recipe
 FIGURES = ("n", "loss", "top1", "top1_ci95", "top5", "top5_ci95", "views")
 
 
 def record(path: Path, data_note: str, note: str) -> Path:
-    """Tests a run and writes its record."""
+    """Test a run and write its record. Returns the path of the record."""
     run = RunDir.open(path)
     saved, environment = run.recipe, read_json(path / "environment.json")
     events = run.events()
@@ -62,12 +61,12 @@ def record(path: Path, data_note: str, note: str) -> Path:
         "note": note,
         "epochs": last.epoch,
         "wall_s": last.wall_s,
-        **{name: {k: getattr(found, k) for k in FIGURES} for name, found in split.items()},
+        **{name: {k: getattr(result, k) for k in FIGURES} for name, result in split.items()},
         "checkpoint": Path(split["test"].checkpoint).name,
         "resumes": [event.step for event in events if isinstance(event, ResumeEvent)],
         "environment": environment,
     }
-    for word in ("--data", "--run"):  # where the data lay here helps nobody
+    for word in ("--data", "--run"):  # paths of this machine
         if word in body["command"]:
             body["command"][body["command"].index(word) + 1] = word[2:].upper()
     write_atomic(out, json.dumps(body, indent=1) + "\n")
@@ -75,34 +74,35 @@ def record(path: Path, data_note: str, note: str) -> Path:
 
 
 def command(words: list[str]) -> list[str]:
-    """What was typed: `python -m alexnet` is `alexnet`, a script keeps its name."""
+    """The command as a user types it: `python -m alexnet` becomes `alexnet`; scripts keep their
+    names."""
     first = Path(words[0]).name
     return [first if first.endswith(".py") and first != "__main__.py" else "alexnet", *words[1:]]
 
 
 def differences(recipe: dict[str, Any]) -> list[str]:
-    """Where a record's recipe is not the one that its name has now."""
-    now = find_recipe(recipe["name"]).to_dict()
+    """The fields in which a record's recipe differs from the current recipe of that name."""
+    current = find_recipe(recipe["name"]).to_dict()
     return [
         f"{field} {recipe[field]} ({'none' if value is None else value} in the recipe)"
-        for field, value in now.items()
-        if field not in CHOSEN and recipe.get(field, value) != value
+        for field, value in current.items()
+        if field not in FREE_FIELDS and recipe.get(field, value) != value
     ]
 
 
 def table() -> str:
-    """The README's table, one row a record."""
+    """The README's table, with a row for each record."""
     heads = ("recipe", "data", "test top-1 (95 %)", "n", "train", "epochs", "time", "hardware")
     rows, notes = [heads, ("---",) * len(heads)], []
     for path in sorted(RESULTS.glob("*.json")):
-        r = json.loads(path.read_text())
-        recipe, test, machine = r["recipe"], r["test"], r["environment"]
+        record = json.loads(path.read_text())
+        recipe, test, machine = record["recipe"], record["test"], record["environment"]
         name = f"`{recipe['name']}`"
-        said = [r["note"]] if r["note"] else []
+        sentences = [record["note"]] if record["note"] else []
         if changed := differences(recipe):
-            said.append(f"Made with {', '.join(changed)}.")
-        if said:
-            notes.append(" ".join(said))
+            sentences.append(f"Made with {', '.join(changed)}.")
+        if sentences:
+            notes.append(" ".join(sentences))
             name += f" [{len(notes)}]"
         low, high = map(percent, test["top1_ci95"])
         threads = machine["threads"]
@@ -110,13 +110,13 @@ def table() -> str:
         rows.append(
             (
                 name,
-                r["data_note"],
+                record["data_note"],
                 f"**{percent(test['top1'])}** ({low} to {high})"
                 + f", {test['views']} views" * (test["views"] > 1),
                 f"{test['n']:,}",
-                percent(r["train"]["top1"]),
-                f"{r['epochs']:.3g}",
-                duration(r["wall_s"]),
+                percent(record["train"]["top1"]),
+                f"{record['epochs']:.3g}",
+                duration(record["wall_s"]),
                 f"{device}, {recipe['precision']}",
             )
         )
@@ -125,7 +125,7 @@ def table() -> str:
 
 
 def bias_one() -> str:
-    """The table of docs/why-bias-one.md, a row a condition."""
+    """The table of docs/why-bias-one.md, with a row for each condition."""
     claim = json.loads((RESULTS / "claims" / "bias-one" / "claim.json").read_text())
     heads = ("condition", "dead", "loss is ln K from step", "loss at the end")
     rows = [heads, ("---",) * len(heads)]
@@ -139,18 +139,18 @@ def bias_one() -> str:
 
 
 def claims() -> list[ClaimPart]:
-    """Every claim there is, with its record and pictures where it has been measured."""
-    found = []
+    """All claims, each with its record and pictures where it was measured."""
+    parts = []
     for row in listing(RESULTS / "claims"):
         folder = RESULTS / "claims" / row.name
         file = folder / "claim.json"
         record = ClaimRecord.from_json(read_json(file), str(file)) if file.exists() else None
-        found.append(ClaimPart(row, record, sorted(folder.glob("*.png")) if record else ()))
-    return found
+        parts.append(ClaimPart(row, record, sorted(folder.glob("*.png")) if record else ()))
+    return parts
 
 
 def claims_table() -> str:
-    """The table of docs/claims.md, and what was found of each."""
+    """The table of docs/claims.md, and the finding of each claim."""
     rows = [CLAIM_HEADS, ("---",) * len(CLAIM_HEADS)]
     findings = []
     for claim in claims():
@@ -166,7 +166,7 @@ def claims_table() -> str:
 
 
 def published() -> list[str]:
-    """What others published of the tables that need ImageNet."""
+    """Published errors of others, beside the claims that need ImageNet."""
     lines = []
     for claim in claims():
         if claim.row.published:
@@ -177,32 +177,32 @@ def published() -> list[str]:
 
 
 def hours() -> list[str]:
-    """What the tables would take on each machine whose training speed has a record."""
-    found = []
+    """Hours for training a network on ILSVRC-2012, on each machine with a record of its speed."""
+    lines = []
     files = sorted((RESULTS / "bench").glob("train-alexnet-2012-*.json"))
     benches = {file.name: json.loads(file.read_text()) for file in files}
     for name, bench in benches.items():
         quiet = [row for row in bench["rows"] if "company" not in row]
         best = max(quiet, key=lambda row: row["images_per_s"])
         machine = bench["environment"]
-        takes = training_hours(best["images_per_s"])
-        found.append(
+        duration_h = training_hours(best["images_per_s"])
+        lines.append(
             f"- {machine['gpu'] or machine['cpu']}, {machine['threads']} threads: "
             f"{best['images_per_s']} images/s ({best['name']}; "
-            f"[record](../results/bench/{name})), so {takes:,.0f} hours a network"
+            f"[record](../results/bench/{name})), so {duration_h:,.0f} hours a network"
         )
     if not any(bench["environment"]["gpu"] for bench in benches.values()):
-        found.append("- a GPU: not measured")
+        lines.append("- a GPU: not measured")
     return [
         f"Hours of {EPOCHS} epochs of ILSVRC-2012 by `alexnet-2012`, reading not counted; times "
         "the price of an hour they are the cost (the paper: five to six days on two GTX 580):",
         "",
-        *found,
+        *lines,
     ]
 
 
-def filled(page: Path, begin: str, end: str, text: str) -> str:
-    """A page with `text` between two marks."""
+def replace_between(page: Path, begin: str, end: str, text: str) -> str:
+    """The content of a page with `text` in place of what is between two marks."""
     before, _, rest = page.read_text().partition(begin)
     return before + begin + "\n" + text + "\n" + end + rest.partition(end)[2]
 
@@ -219,9 +219,9 @@ def main() -> int:
     if args.verb == "record":
         print(record(args.run, args.data_note, args.note))
     pages = {
-        README: filled(README, BEGIN, END, table()),
-        BIAS_ONE: filled(BIAS_ONE, *BIAS_MARKS, bias_one()),
-        CLAIMS: filled(CLAIMS, *CLAIMS_MARKS, claims_table()),
+        README: replace_between(README, BEGIN, END, table()),
+        BIAS_ONE: replace_between(BIAS_ONE, *BIAS_MARKS, bias_one()),
+        CLAIMS: replace_between(CLAIMS, *CLAIMS_MARKS, claims_table()),
         CLAIMS_PAGE: claims_page(claims()),
     }
     if args.verb == "table" and args.check:

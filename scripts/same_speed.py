@@ -1,10 +1,10 @@
-"""Measures two source trees in turns: training steps, a whole training, its memory, and --help.
+"""Compares the speed of two source trees: training steps, a training, its memory, and --help.
 
     python scripts/same_speed.py --before TREE --after TREE [--rounds N]
 
-A tree is a checkout; what runs is `TREE/src`, by the Python that runs this script, each time in a
-process of its own. Who goes first changes each round. For each figure the script prints the medians
-and ranges of both trees and the ratio of the medians. Nothing else should run beside it.
+A tree is a checkout. The Python that runs this script runs `TREE/src`, each time in a new process.
+The two trees take turns, and the order changes each round. For each figure the script prints the
+medians and ranges of both trees, and the ratio of the medians. Nothing else should run meanwhile.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TRAIN = ["train", "digits", "--precision", "fp32", "--epochs", "3", "--doctor", 
 
 
 def run(tree: Path, words: list[str], folder: Path) -> tuple[float, float, str]:
-    """Seconds, the most memory in MiB, and standard output of `alexnet WORDS`."""
+    """Run `alexnet WORDS`. Returns its seconds, its peak memory in MiB, and its standard output."""
     out = folder / "out"
     with out.open("w") as file:
         began = time.monotonic()
@@ -50,17 +50,16 @@ def bench_train(tree: Path, folder: Path) -> dict[str, float]:
 
 def train_digits(tree: Path, folder: Path) -> dict[str, float]:
     seconds, memory, out = run(tree, [*TRAIN, "--run", f"run-{time.monotonic_ns()}"], folder)
-    found = json.loads(out)
     return {
-        "train digits, images/s of steps": found["images_per_s"],
+        "train digits, images/s of steps": json.loads(out)["images_per_s"],
         "train digits, s": seconds,
-        "train digits, most memory, MiB": memory,
+        "train digits, peak memory, MiB": memory,
     }
 
 
-def ask_help(tree: Path, folder: Path) -> dict[str, float]:
+def print_help(tree: Path, folder: Path) -> dict[str, float]:
     seconds, memory, _ = run(tree, ["--help"], folder)
-    return {"--help, s": seconds, "--help, most memory, MiB": memory}
+    return {"--help, s": seconds, "--help, peak memory, MiB": memory}
 
 
 def main() -> None:
@@ -69,7 +68,11 @@ def main() -> None:
     words.add_argument("--after", type=Path, required=True)
     words.add_argument("--rounds", type=int, default=5)
     args = words.parse_args()
-    measures: list[Callable[[Path, Path], dict[str, float]]] = [ask_help, bench_train, train_digits]
+    measures: list[Callable[[Path, Path], dict[str, float]]] = [
+        print_help,
+        bench_train,
+        train_digits,
+    ]
     figures: dict[str, tuple[list[float], list[float]]] = {}
     turn = [(args.before.absolute(), 0), (args.after.absolute(), 1)]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,17 +1,17 @@
-"""Trains the same runs with two source trees, and compares what they wrote, to the bit.
+"""Trains the same runs with two source trees, and compares their files to the bit.
 
     python scripts/same_training.py --before TREE --after TREE [--only RUN ...] [--after-seed N]
 
-A tree is a checkout; what is trained is `TREE/src`, by the Python that runs this script. Five runs:
-`digits`, the same in two processes, the same ended by Ctrl-C and continued, the two towers of
-alexnet-2012 in two processes, and a run that begins with the weights of `digits` and has other
-classes. Precision, memory layout and threads are given, so that nothing is chosen by timing.
+A tree is a checkout. The Python that runs this script trains with `TREE/src`. There are five runs:
+`digits`; the same in two processes; the same, interrupted by Ctrl-C and continued; the two towers
+of alexnet-2012 in two processes; and a run on other classes that starts from the weights of
+`digits`. Precision, memory layout and threads are fixed, so that nothing is chosen by timing.
 
-Both trees train at one path, one after the other, so that paths in files are equal. Of each run the
-log is compared line by line, every tensor of every checkpoint byte by byte, other JSON field by
-field, and all other files byte by byte; what is left out is in IGNORED and NOT_COMPARED. The exit
-status is 1 where anything differs, and 2 where a tree does not train. `--after-seed` gives the
-second tree another seed, to see that a difference is found.
+The trees train at the same path, one after the other, so that paths in files are equal. Logs are
+compared line by line, tensors byte by byte, JSON and TOML value by value (comments may differ), and
+all other files byte by byte. IGNORED and NOT_COMPARED list the exceptions. The exit status is 1
+where anything differs, and 2 where a tree does not train. `--after-seed` gives the second tree
+another seed, to check that differences are detected.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,20 +32,17 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-IGNORED = {  # fields, wherever they are in a file: times, what follows from times, and the tree
+IGNORED = {  # keys at any depth: times, values that depend on times, and the tree's commit
     "metrics.jsonl": {"images_per_s", "eta_s", "wall_s", "data_wait"},
     "state.json": {"seconds"},
-    "manifest.json": {"sha256", "state.json"},  # tensors are compared themselves
+    "manifest.json": {"sha256", "state.json"},  # the tensors themselves are compared
     "environment.json": {"commit", "dirty"},
 }
-UNORDERED = {
-    "before",
-    "before.look",
-}  # digests of the images that the first weights had learnt from
-NOT_COMPARED = {".lock", "report.html", "figures"}  # the page and its pictures show times
+UNORDERED = {"before", "before.look"}  # tensors: digests of the images of the initial weights
+NOT_COMPARED = {".lock", "report.html", "figures"}  # reports show times
 
 FIXED = "--precision fp32 --no-compile --no-channels-last --log-every 5"
-INTERRUPT_AT = 25  # updates; no multiple of what is saved or validated
+INTERRUPT_AT = 25  # updates; between two checkpoints and two validations
 
 ONE = [sys.executable, "-m", "alexnet"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
@@ -54,7 +52,7 @@ import os, signal, sys
 from alexnet.cli import main
 
 class Watched:
-    '''Standard error that sends Ctrl-C to its own process once the line of a step is printed.'''
+    '''Standard error that interrupts its own process when the line of that step is printed.'''
     def write(self, text):
         if text.split()[:2] == ["step", "{INTERRUPT_AT}"]:
             os.kill(os.getpid(), signal.SIGINT)
@@ -69,7 +67,7 @@ sys.exit(main(sys.argv[1:]))
 
 @dataclass(frozen=True)
 class Command:
-    """A command line in the folder of all runs, and the status that it is to end with."""
+    """A command line, run in the folder of all runs, and its expected exit status."""
 
     program: list[str]
     words: str
@@ -98,7 +96,7 @@ RUNS = {
         )
     ],
 }
-NEEDS = {"fine-tuned": "digits"}
+NEEDS = {"fine-tuned": "digits"}  # runs that start from another run
 
 
 def main() -> int:
@@ -117,22 +115,24 @@ def main() -> int:
         differs = False
         for name in names:
             before, after = folder / "before" / name, folder / "after" / name
-            found = [*differences(before, after)]
-            told = f"{len(found)} differences, the first: {found[0]}" if found else "identical"
-            print(f"{name:<11} {summary(before)}: {told}")
-            differs |= bool(found)
+            phrases = [*differences(before, after)]
+            result = (
+                f"{len(phrases)} differences, the first: {phrases[0]}" if phrases else "identical"
+            )
+            print(f"{name:<11} {summary(before)}: {result}")
+            differs |= bool(phrases)
     return int(differs)
 
 
 def train(tree: Path, folder: Path, names: list[str], seed: int) -> None:
-    """All runs of a tree, into a folder that is new."""
+    """Train all runs with the source of a tree, into a new folder."""
     environment = os.environ | {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
     write_photos(folder / "small", classes=4, each=20, side=28)
     write_photos(folder / "large", classes=3, each=8, side=256)
-    asked = [sys.executable, "-c", "import alexnet; print(alexnet.__file__)"]
-    source = subprocess.run(asked, env=environment, capture_output=True, text=True).stdout.strip()
+    query = [sys.executable, "-c", "import alexnet; print(alexnet.__file__)"]
+    source = subprocess.run(query, env=environment, capture_output=True, text=True).stdout.strip()
     if not Path(source).is_relative_to(tree):
-        sys.exit(f"{tree} is no checkout: its package would be {source or 'missing'}")
+        sys.exit(f"{tree} is no checkout: its package is {source or 'missing'}")
     for name in names:
         for command in RUNS[name]:
             words = shlex.split(command.words)
@@ -152,7 +152,7 @@ def train(tree: Path, folder: Path, names: list[str], seed: int) -> None:
 
 
 def write_photos(folder: Path, classes: int, each: int, side: int) -> None:
-    """A folder a class of PNGs: stripes whose width is the class, in noise."""
+    """Write a folder of PNGs for each class: noisy stripes whose width depends on the class."""
     random = np.random.default_rng(0)
     rows = np.arange(side) * 32 // side
     for label in range(classes):
@@ -165,7 +165,7 @@ def write_photos(folder: Path, classes: int, each: int, side: int) -> None:
 
 
 def summary(run: Path) -> str:
-    """How far a run came, with which loss, and how much was saved of it."""
+    """The last step of a run, its last loss, and the number of saved tensors."""
     events = read_lines(run / "metrics.jsonl")
     last = [event for event in events if event["event"] in ("train", "val")]
     tensors = 0
@@ -176,8 +176,8 @@ def summary(run: Path) -> str:
 
 
 def differences(before: Path, after: Path) -> Iterator[str]:
-    """What of two runs differs, a phrase each."""
-    listed = [
+    """The differences between the files of two runs, a phrase for each."""
+    paths = [
         sorted(
             path.relative_to(run)
             for path in run.rglob("*")
@@ -185,16 +185,16 @@ def differences(before: Path, after: Path) -> Iterator[str]:
         )
         for run in (before, after)
     ]
-    for path in sorted({*listed[0]} ^ {*listed[1]}):
-        yield f"{path} is in {'the first' if path in listed[0] else 'the second'} alone"
-    for path in sorted(listed[0], key=lambda path: path.name != "metrics.jsonl"):  # the log first
+    for path in sorted({*paths[0]} ^ {*paths[1]}):
+        yield f"only {'the first' if path in paths[0] else 'the second'} run has {path}"
+    for path in sorted(paths[0], key=lambda path: path.name != "metrics.jsonl"):  # the log first
         one, other = before / path, after / path
         if one.is_symlink():
             if os.readlink(one) != os.readlink(other):
                 yield f"{path} is {os.readlink(one)} and {os.readlink(other)}"
         elif one.is_file() and other.exists():
-            for found in file_differences(one, other):
-                yield f"{path}: {found}"
+            for phrase in file_differences(one, other):
+                yield f"{path}: {phrase}"
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -211,14 +211,17 @@ def file_differences(one: Path, other: Path) -> Iterator[str]:
     elif one.suffix == ".jsonl":
         left, right = (read_lines(path) for path in (one, other))
         yield from value_differences(left, right, ignored)
+    elif one.suffix == ".toml":
+        left, right = (tomllib.loads(path.read_text()) for path in (one, other))
+        yield from value_differences(left, right, ignored)
     elif one.read_bytes() != other.read_bytes():
-        yield "other bytes"
+        yield "its bytes differ"
 
 
 def tensor_differences(one: Path, other: Path) -> Iterator[str]:
     with safe_open(one, "pt") as left, safe_open(other, "pt") as right:
         for name in sorted({*left.keys()} ^ {*right.keys()}):
-            yield f"{name} is in one alone"
+            yield f"only one of them has {name}"
         for name in sorted({*left.keys()} & {*right.keys()}):
             a, b = left.get_tensor(name), right.get_tensor(name)
             if name in UNORDERED:
@@ -235,7 +238,7 @@ def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def value_differences(one: Any, other: Any, ignored: set[str], place: str = "") -> Iterator[str]:
-    """What of two JSON values differs, with where it is."""
+    """The differences between two JSON values, each with its path."""
     if isinstance(one, dict) and isinstance(other, dict):
         keys = [key for key in {**one, **other} if key not in ignored]
         pairs = [(key, one.get(key, "missing"), other.get(key, "missing")) for key in keys]

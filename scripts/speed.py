@@ -1,10 +1,10 @@
-"""The tables of docs/speed.md, made from every record in results/bench and results/accuracy, and
-the few rows of them that the README shows.
+"""Generates the tables of docs/speed.md from all records of speed, and the README's selection.
 
     python -m scripts.speed [--check]
 
-A record is what `alexnet bench ... --json` or a script of benchmarks/ printed, one file a machine.
-With --check nothing is written, and the exit status says whether the page is as it would be made.
+Records are in results/bench and results/accuracy: the output of `alexnet bench ... --json` or of a
+script in benchmarks/, a file for each machine. With --check nothing is written, and the exit status
+is 1 where a page is out of date.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scripts.results import README, RESULTS, ROOT, filled
+from scripts.results import README, RESULTS, ROOT, replace_between
 
 from alexnet.files import write_atomic
 
@@ -22,7 +22,7 @@ BEGIN, END = "<!-- records: made by scripts/speed.py -->\n", "<!-- /records -->\
 
 README_MARKS = "<!-- speed: made by scripts/speed.py -->\n", "<!-- /speed -->\n"
 
-SHOWN = (  # record, row, its batch where there are several, what it is
+README_ROWS = (  # record, row, its batch size where there are several, description
     ("input-xeon-2", "ours, jpeg, to float", None, "packed JPEGs of 256 pixels to floats"),
     ("input-xeon-2", "ours, raw, to float", None, "packed raw pixels to floats"),
     ("train-alexnet-2012-xeon-2", "ours, fp32", None, "training `alexnet-2012` in fp32"),
@@ -39,7 +39,7 @@ SHOWN = (  # record, row, its batch where there are several, what it is
     ("infer-alexnet-2012-epyc-2", "ours, int8", 128, "answers of `alexnet-2012` by 128, int8"),
 )
 
-WANTED = {  # what is to be measured on every kind of machine, by the beginning of its record's name
+EXPECTED_RECORDS = {  # of every kind of machine, by the beginning of their names
     "train-": "`alexnet bench train`: training steps",
     "infer-": "`alexnet bench infer`: answers for one image and for many",
     "input-": "`alexnet bench input`: from files to batches",
@@ -53,7 +53,7 @@ HEADS = {
 
 
 def cell(key: str, value: Any) -> str:
-    """A value of a row as people read it."""
+    """A value of a row, formatted for readers."""
     if value is None:
         return ""
     if isinstance(value, dict):
@@ -70,7 +70,7 @@ def cell(key: str, value: Any) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Every row with every key that any of them has."""
+    """A Markdown table with a column for each key of any row."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     lines = [[HEADS.get(key, key.replace("_", " ")) for key in keys], ["---"] * len(keys)]
     lines += [[cell(key, row.get(key)) for key in keys] for row in rows]
@@ -78,25 +78,26 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def is_in_company(row: dict[str, Any]) -> bool:
-    """Whether `alexnet bench` measured it beside busy processes; a quiet row has no `company`."""
+    """Whether a row was measured beside busy processes."""
     return "company" in row and "of_quiet" in row
 
 
 def company_table(rows: list[dict[str, Any]]) -> list[str]:
-    """Rows in company, a line for all companies of the same way: in each its images/s, their share
-    of its quiet rate, and the ratio to the reference in the same company."""
-    ways: dict[tuple[Any, ...], dict[str, Any]] = {}
+    """A table of rows in company, with a line for each implementation: for each priority of the
+    busy processes the images/s, their fraction of the quiet rate, and the ratio to the reference
+    under the same load."""
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
         name = {key: row[key] for key in ("name", "batch") if key in row}
-        line = ways.setdefault(tuple(name.values()), name)
+        line = lines.setdefault(tuple(name.values()), name)
         line[f"{row['company']} priority"] = float(row["images_per_s"])
         line[f"of quiet, {row['company']}"] = f"{100 * row['of_quiet']:.0f} %"
         line[f"ratio, {row['company']}"] = row["ratio"]
-    return table(list(ways.values()))
+    return table(list(lines.values()))
 
 
 def machine(environment: dict[str, Any]) -> str:
-    """One line on where and with what it was measured."""
+    """The machine and the software of a record, in a line."""
     device = environment.get("gpu") or f"{environment['cpu']}, {environment['threads']} thread(s)"
     commit = (environment.get("commit") or "no commit")[:10]
     changed = " with changes" if environment.get("dirty") else ""
@@ -104,55 +105,57 @@ def machine(environment: dict[str, Any]) -> str:
 
 
 def command(words: list[str] | str) -> str:
-    """What was typed, without where things lay there."""
+    """The command of a record, without the folders of its paths."""
     words = words.split() if isinstance(words, str) else words
-    said = [Path(word).name if "/" in word else word for word in words]
-    return " ".join(["alexnet" if word == "__main__.py" else word for word in said])
+    names = [Path(word).name if "/" in word else word for word in words]
+    return " ".join(["alexnet" if name == "__main__.py" else name for name in names])
 
 
-def records(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    found = sorted(folder.glob("bench/*.json")) + sorted(folder.glob("accuracy/*.json"))
-    return [(path.stem, json.loads(path.read_text())) for path in found]
+def read_records(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The names and contents of all records."""
+    paths = sorted(folder.glob("bench/*.json")) + sorted(folder.glob("accuracy/*.json"))
+    return [(path.stem, json.loads(path.read_text())) for path in paths]
 
 
-def made(found: list[tuple[str, dict[str, Any]]]) -> str:
-    """All tables, and what has not been measured."""
+def record_tables(records: list[tuple[str, dict[str, Any]]]) -> str:
+    """The tables of all records, and a list of what was not measured on a GPU."""
     lines: list[str] = []
-    for name, r in found:
-        lines += [f"### {name}", "", f"{machine(r['environment'])}.", ""]
-        words = r.get("command") or r["environment"].get("command")
+    for name, record in records:
+        lines += [f"### {name}", "", f"{machine(record['environment'])}.", ""]
+        words = record.get("command") or record["environment"].get("command")
         if words:
             lines += [f"`{command(words)}`", ""]
-        if model := r.get("model"):
+        if model := record.get("model"):
             lines += [f"Network: `{model}`.", ""]
-        if note := r.get("note") or r.get("data_note"):
+        if note := record.get("note") or record.get("data_note"):
             lines += [f"{note}.", ""]
-        lines += [*table([row for row in r["rows"] if not is_in_company(row)]), ""]
-        if beside := [row for row in r["rows"] if is_in_company(row)]:
-            lines += ["In company, beside a busy process a core; images/s, medians:", ""]
-            lines += [*company_table(beside), ""]
-        lines += [f"- Not measured: {line}." for line in r.get("missing", ())]
-        lines += [""] if r.get("missing") else []
+        lines += [*table([row for row in record["rows"] if not is_in_company(row)]), ""]
+        if in_company := [row for row in record["rows"] if is_in_company(row)]:
+            lines += ["In company, beside one busy process on each core; images/s, medians:", ""]
+            lines += [*company_table(in_company), ""]
+        lines += [f"- Not measured: {line}." for line in record.get("missing", ())]
+        lines += [""] if record.get("missing") else []
     lines += ["### On a GPU", ""]
-    for start, what in WANTED.items():
-        own = [n for n, r in found if n.startswith(start) and r["environment"].get("gpu")]
-        lines.append(f"- {what}: {', '.join(own) if own else 'not measured'}.")
+    for start, what in EXPECTED_RECORDS.items():
+        on_gpu = [n for n, r in records if n.startswith(start) and r["environment"].get("gpu")]
+        lines.append(f"- {what}: {', '.join(on_gpu) if on_gpu else 'not measured'}.")
     return "\n".join(lines) + "\n"
 
 
-def shown(found: dict[str, dict[str, Any]]) -> str:
-    """The README's table: each of SHOWN beside the first row of its record with the same batch."""
+def readme_table(records: dict[str, dict[str, Any]]) -> str:
+    """The README's table: README_ROWS, each beside the reference, the first row of its record with
+    the same batch size."""
     lines = ["| | images/s | beside | images/s | times | record |", "|---|---|---|---|---|---|"]
-    for name, row_name, batch, what in SHOWN:
-        rows = [row for row in found.get(name, {}).get("rows", ()) if row.get("batch") == batch]
+    for name, row_name, batch, what in README_ROWS:
+        rows = [row for row in records.get(name, {}).get("rows", ()) if row.get("batch") == batch]
         row = next((row for row in rows if row["name"] == row_name), None)
         cells = ["not measured", "", "", "", ""]
         if row is not None:
             speeds = [cell("", r["images_per_s"]) for r in (row, rows[0])]
-            device, _, commit = machine(found[name]["environment"]).split("; ")
+            device, _, commit = machine(records[name]["environment"]).split("; ")
             link = f"[{device}, {commit}](results/bench/{name}.json)"
-            beside = rows[0]["name"].partition(":")[0]
-            cells = [speeds[0], beside, speeds[1], f"{row['ratio']:.1f}", link]
+            reference = rows[0]["name"].partition(":")[0]
+            cells = [speeds[0], reference, speeds[1], f"{row['ratio']:.1f}", link]
         lines.append(f"| {what} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -161,10 +164,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    found = records(RECORDS)
+    records = read_records(RECORDS)
     pages = {
-        PAGE: filled(PAGE, BEGIN, END, made(found)),
-        README: filled(README, *README_MARKS, shown(dict(found))),
+        PAGE: replace_between(PAGE, BEGIN, END, record_tables(records)),
+        README: replace_between(README, *README_MARKS, readme_table(dict(records))),
     }
     if args.check:
         return int(any(text != page.read_text() for page, text in pages.items()))

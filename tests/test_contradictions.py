@@ -74,7 +74,7 @@ def test_part_rates_are_read() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"trust": 0.001, "opt": "adam"}, "trust 0.001 .LARS. is of --opt sgd"),
+        ({"trust": 0.001, "opt": "adam"}, "trust 0.001 .LARS. works with --opt sgd only"),
         ({"accumulate": 9, "batch_size": 8}, "accumulate 9 cuts a batch of 8 images"),
         ({"accumulate": 0}, "accumulate is 0"),
     ],

@@ -33,7 +33,7 @@ def test_the_site_builds(tmp_path: Path) -> None:
         assert made.stat().st_size > 2000, page
     api = (tmp_path / "site" / "api.html").read_text()
     for name in alexnet.__all__:
-        assert f'id="alexnet.{name}"' in api or f"alexnet.predict.{name}" in api, name
+        assert f'id="alexnet.{name}"' in api or f"alexnet.predictor.{name}" in api, name
     assert (tmp_path / "site" / "_images" / "flow.svg").is_file()
     assert "https://" not in "".join(
         line for line in (tmp_path / "site" / "index.html").read_text().splitlines()
@@ -93,8 +93,8 @@ def test_the_drawing_is_checked_against_the_code(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(docs, "SECTIONS", docs.SECTIONS[:3])
     with pytest.raises(SystemExit, match="sections that SECTIONS does not have"):
         docs.paper_table()
-    with pytest.raises(SystemExit, match="not there"):
-        docs.find("alexnet.models.norm.nonsense")
+    with pytest.raises(SystemExit, match="does not exist"):
+        docs.find_object("alexnet.models.norm.nonsense")
 
 
 def test_the_notebook_of_2018(

@@ -74,7 +74,7 @@ def test_response_norm_in_onnx(norm: ResponseNorm) -> None:
     model = Net([norm, Linear("fc1", 3)], (8, 6, 6))
     images = torch.randint(0, 256, (5, 6, 6, 8), dtype=torch.uint8, generator=torch.manual_seed(0))
     preprocess = Preprocess(6, 6, 8, Statistics((127.0,) * 8, (12.0,) * 8, ()), "std")
-    subject = Exportable.of(model, preprocess, images, {}, inside=False)
+    subject = Exportable.of(model, preprocess, images, {}, with_preprocessing=False)
     content, proof = to_onnx(subject)
     assert proof["largest_difference"] < 1e-5 * max(proof["largest_output"], 1)
     x, n = subject.inputs, norm.n
@@ -99,7 +99,7 @@ def test_a_narrow_alexnet_in_onnx() -> None:
     preprocess = Preprocess(230, 227, 3, Statistics((1.0,) * 3, (1.0,) * 3, (), image), "centre")
     model = Net(narrowed(find_model("alexnet-2012-code").spec(7), 16), (3, 227, 227))
     pixels = torch.randint(0, 256, (3, 230, 230, 3), dtype=torch.uint8)
-    _, proof = to_onnx(Exportable.of(model, preprocess, pixels, {}, inside=True))
+    _, proof = to_onnx(Exportable.of(model, preprocess, pixels, {}, with_preprocessing=True))
     assert proof["largest_difference"] <= 1e-5
 
 
@@ -114,7 +114,11 @@ def test_preprocessing_inside_is_the_preprocessing_of_views(rule: Any) -> None:
         for parameter in model.parameters():
             parameter *= 0.01  # every class is to have a probability that a float32 tells from 0
         expected = model(preprocess.views(pixels, 1)[0]).log_softmax(1)
-        found = Exportable.of(model, preprocess, pixels, {}, inside=True).module(pixels).log()
+        found = (
+            Exportable.of(model, preprocess, pixels, {}, with_preprocessing=True)
+            .module(pixels)
+            .log()
+        )
     torch.testing.assert_close(found, expected, rtol=2e-6, atol=2e-6)
 
 
@@ -190,7 +194,9 @@ def test_torchvision_state_dict(tmp_path: Path) -> None:
     model = Net(narrowed(preset.spec(6), 16), (3, 70, 70), keys=preset.keys)
     preprocess = Preprocess(80, 70, 3, Statistics((0.0,) * 3, (1.0,) * 3, ()), "torchvision")
     images = torch.randint(0, 256, (5, 80, 80, 3), dtype=torch.uint8)
-    content, _ = to_torchvision(Exportable.of(model, preprocess, images, {}, inside=False))
+    content, _ = to_torchvision(
+        Exportable.of(model, preprocess, images, {}, with_preprocessing=False)
+    )
     file = tmp_path / "alexnet.pth"
     file.write_bytes(content)
     theirs.load_state_dict(torch.load(file, weights_only=True))

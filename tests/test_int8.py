@@ -365,7 +365,7 @@ def test_what_answers_otherwise_is_refused(run: Path) -> None:
         for values in last.parameters():
             values.copy_(values.roll(1, 0))
     hide_behind_one_channel(predictor.model)
-    with pytest.raises(Differs, match=r"int8 answers .* as the network does, fewer than 90 %"):
+    with pytest.raises(Differs, match=r"int8 classifies .* as the network does, fewer than 90 %"):
         with_engine(predictor, "int8")
     assert not (run / "int8.json").exists()
 
@@ -420,7 +420,7 @@ def test_what_cannot_be_kept_is_measured_once_and_used_all_the_same(
     said = capsys.readouterr().err
     assert found.engine == "int8"
     assert measured(said) == 1
-    assert "not kept: cannot write" in said
+    assert "not saved: cannot write" in said
     assert not (run / "int8.json").exists()
 
 

@@ -157,4 +157,6 @@ def test_a_rank_alone_in_a_shell(data: Path, tmp_path: Path) -> None:
         env={**os.environ, "RANK": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("alexnet: RANK=1 in the environment: one of several processes")
+    assert done.stderr.startswith(
+        "alexnet: RANK=1 in the environment: this is one of several processes"
+    )

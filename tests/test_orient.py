@@ -452,7 +452,7 @@ def test_a_run_from_before_of_upright_photos_says_how_it_reads_them(
     (run / "recipe.json").write_text(json.dumps(before))
     status, _, said = cli("classify", run, place / "new-turned")
     assert status == 0
-    assert sum("learnt from photos that" in line for line in said) == 1
+    assert sum("was trained on photos that" in line for line in said) == 1
     out = tmp_path / "folder"
     assert cli("export", run, "--format", "safetensors", "--out", out)[0] == 0
     assert cli("import", out, "--orient", "apply", "--run", tmp_path / "upright")[0] == 0

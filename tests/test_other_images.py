@@ -311,7 +311,7 @@ def test_a_test_part_that_repeats_training_images(cli: Cli, tmp_path: Path) -> N
     page = Path(alexnet.report(run, brief=True).out).read_text()
     assert "18 (4 it learnt from left out" in page
     alexnet.export(run, format="safetensors", out=tmp_path / "hub")
-    assert "18 (4 that it learnt from left out" in (tmp_path / "hub/README.md").read_text()
+    assert "18 (4 seen in training left out" in (tmp_path / "hub/README.md").read_text()
 
 
 def test_a_run_without_digests_makes_them_or_says_so(cli: Cli, home: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from alexnet.data import Preprocess, Statistics
 from alexnet.recipe import Recipe
+from alexnet.runs.records import SettingsChoice
 from alexnet.training import Hardware, Settings, TimingRule, choose_settings, threads
 from conftest import without_report
 from given_steps import Given, Step, train_choosing
@@ -39,7 +40,7 @@ def choose(
     fixed: Collection[str] = (),
     images: int = LONG,
     hardware: Hardware = CPU,
-) -> tuple[Recipe, dict[str, Any]]:
+) -> tuple[Recipe, SettingsChoice]:
     return choose_settings(recipe or Recipe(), 10, images, fixed, prepare, hardware=hardware)
 
 
@@ -54,13 +55,13 @@ def steps(*seconds: float, then: float) -> Step:
 
 def duel(holder: Step, challenger: Step) -> tuple[bool, list[float], list[float]]:
     """Whether one thread is chosen in the place of two, and the seconds of each round of both."""
-    _, found = choose(
+    _, choice = choose(
         lambda _, count: holder if count == 2 else challenger,
         fixed=("channels_last",),
         hardware=OLD_CPU,
     )
-    ours, theirs = (row["rounds"] for row in found["measured"])
-    return found["chosen"]["threads"] == 1, ours, theirs
+    ours, theirs = (row.rounds for row in choice.measured)
+    return choice.chosen.threads == 1, ours, theirs
 
 
 def test_a_slow_round_of_the_better_does_not_turn_the_choice() -> None:
@@ -166,20 +167,20 @@ def test_rounds_that_disagree_are_said_and_keep_the_rule(
     def prepare(recipe: Recipe, count: int) -> Step:
         return steps(0.01, then=0.13) if count == 1 else steps(then=0.1)
 
-    _, found = choose(prepare, fixed=("channels_last",))
-    assert found["chosen"]["threads"] == 2
+    _, choice = choose(prepare, fixed=("channels_last",))
+    assert choice.chosen.threads == 2
     said = capfd.readouterr().err
     one = Settings("fp32", True, 1)
     assert f"not chosen: {one}: 30 rounds disagree (10 to 130 ms" in said
-    row = next(row for row in found["measured"] if row["threads"] == 1)
-    assert row["seconds"] == 0.01
-    assert row["rounds"] == [0.01, *[0.13] * 29]
+    row = next(row for row in choice.measured if row.threads == 1)
+    assert row.seconds == 0.01
+    assert row.rounds == [0.01, *[0.13] * 29]
 
 
 def test_how_long_it_lasts_is_by_what_steps_usually_take() -> None:
     """In company that is not what the fastest takes."""
-    _, found = choose(lambda *_: steps(0.1, then=0.12))
-    assert found["expected_s"] == pytest.approx(0.12 * LONG / 32)
+    _, choice = choose(lambda *_: steps(0.1, then=0.12))
+    assert choice.expected_s == pytest.approx(0.12 * LONG / 32)
 
 
 def test_at_most_two_are_in_memory_and_none_afterwards() -> None:
@@ -194,10 +195,8 @@ def test_at_most_two_are_in_memory_and_none_afterwards() -> None:
         alive.append(weakref.ref(step))
         return step
 
-    _, found = choose(prepare)
-    assert found["chosen"] == {
-        "precision": "bf16", "channels_last": False, "threads": 1, "compile": False,
-    }  # fmt: skip
+    _, choice = choose(prepare)
+    assert choice.chosen == Settings("bf16", False, 1)
     gc.collect()
     assert most == 2
     assert len(alive) == 4
@@ -233,9 +232,9 @@ def test_what_runs_out_of_memory_is_not_chosen(
         with pytest.raises(RuntimeError, match=str(error)):
             choose(prepare, recipe, ("compile", "channels_last"), hardware=GPU)
         return
-    settled, found = choose(prepare, recipe, ("compile", "channels_last"), hardware=GPU)
+    settled, choice = choose(prepare, recipe, ("compile", "channels_last"), hardware=GPU)
     assert settled.precision == "bf16"
-    assert len(found["measured"]) == 1
+    assert len(choice.measured) == 1
     said = capfd.readouterr().err
     assert "not chosen: fp32, channels last, 2 thread(s): out of memory" in said
 
@@ -266,13 +265,13 @@ def test_what_is_quicker_is_chosen(
     seconds: dict[str, float], best: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = Given(**seconds)
-    recipe, found = choose(given)
+    recipe, choice = choose(given)
     assert (recipe.precision, recipe.channels_last) == (best.precision, best.channels_last)
-    assert found["chosen"]["threads"] == best.threads
-    assert len(found["measured"]) == len(given.asked) == 4
-    for row in found["measured"]:
-        assert row["seconds"] == min(row["rounds"])
-        assert len(row["rounds"]) >= 2
+    assert choice.chosen.threads == best.threads
+    assert len(choice.measured) == len(given.asked) == 4
+    for row in choice.measured:
+        assert row.seconds == min(row.rounds)
+        assert len(row.rounds) >= 2
     said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert f"settings: {best}: " in said
@@ -301,14 +300,14 @@ def test_the_pace_of_bf16_is_measured_once() -> None:
 
 def test_what_is_given_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Given(bf16=0.1, plain=0.1, threads1=0.1)
-    recipe, found = choose(given, Recipe(precision="fp32"), ("precision",))
-    assert (recipe.precision, found["measured"], given.asked) == ("fp32", [], [])
+    recipe, choice = choose(given, Recipe(precision="fp32"), ("precision",))
+    assert (recipe.precision, choice.measured, given.asked) == ("fp32", [], [])
     recipe, _ = choose(given, fixed=("channels_last",))
     assert all(one.channels_last for one in given.asked)
     assert recipe.channels_last
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    _, found = choose(given)
-    assert found["chosen"]["threads"] == 2
+    _, choice = choose(given)
+    assert choice.chosen.threads == 2
     given.asked.clear()
     recipe, _ = choose(given, images=100)  # too short to be worth it
     assert (recipe.precision, given.asked) == ("fp32", [])
@@ -332,8 +331,8 @@ def test_a_gpu_compiles_what_lasts(
     images: int, seconds: float, chosen: bool | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = Given(compiled=seconds)
-    settled, found = choose(given, LARGE, images=images, hardware=GPU)
-    assert settled.compile is found["chosen"]["compile"] is bool(chosen)
+    settled, choice = choose(given, LARGE, images=images, hardware=GPU)
+    assert settled.compile is choice.chosen.compile is bool(chosen)
     assert any(one.compile for one in given.asked) is (chosen is not None)
     assert "for 256 images" in capfd.readouterr().err
     for fixed, other in (
@@ -342,9 +341,9 @@ def test_a_gpu_compiles_what_lasts(
         (("compile",), LARGE.replace(compile=True)),
     ):
         given.asked.clear()
-        settled, found = choose(given, other, fixed, HOUR, GPU)
+        settled, choice = choose(given, other, fixed, HOUR, GPU)
         assert not any(one.compile for one in given.asked)
-        assert settled.compile is found["chosen"]["compile"] is other.compile
+        assert settled.compile is choice.chosen.compile is other.compile
 
 
 def test_what_cannot_compile_is_said_and_trained(capfd: pytest.CaptureFixture[str]) -> None:

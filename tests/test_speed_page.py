@@ -24,27 +24,27 @@ RECORD: dict[str, Any] = {
 
 
 def test_the_page_is_as_its_records() -> None:
-    found = speed.records(speed.RECORDS)
+    found = speed.read_records(speed.RECORDS)
     assert len(found) >= len(list((speed.RECORDS / "bench").glob("*.json"))) > 5
     text = speed.PAGE.read_text()
-    assert speed.made(found) in text
+    assert speed.record_tables(found) in text
     for name, _ in found:
         assert f"### {name}\n" in text
 
 
 def test_a_record_becomes_a_table_and_a_gap_is_said() -> None:
-    text = speed.made([("train-x", RECORD)])
+    text = speed.record_tables([("train-x", RECORD)])
     assert "A processor, 2 thread(s); torch 9.9; cccccccccc with changes." in text
     assert "| plain | 10 | 9 to 11 | 2 |  |" in text
     assert "| ours | 12,346 | 9 to 11 |  | 50.0 % |" in text
     assert "`alexnet bench --data photos`" in text
     assert "- Not measured: OpenVINO." in text
-    assert text.count("not measured.") == len(speed.WANTED)
+    assert text.count("not measured.") == len(speed.EXPECTED_RECORDS)
     on_gpu = copy.deepcopy(RECORD)
     on_gpu["environment"]["gpu"] = "A GPU"
-    text = speed.made([("train-y", on_gpu)])
+    text = speed.record_tables([("train-y", on_gpu)])
     assert "training steps: train-y." in text
-    assert text.count("not measured.") == len(speed.WANTED) - 1
+    assert text.count("not measured.") == len(speed.EXPECTED_RECORDS) - 1
 
 
 def test_check_sees_a_page_that_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,11 +72,11 @@ def test_check_sees_a_page_that_is_old(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_readme_shows_records_and_what_has_none() -> None:
-    found = dict(speed.records(speed.RECORDS))
-    text = speed.shown(found)
+    found = dict(speed.read_records(speed.RECORDS))
+    text = speed.readme_table(found)
     assert text in speed.README.read_text()
     assert "not measured" not in text
-    gone = speed.SHOWN[0][0]
+    gone = speed.README_ROWS[0][0]
     del found[gone]
-    rows = sum(name == gone for name, *_ in speed.SHOWN)
-    assert speed.shown(found).count("not measured") == rows > 0
+    rows = sum(name == gone for name, *_ in speed.README_ROWS)
+    assert speed.readme_table(found).count("not measured") == rows > 0

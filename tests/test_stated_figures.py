@@ -342,7 +342,7 @@ def test_a_test_from_before_claims_no_precision(half: Path, cli: Cli) -> None:
     log.write_text("".join(json.dumps(line) + "\n" for line in kept))
     assert cli("export", half, "--format", "safetensors", "--out", "card")[0] == 0
     card = Path("card/README.md").read_text()
-    assert re.search(r"^\| test \| 200 \| .* \| fp32 or bf16, not noted \|$", card, re.M)
+    assert re.search(r"^\| test \| 200 \| .* \| fp32 or bf16, not recorded \|$", card, re.M)
     assert "not noted" in page_of(half)
 
 

@@ -23,7 +23,7 @@ from alexnet.runs import RunDir, find_checkpoint, load_checkpoint, load_latest, 
 
 # Deep because a kill between any two calls to the disk can be made here alone: a training that
 # starts again would have to be run for each of them.
-from alexnet.runs.again import begin_again, end_beginning_again
+from alexnet.runs.restart import finish_restart, restart_run
 
 ENV = os.environ | {"PYTHONPATH": str(Path(alexnet.__file__).parents[1])}
 
@@ -530,13 +530,13 @@ def start_again(run: RunDir) -> None:
         save_checkpoint(folder, 0, model={"weight": torch.ones(2)}, optimizer={},
                         state={"step": 0}, best=False)  # fmt: skip
 
-    begin_again(run, texts, {"event": "resume", "step": 0}, save)
+    restart_run(run, texts, {"event": "resume", "step": 0}, save)
 
 
 def state_of(folder: Path) -> tuple[str, ...]:
     """What a run is, as whoever resumes it finds it."""
     run = RunDir.open(folder)
-    end_beginning_again(run)
+    finish_restart(run)
     newest = load_latest(run.checkpoints, pytest.fail)
     texts = {(folder / name).read_text() for name in ("recipe.json", "environment.json")}
     texts.add((folder / "recipe.toml").read_text())
@@ -599,9 +599,9 @@ def test_a_full_disk_leaves_the_run_as_it_was(tmp_path: Path) -> None:
         raise CheckpointError("no space")
 
     with pytest.raises(CheckpointError, match="no space"):
-        begin_again(run, {}, {"event": "resume", "step": 0}, full)
+        restart_run(run, {}, {"event": "resume", "step": 0}, full)
     assert load_checkpoint(run.checkpoints / "last").step == 8
-    end_beginning_again(run)
+    finish_restart(run)
     assert not (run.path / "checkpoints-again").exists()
 
 

@@ -25,7 +25,7 @@ LAYERS = (
     (
         "errors",
         "files",
-        "interrupt",
+        "signals",
         "terminal",
         "recipe",
         "options",
@@ -39,7 +39,7 @@ LAYERS = (
     ("runs",),
     ("runtime", "metrics", "models", "data", "diagnosis"),
     ("training",),
-    ("analysis", "predict", "evaluation_set", "figures", "pages", "recipebook"),
+    ("analysis", "predictor", "evaluation_set", "figures", "pages", "recipebook"),
     ("interchange",),
     ("serving",),
     ("commands",),

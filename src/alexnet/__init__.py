@@ -27,11 +27,11 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOMES once mor
     from alexnet.lab.claims.verb import claim as claim
     from alexnet.models.norm import response_norm as response_norm
     from alexnet.models.zoo import build_model as build_model
-    from alexnet.predict import Predictor as Predictor
-    from alexnet.predict import load as load
+    from alexnet.predictor import Predictor as Predictor
+    from alexnet.predictor import load as load
 
 _HOMES = {
-    "Predictor": "alexnet.predict",
+    "Predictor": "alexnet.predictor",
     "bench": "alexnet.lab.benches.verb",
     "build_model": "alexnet.models.zoo",
     "claim": "alexnet.lab.claims.verb",
@@ -45,7 +45,7 @@ _HOMES = {
     "export": "alexnet.commands.export",
     "import_weights": "alexnet.commands.import_weights",
     "inspect": "alexnet.commands.inspect",
-    "load": "alexnet.predict",
+    "load": "alexnet.predictor",
     "recipes": "alexnet.commands.recipes",
     "report": "alexnet.commands.report",
     "response_norm": "alexnet.models.norm",

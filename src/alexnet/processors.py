@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from alexnet.launch import launched
+from alexnet.launch import is_launched
 
 # Where a thread that has nothing to do looks for more: so many turns of a loop, about 20 us, in
 # GNU's runtime, whose own number, 300,000, keeps a processor from others for milliseconds; one
@@ -72,7 +72,7 @@ def find_processors(
         limits.append((task, f"SLURM_CPUS_PER_TASK={task}"))
     usable, why = min(limits, key=lambda limit: limit[0])  # of equals the first
     # Only of torchrun, which lets its processes use the same processors; others may divide them.
-    together = _whole(environ.get("LOCAL_WORLD_SIZE", "")) if launched(environ) else 0
+    together = _whole(environ.get("LOCAL_WORLD_SIZE", "")) if is_launched(environ) else 0
     if together > 1 and "TORCHELASTIC_RUN_ID" in environ:
         usable = max(usable // together, 1)
         why = f"{why}, shared by" if why else "shared by"

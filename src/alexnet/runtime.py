@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from alexnet.launch import processes
+from alexnet.launch import process_count
 from alexnet.plain import is_plain
 from alexnet.processors import find_processors, given_threads, waiting
 from alexnet.runs.records import Environment
@@ -136,7 +136,7 @@ def _machine() -> dict[str, Any]:
         "threads_given": given_threads(),
         "plain": is_plain() or None,
         "waiting": waiting(),
-        "processes": processes(),
+        "processes": process_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

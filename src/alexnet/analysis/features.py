@@ -15,7 +15,7 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.loader import batches_in_order
 from alexnet.data.splits import Split
 from alexnet.errors import Unavailable, UsageError
-from alexnet.files import replacing
+from alexnet.files import open_atomic
 from alexnet.models.net import Net
 from alexnet.runtime import autocast
 from alexnet.terminal import progress
@@ -101,7 +101,7 @@ def write_features(
     same way. `how` are the options of `iter_features`.
     """
     shape: tuple[int, ...] = ()
-    with replacing(out) as file:
+    with open_atomic(out) as file:
         for _, outputs in iter_features(model, split, preprocess, [part], **how):
             rows = outputs[part].contiguous().numpy()
             if not shape:
@@ -154,7 +154,7 @@ def write_parquet(
         writer.write_table(arrow.table({**others, "features": features}, schema=schema))
         rows_written += len(features)
 
-    with replacing(out) as file:
+    with open_atomic(out) as file:
         for _, outputs in iter_features(model, split, preprocess, [part], **how):
             rows = outputs[part].contiguous().numpy()
             if writer is None:

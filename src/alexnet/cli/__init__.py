@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from alexnet.cli.arguments import Parser, Verb
 from alexnet.errors import AlexNetError, Elsewhere, Interrupted, UsageError, did_you_mean
-from alexnet.launch import processes, rank, refuse_half_launched
+from alexnet.launch import process_count, rank, refuse_partial_launch
 from alexnet.memory import keep_pages, short_of_memory
 from alexnet.options import command_line
 from alexnet.processors import set_up_threads
@@ -130,8 +130,8 @@ def _parse(argv: list[str]) -> tuple[Verb, dict[str, Any]]:
         verb, options = _read(argv)
     except UsageError as error:
         raise _of_the_first(error) from None
-    refuse_half_launched()  # of each that is
-    if not verb.shared and processes() > 1:
+    refuse_partial_launch()  # of each that is
+    if not verb.shared and process_count() > 1:
         raise _of_the_first(
             UsageError(f"{argv[0]} runs in one process, and torchrun started more: leave it")
         )

@@ -9,7 +9,7 @@ from alexnet.cli.arguments import Verbs, add_ignore_unknown, add_verb
 from alexnet.terminal import percent_with_interval
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import ImportResult, TestedImport
+    from alexnet.runs.records import ImportResult, ImportTestResult
 
 
 def add(verbs: Verbs) -> None:
@@ -49,20 +49,20 @@ def add(verbs: Verbs) -> None:
     )
 
 
-def call(**options: Any) -> ImportResult | TestedImport:
+def call(**options: Any) -> ImportResult | ImportTestResult:
     from alexnet.commands.import_weights import import_weights
 
     return import_weights(**options)
 
 
-def show(r: ImportResult | TestedImport) -> None:
-    from alexnet.runs.records import TestedImport
+def show(r: ImportResult | ImportTestResult) -> None:
+    from alexnet.runs.records import ImportTestResult
 
     print(f"matched   {len(r.matched)} tensors of {r.model}, {r.classes:,} classes")
     if r.left:
         print(f"left      {', '.join(r.left)}")
     print(f"expects   {r.expects}")
     print(f"weights   {r.judged.verdict}: {r.judged.why}")
-    if isinstance(r, TestedImport):
+    if isinstance(r, ImportTestResult):
         print(f"top-1     {percent_with_interval(r.top1, r.top1_ci95, r.n)}, in {r.precision}")
     print(f"run       {r.run}")

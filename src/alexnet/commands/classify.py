@@ -17,7 +17,7 @@ from alexnet.data.loader import read_ahead
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import read_digests
 from alexnet.interchange.runtimes import EngineName, with_engine
-from alexnet.predict import load
+from alexnet.predictor import load
 from alexnet.recipe import Precision
 from alexnet.runs.records import ClassifyResult, ImageAnswer, UnreadFile
 from alexnet.terminal import progress, say

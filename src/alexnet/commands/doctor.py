@@ -26,7 +26,7 @@ from alexnet.errors import DataError, Unreadable, UsageError
 from alexnet.files import write_atomic
 from alexnet.models.zoo import model_spec
 from alexnet.options import option
-from alexnet.predict import load, read_recipe, read_statistics
+from alexnet.predictor import load, read_statistics
 from alexnet.recipe import Recipe, RecipeOverrides, refuse_unknown
 from alexnet.recipebook import find_recipe
 from alexnet.runs.records import (
@@ -40,7 +40,7 @@ from alexnet.runs.records import (
     ValEvent,
     Verdict,
 )
-from alexnet.runs.rundir import RunDir
+from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runtime import chance_kept, pick_device
 from alexnet.terminal import say, shows_top5, why_no_top5
 from alexnet.training.network import build_net, preprocessing, take_weights

@@ -1,5 +1,6 @@
 """alexnet export: a run's network in the format of others, verified before it is written."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import write_atomic, write_json
 from alexnet.interchange import certificate as certificates
 from alexnet.interchange import hub
-from alexnet.interchange.chain import BATCHES, OnnxNet
+from alexnet.interchange.export_check import BATCHES, OnnxNet
 from alexnet.interchange.formats import FORMATS, Exportable, Format
-from alexnet.interchange.heldout import some_readable
-from alexnet.interchange.quantise import before_and_after, calibration_of, quantise
+from alexnet.interchange.held_out import spread_readable_indices
+from alexnet.interchange.quantise import calibration_indices, compare_quantised, quantise
 from alexnet.options import Placeholder, option
-from alexnet.predict import Predictor, load
-from alexnet.runs.records import ExportResult, Quantised, Verified
+from alexnet.predictor import Predictor, load
+from alexnet.runs.records import ExportCheck, ExportResult, QuantisationResult
 from alexnet.runtime import chance_kept
 from alexnet.terminal import say
 
@@ -69,14 +70,14 @@ def export(
             f"{option('out', Placeholder('FOLDER'))}"
         )
     if push:
-        hub.library()
+        hub.import_hub()
     if target.exists() and not folder:
         raise UsageError(f"{target} is there already: remove it or choose another {option('out')}")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent} is no folder: make it or choose another {option('out')}")
     predictor = load(run, checkpoint)
     images, source = _images(predictor, data, int8, ignore_unknown)
-    described = certificates.describe(predictor)
+    described = certificates.describe_network(predictor)
     subject = Exportable.of(
         predictor.model, predictor.preprocess, images, described.to_json(), preprocess
     )
@@ -96,19 +97,19 @@ def export(
         own = quantised.split if quantised.own else "other-data"
         described = replace(described, metrics={own: quantised.int8})
         logits = OnnxNet(content, "the int8 file")(probes)
-        logits, tolerance = logits.log() if preprocess else logits, certificates.QUANTISED
-    digest = certificates.digest_of(content)
+        logits, tolerance = logits.log() if preprocess else logits, certificates.INT8_TOLERANCE
+    digest = hashlib.sha256(content).hexdigest()
     made = certificates.certify(described, digest, takes, logits, tolerance)
     if folder:
         files = hub.write_folder(target, content, made, predictor.preprocess.statistics.image)
     else:
         write_atomic(target, content)
-        write_json(certificates.place_of(target), made)
-        files = [target, certificates.place_of(target)]
+        write_json(certificates.certificate_path(target), made)
+        files = [target, certificates.certificate_path(target)]
     return ExportResult(
         format=format,
         run=str(run),
-        verified=Verified(**proof, images=source),
+        verified=ExportCheck(**proof, images=source),
         int8=quantised,
         pushed=hub.push(target, push) if push else None,
         out=str(target),
@@ -134,7 +135,7 @@ def _images(
     """Held-out images, or where the run's data is not here, drawn ones; and which they are."""
     try:
         part = _held_out(predictor, data, ignore_unknown).images
-        images = torch.from_numpy(part.read(some_readable(part, BATCHES[-1])))
+        images = torch.from_numpy(part.read(spread_readable_indices(part, BATCHES[-1])))
         return images, f"{len(images)} of {part.name}"
     except DataError as error:
         if needed or data is not None:
@@ -152,18 +153,18 @@ def _quantised(
     inside: bool,
     data: str | Path | None,
     ignore_unknown: bool,
-) -> tuple[bytes, Quantised]:
+) -> tuple[bytes, QuantisationResult]:
     held_out = _held_out(predictor, data, ignore_unknown)
 
     def inputs(images: Tensor) -> Tensor:
         return images if inside else predictor.preprocess.views(images, 1)[0].contiguous()
 
     def compared(part: Split) -> tuple[bytes, dict[str, Any]]:
-        ids = calibration_of(part)
+        ids = calibration_indices(part)
         after = quantise(content, inputs(torch.from_numpy(part.read(ids))))
-        return after, before_and_after(content, after, part, ids, len(predictor.classes), inputs)
+        return after, compare_quantised(content, after, part, ids, len(predictor.classes), inputs)
 
     after, figures = held_out.around(compared)
     if figures["int8"].top1 < figures["fp32"].top1_ci95[0]:
         say("warning: int8 loses more than the interval of fp32's top-1: compare before you use it")
-    return after, Quantised(**figures, data=held_out.path, **held_out.figures().by_field())
+    return after, QuantisationResult(**figures, data=held_out.path, **held_out.figures().by_field())

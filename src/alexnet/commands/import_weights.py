@@ -14,12 +14,12 @@ from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_bytes, sha256_of, write_json
 from alexnet.interchange.certificate import certify_run, run_logits
-from alexnet.interchange.heldout import tally_scores
+from alexnet.interchange.held_out import tally_scores
 from alexnet.interchange.hub import pull
-from alexnet.interchange.incoming import expected, read_net
+from alexnet.interchange.imported_net import expected_images, read_net
 from alexnet.interchange.untrained_weights import detect_untrained
 from alexnet.options import FILE, option
-from alexnet.predict import load
+from alexnet.predictor import load
 from alexnet.recipe import Normalize
 from alexnet.runs.checkpoint import save_checkpoint
 from alexnet.runs.records import (
@@ -27,8 +27,8 @@ from alexnet.runs.records import (
     EvalResult,
     ImportEvent,
     ImportResult,
-    TestedImport,
-    WeightsJudged,
+    ImportTestResult,
+    WeightsVerdict,
 )
 from alexnet.runs.rundir import RunDir, fresh_run_path
 from alexnet.runtime import chance_kept, environment
@@ -55,7 +55,7 @@ def import_weights(
     crop: int | None = None,
     normalize: Normalize | None = None,
     orient: Orient | None = None,
-) -> ImportResult | TestedImport:
+) -> ImportResult | ImportTestResult:
     """Makes a run directory of weights: a torch file, safetensors, caffemodel or ONNX, a folder
     that `export` wrote, or hf:OWNER/NAME on the hub.
 
@@ -64,8 +64,8 @@ def import_weights(
     Caffe's mean image; `bgr` whether the first layer takes blue first. `size`, `crop`, `normalize`
     and `orient` replace the preprocessing that the weights are known to expect.
     Returns an ImportResult: the run, what was matched and left in the file, what images are
-    expected, and whether the weights were trained at all; with `data` a TestedImport, which has the
-    figures too.
+    expected, and whether the weights were trained at all; with `data` an ImportTestResult, which
+    has the figures too.
     """
     fields = {"size": size, "crop": crop, "normalize": normalize, "orient": orient}
     given: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
@@ -98,10 +98,10 @@ def _import(
     mean: str | Path | None,
     bgr: bool | None,
     given: dict[str, Any],
-) -> ImportResult | TestedImport:
+) -> ImportResult | ImportTestResult:
     """Makes a run of what lies at `path`, which people call `name`; `origin` is recorded of it;
     `asked` is what of `data` is measured on."""
-    wanted = expected(path, model, Path(mean) if mean else None, given)
+    wanted = expected_images(path, model, Path(mean) if mean else None, given)
     recipe, statistics = wanted.recipe, wanted.statistics
     net, left = read_net(path, recipe, bgr)
     images = None if data is None else Path(find_data(recipe, data))
@@ -158,7 +158,7 @@ def _import(
             tally = tally_scores(lambda x: run_logits(predictor, x), tested.images, len(names))
             figures = tally.figures()
             judged = _held_against_chance(judged, figures, len(names))
-            result = TestedImport(
+            result = ImportTestResult(
                 **{**result.by_field(), "judged": judged},
                 **figures.by_field(),
                 **tested.figures().by_field(),
@@ -191,7 +191,9 @@ def _flags(
     return words + [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
 
-def _held_against_chance(judged: WeightsJudged, figures: EvalResult, classes: int) -> WeightsJudged:
+def _held_against_chance(
+    judged: WeightsVerdict, figures: EvalResult, classes: int
+) -> WeightsVerdict:
     low, high = figures.top1_ci95
     if low > 1 / classes:
         return judged

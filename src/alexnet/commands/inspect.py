@@ -36,10 +36,9 @@ from alexnet.analysis.saliency import Method
 from alexnet.commands.inspected_run import InspectedRun
 from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.errors import DataError, UsageError, did_you_mean
-from alexnet.files import replacing
+from alexnet.files import open_atomic
 from alexnet.models.zoo import model_spec
 from alexnet.options import RUN, Placeholder, call, option
-from alexnet.predict import read_recipe
 from alexnet.recipe import Precision
 from alexnet.runs.records import (
     ActivationsResult,
@@ -73,7 +72,7 @@ from alexnet.runs.records import (
     ShownPrediction,
     SimilarityResult,
 )
-from alexnet.runs.rundir import RunDir
+from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runtime import autocast, chance_kept
 from alexnet.terminal import escaped, percent, progress, shorten, shows_top5, why_no_top5
 
@@ -702,7 +701,7 @@ def show_features(
     else:
         shape = feats.write_features(run.out, p.model, of, p.preprocess, part, **how)
         listed = run.out.with_suffix(".csv")
-        with replacing(listed) as file:
+        with open_atomic(listed) as file:
             table = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
             lines = csv.writer(table, lineterminator="\n")
             lines.writerow(("row", "image", "label", "class"))

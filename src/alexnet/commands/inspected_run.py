@@ -22,7 +22,7 @@ from alexnet.evaluation_set import (
     open_own,
     read_digests,
 )
-from alexnet.predict import Predictor, load
+from alexnet.predictor import Predictor, load
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import say
 

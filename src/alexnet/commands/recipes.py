@@ -13,11 +13,11 @@ from alexnet.recipebook import RECIPES, TRAINING, find_recipe, source_of
 from alexnet.recipebook.written import RECORD, SUFFIX
 from alexnet.runs.records import (
     LayerSummary,
-    NamedThing,
     NetworkResult,
     RecipeDifference,
     RecipeDifferences,
     RecipeList,
+    RecipeListItem,
     RecipeResult,
 )
 
@@ -42,8 +42,8 @@ def recipes(
                 f"{option('diff')} needs two: `{call('recipes', Placeholder('NAME'), diff=diff)}`"
             )
         return RecipeList(
-            recipes=[NamedThing(name=n, about=make().about) for n, make in RECIPES.items()],
-            models=[NamedThing(name=n, about=preset.about) for n, preset in MODELS.items()],
+            recipes=[RecipeListItem(name=n, about=make().about) for n, make in RECIPES.items()],
+            models=[RecipeListItem(name=n, about=preset.about) for n, preset in MODELS.items()],
         )
     if diff is not None:
         found = _differences(name, diff, classes)

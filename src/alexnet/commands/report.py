@@ -25,7 +25,6 @@ from alexnet.errors import DataError, UsageError
 from alexnet.files import read_json, write_atomic
 from alexnet.options import call, option
 from alexnet.pages import RunPart, report_page
-from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
 from alexnet.runs.records import (
     AgreementResult,
@@ -38,7 +37,7 @@ from alexnet.runs.records import (
     ValEvent,
     Verdict,
 )
-from alexnet.runs.rundir import RunDir
+from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.terminal import percent, say, shows_top5
 
 Pictures = list[tuple[str, Path, str]]

@@ -8,14 +8,13 @@ from typing import Any
 
 from alexnet.errors import CheckpointError
 from alexnet.files import read_json, sha256_of
-from alexnet.predict import read_recipe
 from alexnet.recipe import Recipe
 from alexnet.recipe_flags import parse_recipe_words, recipe_words
 from alexnet.recipebook import RECIPES, find_recipe
 from alexnet.recipebook.again import conditions, recorded_call, train_command
 from alexnet.runs.checkpoint import find_checkpoint
 from alexnet.runs.records import DataCard, Event, TestEvent, ValEvent
-from alexnet.runs.rundir import RunDir, fresh_run_path
+from alexnet.runs.rundir import RunDir, fresh_run_path, read_recipe
 
 
 def reproduce(folder: RunDir) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ from alexnet.commands.inspected_run import InspectedRun
 from alexnet.errors import UsageError
 from alexnet.interchange.runtimes import EngineName, refuse_precision, with_engine
 from alexnet.options import option
-from alexnet.predict import Predictor
+from alexnet.predictor import Predictor
 from alexnet.recipe import Precision
 from alexnet.runs.records import ServeResult
 from alexnet.serving.batcher import Engine

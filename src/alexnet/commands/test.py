@@ -19,7 +19,7 @@ from alexnet.interchange.proof import prove
 from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.metrics import Tally
 from alexnet.options import option
-from alexnet.predict import Predictor, load
+from alexnet.predictor import Predictor, load
 from alexnet.recipe import Precision
 from alexnet.runs.checkpoint import find_checkpoint
 from alexnet.runs.records import ClassCount, ProofResult, TestEvent, TestResult, UnreadFile
@@ -190,7 +190,7 @@ def _keep(
         say(f"warning: {warning}")
     part, own = tested.images, result.data == predictor.trained_on
     views, engine = result.views, result.engine
-    chosen = engine in ("torch", "openvino") and predictor.precision != predictor.unasked
+    chosen = engine in ("torch", "openvino") and predictor.precision != predictor.default_precision
     of = {
         f"{views}-views": views > 1,
         engine: engine != "torch",

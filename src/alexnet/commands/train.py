@@ -36,22 +36,19 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError, Diverged, Unreadable, UsageError
 from alexnet.evaluation_set import read_digests
 from alexnet.figures.tensorboard import ValidationPictures
-from alexnet.files import as_json, read_json, sha256_of, write_atomic, write_json
+from alexnet.files import read_json, sha256_of, to_json_text, write_atomic, write_json
 from alexnet.interchange.certificate import certify_run
-from alexnet.interrupt import PREEMPT, obeying, signal_named
-from alexnet.launch import launched
+from alexnet.launch import is_launched
 from alexnet.memory import give_back
 from alexnet.models.layers import BatchNorm
 from alexnet.models.zoo import model_spec
 from alexnet.options import DIR, call, option
-from alexnet.predict import load, read_recipe, read_statistics
+from alexnet.predictor import load, read_statistics
 from alexnet.processors import describe_kept_threads, describe_threads, find_processors
 from alexnet.recipe import Recipe, RecipeOverrides, refuse_unknown
 from alexnet.recipebook import find_recipe
 from alexnet.recipebook.again import Call, train_command
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_written, write_recipe
-from alexnet.runs.again import begin_again, end_beginning_again
-from alexnet.runs.board import Board
 from alexnet.runs.checkpoint import (
     Checkpoint,
     find_checkpoint,
@@ -62,8 +59,9 @@ from alexnet.runs.checkpoint import (
 )
 from alexnet.runs.records import (
     DataCard,
+    Environment,
     Event,
-    Pinned,
+    PinnedFile,
     ReportResult,
     ResumeEvent,
     RunPlan,
@@ -72,8 +70,11 @@ from alexnet.runs.records import (
     ValEvent,
     as_event,
 )
-from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run
+from alexnet.runs.restart import finish_restart, restart_run
+from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run, read_recipe
+from alexnet.runs.tensorboard import TensorBoard
 from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
+from alexnet.signals import PREEMPT, interrupt_on, signal_number
 from alexnet.terminal import escaped, say, shorten
 from alexnet.training.fitting import fit, save_step_0
 from alexnet.training.guard import Doctor
@@ -154,7 +155,7 @@ class Request:
     @property
     def signals(self) -> tuple[int, ...]:
         """The signals that save and stop."""
-        return PREEMPT if self.stop_signal is None else (*PREEMPT, signal_named(self.stop_signal))
+        return PREEMPT if self.stop_signal is None else (*PREEMPT, signal_number(self.stop_signal))
 
 
 @chance_kept()
@@ -173,7 +174,7 @@ def train_request(request: Request, choosing: TimingRule) -> TrainResult:
             f"{option('init')} starts a run and {option('resume', True)} continues one: leave one "
             "out"
         )
-    with obeying(request.signals), join(request.towers) as team, ExitStack() as held:
+    with interrupt_on(request.signals), join(request.towers) as team, ExitStack() as held:
         made = None
         with team.all_or_none():
             if team.leads:
@@ -206,7 +207,7 @@ def plan_training(
 
     What it opens comes with the plan; what it locks is `held` until the training ends.
     """
-    if launched() and request.run is None:
+    if is_launched() and request.run is None:
         raise UsageError(
             f"torchrun starts processes anew that have to find the run: add {option('run', DIR)}"
         )
@@ -273,7 +274,7 @@ def _plan_new_run(
     recipe, settings = choose_settings(
         recipe, classes, round(n_shown), fixed, prepare, team.ranks, choosing.worth
     )
-    count = settings["chosen"]["threads"]
+    count = settings.chosen.threads
     plan = RunPlan(
         run=str(folder.path),
         recipe=recipe.to_dict(),
@@ -288,7 +289,7 @@ def _plan_new_run(
         mean_image=pack_mean_image(statistics),
         init=None
         if request.init is None
-        else Pinned(path=str(request.init), sha256=initial.digest),
+        else PinnedFile(path=str(request.init), sha256=initial.digest),
     )
     return plan, Opened(dataset, statistics, weights)
 
@@ -386,7 +387,7 @@ def _plan_continuation(request: Request, held: ExitStack) -> tuple[RunPlan, Open
     path = Path(request.run) if request.run else _latest(named)
     folder = RunDir.open(path)
     held.enter_context(folder.lock())
-    end_beginning_again(folder)
+    finish_restart(folder)
     saved, described = read_recipe(folder)
     asked = saved.replace(**request.fields)
     if named is not None and named != saved.name:
@@ -418,9 +419,11 @@ def _plan_continuation(request: Request, held: ExitStack) -> tuple[RunPlan, Open
             lines.append(f"warning: not the machine it began on, so bits may differ: {moved}")
     resumed = None
     if not finished:
-        overruled = {"doctor": request.doctor} if request.doctor != "stop" else {}
-        elsewhere = {"changed": moved} if moved else {}
-        resumed = {"event": "resume", "step": start.step, **overruled, **elsewhere}
+        resumed = ResumeEvent(
+            step=start.step,
+            doctor=request.doctor if request.doctor != "stop" else None,
+            changed=moved or None,
+        )
         lines.append(f"continuing {path} from step {start.step:,}")
     plan = RunPlan(
         run=str(path),
@@ -432,7 +435,7 @@ def _plan_continuation(request: Request, held: ExitStack) -> tuple[RunPlan, Open
         signals=request.signals,
         lines=tuple(lines),
         mean_image=pack_mean_image(statistics),
-        checkpoint=Pinned(path=str(start.path), sha256=sha256_of(start.path / "manifest.json")),
+        checkpoint=PinnedFile(path=str(start.path), sha256=sha256_of(start.path / "manifest.json")),
         resumed=resumed,
     )
     return plan, Opened(dataset, statistics, start=start)
@@ -491,7 +494,7 @@ def _describe_processes(recipe: Recipe, team: Team) -> list[str]:
             f"{team.size} processes{towers}: up to {share} of a batch's {recipe.batch_size} images"
         )
     shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if launched() and shares_store and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+    if is_launched() and shares_store and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
         lines.append(
             "warning: processes that are started anew will not find each other: give torchrun "
             "--standalone (one host) or --rdzv-backend c10d, and set "
@@ -675,14 +678,14 @@ def run_records(plan: RunPlan, team: Team) -> dict[str, str]:
         init = str(Path(plan.init.path).absolute())
         saved["init"] = {"path": init, "sha256": plan.init.sha256}
     with threads(plan.threads):
-        known = {**environment(), "settings": plan.settings}
+        machine = replace(environment(), settings=plan.settings)
     again = train_command(
         ["THIS_FILE"], replace(call, doctor="stop", threads=0), init=init,
         run="DIR" if call.processes > 1 else "",
     )  # fmt: skip
     return {
-        ENVIRONMENT: as_json(known),
-        "recipe.json": as_json(saved),
+        ENVIRONMENT: to_json_text(machine),
+        "recipe.json": to_json_text(saved),
         RECIPE_FILE: write_recipe(recipe, plan.data.path, plan.choice, again),
     }
 
@@ -734,9 +737,10 @@ class SettingsRecheck:
         recipe, settings, said = choose_settings_again(
             recipe, self._plan.settings, self._prepare, step
         )
-        if settings["chosen"] == self._plan.settings["chosen"]:
-            known = read_json(self._folder.path / ENVIRONMENT)
-            write_json(self._folder.path / ENVIRONMENT, {**known, "settings": settings})
+        if settings.chosen == self._plan.settings.chosen:
+            file = self._folder.path / ENVIRONMENT
+            machine = Environment.from_json(read_json(file), str(file))
+            write_json(file, replace(machine, settings=settings))
             say(f"settings, timed again at step {step:,}: {said}")
             return False
         self._said = said
@@ -744,7 +748,7 @@ class SettingsRecheck:
             self._plan,
             recipe=recipe.to_dict(),
             settings=settings,
-            threads=settings["chosen"]["threads"],
+            threads=settings.chosen.threads,
         )
         return True
 
@@ -752,9 +756,10 @@ class SettingsRecheck:
         """The plan with the faster settings, whose record has the seconds that were lost; said."""
         assert self._better is not None
         assert self._better.settings is not None
-        again = {**self._better.settings["again"], "lost_s": round(lost_s, 1)}
+        assert self._better.settings.again is not None
+        again = replace(self._better.settings.again, lost_s=round(lost_s, 1))
         say(f"settings: {self._said}: starting again, {lost_s:.0f} s are lost")
-        return replace(self._better, settings={**self._better.settings, "again": again})
+        return replace(self._better, settings=replace(self._better.settings, again=again))
 
 
 def _start_again(
@@ -765,10 +770,10 @@ def _start_again(
     recipe = Recipe.from_dict(plan.recipe)
     give_back()
     with threads(plan.threads):
-        begin_again(
+        restart_run(
             folder,
             run_records(plan, team),
-            {"event": "resume", "step": 0, "settings": plan.settings["chosen"]},
+            ResumeEvent(step=0, settings=plan.settings.chosen),
             lambda checkpoints: save_step_0(
                 recipe, opened.dataset, opened.statistics, checkpoints,
                 weights=opened.weights, seconds=lost_s,
@@ -818,7 +823,7 @@ def train_on(
     """Trains from the beginning or from `start` as far as `fit` goes."""
     board, show = None, None
     if how.tensorboard and team.leads:
-        board = Board(folder.path, start.step if start else 0)
+        board = TensorBoard(folder.path, start.step if start else 0)
         show = ValidationPictures(
             board, dataset.val, preprocessing(recipe, statistics), dataset.classes
         )
@@ -830,7 +835,7 @@ def train_on(
         )  # fmt: skip
         if board is not None and state.finished:
             best_of = {"best/acc1": state.watch.best_top1, "best/loss": state.watch.best_loss}
-            board.settings(recipe.to_dict(), best_of)
+            board.add_recipe(recipe.to_dict(), best_of)
     except Diverged as error:
         page = _page(folder)
         raise Diverged(f"{error}; its page: {page.out}" if page else str(error)) from error

@@ -19,9 +19,9 @@ from alexnet.data.device import sent
 from alexnet.data.pixels_ahead import PixelsAhead
 from alexnet.data.splits import Split, Unread
 from alexnet.errors import DataError, Unreadable
-from alexnet.interrupt import outspoken
 from alexnet.options import option
 from alexnet.recipe import Recipe
+from alexnet.signals import report_thread_exit
 from alexnet.terminal import progress
 
 T = TypeVar("T")
@@ -397,7 +397,7 @@ def read_ahead(read: Callable[[int], T], keys: range, workers: int) -> Iterator[
     pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
     try:
         for key in keys:
-            waiting.append(pool.submit(outspoken(read), key))
+            waiting.append(pool.submit(report_thread_exit(read), key))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:

@@ -37,7 +37,7 @@ from alexnet.data.statistics import Sums
 from alexnet.errors import CheckpointError, DataError, Interrupted, UsageError
 from alexnet.files import (
     DirLock,
-    cannot,
+    file_error,
     fsync_dir,
     parse_json,
     read_bytes,
@@ -45,8 +45,8 @@ from alexnet.files import (
     write_atomic,
     write_json,
 )
-from alexnet.interrupt import Signals
 from alexnet.options import option
+from alexnet.signals import DeferredSignals
 from alexnet.terminal import escaped, progress, say
 
 Encoding = Literal["raw", "jpeg"]
@@ -159,7 +159,7 @@ def pack_images(
             work.mkdir(exist_ok=True)
             return _Packer(source, out, options, key, workers, block, piece).run()
     except OSError as error:  # images that cannot be read are a DataError before it comes here
-        raise cannot("write", out, error) from None
+        raise file_error("write", out, error) from None
 
 
 def _sweep(out: Path) -> None:
@@ -199,7 +199,7 @@ class _Packer:
                 check_unchanged(self.source, done, self.journal.read("digests"))
         self.journal.state["stamps"] = stamps_of(self.source)
         with (
-            Signals() as self.signals,
+            DeferredSignals() as self.signals,
             progress(f"packing {self.source.root.name}", total, "images", before) as bar,
         ):
             for split in splits:

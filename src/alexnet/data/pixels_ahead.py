@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.data.splits import Split, Unread
-from alexnet.interrupt import outspoken
 from alexnet.region import over_pieces
+from alexnet.signals import report_thread_exit
 
 PIECE_BYTES = 1 << 20  # of pixels: a few milliseconds of decoding
 LEAST_S = 0.001  # that readers are waited for who are at a piece of what is needed now
@@ -119,7 +119,7 @@ class _Block:
         """What a reader does: one piece after the other until none is left."""
         try:
             while (piece := self._next()) is not None:
-                outspoken(self._read)(piece)
+                report_thread_exit(self._read)(piece)
         except Exception as error:  # for who takes the block
             self._error = error
             self._done.set()

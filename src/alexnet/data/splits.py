@@ -13,8 +13,8 @@ from alexnet.data.drive import SHORT_OF, Drive, DriveAway
 from alexnet.data.image_set import ImageFiles, PixelFile, Stored
 from alexnet.data.images import Orient, decode_image
 from alexnet.errors import DataError, Unreadable
-from alexnet.interrupt import outspoken
 from alexnet.recipe import Recipe
+from alexnet.signals import report_thread_exit
 from alexnet.terminal import progress
 
 RESIDENT_BYTES = 2 << 30  # a split smaller than this is decoded once and kept
@@ -161,7 +161,9 @@ class Split:
             progress(f"decoding {self.name}", total=len(self), unit="images") as shown,
         ):
             try:
-                for ids, block in zip(chunks, pool.map(outspoken(read), chunks), strict=True):
+                for ids, block in zip(
+                    chunks, pool.map(report_thread_exit(read), chunks), strict=True
+                ):
                     pixels[ids] = block
                     shown.advance(len(ids))
             except BaseException:

@@ -11,7 +11,7 @@ from alexnet import figures
 from alexnet.data.augment import Preprocess
 from alexnet.data.splits import Split
 from alexnet.models.net import Net
-from alexnet.runs.board import Board
+from alexnet.runs.tensorboard import TensorBoard
 
 SHOWN = 8  # validation images, always the same
 SAMPLED = 64  # validation images whose activations make the histograms
@@ -22,7 +22,7 @@ class ValidationPictures:
     activations, the first filters, predictions; the graph at the first. Draws no random number."""
 
     def __init__(
-        self, board: Board, val: Split, preprocess: Preprocess, classes: tuple[str, ...]
+        self, board: TensorBoard, val: Split, preprocess: Preprocess, classes: tuple[str, ...]
     ) -> None:
         self._board, self._classes, self._preprocess = board, classes, preprocess
         ids = np.linspace(0, len(val) - 1, min(SAMPLED, len(val))).astype(int)
@@ -33,7 +33,7 @@ class ValidationPictures:
         device = next(model.parameters()).device
         x = self._preprocess.views(torch.from_numpy(self._pixels).to(device), 1)[0]
         if not self._graphed:
-            self._board.graph(model, x[:1])
+            self._board.add_graph(model, x[:1])
             self._graphed = True
         was_training = model.training
         model.eval()
@@ -70,4 +70,4 @@ class ValidationPictures:
 
     def _add(self, tag: str, path: Path, step: int) -> None:
         with Image.open(path) as image:
-            self._board.picture(tag, np.asarray(image.convert("RGB")), step)
+            self._board.add_picture(tag, np.asarray(image.convert("RGB")), step)

@@ -1,12 +1,10 @@
-"""What a file is said to be, in one small JSON: what it was made from, and how to see that it is.
+"""Certificates: a small JSON file with the origin of weights, and outputs that prove its content.
 
-A run has `certificate.json`; an export has one beside it, FILE.certificate.json, or inside its
-folder. It names the network, classes, preprocessing, recipe and data, the figures that are
-claimed, the sha256 of the weights, and the logits of four images that a rule draws, so that
-anybody has them.
+A run has a `certificate.json`. An export has one beside it, FILE.certificate.json, or in its
+folder. It names the network, classes, preprocessing, recipe, data and figures. It has the sha256 of
+the weights, and the logits of four images that a rule draws, so that anybody can draw them too.
 """
 
-import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
@@ -20,23 +18,22 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError
 from alexnet.files import read_json, sha256_of, write_json
-from alexnet.interchange.chain import Chain
-from alexnet.options import call
-from alexnet.predict import Predictor
+from alexnet.interchange.end_to_end import EndToEnd
+from alexnet.predictor import Predictor
 from alexnet.recipe import Recipe
 from alexnet.recipebook.again import recorded_call
 from alexnet.runs.records import (
     Certificate,
     CertificateCheck,
     CertifiedData,
-    CertifiedImages,
+    CertifiedPreprocessing,
     CertifiedTraining,
-    Claimed,
+    ClaimedFigures,
     ClaimedTest,
     ClaimedVal,
-    Description,
     Misfit,
-    Probes,
+    NetworkDescription,
+    ProbeOutputs,
     ResumeEvent,
     RunCall,
     RunStart,
@@ -48,19 +45,20 @@ from alexnet.training.network import preprocessing
 Takes = Literal["images", "tensors"]
 
 FORMAT = 1
-NAME = "certificate.json"
-PROBES = 4
-TOLERANCE = 1e-3  # of the largest logit, or of 1: what processors and precisions differ by
-QUANTISED = 0.1  # the same for int8, which processors round differently
+CERTIFICATE_FILE = "certificate.json"
+PROBE_COUNT = 4
+# Relative to the largest logit, or to 1 where that is larger:
+TOLERANCE = 1e-3  # between processors and precisions
+INT8_TOLERANCE = 0.1  # the same for int8, which processors round differently
 
 
-def describe(predictor: Predictor) -> Description:
-    """Where a network comes from and what it takes: for metadata, cards and certificates."""
+def describe_network(predictor: Predictor) -> NetworkDescription:
+    """The origin of a network and the input it expects: for metadata, cards and certificates."""
     data, preprocess = predictor.data, predictor.preprocess
-    return Description(
+    return NetworkDescription(
         model=predictor.recipe.model,
         classes=predictor.classes,
-        preprocessing=CertifiedImages(
+        preprocessing=CertifiedPreprocessing(
             size=preprocess.size,
             crop=preprocess.crop,
             channels=preprocess.channels,
@@ -82,24 +80,24 @@ def describe(predictor: Predictor) -> Description:
 
 
 def _training(predictor: Predictor) -> CertifiedTraining:
-    """What beside recipe and data made the weights: the call, the machine, and the weights that it
-    began with. No path of this machine: of files the name alone. Of imported weights their origin.
-    """
+    """The conditions beside recipe and data that determined the weights: the call, the machine, and
+    the initial weights. For imported weights, their origin alone. Files appear by name, without the
+    paths of this machine."""
     run, data = predictor.run, predictor.data
-    saved, place = run.recipe, run.path / "environment.json"
-    environment = read_json(place) if place.is_file() else {}
+    saved, environment_file = run.recipe, run.path / "environment.json"
+    environment = read_json(environment_file) if environment_file.is_file() else {}
     init = RunStart.from_json(saved, str(run.path / "recipe.json")).init
     if init is not None and not init.path.startswith("hf:"):
         init = replace(init, path=Path(init.path).name)
-    made = CertifiedTraining(
+    training = CertifiedTraining(
         weights=sha256_of(predictor.checkpoint / "model.safetensors"), init=init
     )
     if data.kind == "imported":
-        return made
+        return training
     events = run.events()
     cached = {str((fetch.cache_dir() / name).absolute()): name for name in fetch.PUBLISHED_SETS}
     return replace(
-        made,
+        training,
         call=RunCall(**asdict(recorded_call(saved, environment, events))),
         machine={key: environment.get(key) for key in ("cpu", "gpu", "packages")},
         changed=[e for e in events if isinstance(e, ResumeEvent) and e.changed],
@@ -107,13 +105,13 @@ def _training(predictor: Predictor) -> CertifiedTraining:
     )
 
 
-def _metrics(predictor: Predictor) -> dict[str, Claimed]:
-    """The last figures that were measured of this checkpoint on validation and on test."""
-    found: dict[str, Claimed] = {}
-    step, trained = predictor.checkpoint.name, predictor.recipe.precision
+def _metrics(predictor: Predictor) -> dict[str, ClaimedFigures]:
+    """The latest figures of this checkpoint, by split."""
+    metrics: dict[str, ClaimedFigures] = {}
+    checkpoint, trained = predictor.checkpoint.name, predictor.recipe.precision
     for event in predictor.run.events():
-        if isinstance(event, ValEvent) and f"step-{event.step}" == step:
-            found["val"] = ClaimedVal(
+        if isinstance(event, ValEvent) and f"step-{event.step}" == checkpoint:
+            metrics["val"] = ClaimedVal(
                 top1=event.top1,
                 top1_ci95=event.top1_ci95,
                 top5=event.top5,
@@ -122,12 +120,12 @@ def _metrics(predictor: Predictor) -> dict[str, Claimed]:
                 n=event.n,
                 precision=trained,
             )
-        if not isinstance(event, TestEvent) or Path(event.checkpoint).name != step:
+        if not isinstance(event, TestEvent) or Path(event.checkpoint).name != checkpoint:
             continue
-        # Of other data than the run's own, or of another runtime, a figure claims something else.
-        own = event.data == predictor.trained_on
-        if own and event.engine == "torch" and not event.with_seen:
-            found[event.split] = ClaimedTest(
+        # Figures on other data, or of another runtime, are no figures of this network.
+        own_data = event.data == predictor.trained_on
+        if own_data and event.engine == "torch" and not event.with_seen:
+            metrics[event.split] = ClaimedTest(
                 top1=event.top1,
                 top1_ci95=event.top1_ci95,
                 top5=event.top5,
@@ -141,128 +139,144 @@ def _metrics(predictor: Predictor) -> dict[str, Claimed]:
                 repeated=event.repeated,
                 precision=event.precision_of(trained),
             )
-    return found
+    return metrics
 
 
 def certify(
-    described: Description, sha256: str, takes: Takes, logits: Tensor, tolerance: float
+    description: NetworkDescription, sha256: str, takes: Takes, logits: Tensor, tolerance: float
 ) -> Certificate:
-    """The certificate of a file. `takes` is "images" (stored, uint8) or "tensors" (preprocessed);
-    logits (PROBES, K) are what it makes of the probes, up to a constant an image."""
-    probes = Probes(
+    """The certificate of a file.
+
+    `takes` is "images" (stored, uint8) or "tensors" (preprocessed). `logits` (PROBE_COUNT, K) are
+    its outputs for the probe images, up to a constant for each image.
+    """
+    probes = ProbeOutputs(
         takes=takes,
-        count=PROBES,
-        logits=[[round(x, 6) for x in row] for row in logits.tolist()],
+        count=PROBE_COUNT,
+        logits=[[round(logit, 6) for logit in row] for row in logits.tolist()],
         tolerance=tolerance,
     )
-    return Certificate(format=FORMAT, **described.by_field(), sha256=sha256, probes=probes)
+    return Certificate(format=FORMAT, **description.by_field(), sha256=sha256, probes=probes)
 
 
 def certify_run(predictor: Predictor) -> Certificate:
-    """The certificate of a run's checkpoint, written into the run."""
-    probes = draw_probe_images(predictor.preprocess, "images")
-    weights = predictor.checkpoint / "model.safetensors"
-    logits = run_logits(predictor, probes)
-    made = certify(describe(predictor), sha256_of(weights), "images", logits, TOLERANCE)
-    write_json(predictor.run.path / NAME, made)
-    return made
+    """Write the certificate of a run's checkpoint into the run."""
+    images = draw_probe_images(predictor.preprocess, "images")
+    sha256 = sha256_of(predictor.checkpoint / "model.safetensors")
+    logits = run_logits(predictor, images)
+    certificate = certify(describe_network(predictor), sha256, "images", logits, TOLERANCE)
+    write_json(predictor.run.path / CERTIFICATE_FILE, certificate)
+    return certificate
 
 
 @torch.inference_mode()
 def run_logits(predictor: Predictor, images: Tensor) -> Tensor:
-    """A run's logits of stored images, in fp32 whatever its recipe says. (N, K), on the CPU."""
+    """A run's logits for stored images: (N, K), on the CPU, in fp32 also for a recipe in bf16."""
     device = next(predictor.model.parameters()).device
-    chain = Chain(predictor.model, predictor.preprocess).to(device)
-    return chain.logits(images.to(device)).cpu()
+    network = EndToEnd(predictor.model, predictor.preprocess).to(device)
+    return network.logits(images.to(device)).cpu()
 
 
 def draw_probe_images(preprocess: Preprocess, takes: Takes) -> Tensor:
-    """The images of a rule: squares of drawn greys or colours, an eighth of a side each.
+    """Draw the probe images: eight by eight squares of random greys or colours.
 
-    "images": uint8 (PROBES, size, size, C). "tensors": float32 (PROBES, C, crop, crop), the same
-    at the crop's size, less the channels' mean and, where the rule says so, by their deviation.
+    "images": uint8 (PROBE_COUNT, size, size, C). "tensors": float32 (PROBE_COUNT, C, crop, crop),
+    the same at the size of the crop, minus the channels' mean and, where the rule says so, divided
+    by their standard deviation.
     """
     side = preprocess.size if takes == "images" else preprocess.crop
-    count = PROBES * 64 * preprocess.channels
-    levels = draws.uniform(0, 0, np.arange(count), draws.PROBE).reshape(PROBES, 8, 8, -1)
-    place = np.arange(side) * 8 // side
-    pixels = torch.from_numpy((levels[:, place][:, :, place] * 256).astype(np.uint8))
+    count = PROBE_COUNT * 64 * preprocess.channels
+    levels = draws.uniform(0, 0, np.arange(count), draws.PROBE).reshape(PROBE_COUNT, 8, 8, -1)
+    square = np.arange(side) * 8 // side  # the square of each row and column of pixels
+    pixels = torch.from_numpy((levels[:, square][:, :, square] * 256).astype(np.uint8))
     if takes == "images":
         return pixels
     rule = "mean" if preprocess.rule in ("image", "centre") else preprocess.rule
-    plain = Preprocess(side, side, preprocess.channels, preprocess.statistics, rule)
-    return plain.views(pixels, 1)[0].contiguous()
+    uncropped = Preprocess(side, side, preprocess.channels, preprocess.statistics, rule)
+    return uncropped.views(pixels, 1)[0].contiguous()
 
 
-def place_of(path: Path) -> Path:
-    """Where the certificate of a run, an export or an exported folder is."""
-    return path / NAME if path.is_dir() else path.with_name(f"{path.name}.{NAME}")
+def certificate_path(path: Path) -> Path:
+    """The path of the certificate of a run, an exported file or an exported folder."""
+    if path.is_dir():
+        return path / CERTIFICATE_FILE
+    return path.with_name(f"{path.name}.{CERTIFICATE_FILE}")
 
 
 def read_certificate(path: Path) -> Certificate:
-    """The certificate of a file or folder. CheckpointError where there is none, or it is none."""
-    place = place_of(path)
+    """Read the certificate of a file or folder. Raises CheckpointError where there is none, or
+    where it was edited."""
+    file = certificate_path(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder: name a run or an export")
-    if not place.is_file():
-        how = f"`{call('test', path)}` makes one" if path.is_dir() else "export the run again"
-        raise CheckpointError(f"{path} has no certificate ({place.name}): {how}")
-    found = read_json(place)
-    if found.get("format") != FORMAT:
-        raise CheckpointError(f"{place} says format {found.get('format')!r}, expected {FORMAT}")
+    if not file.is_file():
+        how = f"`alexnet test {path}` makes one" if path.is_dir() else "export the run again"
+        raise CheckpointError(f"{path} has no certificate ({file.name}): {how}")
+    values = read_json(file)
+    if values.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{file} says format {values.get('format')!r}, expected {FORMAT}: use the version of "
+            "alexnet that wrote it"
+        )
     try:
-        made = Certificate.read(found)
-        recipe_of(made)
-        logits = torch.tensor(made.probes.logits, dtype=torch.float32)
-        good = logits.shape == (PROBES, len(made.classes)) and bool(logits.isfinite().all())
-        good = good and 0 < made.probes.tolerance <= QUANTISED and bool(made.sha256)
+        certificate = Certificate.read(values)
+        certified_recipe(certificate)
+        logits = torch.tensor(certificate.probes.logits, dtype=torch.float32)
+        is_valid = (
+            logits.shape == (PROBE_COUNT, len(certificate.classes))
+            and bool(logits.isfinite().all())
+            and 0 < certificate.probes.tolerance <= INT8_TOLERANCE
+            and bool(certificate.sha256)
+        )
     except (Misfit, KeyError, TypeError, ValueError, AttributeError, RuntimeError):
-        good = False
-    if not good:
-        raise CheckpointError(f"{place} is no certificate, or was edited: restore it from a copy")
-    return made
+        is_valid = False
+    if not is_valid:
+        raise CheckpointError(f"{file} is no certificate, or was edited: restore it from a copy")
+    return certificate
 
 
-def recipe_of(made: Description) -> Recipe:
-    """The recipe in a certificate; CheckpointError where its digest is another."""
-    recipe = Recipe.from_dict(dict(made.recipe))
-    if recipe.digest != made.recipe_digest:
+def certified_recipe(certificate: NetworkDescription) -> Recipe:
+    """The recipe in a certificate. Raises CheckpointError where its digest does not fit."""
+    recipe = Recipe.from_dict(dict(certificate.recipe))
+    if recipe.digest != certificate.recipe_digest:
         raise CheckpointError(
             f"the certificate's recipe was edited: its fields give the digest {recipe.digest}, "
-            f"and it says {made.recipe_digest}"
+            f"and it says {certificate.recipe_digest}: restore it from a copy"
         )
     return recipe
 
 
-def preprocess_of(made: Description, image: Tensor | None = None) -> Preprocess:
-    """The preprocessing that a certificate describes; the mean image, where one is needed, comes
-    from elsewhere."""
-    said = made.preprocessing
-    statistics = Statistics(tuple(said.mean), tuple(said.std), (), image)
-    return preprocessing(recipe_of(made), statistics)
+def certified_preprocess(
+    certificate: NetworkDescription, mean_image: Tensor | None = None
+) -> Preprocess:
+    """The preprocessing in a certificate. The mean image is in another file, so the caller reads
+    it, where the rule needs one."""
+    images = certificate.preprocessing
+    statistics = Statistics(tuple(images.mean), tuple(images.std), (), mean_image)
+    return preprocessing(certified_recipe(certificate), statistics)
 
 
-def check_logits(made: Certificate, found: Tensor) -> CertificateCheck:
-    """Holds what a file makes of the probes, logits or logarithms of probabilities, against what
-    its certificate says."""
-    expected = torch.tensor(made.probes.logits, dtype=torch.float32)
-    if found.shape != expected.shape:
-        said = f"{tuple(found.shape)} outputs, {tuple(expected.shape)} expected"
-        return CertificateCheck(name="logits", ok=False, evidence=said)
-    one, other = (x - x.amax(1, keepdim=True) for x in (found, expected))
-    seen = other > -60  # below that a float32 probability is cut
-    apart = float(((one - other).abs() * seen).max())
-    bound = made.probes.tolerance * max(float(expected.abs().max()), 1.0)
-    evidence = f"{PROBES} probe images: {apart:.1e} apart, {bound:.1e} allowed"
-    return CertificateCheck(name="logits", ok=apart <= bound, evidence=evidence)
+def check_logits(certificate: Certificate, outputs: Tensor) -> CertificateCheck:
+    """Compare a file's outputs for the probe images, logits or log probabilities, with those in
+    its certificate."""
+    expected = torch.tensor(certificate.probes.logits, dtype=torch.float32)
+    if outputs.shape != expected.shape:
+        evidence = f"{tuple(outputs.shape)} outputs, {tuple(expected.shape)} expected"
+        return CertificateCheck(name="logits", ok=False, evidence=evidence)
+    # Logits and log probabilities differ by a constant for each image.
+    ours, theirs = (x - x.amax(1, keepdim=True) for x in (outputs, expected))
+    is_comparable = theirs > -60  # smaller probabilities are cut in float32
+    difference = float(((ours - theirs).abs() * is_comparable).max())
+    bound = certificate.probes.tolerance * max(float(expected.abs().max()), 1.0)
+    evidence = f"{PROBE_COUNT} probe images: {difference:.1e} apart, {bound:.1e} allowed"
+    return CertificateCheck(name="logits", ok=difference <= bound, evidence=evidence)
 
 
-def check_sha256(made: Certificate, content: Path) -> CertificateCheck:
-    found = sha256_of(content)
-    same = found == made.sha256
-    evidence = f"sha256 {found[:16]}…" + ("" if same else f", expected {made.sha256[:16]}…")
-    return CertificateCheck(name="weights", ok=same, evidence=f"{content.name}: {evidence}")
-
-
-def digest_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def check_sha256(certificate: Certificate, content: Path) -> CertificateCheck:
+    """Compare the sha256 of a file with that in its certificate."""
+    sha256 = sha256_of(content)
+    is_same = sha256 == certificate.sha256
+    expected = "" if is_same else f", expected {certificate.sha256[:16]}…"
+    return CertificateCheck(
+        name="weights", ok=is_same, evidence=f"{content.name}: sha256 {sha256[:16]}…{expected}"
+    )

@@ -1,4 +1,4 @@
-"""A network as the content of a file of another format, held against the network itself."""
+"""Export formats: each writes a network as a file and compares the file with the network."""
 
 import io
 import json
@@ -13,22 +13,24 @@ from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.errors import UsageError
-from alexnet.interchange.chain import Chain, OnnxNet, check_export, missing_package, quiet
+from alexnet.interchange.end_to_end import EndToEnd
+from alexnet.interchange.export_check import OnnxNet, check_export
+from alexnet.interchange.optional_packages import missing_package, quiet
 from alexnet.models.net import Net
 from alexnet.options import option
 from alexnet.runs.weights import parse_weights
 
-OPSET = 20
+OPSET = 20  # of ONNX
 
-Written = tuple[bytes, dict[str, Any]]  # the file, and what `check_export` found
+CheckedFile = tuple[bytes, dict[str, Any]]  # the content of a file, and the result of check_export
 
 
 @dataclass(frozen=True)
 class Exportable:
-    """What is exported: a module, inputs to hold the export against, and what travels along.
+    """A module to export, `inputs` for the comparison with its export, and metadata (`about`).
 
-    The module is a `Chain` where the preprocessing goes inside, and takes stored images; else the
-    network alone, which takes them preprocessed and gives logits.
+    With preprocessing the module is an `EndToEnd`, from stored images to probabilities. Without, it
+    is the network itself, from preprocessed images to logits.
     """
 
     model: Net
@@ -38,47 +40,55 @@ class Exportable:
 
     @staticmethod
     def of(
-        model: Net, preprocess: Preprocess, images: Tensor, about: dict[str, Any], inside: bool
+        model: Net,
+        preprocess: Preprocess,
+        images: Tensor,
+        about: dict[str, Any],
+        with_preprocessing: bool,
     ) -> "Exportable":
-        """From a network and stored images, uint8 (N, size, size, C). The network is brought to
-        the CPU, into evaluation and into the plain memory layout."""
+        """From a network and stored images, uint8 (N, size, size, C). Moves the network to the CPU,
+        and sets it to evaluation mode and to the contiguous memory layout."""
         model = model.cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        if inside:
-            return Exportable(model, Chain(model, preprocess), images, about)
+        if with_preprocessing:
+            return Exportable(model, EndToEnd(model, preprocess), images, about)
         return Exportable(model, model, preprocess.views(images, 1)[0].contiguous(), about)
 
     @property
-    def names(self) -> tuple[str, str]:
-        """Of the input and the output."""
-        return "images", "probabilities" if isinstance(self.module, Chain) else "logits"
+    def input_name(self) -> str:
+        return "images"
+
+    @property
+    def output_name(self) -> str:
+        return "probabilities" if isinstance(self.module, EndToEnd) else "logits"
 
     @property
     def example(self) -> Tensor:
+        """Two inputs, with which exporters trace the module."""
         return self.inputs[torch.arange(2) % len(self.inputs)]
 
 
-def to_onnx(subject: Exportable) -> Written:
-    """ONNX for any number of images. Raises Differs, and Unavailable without its packages."""
-    content, source = make_onnx(subject), "the ONNX file"
+def to_onnx(subject: Exportable) -> CheckedFile:
+    """Export to ONNX for any number of images. Raises Differs where the file differs from the
+    network, and Unavailable where a package is missing."""
+    content, source = build_onnx(subject), "the ONNX file"
     return content, check_export(subject.module, OnnxNet(content, source), subject.inputs, source)
 
 
-def make_onnx(subject: Exportable) -> bytes:
-    """The same, not yet held against the network: without onnxruntime."""
+def build_onnx(subject: Exportable) -> bytes:
+    """Export to ONNX without the comparison, which needs onnxruntime."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise missing_package(str(error.name)) from None
-    given, found = subject.names
     with quiet():
         program = torch.onnx.export(
             subject.module,
             (subject.example,),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[given],
-            output_names=[found],
+            input_names=[subject.input_name],
+            output_names=[subject.output_name],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
@@ -90,8 +100,8 @@ def make_onnx(subject: Exportable) -> bytes:
     return content
 
 
-def to_torch_export(subject: Exportable) -> Written:
-    """A program that `torch.export.load` reads, for any number of images."""
+def to_torch_export(subject: Exportable) -> CheckedFile:
+    """Export to a program for `torch.export.load`, for any number of images."""
     out = io.BytesIO()
     with quiet():
         program = torch.export.export(
@@ -100,32 +110,32 @@ def to_torch_export(subject: Exportable) -> Written:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
         torch.export.save(program, out)
-        again = torch.export.load(io.BytesIO(out.getvalue())).module()
+        loaded = torch.export.load(io.BytesIO(out.getvalue())).module()
     return out.getvalue(), check_export(
-        subject.module, again, subject.inputs, "the exported program"
+        subject.module, loaded, subject.inputs, "the exported program"
     )
 
 
-def to_safetensors(subject: Exportable) -> Written:
-    """The state dict under the network's own names; what travels along is its metadata."""
+def to_safetensors(subject: Exportable) -> CheckedFile:
+    """Export the state dict under the network's own names, with the metadata."""
     metadata = {"format": "pt", "alexnet": json.dumps(subject.about)}
-    return _weights(subject, save(_tensors(subject), metadata), Path("model.safetensors"))
+    return _check_weights(subject, save(_tensors(subject), metadata), Path("model.safetensors"))
 
 
-def to_torchvision(subject: Exportable) -> Written:
-    """The state dict that `torchvision.models.alexnet` loads."""
+def to_torchvision(subject: Exportable) -> CheckedFile:
+    """Export the state dict that `torchvision.models.alexnet` loads."""
     if subject.model.parts["conv1"] != "features.0":
         raise UsageError(
-            "torchvision's alexnet is the one of 2014: only a run of model alexnet-2014 can be "
-            f"written for it; use {option('format', 'safetensors')} or onnx"
+            "torchvision's alexnet is the network of 2014: only a run of model alexnet-2014 can be "
+            f"exported to it; use {option('format', 'safetensors')} or onnx"
         )
     out = io.BytesIO()
     torch.save(_tensors(subject), out)
-    return _weights(subject, out.getvalue(), Path("alexnet.pth"))
+    return _check_weights(subject, out.getvalue(), Path("alexnet.pth"))
 
 
 Format = Literal["onnx", "safetensors", "torchvision", "torch-export"]
-FORMATS: dict[Format, Callable[[Exportable], Written]] = {
+FORMATS: dict[Format, Callable[[Exportable], CheckedFile]] = {
     "onnx": to_onnx,
     "safetensors": to_safetensors,
     "torchvision": to_torchvision,
@@ -137,11 +147,11 @@ def _tensors(subject: Exportable) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in subject.model.state_dict().items()}
 
 
-def _weights(subject: Exportable, content: bytes, name: Path) -> Written:
+def _check_weights(subject: Exportable, content: bytes, name: Path) -> CheckedFile:
     tensors = parse_weights(content, name)
 
-    def again(inputs: Tensor) -> Tensor:
-        found: Tensor = torch.func.functional_call(subject.model, tensors, (inputs,))
-        return found
+    def with_exported_weights(inputs: Tensor) -> Tensor:
+        outputs: Tensor = torch.func.functional_call(subject.model, tensors, (inputs,))
+        return outputs
 
-    return content, check_export(subject.model, again, subject.inputs, str(name))
+    return content, check_export(subject.module, with_exported_weights, subject.inputs, str(name))

@@ -1,5 +1,4 @@
-"""A run's network in int8: its ranges, measured on held-out images, held against the network and
-kept in the run, of each checkpoint that was asked for."""
+"""A run's network in int8: ranges measured on held-out images, checked, and saved in the run."""
 
 import hashlib
 import json
@@ -14,39 +13,39 @@ from alexnet.data.splits import Split
 from alexnet.errors import CheckpointError, DataError, Differs
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
 from alexnet.files import read_json, sha256_of, write_json
-from alexnet.interchange.heldout import BATCH, some_of
-from alexnet.interchange.quantise import calibration_of
+from alexnet.interchange.held_out import BATCH_SIZE, spread_indices
+from alexnet.interchange.quantise import calibration_indices
 from alexnet.metrics import wilson
 from alexnet.options import DIR, call, option
-from alexnet.predict import Predictor
+from alexnet.predictor import Predictor
 from alexnet.terminal import percent, progress, say
 from alexnet.training.int8 import Int8, Ranges, measure_ranges, require_int8
 
-NAME = "int8.json"
+RANGES_FILE = "int8.json"
 REMEDY = "delete it, and it is made anew"
-FORMAT = 2  # of the file; what another says is measured anew
-HELD = 1000  # images at most that it is held against the network on
-LOST = 0.01  # of them that may be wrong in int8 and right before, net, or one image
-FEW = 100  # below which a figure is worth a warning
-ALIKE = 0.9  # of them that both must answer alike, right or wrong
+FORMAT = 2  # of the file; ranges in another format are measured again
+MAX_TEST_IMAGES = 1000  # for the comparison with the network
+MAX_LOSS = 0.01  # of top-1 accuracy by int8, or one image where that is more
+MIN_AGREEMENT = 0.9  # fraction of the images that both must classify alike, right or wrong
+FEW_IMAGES = 100  # below this number a warning says that the figures are uncertain
 
 
-def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
-    """The network in int8, by the ranges that the run has of this checkpoint, measured where it has
-    none: on images held out of train, of the run's data or of `data`.
+def load_int8(predictor: Predictor, data: str | Path | None = None) -> Int8:
+    """A run's network in int8.
 
-    Raises Differs where more than LOST of other held-out images are lost by it, or fewer than ALIKE
-    are answered as before.
+    Its ranges are read from the run. Where the run has none for this checkpoint, they are measured
+    on held-out images of the run's data, or of `data`, and saved. Raises Differs where the accuracy
+    drops by more than MAX_LOSS, or fewer than MIN_AGREEMENT of the images are classified alike.
     """
     require_int8()
-    path = predictor.run.path / NAME
+    path = predictor.run.path / RANGES_FILE
     weights = sha256_of(predictor.checkpoint / "model.safetensors")
-    known = _known(path)
-    if weights in known:
-        return Int8(predictor.model, _ranges(known[weights], path))
+    checkpoints = _read_checkpoints(path)
+    if weights in checkpoints:
+        return Int8(predictor.model, _read_ranges(checkpoints[weights], path))
     try:
-        held_out = _held_out(predictor, data)
-        calibration_of(held_out.images)
+        held_out = _open_held_out(predictor, data)
+        calibration_indices(held_out.images)
     except DataError as error:
         if data is not None:
             raise
@@ -58,115 +57,118 @@ def int8_of(predictor: Predictor, data: str | Path | None = None) -> Int8:
             data=DIR,
         )
         raise DataError(
-            f"int8 needs held-out images to be measured on once: {error} (`{measure}` names others)"
+            f"int8 needs held-out images, to be measured on them once: {error} "
+            f"(`{measure}` names others)"
         ) from None
-    ranges, found = held_out.around(lambda images: _measured(predictor, images))
+    ranges, figures = held_out.around(lambda images: _measure(predictor, images))
     net = Int8(predictor.model, ranges)
-    low, high = found["top1_ci95"]
+    low, high = figures["top1_ci95"]
     say(
-        f"int8: {percent(found['top1'])} right of {found['n']:,} held-out images "
-        f"({percent(low)} to {percent(high)}), {percent(found['network_top1'])} as it was; "
-        f"{percent(found['same'])} alike"
+        f"int8: {percent(figures['top1'])} right of {figures['n']:,} held-out images "
+        f"({percent(low)} to {percent(high)}), {percent(figures['network_top1'])} before; "
+        f"{percent(figures['same'])} classified alike"
     )
-    if found["n"] < FEW:
+    if figures["n"] < FEW_IMAGES:
         say(
-            f"warning: {found['n']:,} images tell little of what int8 loses; {option('data')} "
-            "names more"
+            f"warning: {figures['n']:,} images are too few to tell what int8 loses; "
+            f"{option('data')} names more"
         )
     try:
-        row = {**found, "ranges": ranges, "sha256": _digest(ranges)}
-        known = _known(path) | {weights: row}
-        write_json(path, {"format": FORMAT, "checkpoints": known})
+        row = {**figures, "ranges": ranges, "sha256": _digest(ranges)}
+        checkpoints = _read_checkpoints(path) | {weights: row}
+        write_json(path, {"format": FORMAT, "checkpoints": checkpoints})
     except CheckpointError as error:
-        say(f"warning: measured, but not kept: {error}")
+        say(f"warning: int8 was measured, but not saved: {error}")
     return net
 
 
-def _held_out(predictor: Predictor, data: str | Path | None) -> EvaluationSet:
-    """Of the run's own data; where that is not here, of `data`."""
-    p = predictor
+def _open_held_out(predictor: Predictor, data: str | Path | None) -> EvaluationSet:
+    """Held-out images of the run's own data or, where that is missing, of `data`."""
+    recipe, described, run = predictor.recipe, predictor.data, predictor.run
     try:
-        return open_evaluation_set(p.recipe, p.data, None, "val", run=p.run)
+        return open_evaluation_set(recipe, described, None, "val", run=run)
     except DataError:
         if data is None:
             raise
-        return open_evaluation_set(p.recipe, p.data, data, run=p.run, default="val")
+        return open_evaluation_set(recipe, described, data, run=run, default="val")
 
 
-def _measured(predictor: Predictor, part: Split) -> tuple[Ranges, dict[str, Any]]:
-    """Ranges of held-out images, and what a network of them loses on others."""
-    chosen = calibration_of(part)
-    ranges = measure_ranges(predictor.model, _batches(predictor, part, chosen))
-    return ranges, _held_against(Int8(predictor.model, ranges), predictor, part, chosen)
+def _measure(predictor: Predictor, part: Split) -> tuple[Ranges, dict[str, Any]]:
+    """Measure ranges on one part of the held-out images, and their accuracy on the others."""
+    calibration = calibration_indices(part)
+    ranges = measure_ranges(predictor.model, _batches(predictor, part, calibration))
+    return ranges, _compare(Int8(predictor.model, ranges), predictor, part, calibration)
 
 
 def _batches(predictor: Predictor, part: Split, ids: NDArray[np.int64]) -> Any:
-    """Preprocessed images (BATCH, C, crop, crop) of a slice, with their labels left out."""
+    """Preprocessed images of a slice: tensors (BATCH_SIZE, C, crop, crop)."""
     with progress(f"measuring int8 on {part.name}", len(ids), "images") as bar:
-        for start in range(0, len(ids), BATCH):
-            images = torch.from_numpy(part.read(ids[start : start + BATCH]))
+        for start in range(0, len(ids), BATCH_SIZE):
+            images = torch.from_numpy(part.read(ids[start : start + BATCH_SIZE]))
             yield predictor.preprocess.views(images, 1)[0]
             bar.advance(len(images))
 
 
 @torch.inference_mode()
-def _held_against(
-    net: Int8, predictor: Predictor, part: Split, chosen: NDArray[np.int64]
+def _compare(
+    net: Int8, predictor: Predictor, part: Split, calibration: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Both networks' top-1 of held-out images that no range is from, and how many are alike."""
-    others = np.setdiff1d(np.arange(len(part)), chosen)
-    others = others[some_of(part.take(others), HELD)]
-    said: list[list[torch.Tensor]] = [[], []]
-    for images in _batches(predictor, part, others):
-        for one, answers in zip((predictor.model, net), said, strict=True):
-            answers.append(one(images).argmax(1))
-    labels = torch.from_numpy(part.labels[others])
-    before, after = (torch.cat(answers) for answers in said)
-    right, n = [int((answers == labels).sum()) for answers in (before, after)], len(others)
-    if right[0] - right[1] > max(LOST * n, 1):
+    """Top-1 of both networks on held-out images beside those for calibration, and the fraction of
+    images that both classify alike."""
+    ids = np.setdiff1d(np.arange(len(part)), calibration)
+    ids = ids[spread_indices(part.take(ids), MAX_TEST_IMAGES)]
+    answers: list[list[torch.Tensor]] = [[], []]
+    for images in _batches(predictor, part, ids):
+        for network, classes in zip((predictor.model, net), answers, strict=True):
+            classes.append(network(images).argmax(1))
+    labels = torch.from_numpy(part.labels[ids])
+    of_network, of_int8 = (torch.cat(classes) for classes in answers)
+    network_right, right = (int((c == labels).sum()) for c in (of_network, of_int8))
+    n = len(ids)
+    if network_right - right > max(MAX_LOSS * n, 1):
         raise Differs(
-            f"int8 has {right[1]:,} of {n:,} held-out images right, and the network "
-            f"{right[0]:,}: it loses more than {100 * LOST:g} %; use {option('engine', 'torch')}"
+            f"int8 has {right:,} of {n:,} held-out images right, and the network "
+            f"{network_right:,}: it loses more than {100 * MAX_LOSS:g} %; use --engine torch"
         )
-    alike = int((before == after).sum())
-    if alike < ALIKE * n:
+    alike = int((of_network == of_int8).sum())
+    if alike < MIN_AGREEMENT * n:
         raise Differs(
-            f"int8 answers {alike:,} of {n:,} held-out images as the network does, fewer than "
-            f"{100 * ALIKE:g} %: use {option('engine', 'torch')}"
+            f"int8 classifies {alike:,} of {n:,} held-out images as the network does, fewer than "
+            f"{100 * MIN_AGREEMENT:g} %: use --engine torch"
         )
     return {
-        "calibration_images": len(chosen),
+        "calibration_images": len(calibration),
         "split": part.name,
         "n": n,
-        "top1": right[1] / n,
-        "top1_ci95": list(wilson(right[1], n)),
-        "network_top1": right[0] / n,
+        "top1": right / n,
+        "top1_ci95": list(wilson(right, n)),
+        "network_top1": network_right / n,
         "same": alike / n,
     }
 
 
-def _known(path: Path) -> dict[str, Any]:
-    """What the file says of checkpoints, by their weights' digests."""
+def _read_checkpoints(path: Path) -> dict[str, Any]:
+    """The entries of the file by the digest of a checkpoint's weights."""
     if not path.exists():
         return {}
     try:
-        read = read_json(path)
+        values = read_json(path)
     except CheckpointError as error:
         raise CheckpointError(f"{str(error).split(';')[0]}; {REMEDY}") from None
-    known = read.get("checkpoints") if read.get("format") == FORMAT else {}
-    if not isinstance(known, dict):
+    checkpoints = values.get("checkpoints") if values.get("format") == FORMAT else {}
+    if not isinstance(checkpoints, dict):
         raise CheckpointError(f"{path} is damaged: its checkpoints are no table; {REMEDY}")
-    return known
+    return checkpoints
 
 
-def _ranges(known: Any, path: Path) -> Ranges:
-    """What the file says of a checkpoint, where it is as it was written."""
-    found = known.get("ranges") if isinstance(known, dict) else None
-    if found is None or known.get("sha256") != _digest(found):
+def _read_ranges(entry: Any, path: Path) -> Ranges:
+    """The ranges of an entry of the file. Raises CheckpointError where their digest differs."""
+    ranges = entry.get("ranges") if isinstance(entry, dict) else None
+    if ranges is None or entry.get("sha256") != _digest(ranges):
         raise CheckpointError(
             f"{path} is damaged: its ranges are not those that were measured; {REMEDY}"
         )
-    return {name: (low, high) for name, (low, high) in found.items()}
+    return {name: (low, high) for name, (low, high) in ranges.items()}
 
 
 def _digest(ranges: Any) -> str:

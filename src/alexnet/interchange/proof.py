@@ -9,13 +9,14 @@ from alexnet.errors import CheckpointError, DataError
 from alexnet.evaluation_set import open_evaluation_set
 from alexnet.files import read_bytes
 from alexnet.interchange import certificate as certificates
-from alexnet.interchange.chain import Chain, Function, OnnxNet
-from alexnet.interchange.heldout import tally_scores
+from alexnet.interchange.end_to_end import EndToEnd, Function
+from alexnet.interchange.export_check import OnnxNet
+from alexnet.interchange.held_out import tally_scores
 from alexnet.options import option
-from alexnet.predict import load, read_recipe
+from alexnet.predictor import load
 from alexnet.recipe import Recipe
 from alexnet.runs.records import Certificate, CertificateCheck, DataCard, ProofResult
-from alexnet.runs.rundir import RunDir
+from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runs.weights import SIZE_LIMIT, read_weights
 from alexnet.terminal import percent
 from alexnet.training.network import build_net
@@ -30,12 +31,12 @@ def prove(path: str | Path, *, data: str | Path | None = None) -> ProofResult:
     """
     file = Path(path)
     made = certificates.read_certificate(file)
-    recipe, skipped = certificates.recipe_of(made), list[str]()
+    recipe, skipped = certificates.certified_recipe(made), list[str]()
     checks, scores = _network(file, made, recipe, skipped)
     if scores is not None:
         checks += _figures(file, made, recipe, scores, data, skipped)
     return ProofResult(
-        certificate=str(certificates.place_of(file)),
+        certificate=str(certificates.certificate_path(file)),
         holds=all(check.ok for check in checks),
         checks=checks,
         skipped=skipped,
@@ -53,7 +54,7 @@ def _network(
     run: Function
     if (file / "recipe.json").is_file():
         predictor = load(file, f"step-{made.step}")
-        chain = Chain(predictor.model.cpu(), predictor.preprocess)
+        network = EndToEnd(predictor.model.cpu(), predictor.preprocess)
         given = {"recipe": recipe.digest, "classes": list(made.classes)}
         own = {"recipe": predictor.recipe.digest, "classes": list(predictor.classes)}
         checks = [
@@ -63,12 +64,12 @@ def _network(
             for key in given
         ]
         checks.append(certificates.check_sha256(made, predictor.checkpoint / "model.safetensors"))
-        preprocess, run = predictor.preprocess, chain.logits
+        preprocess, run = predictor.preprocess, network.logits
     else:
         content = file / "model.safetensors" if file.is_dir() else file
-        has_mean_image = made.preprocessing.mean_image
-        image = RunDir(file).mean_image() if file.is_dir() and has_mean_image else None
-        preprocess = certificates.preprocess_of(made, image)
+        wanted = made.preprocessing.mean_image
+        image = RunDir(file).mean_image() if file.is_dir() and wanted else None
+        preprocess = certificates.certified_preprocess(made, image)
         checks = [certificates.check_sha256(made, content)]
         if not checks[0].ok:
             return checks, None
@@ -88,7 +89,7 @@ def _network(
                 raise CheckpointError(
                     f"{content}: not the weights of {recipe.model}, which its certificate names"
                 ) from None
-            run = Chain(model, preprocess).logits if takes == "images" else model
+            run = EndToEnd(model, preprocess).logits if takes == "images" else model
     checks.append(
         certificates.check_logits(made, run(certificates.draw_probe_images(preprocess, takes)))
     )

@@ -1,4 +1,4 @@
-"""ONNX in int8: ranges from calibration images, accuracy and speed before and after."""
+"""Quantisation of ONNX files to int8, and the comparison of accuracy and speed with fp32."""
 
 import statistics
 import tempfile
@@ -14,29 +14,31 @@ from torch import Tensor
 
 from alexnet.data.splits import Split
 from alexnet.errors import DataError
-from alexnet.interchange.chain import OnnxNet, missing_package, quiet
-from alexnet.interchange.heldout import some_of, tally_scores
+from alexnet.interchange.end_to_end import Function
+from alexnet.interchange.export_check import OnnxNet
+from alexnet.interchange.held_out import spread_indices, tally_scores
+from alexnet.interchange.optional_packages import missing_package, quiet
 from alexnet.runs.records import FileAccuracy
 
-CALIBRATION = 256  # images, at most half of those held out
-KINDS = ["Conv", "Gemm"]  # the rest, response norm above all, has squares that int8 loses
-ROUNDS = 15
+MAX_CALIBRATION_IMAGES = 256  # and at most half of the held-out images
+OPERATORS = ["Conv", "Gemm"]  # others stay in fp32: int8 is too coarse for response norms
+ROUNDS = 15  # of the comparison of speed
 
 
-class _Reader:
-    """The calibration images one by one, as onnxruntime asks for them."""
+class _CalibrationReader:
+    """Calibration images one by one, in the interface that onnxruntime expects."""
 
     def __init__(self, name: str, inputs: Tensor) -> None:
-        self.rows: Iterator[dict[str, Any]] = ({name: one[None].numpy()} for one in inputs)
+        self._batches: Iterator[dict[str, Any]] = ({name: one[None].numpy()} for one in inputs)
 
     def get_next(self) -> dict[str, Any] | None:
-        return next(self.rows, None)
+        return next(self._batches, None)
 
 
 def quantise(content: bytes, inputs: Tensor) -> bytes:
-    """An ONNX file with weights (a scale an output channel) and layers' inputs in int8.
+    """Quantise an ONNX file: weights, with a scale for each output channel, and inputs of layers.
 
-    `inputs` are what the file takes, of images that it was not trained on.
+    `inputs` are inputs of the file, made from images that the network was not trained on.
     """
     try:
         import onnx
@@ -50,55 +52,68 @@ def quantise(content: bytes, inputs: Tensor) -> bytes:
         quantize_static(
             before,
             out,
-            _Reader(name, inputs),
+            _CalibrationReader(name, inputs),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=KINDS,
+            op_types_to_quantize=OPERATORS,
         )
         return out.read_bytes()
 
 
-def calibration_of(part: Split) -> NDArray[np.int64]:
-    """The indices of the images that ranges are taken from; the others measure."""
+def calibration_indices(part: Split) -> NDArray[np.int64]:
+    """The indices of the images for calibration; the other images of the slice are for the test."""
     if len(part) < 2:
-        raise DataError(f"{part.name} has {len(part)} image: int8 needs one and more to measure on")
-    return some_of(part, min(CALIBRATION, len(part) // 2))
-
-
-def before_and_after(
-    before: bytes, after: bytes, part: Split, skip: NDArray[np.int64], classes: int, inputs: Any
-) -> dict[str, Any]:
-    """Accuracy of both on the same images, and how much faster the second is with one image.
-
-    `inputs` turns stored images into what the files take.
-    """
-    nets = [OnnxNet(before, "the fp32 file"), OnnxNet(after, "the int8 file")]
-    found = [
-        tally_scores(lambda x, net=net: net(inputs(x)), part, classes, skip).figures()  # type: ignore[misc]
-        for net in nets
-    ]
-    one = inputs(torch.from_numpy(part.read(np.zeros(1, np.int64))))
-    times: list[list[float]] = [[], []]
-    for _ in range(ROUNDS):
-        for net, taken in zip(nets, times, strict=True):
-            began = time.perf_counter()
-            net(one)
-            taken.append(time.perf_counter() - began)
-    medians = [statistics.median(taken) for taken in times]
-    return {
-        kind: FileAccuracy(
-            top1=one.top1,
-            top1_ci95=one.top1_ci95,
-            top5=one.top5,
-            n=one.n,
-            precision=kind,
-            bytes=len(content),
+        raise DataError(
+            f"{part.name} has {len(part)} image: int8 needs one for calibration and one to test"
         )
-        for kind, one, content in zip(("fp32", "int8"), found, (before, after), strict=True)
-    } | {
-        "calibration_images": len(skip),
+    return spread_indices(part, min(MAX_CALIBRATION_IMAGES, len(part) // 2))
+
+
+def compare_quantised(
+    fp32: bytes,
+    int8: bytes,
+    part: Split,
+    calibration: NDArray[np.int64],
+    classes: int,
+    inputs: Function,
+) -> dict[str, Any]:
+    """Compare an ONNX file with its int8 version: accuracy on the images of a slice that are not in
+    `calibration`, and speed with one image. `inputs` maps stored images to inputs of the files.
+
+    Returns fields of QuantisationResult.
+    """
+    contents = {"fp32": fp32, "int8": int8}
+    nets = {precision: OnnxNet(c, f"the {precision} file") for precision, c in contents.items()}
+    accuracies: dict[str, Any] = {}
+    for precision, net in nets.items():
+        tally = tally_scores(
+            lambda images, net=net: net(inputs(images)),  # type: ignore[misc]
+            part,
+            classes,
+            calibration,
+        )
+        figures = tally.figures()
+        accuracies[precision] = FileAccuracy(
+            top1=figures.top1,
+            top1_ci95=figures.top1_ci95,
+            top5=figures.top5,
+            n=figures.n,
+            precision=precision,
+            bytes=len(contents[precision]),
+        )
+    one_image = inputs(torch.from_numpy(part.read(np.zeros(1, np.int64))))
+    seconds: dict[str, list[float]] = {precision: [] for precision in nets}
+    for _ in range(ROUNDS):
+        for precision, net in nets.items():
+            began = time.perf_counter()
+            net(one_image)
+            seconds[precision].append(time.perf_counter() - began)
+    medians = [statistics.median(times) for times in seconds.values()]
+    return {
+        **accuracies,
+        "calibration_images": len(calibration),
         "speed_ratio": round(medians[0] / medians[1], 2),
-        "ms": [round(1e3 * m, 3) for m in medians],
+        "ms": [round(1e3 * median, 3) for median in medians],
     }

@@ -15,19 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import Differs, UsageError
-from alexnet.interchange.certificate import QUANTISED, describe, draw_probe_images
-from alexnet.interchange.chain import TOLERANCE, OnnxNet, missing_package
-from alexnet.interchange.formats import Exportable, make_onnx
-from alexnet.interchange.int8 import int8_of
+from alexnet.interchange.certificate import INT8_TOLERANCE, describe_network, draw_probe_images
+from alexnet.interchange.export_check import TOLERANCE, OnnxNet
+from alexnet.interchange.formats import Exportable, build_onnx
+from alexnet.interchange.int8 import load_int8
+from alexnet.interchange.optional_packages import missing_package
 from alexnet.options import option
-from alexnet.predict import Predictor, pick_precision
+from alexnet.predictor import Predictor, pick_precision
 from alexnet.runtime import choose_precision
 
 EngineName = Literal["torch", "int8", "onnx", "openvino"]
 BOUND = {
     "fp32": TOLERANCE,
     "bf16": 0.05,
-    "int8": QUANTISED,
+    "int8": INT8_TOLERANCE,
 }  # of the largest logit, or of 1: how far a runtime may be
 
 
@@ -95,7 +96,7 @@ def with_engine(
     if torch.cuda.is_available():
         raise UsageError(f"engine {name} is of the CPU, and this machine has a GPU: use torch")
     if name == "int8":
-        return replace(predictor, network=int8_of(predictor, data), precision="int8")
+        return replace(predictor, network=load_int8(predictor, data), precision="int8")
     kind = "fp32"
     if name == "openvino":
         kind = pick_precision(precision, predictor.recipe, torch.device("cpu"))
@@ -121,9 +122,9 @@ def refuse_precision(engine: str, precision: str) -> None:
 def build_runtime(predictor: Predictor, name: str, precision: str) -> Runtime:
     """The predictor's network in ONNX runtime or OpenVINO, checked against torch's answers."""
     probes, net = draw_probe_images(predictor.preprocess, "images"), copy.deepcopy(predictor.model)
-    described = describe(predictor).to_json()
-    subject = Exportable.of(net, predictor.preprocess, probes, described, inside=False)
-    content = make_onnx(subject)
+    described = describe_network(predictor).to_json()
+    subject = Exportable.of(net, predictor.preprocess, probes, described, with_preprocessing=False)
+    content = build_onnx(subject)
     answer: Callable[[Tensor], Tensor]
     if name == "openvino":
         answer = OpenVino(content, precision)

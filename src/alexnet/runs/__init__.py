@@ -1,4 +1,4 @@
-"""Runs on disk: their directory, checkpoints, log and records.
+"""Runs on disk: directory, checkpoints, log and records.
 
 These names are stable. The modules they come from are not.
 """

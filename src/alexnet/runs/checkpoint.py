@@ -1,15 +1,15 @@
 """Checkpoints that survive kills, full disks and bit rot.
 
     checkpoints/
-    ├── step-120/            appears whole, by one rename
+    ├── step-120/            appears complete, by one rename
     │   ├── model.safetensors
     │   ├── optimizer.safetensors
     │   ├── state.json
     │   └── manifest.json    format, step, size and SHA-256 of the files above
     ├── best -> step-80      replaced atomically
-    └── last -> step-120     replaced atomically; the final act of a save
+    └── last -> step-120     replaced atomically, at the end of a save
 
-While a step is saved again, its earlier version is `step-120.old` and still counts as step 120.
+While a step is saved again, its earlier version, `step-120.old`, still loads as step 120.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from alexnet.errors import CheckpointError, UsageError
-from alexnet.files import cannot, fsync_dir, parse_json, read_bytes, read_json, write_synced
+from alexnet.files import file_error, fsync_dir, parse_json, read_bytes, read_json, write_synced
 from alexnet.options import Placeholder, option
 
 FORMAT = 1
 HEADER_LIMIT = 16 * 2**20
-"""Largest safetensors header read, in bytes; AlexNet's takes about two thousand."""
+"""Largest safetensors header that is read, in bytes; AlexNet's has about two thousand."""
 
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint; tensors are on the CPU."""
+    """A verified checkpoint. Tensors are on the CPU; `state` is the content of state.json."""
 
     step: int
     path: Path
@@ -52,7 +52,7 @@ class Checkpoint:
     state: dict[str, Any]
 
     def state_dict(self) -> dict[str, Any]:
-        """What `Trainer.load_state_dict` takes."""
+        """The argument for `Trainer.load_state_dict`."""
         return {
             "model": self.model,
             "optimizer": self.optimizer,
@@ -71,10 +71,11 @@ def save_checkpoint(
     best: bool,
     keep: int = 2,
 ) -> Path:
-    """Commit `root`/step-<step> and return it; then keep it, `keep` - 1 others and the best.
+    """Save a checkpoint as `root`/step-<step>, and return that folder.
 
-    `state` holds what JSON holds, with text as keys. One writer at a time (see `DirLock`). Raises
-    CheckpointError if the system refuses; every earlier checkpoint is then still there.
+    Afterwards the newest `keep` checkpoints and the best one stay, others are removed. `state` is
+    written as JSON, so its keys must be text. Only one process may write at a time (see `DirLock`).
+    Raises CheckpointError where the operating system refuses; all earlier checkpoints then remain.
     """
     if keep < 1:
         raise UsageError(f"keep {keep} checkpoints: expected 1 or more; choose a larger number")
@@ -93,44 +94,45 @@ def save_checkpoint(
         write_synced(temporary / "manifest.json", manifest.encode())
         fsync_dir(temporary)
         if final.exists():
-            _discard(_spare(final))
-            os.rename(final, _spare(final))
+            _discard(_old_version(final))
+            os.rename(final, _old_version(final))
         os.rename(temporary, final)
-        # `last` comes last: a resume from the step before decides about `best` again.
+        # `last` comes last: after a kill in between, a resume starts before this step and decides
+        # about `best` again.
         for name in ("best", "last") if best else ("last",):
             _link(root / name, final.name)
         fsync_dir(root)
         _prune(root, keep)
     except OSError as error:
-        raise cannot("save", final, error) from error
+        raise file_error("save", final, error) from error
     finally:
         _sweep(root)
     return final
 
 
 def load_checkpoint(path: Path, *, optimizer: bool = True) -> Checkpoint:
-    """Read and verify one checkpoint folder. Raises CheckpointError naming what is wrong with it.
+    """Read and verify a checkpoint folder. Raises CheckpointError, which names the fault.
 
-    What was hashed is what is parsed: each file is read once. Without `optimizer` its file, two
-    thirds of a checkpoint, is neither read nor needed, and the checkpoint has no tensors of it.
+    Each file is read once, so the bytes that are parsed are those whose digest was verified.
+    Without `optimizer` that file, two thirds of a checkpoint, is not read and may be missing.
     """
     manifest = _read_manifest(path)
     try:
-        # Names with a dot in front are the file system's or the desktop's business.
-        there = {name for name in os.listdir(path) if not name.startswith(".")}
+        # File systems and desktops add files whose names begin with a dot.
+        names = {name for name in os.listdir(path) if not name.startswith(".")}
     except OSError as error:
-        raise cannot("read", path, error) from error
-    if extra := there - {*_FILES, "manifest.json"}:
+        raise file_error("read", path, error) from error
+    if extra := names - {*_FILES, "manifest.json"}:
         raise CheckpointError(
             f"{path} holds {', '.join(sorted(extra))}, which its manifest does not name; "
-            "move what does not belong there elsewhere"
+            "move these files elsewhere"
         )
 
     def read(name: str) -> bytes:
         return _read_sealed(path / name, manifest["files"].get(name))
 
     model, moments, state = _FILES
-    return Checkpoint(  # one file after the other: the bytes of two need not be held
+    return Checkpoint(  # one file after the other, so that memory holds the bytes of one only
         step=manifest["step"],
         path=path,
         model=unpack_tensors(read(model), path / model),
@@ -140,10 +142,8 @@ def load_checkpoint(path: Path, *, optimizer: bool = True) -> Checkpoint:
 
 
 def load_latest(root: Path, warn: Callable[[str], None]) -> Checkpoint:
-    """The newest checkpoint in `root` that loads; `warn` gets one line for each damaged one passed.
-
-    Raises CheckpointError if none loads.
-    """
+    """Load the newest checkpoint in `root` that is not damaged. `warn` gets a line for each damaged
+    one before it. Raises CheckpointError where none loads."""
     paths = _newest_first(root)
     for path in paths:
         try:
@@ -155,58 +155,59 @@ def load_latest(root: Path, warn: Callable[[str], None]) -> Checkpoint:
 
 
 def find_checkpoint(root: Path, name: str = "best") -> Path:
-    """The folder of checkpoint "best", "last" or "step-<n>"; it may still prove damaged.
+    """The folder of the checkpoint "best", "last" or "step-<n>", which is not verified yet.
 
-    Raises CheckpointError naming those there are.
+    Raises CheckpointError, which lists the existing checkpoints, where there is none of this name.
     """
     paths = _newest_first(root)
-    wanted = _linked(root / name) if name in ("best", "last") else _step_of(name)
-    if wanted is None and name in ("best", "last") and paths:  # links are lost in some copies
+    step = _linked_step(root / name) if name in ("best", "last") else _step_of(name)
+    if step is None and name in ("best", "last") and paths:  # some copies lose links
         with contextlib.suppress(CheckpointError, KeyError, TypeError):
             watch = read_json(paths[0] / "state.json")["watch"]
-            best = int(watch["best_step"]) or None  # 0: no validation was made yet
-            wanted = _step_of(paths[0].name) if name == "last" else best
+            best_step = int(watch["best_step"]) or None  # 0: no validation was made yet
+            step = _step_of(paths[0].name) if name == "last" else best_step
     for path in paths:
-        if wanted is not None and _step_of(path.name) == wanted:
+        if step is not None and _step_of(path.name) == step:
             return path
-    there = ", ".join(f"step-{_step_of(path.name)}" for path in paths) or "none"
+    existing = ", ".join(f"step-{_step_of(path.name)}" for path in paths) or "none"
     why = ""
-    if name == "best" and paths and not _linked(root / name):
-        last = option("checkpoint", "last")
-        why = f": no validation was made before it ended; {last} is as far as it came"
-    raise CheckpointError(f"{root} has no checkpoint {name!r}{why}; there are: {there}")
+    if name == "best" and paths and not _linked_step(root / name):
+        newest = option("checkpoint", "last")
+        why = f": no validation was made before it ended; {newest} is the newest one"
+    raise CheckpointError(f"{root} has no checkpoint {name!r}{why}; there are: {existing}")
 
 
-def _else() -> str:
+def _remedy() -> str:
     other = option("checkpoint", Placeholder("step-N"))
     return f"restore it from a copy or use another checkpoint ({other})"
 
 
 def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """The safetensors form. Values and shapes are kept; strides and shared storage are not."""
+    """Tensors in the safetensors format. Strides and shared storage are lost."""
     copies = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    # Without room for the file and its copy `save` panics in Rust; this is a MemoryError, and free.
+    # Where memory is short for the file and a copy of it, `save` panics in Rust. This allocation
+    # raises MemoryError instead, and costs nothing: its pages are never touched.
     bytearray(2 * sum(copy.nbytes for copy in copies.values()))
     return save(copies, metadata={"format": "pt"})
 
 
 def unpack_tensors(data: bytes, source: Path) -> dict[str, Tensor]:
-    """Inverse of `pack_tensors`. Raises CheckpointError naming `source` if malformed."""
+    """The inverse of `pack_tensors`. Raises CheckpointError, which names `source`, for bad data."""
     length = int.from_bytes(data[:8], "little")
     if length > min(HEADER_LIMIT, len(data) - 8):
         limit = f"at most {HEADER_LIMIT} and within the file"
         raise CheckpointError(
-            f"{source} is damaged: header {length} bytes, expected {limit}; {_else()}"
+            f"{source} is damaged: header {length} bytes, expected {limit}; {_remedy()}"
         )
-    parse_json(data[8 : 8 + length], source)  # safetensors accepts a name that occurs twice
+    parse_json(data[8 : 8 + length], source)  # safetensors would accept a name that occurs twice
     try:
         return load(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())
-        raise CheckpointError(f"{source} is damaged: {why}; {_else()}") from error
+        raise CheckpointError(f"{source} is damaged: {why}; {_remedy()}") from error
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -222,18 +223,19 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{source} says format {body['format']!r}, expected {FORMAT}; "
             "use the version of alexnet that wrote it"
         )
-    whole = isinstance(body["step"], int) and isinstance(body["files"], dict)
-    if not whole or manifest.get("sha256") != _digest(body):
-        raise CheckpointError(f"{source} is damaged: expected its own SHA-256 to match; {_else()}")
+    is_complete = isinstance(body["step"], int) and isinstance(body["files"], dict)
+    if not is_complete or manifest.get("sha256") != _digest(body):
+        raise CheckpointError(
+            f"{source} is damaged: expected its own SHA-256 to match; {_remedy()}"
+        )
     return body
 
 
 def _read_sealed(path: Path, expected: object) -> bytes:
     data = read_bytes(path)
-    found = _seal(data)
-    if found != expected:
+    if _seal(data) != expected:
         raise CheckpointError(
-            f"{path} is damaged: its {len(data)} bytes are not those that were written; {_else()}"
+            f"{path} is damaged: its {len(data)} bytes are not those that were written; {_remedy()}"
         )
     return data
 
@@ -251,12 +253,12 @@ def _step_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _spare(path: Path) -> Path:
+def _old_version(path: Path) -> Path:
     return path.with_name(f"{path.name}.old")
 
 
-def _linked(link: Path) -> int | None:
-    """The step that `best` or `last` names, whether or not it is there."""
+def _linked_step(link: Path) -> int | None:
+    """The step that the link `best` or `last` names; its folder may be missing."""
     try:
         return _step_of(os.readlink(link))
     except OSError:
@@ -264,17 +266,15 @@ def _linked(link: Path) -> int | None:
 
 
 def _newest_first(root: Path) -> list[Path]:
-    """One folder for each committed step, from `last` downwards.
-
-    Steps beyond `last` come after those: a run that went back has left them behind.
-    """
-    found: dict[int, Path] = {}
+    """One folder for each saved step: those up to `last`, the newest first, then those beyond
+    `last`, which a run that resumed from an earlier step has left behind."""
+    folders: dict[int, Path] = {}
     for path in sorted(root.glob("step-*"), reverse=True):  # step-9.old before step-9, which wins
         if (step := _step_of(path.name)) is not None:
-            found[step] = path
-    last = _linked(root / "last")
-    order = sorted(found, key=lambda step: (last is None or step <= last, step), reverse=True)
-    return [found[step] for step in order]
+            folders[step] = path
+    last = _linked_step(root / "last")
+    order = sorted(folders, key=lambda step: (last is None or step <= last, step), reverse=True)
+    return [folders[step] for step in order]
 
 
 def _link(link: Path, target: str) -> None:
@@ -284,22 +284,25 @@ def _link(link: Path, target: str) -> None:
 
 
 def _prune(root: Path, keep: int) -> None:
-    """Remove what retention does not ask for; a failure leaves it to the next save."""
-    paths, best = _newest_first(root), _linked(root / "best")
-    kept = paths[:keep] + [path for path in paths if _step_of(path.name) == best]
+    """Remove all but the newest `keep` checkpoints and the best. What cannot be removed stays until
+    the next save."""
+    paths, best = _newest_first(root), _linked_step(root / "best")
+    retained = paths[:keep] + [path for path in paths if _step_of(path.name) == best]
     for path in root.glob("step-*"):
-        if path not in kept and _step_of(path.name) is not None:
+        if path not in retained and _step_of(path.name) is not None:
             with contextlib.suppress(OSError):
                 _discard(path)
 
 
 def _discard(path: Path) -> None:
-    """Mark a committed folder for the sweep, by a rename: half removed it would pass for whole."""
+    """Rename a saved folder, so that `_sweep` removes it. Removed in place it could be interrupted,
+    and a half-removed folder would count as a checkpoint."""
     if path.exists():
         os.rename(path, path.with_name(f".tmp-{path.name}-old"))
 
 
 def _sweep(root: Path) -> None:
+    """Remove temporary files and folders, also those of a save that was killed."""
     for path in root.glob(".tmp-*"):
         with contextlib.suppress(OSError):
             path.unlink() if path.is_symlink() else shutil.rmtree(path)

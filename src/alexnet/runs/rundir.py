@@ -1,4 +1,4 @@
-"""The folder of one run: recipe.json, metrics.jsonl, checkpoints/, figures/ and a lock."""
+"""The folder of a run: recipe.json, metrics.jsonl, checkpoints/, figures/ and a lock."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,23 @@ import torch
 from torch import Tensor
 
 from alexnet.errors import CheckpointError, UsageError
-from alexnet.files import DirLock, cannot, read_bytes, read_json, write_atomic, write_json
+from alexnet.files import DirLock, file_error, read_bytes, read_json, write_atomic, write_json
 from alexnet.options import call, option
+from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import pack_tensors, unpack_tensors
-from alexnet.runs.records import Event, ResumeEvent, read_event
+from alexnet.runs.records import DataCard, Event, Misfit, ResumeEvent, RunStart, read_event
 
 DIGESTS = "image-digests.safetensors"
-AGAIN = "starting-again.json"  # while it is there, a run starts again: see `begin_again`
-_BEGUN = {DIGESTS, "mean.safetensors", "recipe.json", "recipe.toml", "environment.json"}
-_BEGUN |= {"checkpoints", "tensorboard", "files.npz", "unreadable.json"}
+RESTART_FILE = "starting-again.json"  # the journal of a restart, see `runs.restart`
+_WRITTEN_BEFORE_STEP_1 = {  # by a training, before its first checkpoint
+    DIGESTS, "mean.safetensors", "recipe.json", "recipe.toml", "environment.json", "checkpoints",
+    "tensorboard", "files.npz", "unreadable.json",
+}  # fmt: skip
 
 
 class RunDir:
-    """One run on disk; made by `create` or `open`. With `writes` off it logs nothing."""
+    """A run on disk, from `create` or `open`. Without `writes`, `log` does nothing: only the first
+    process of a training writes."""
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path, self.writes = path, writes
@@ -34,9 +39,9 @@ class RunDir:
 
     @classmethod
     def create(cls, path: Path) -> RunDir:
-        """A new, empty run folder; it becomes a run with `write_recipe`.
+        """Create a folder, which `write_recipe` makes a run.
 
-        Raises UsageError if `path` is a file, a run or a folder with other things in it.
+        Raises UsageError where `path` is a file, a run, or a folder with other files.
         """
         if os.path.isfile(path):
             raise UsageError(
@@ -44,112 +49,114 @@ class RunDir:
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
-            others = [name for name in os.listdir(path) if not name.startswith((".lock", ".tmp-"))]
+            names = {name for name in os.listdir(path) if not name.startswith((".lock", ".tmp-"))}
         except OSError as error:
-            raise cannot("create", path, error) from error
-        if "recipe.json" in others and cls(path).is_begun:
+            raise file_error("create", path, error) from error
+        if "recipe.json" in names and cls(path).is_begun:
             raise UsageError(
                 f"{path} already holds a run; add {option('resume', True)} to continue it or "
                 f"choose another {option('run')}"
             )
-        # Killed before its first checkpoint a run has nothing to continue, and may start anew.
-        if others := sorted(set(others) - (_BEGUN if "recipe.json" in others else set())):
+        # A run that was killed before its first checkpoint cannot be continued, but started anew.
+        replaceable = _WRITTEN_BEFORE_STEP_1 if "recipe.json" in names else set[str]()
+        if foreign := sorted(names - replaceable):
             raise UsageError(
-                f"{path} is no run and holds {others[0]!r}; expected a new or empty folder; "
+                f"{path} is no run and holds {foreign[0]!r}; expected a new or empty folder; "
                 f"choose another {option('run')}"
             )
         return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
-        """An existing run. Raises CheckpointError if `path` is none."""
+        """Open an existing run. Raises CheckpointError where `path` is none."""
         if not os.path.isfile(path / "recipe.json"):
-            there = "it holds no recipe.json" if os.path.isdir(path) else "no such folder"
+            why = "it holds no recipe.json" if os.path.isdir(path) else "no such folder"
             if os.path.isfile(path):
                 raise CheckpointError(f"{path} is a file and no run directory: name a run")
             raise CheckpointError(
-                f"{path} is no run directory: {there}; "
+                f"{path} is no run directory: {why}; "
                 f"name one that is, or make one with `{call('train', run=path)}`"
             )
         return cls(path)
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is something to continue: a checkpoint, or a new start that a kill cut
-        short (see `begin_again`)."""
-        return (self.checkpoints / "last").is_symlink() or (self.path / AGAIN).is_file()
+        """Whether the run can be continued: it has a checkpoint, or a kill interrupted its restart
+        (see `runs.restart`)."""
+        return (self.checkpoints / "last").is_symlink() or (self.path / RESTART_FILE).is_file()
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints go; the first save creates it."""
+        """The folder of checkpoints, which the first save creates."""
         return self.path / "checkpoints"
 
     @property
     def figures(self) -> Path:
-        """Where figures go; created here. Raises CheckpointError if that is refused."""
+        """The folder of figures, created on access. Raises CheckpointError where that fails."""
         folder = self.path / "figures"
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise cannot("create", folder, error) from error
+            raise file_error("create", folder, error) from error
         return folder
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What recipe.json says now. Raises CheckpointError if it is missing or damaged."""
+        """The content of recipe.json. Raises CheckpointError where it is missing or damaged."""
         return read_json(self.path / "recipe.json")
 
     def write_recipe(self, recipe: Mapping[str, Any]) -> None:
-        """Write recipe.json atomically; from here on the folder is a run."""
+        """Write recipe.json atomically, which makes the folder a run."""
         write_json(self.path / "recipe.json", recipe)
 
     def write_mean_image(self, image: Tensor) -> None:
-        """Keep the mean image of the training slice, which preprocessing subtracts."""
+        """Save the mean image of the training images, which preprocessing subtracts."""
         write_atomic(self.path / "mean.safetensors", pack_tensors({"mean": image}))
 
     def mean_image(self) -> Tensor:
-        """What `write_mean_image` kept. Raises CheckpointError if it is missing or damaged."""
+        """Read the saved mean image. Raises CheckpointError where it is missing or damaged."""
         path = self.path / "mean.safetensors"
-        found = unpack_tensors(read_bytes(path), path)
-        if "mean" not in found:
+        tensors = unpack_tensors(read_bytes(path), path)
+        if "mean" not in tensors:
             raise CheckpointError(f"{path} holds no mean image; restore it from a copy")
-        return found["mean"]
+        return tensors["mean"]
 
     def write_digests(self, splits: Mapping[str, Tensor]) -> None:
-        """Keep the digests of the images of each split that the run learns from: int64 (N,)."""
+        """Save the digests of the images that the run learns from, by split: int64 (N,)."""
         write_atomic(self.path / DIGESTS, pack_tensors(splits))
 
     def digests(self) -> dict[str, Tensor] | None:
-        """What `write_digests` kept; None of a run that kept none. CheckpointError if damaged."""
+        """Read the saved digests; None where the run has none, as those of 0.1.0. Raises
+        CheckpointError where they are damaged."""
         path = self.path / DIGESTS
         if not path.is_file():
             return None
         splits = unpack_tensors(read_bytes(path), path)
-        if not all(x.dtype == torch.int64 and x.dim() == 1 for x in splits.values()):
+        if not all(one.dtype == torch.int64 and one.dim() == 1 for one in splits.values()):
             raise CheckpointError(f"{path} holds no digests of images: restore it from a copy")
         return splits
 
     def lock(self) -> DirLock:
-        """`with run.lock():` keeps other processes from writing this run."""
+        """A lock against other processes that would write this run: `with run.lock(): ...`."""
         return DirLock(self.path)
 
     def log(self, event: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl. Raises CheckpointError if the disk refuses."""
+        """Append a line to metrics.jsonl. Raises CheckpointError where that fails."""
         if not self.writes:
             return
         path = self.path / "metrics.jsonl"
-        line = json.dumps(dict(event), separators=(",", ":")).encode() + b"\n"  # of a Record too
+        line = json.dumps(dict(event), separators=(",", ":")).encode() + b"\n"
         try:
             if self._log is None:
                 self._log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
                 size = os.fstat(self._log).st_size
                 if size and os.pread(self._log, 1, size - 1) != b"\n":
-                    line = b"\n" + line  # ends the line that a kill or a full disk cut short
+                    line = b"\n" + line  # a kill or a full disk has cut the line before
             if os.write(self._log, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self.close()
-            raise cannot("write", path, error) from error
+            raise file_error("write", path, error) from error
 
     def close(self) -> None:
         """Close metrics.jsonl; the next `log` opens it again."""
@@ -158,12 +165,12 @@ class RunDir:
             self._log = None
 
     def events(self) -> list[Event]:
-        """The run's events in order, without broken lines and without what a resume superseded:
-        one at step s takes back every earlier event whose step is beyond s.
+        """The run's events in order, without incomplete lines and without superseded events: a
+        resume from step s takes back every earlier event of a step beyond s.
 
-        Raises CheckpointError where a whole line says what no run writes: it was edited.
+        Raises CheckpointError for a complete line that no run writes: the file was edited.
         """
-        path, kept = self.path / "metrics.jsonl", list[Event]()
+        path, events = self.path / "metrics.jsonl", list[Event]()
         lines = read_bytes(path).splitlines() if path.exists() else []
         for number, line in enumerate(lines, 1):
             try:
@@ -174,25 +181,50 @@ class RunDir:
                 continue
             event = read_event(values, f"{path}, line {number}")
             if isinstance(event, ResumeEvent) and event.step is not None:
-                since = event.step
-                kept = [e for e in kept if e.step is None or e.step <= since]
-            kept.append(event)
-        return kept
+                resumed_from = event.step
+                events = [e for e in events if e.step is None or e.step <= resumed_from]
+            events.append(event)
+        return events
+
+
+def read_recipe(run: RunDir) -> tuple[Recipe, DataCard]:
+    """Read the recipe of a run, and the description of its data, with the run's path in `run`.
+
+    Raises CheckpointError where recipe.json is damaged, or the recipe's digest does not fit.
+    """
+    saved, file = run.recipe, run.path / "recipe.json"
+    foreign = "it is not from this program, or was edited"
+    try:
+        recipe, digest = Recipe.from_dict(saved["recipe"]), saved["digest"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} lacks {error}: {foreign}") from None
+    try:
+        data = RunStart.read(saved).data
+        data.check_channels(recipe.channels)
+    except Misfit as misfit:
+        raise CheckpointError(f"{file}: {misfit}; {foreign}: restore a copy") from None
+    if digest != recipe.digest:
+        raise CheckpointError(
+            f"{file} was edited: its digest is {digest} and its fields give "
+            f"{recipe.digest}; put the original back, or start a new run with the changed fields"
+        )
+    return recipe, replace(data, run=str(run.path))
 
 
 def fresh_run_path(root: Path, name: str) -> Path:
-    """`root`/`name`-<n>, n one above the highest there is, so that `latest_run` will find it."""
+    """The path `root`/`name`-<n>, with n one above the highest of the existing runs."""
     return root / f"{name}-{max(_numbered(root, name), default=0) + 1}"
 
 
 def latest_run(root: Path, name: str) -> Path | None:
-    """The run `root`/`name`-<n> with the highest n, or None."""
-    found = _numbered(root, name)
-    runs = [number for number, path in found.items() if (path / "recipe.json").is_file()]
-    return found[max(runs)] if runs else None
+    """The path of the run `root`/`name`-<n> with the highest n, or None."""
+    paths = _numbered(root, name)
+    runs = [number for number, path in paths.items() if (path / "recipe.json").is_file()]
+    return paths[max(runs)] if runs else None
 
 
 def _numbered(root: Path, name: str) -> dict[int, Path]:
+    """The paths `root`/`name`-<n> by n."""
     pattern = re.compile(re.escape(name) + "-([0-9]{1,18})")
     paths = root.iterdir() if root.is_dir() else ()
-    return {int(m[1]): path for path in paths if (m := pattern.fullmatch(path.name))}
+    return {int(match[1]): path for path in paths if (match := pattern.fullmatch(path.name))}

@@ -19,8 +19,8 @@ from starlette.exceptions import HTTPException
 
 from alexnet.data.images import decode_image
 from alexnet.errors import DataError
-from alexnet.interchange.certificate import describe
-from alexnet.predict import Predictor
+from alexnet.interchange.certificate import describe_network
+from alexnet.predictor import Predictor
 from alexnet.serving.batcher import Answer, Batcher, Engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.guard import Guard
@@ -267,7 +267,7 @@ def build_app(
 
 
 def _about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
-    said = describe(predictor)
+    said = describe_network(predictor)
     grey = predictor.preprocess.channels == 1 and predictor.preprocess.size <= DRAWN
     kept = ("model", "classes", "recipe_digest", "metrics", "step")
     found = said.to_json()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alexnet.analysis.maps import strongest
 from alexnet.analysis.saliency import class_map, last_maps
-from alexnet.predict import Predictor
+from alexnet.predictor import Predictor
 from alexnet.runtime import autocast
 from alexnet.serving.index import Index
 

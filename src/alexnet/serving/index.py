@@ -14,8 +14,8 @@ from alexnet.data import draws
 from alexnet.data.dataset import Dataset
 from alexnet.data.splits import Split
 from alexnet.errors import CheckpointError, Unreadable
-from alexnet.files import cannot, read_json, sha256_of, write_json
-from alexnet.predict import Predictor
+from alexnet.files import file_error, read_json, sha256_of, write_json
+from alexnet.predictor import Predictor
 from alexnet.terminal import say
 
 FOLDER = "index"  # within the run
@@ -79,7 +79,7 @@ def _index(predictor: Predictor, train: Split, names: list[str]) -> Index:
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise cannot("write", folder, error) from error
+            raise file_error("write", folder, error) from error
         shape = write_features(
             folder / "features.npy", predictor.model, train, predictor.preprocess, part,
             precision=precision, workers=predictor.recipe.workers,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from alexnet.errors import UsageError
 from alexnet.interchange.chain import missing_package
 from alexnet.options import Placeholder, option
-from alexnet.predict import Predictor
+from alexnet.predictor import Predictor
 from alexnet.serving.batcher import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.terminal import say

@@ -4,6 +4,7 @@ These names are stable. The modules they come from are not.
 """
 
 from alexnet.metrics import Tally, topk_hits, wilson
+from alexnet.runs.records import Settings
 from alexnet.runtime import threads
 from alexnet.training.compiled import Compiled
 from alexnet.training.evaluate import evaluate, predict_views
@@ -29,7 +30,6 @@ from alexnet.training.parallel import ALONE, Team, join
 from alexnet.training.schedule import Watch, learning_rate
 from alexnet.training.settings import (
     Hardware,
-    Settings,
     TimingRule,
     choose_settings,
     measure_pace,

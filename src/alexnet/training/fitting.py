@@ -10,15 +10,15 @@ from alexnet.data.dataset import Dataset
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel
 from alexnet.errors import Diverged, Elsewhere
-from alexnet.interrupt import PREEMPT, Signals
-from alexnet.launch import launched
+from alexnet.launch import is_launched
 from alexnet.models.net import Net
 from alexnet.options import AdvisedCall, call, option
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import Checkpoint, save_checkpoint
+from alexnet.runs.checkpoint_writer import CheckpointWriter, snapshot
 from alexnet.runs.records import DivergedEvent
 from alexnet.runs.rundir import RunDir
-from alexnet.runs.writer import Writer, snapshot
+from alexnet.signals import PREEMPT, DeferredSignals
 from alexnet.terminal import shows_top5
 from alexnet.training.digest_keeper import DigestKeeper
 from alexnet.training.guard import Doctor, RunGuard
@@ -73,7 +73,7 @@ def fit(
     if any(team.largest(guard.fatal is not None)):  # before a restart
         raise guard.fatal or Elsewhere()
 
-    signals = Signals(stop, patient=launched())
+    signals = DeferredSignals(stop, patient=is_launched())
     reader = Intake(dataset, trainer, run, again, signals)
     checkpoints = RunCheckpoints(run, keeper, again)
     with checkpoints, signals, log.progress(trainer.state.step, trainer.total_steps):
@@ -126,7 +126,7 @@ class RunCheckpoints:
 
     def __init__(self, run: RunDir, keeper: DigestKeeper, again: AdvisedCall) -> None:
         self.again = again
-        self._run, self._keeper, self._writer = run, keeper, Writer()
+        self._run, self._keeper, self._writer = run, keeper, CheckpointWriter()
 
     def save(self, trainer: Trainer, best: bool) -> None:
         """Copy what a checkpoint holds, and leave it to be written."""

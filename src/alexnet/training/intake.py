@@ -18,10 +18,10 @@ from alexnet.data.image_set import ImageFiles
 from alexnet.data.loader import Batch, read_batch
 from alexnet.data.splits import Unread
 from alexnet.errors import AlexNetError, DataError, Elsewhere, ReaderEnded, Unreadable
-from alexnet.interrupt import Signals
 from alexnet.metrics import Tally
 from alexnet.options import AdvisedCall
 from alexnet.runs.rundir import RunDir
+from alexnet.signals import DeferredSignals
 from alexnet.terminal import say
 from alexnet.training.state import Clock
 from alexnet.training.trainer import Trainer
@@ -33,7 +33,12 @@ class Intake:
     on with the run."""
 
     def __init__(
-        self, dataset: Dataset, trainer: Trainer, run: RunDir, again: AdvisedCall, signals: Signals
+        self,
+        dataset: Dataset,
+        trainer: Trainer,
+        run: RunDir,
+        again: AdvisedCall,
+        signals: DeferredSignals,
     ) -> None:
         self._dataset, self._trainer, self._run, self._again = dataset, trainer, run, again
         self._recipe, self._team = trainer.recipe, trainer.team

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from alexnet.errors import AlexNetError, DataError, Elsewhere, UsageError
-from alexnet.launch import launched, processes, rank, refuse_half_launched
+from alexnet.launch import is_launched, process_count, rank, refuse_partial_launch
 from alexnet.models.dropout import MaskSlice
 from alexnet.options import option
 from alexnet.runs.records import Record
@@ -174,9 +174,9 @@ def join(towers: int = 1, remedy: str = "") -> Iterator[Team]:
     Raises UsageError where the processes cannot be divided among the towers, or are more than a
     host's GPUs, of which each takes one.
     """
-    refuse_half_launched()
+    refuse_partial_launch()
     remedy = remedy or f"continue with {option('resume', True)} from the last checkpoint"
-    size = processes()
+    size = process_count()
     if towers < 1 or size % towers:
         raise UsageError(
             f"towers {towers}: a process each is needed, and there are {size}: start them with "
@@ -239,7 +239,7 @@ def _meeting_place() -> Any:
 
 def restarted() -> bool:
     """Whether torchrun started this process in the place of one that failed."""
-    return launched() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return is_launched() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import os
 import statistics as stats
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,13 @@ from alexnet.models.zoo import model_spec
 from alexnet.options import option
 from alexnet.processors import given_threads
 from alexnet.recipe import Recipe
+from alexnet.runs.records import (
+    SecondTiming,
+    Settings,
+    SettingsChoice,
+    TimedSettings,
+    recorded_threads,
+)
 from alexnet.runtime import (
     HOPELESS,
     bf16_pace,
@@ -52,27 +59,6 @@ COMPILES_S = 60.0  # about what torch.compile takes
 LEAST = 20  # times that which a training must last for compiling to be tried
 LONG_S = 1200.0  # that a training must be expected to last for its settings to be timed again
 AGAIN_AFTER_S = 60.0  # when they are; at the end of the first epoch if that comes sooner
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a training is computed; what it computes is the same but for rounding, and
-    compiled for which units dropout leaves out."""
-
-    precision: str
-    channels_last: bool
-    threads: int
-    compile: bool = False
-
-    def __str__(self) -> str:
-        layout = "channels last" if self.channels_last else "contiguous"
-        made = ", compiled" if self.compile else ""
-        return f"{self.precision}, {layout}, {self.threads} thread(s){made}"
-
-    def on(self, recipe: Recipe) -> Recipe:
-        return recipe.replace(
-            precision=self.precision, channels_last=self.channels_last, compile=self.compile
-        )
 
 
 @dataclass(frozen=True)
@@ -196,12 +182,16 @@ class Contest:
             self.rounds[settings] += time_alone(self._step)
         return self.rounds[settings]
 
-    def measured(self) -> list[dict[str, Any]]:
-        """What was timed, for environment.json: the best second of each settings, and all."""
+    def measured(self) -> list[TimedSettings]:
+        """The settings that were timed, each with the seconds of its steps."""
         return [
-            {**asdict(one), "seconds": round(min(s), 5), "rounds": [round(x, 5) for x in s]}
-            for one, s in self.rounds.items()
-            if s
+            TimedSettings(
+                **settings.by_field(),
+                seconds=round(min(rounds), 5),
+                rounds=[round(seconds, 5) for seconds in rounds],
+            )
+            for settings, rounds in self.rounds.items()
+            if rounds
         ]
 
     def describe(self, images: int) -> str:
@@ -216,7 +206,7 @@ class Contest:
         return f"{self.holder}: {1e3 * held:,.0f} ms for {images} images{beside}"
 
     def _ready(self, settings: Settings) -> Step:
-        return self._prepare(settings.on(self._recipe), settings.threads)
+        return self._prepare(settings.apply_to(self._recipe), settings.threads)
 
 
 def _range(seconds: Sequence[float]) -> str:
@@ -232,9 +222,9 @@ def choose_settings(
     ranks: int = 1,
     worth: float = WORTH,
     hardware: Hardware | None = None,
-) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe with its precision no longer auto, and `settings` for environment.json: what was
-    chosen, what was measured, and the seconds that training is expected to take.
+) -> tuple[Recipe, SettingsChoice]:
+    """The recipe with its precision no longer auto, and the record of the choice for
+    environment.json.
 
     `images` is how many the training shows in all, to `ranks` processes together; `fixed` names the
     fields that the user gave. What runs out of memory is not chosen. Nothing is measured where the
@@ -244,7 +234,8 @@ def choose_settings(
     hardware = hardware or Hardware.here()
     rule = hardware.precision if recipe.precision == "auto" else recipe.precision
     best = Settings(rule, recipe.channels_last, torch.get_num_threads())
-    known: dict[str, Any] = {"measured": []}
+    expected_s: float | None = None
+    measured: list[TimedSettings] = []
     if rule == "bf16" and (pace := hardware.bf16_pace()) > HOPELESS:
         say(
             f"bf16 products take {pace:,.0f} times as long as fp32 on this processor: "
@@ -261,11 +252,12 @@ def choose_settings(
             if _worth_compiling(recipe, fixed, lasts_s, hardware.device):
                 contest.challenge(replace(contest.holder, compile=True))
             best = contest.holder
-            known = {"expected_s": round(contest.usual() * steps, 1)}
+            expected_s = round(contest.usual() * steps, 1)
             say(f"settings: {contest.describe(size)}")
-            known["measured"] = contest.measured()
+            measured = contest.measured()
     best = replace(best, compile=best.compile or recipe.compile)
-    return best.on(recipe), {"chosen": asdict(best), **known}
+    choice = SettingsChoice(chosen=best, expected_s=expected_s, measured=measured)
+    return best.apply_to(recipe), choice
 
 
 def _is_worth_timing(recipe: Recipe, classes: int, images: int, worth: float) -> bool:
@@ -275,43 +267,42 @@ def _is_worth_timing(recipe: Recipe, classes: int, images: int, worth: float) ->
     return training_operations(spec, given, image_gradient=True) * images >= worth
 
 
-def is_worth_a_second_look(settings: Mapping[str, Any], long_s: float = LONG_S) -> bool:
+def is_worth_a_second_look(choice: SettingsChoice, long_s: float = LONG_S) -> bool:
     """Whether what `choose_settings` chose is to be timed again: in a training that is expected to
     last `long_s` or more, on a processor, where it had something to choose from."""
     cpu = pick_device().type == "cpu"
-    return cpu and len(settings["measured"]) > 1 and settings["expected_s"] >= long_s
+    return cpu and len(choice.measured) > 1 and (choice.expected_s or 0.0) >= long_s
 
 
 def choose_settings_again(
-    recipe: Recipe, settings: Mapping[str, Any], prepare: Prepare, step: int
-) -> tuple[Recipe, dict[str, Any], str]:
-    """What `choose_settings` chose, held once more against all that it was held against: the recipe
-    as it is to be from now on, its `settings`, whose `again` says what was measured after which
-    step, and a line with the figures.
+    recipe: Recipe, choice: SettingsChoice, prepare: Prepare, step: int
+) -> tuple[Recipe, SettingsChoice, str]:
+    """Times the settings that `choose_settings` chose once more against all that it timed. Returns
+    the recipe with the faster settings, the record of both choices, and a line with the figures.
 
     Also those that had lost by far are timed: beside a busy neighbour two threads can lose every
     round to one, and win as clearly when the neighbour is gone.
     """
-    chosen = replace(Settings(**settings["chosen"]), compile=False)  # as it was timed before
+    chosen = replace(choice.chosen, compile=False)  # as it was timed before
     with chance_kept():
         contest = Contest(recipe, prepare, chosen)
-        for change in _rivals(chosen, settings["measured"]):
+        for change in _rivals(chosen, choice.measured):
             contest.challenge(replace(contest.holder, **change))
         best, said = contest.holder, contest.describe(trial_size(recipe))
     if best != chosen:
         took, takes = (1e3 * contest.best(one) for one in (chosen, best))
         said = f"{best} now takes {takes:,.0f} ms where {chosen} takes {took:,.0f}"
-    again = {"step": step, "before": settings["chosen"], "measured": contest.measured()}
+    again = SecondTiming(step=step, before=choice.chosen, measured=contest.measured())
     best = replace(best, compile=recipe.compile)
-    return best.on(recipe), {**settings, "chosen": asdict(best), "again": again}, said
+    return best.apply_to(recipe), replace(choice, chosen=best, again=again), said
 
 
-def _rivals(chosen: Settings, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _rivals(chosen: Settings, measured: Sequence[TimedSettings]) -> list[dict[str, Any]]:
     """Each other precision, layout and number of threads that was measured."""
     return [
         {name: value}
         for name in ("precision", "channels_last", "threads")
-        for value in sorted({row[name] for row in measured} - {getattr(chosen, name)})
+        for value in sorted({getattr(timed, name) for timed in measured} - {getattr(chosen, name)})
     ]
 
 
@@ -343,14 +334,11 @@ def _changes(first: Settings, fixed: Collection[str], hardware: Hardware) -> lis
 
 
 def chosen_threads(environment: Mapping[str, Any]) -> int:
-    """The threads that a run began with, for its bits, also where a quota leaves it fewer; torch's
-    where it does not say, or says what this machine has not."""
-    try:
-        count = environment["settings"]["chosen"]["threads"]
-    except (KeyError, TypeError):
-        count = None
-    here = type(count) is int and 1 <= count <= (os.cpu_count() or 1)
-    return count if here else torch.get_num_threads()
+    """The number of threads that a run began with. It keeps it for equal bits, also under a smaller
+    quota. Where it is not recorded, or this machine has fewer processors, torch's number."""
+    count = recorded_threads(environment)
+    is_possible = count is not None and 1 <= count <= (os.cpu_count() or 1)
+    return count if count is not None and is_possible else torch.get_num_threads()
 
 
 def prepare_steps(preprocess: Preprocess, classes: int, ranks: int = 1) -> Prepare:

@@ -29,13 +29,13 @@ from alexnet.data.splits import Split, Unread
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import first_not_finite
 from alexnet.errors import Diverged, Elsewhere, Interrupted, Unreadable
-from alexnet.interrupt import Signals
 from alexnet.metrics import Tally
 from alexnet.models.net import Net, Spec
 from alexnet.options import AdvisedCall, call, option
 from alexnet.recipe import Recipe
 from alexnet.runs.records import TrainEvent, ValEvent
 from alexnet.runtime import pick_device
+from alexnet.signals import DeferredSignals
 from alexnet.terminal import say
 from alexnet.training.compiled import compiled
 from alexnet.training.evaluate import evaluate
@@ -324,7 +324,7 @@ class Trainer:
         checkpoints: Checkpoints | None = None,
         guard: TrainingGuard | None = None,
         clock: Clock | None = None,
-        signals: Signals | None = None,
+        signals: DeferredSignals | None = None,
         second_look: SecondLook | None = None,
     ) -> State:
         """Train to the recipe's end; or, alone in the team, until `second_look` says that training
@@ -336,7 +336,7 @@ class Trainer:
         state, recipe, losses = self.state, self.recipe, LossWatch(self.total_steps)
         reader, log = reader or PlainReader(self), log or Silence()
         checkpoints, guard = checkpoints or Unsaved(), guard or Unguarded()
-        clock, signals = clock or self.clock(), signals or Signals(())
+        clock, signals = clock or self.clock(), signals or DeferredSignals(())
         _ = self.quick  # says that it compiles before the first step
         saves, loss, batch = False, torch.tensor(0.0), None
         while True:
@@ -425,7 +425,7 @@ class Trainer:
         reader: Reader,
         checkpoints: Checkpoints,
         guard: TrainingGuard,
-        signals: Signals,
+        signals: DeferredSignals,
         losses: "LossWatch",
     ) -> "_StopRequests":
         """What any process asks for, which then all do at the same step."""

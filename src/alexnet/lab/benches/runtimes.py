@@ -12,8 +12,8 @@ from alexnet.interchange import (
     OnnxNet,
     OpenVino,
     Runtime,
+    build_onnx,
     check_runtime,
-    make_onnx,
     quantise,
 )
 from alexnet.models import Net
@@ -31,7 +31,7 @@ def build_runtimes(net: Net, images: Tensor) -> tuple[dict[str, Runtime], list[s
     plain = copy.deepcopy(net).cpu().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     subject = Exportable(plain, plain, images.cpu().contiguous(), {})
     try:
-        content = make_onnx(subject)
+        content = build_onnx(subject)
     except Unavailable as error:
         return {}, [str(error)]
     built, missing = {}, []

@@ -14,12 +14,12 @@ from alexnet.lab.claims.claim import Claim
 from alexnet.lab.claims.study import OutOfTime, Study
 from alexnet.options import Placeholder, option
 from alexnet.runs.records import (
-    ClaimLeft,
     ClaimList,
     ClaimRecord,
     ClaimResult,
     ClaimRow,
     Environment,
+    UnmeasuredClaim,
 )
 from alexnet.runtime import chance_kept, environment
 from alexnet.terminal import duration, say
@@ -145,10 +145,10 @@ def _environment() -> Environment:
 
 def _run_all(
     out: Path, data: str | Path | None, seeds: int | None, images: int | None, budget: float
-) -> list[ClaimLeft]:
+) -> list[UnmeasuredClaim]:
     """Every claim without a record whose data is there, cheapest first, while they fit."""
     deadline = time.monotonic() + budget
-    left: list[ClaimLeft] = []
+    left: list[UnmeasuredClaim] = []
     for claim in sorted(CLAIMS.values(), key=lambda c: c.minutes):
         if (out / claim.name / RECORD).exists():
             continue
@@ -168,7 +168,7 @@ def _run_all(
             except (DataError, UsageError) as error:
                 why = " ".join(str(error).split())
         if why:
-            left.append(ClaimLeft(name=claim.name, why=why))
+            left.append(UnmeasuredClaim(name=claim.name, why=why))
     return left
 
 

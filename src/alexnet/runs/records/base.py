@@ -1,10 +1,12 @@
-"""What every record can do: read its JSON and check it, write it, and be the dictionary it was.
+"""Base classes of records: dataclasses that read, check and write their JSON.
 
-An `Entry` is a frozen dataclass. Its fields are the keys of a JSON object, in their order; types
-say what is read, docstrings what it means, with units. Metrics are fractions of 1, as everywhere.
-A `Record` is an entry that a verb returns or a file holds. For a while it is also the dictionary
-that version 0.1.0 returned: `result["top1"]` works, and warns that `result.top1` is meant.
-`json.dumps(result)` gives what `--json` prints.
+An `Entry` is a frozen dataclass whose fields are the keys of a JSON object, in the same order. The
+type of a field is checked when it is read; docstrings give meanings and units. Metrics are
+fractions of 1.
+
+A `Record` is an entry that a verb returns or a file contains. Version 0.1.0 returned dictionaries,
+so a record is also a dictionary until DICT_REMOVAL: `result["top1"]` works, and warns that
+`result.top1` replaces it. `json.dumps(result)` gives the output of `--json`.
 """
 
 import dataclasses
@@ -12,45 +14,46 @@ import inspect
 import types
 import typing
 import warnings
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
 from alexnet.errors import CheckpointError
 
-REMOVAL = "0.3"  # the version in which records are no dictionaries any more
-LARGEST = 2**63  # beyond which neither numpy nor a float takes every integer
-_ABSENT = "_absent"  # the fields that were not in what an entry was read from
+DICT_REMOVAL = "0.3"  # the version in which records stop being dictionaries
+INT_LIMIT = 2**63  # integers of this size or more do not fit into numpy's int64
+_ABSENT = "_absent"  # attribute of an entry: names of the fields that its JSON did not have
 _SCALARS = {str, int, float, bool, type(None)}
 
 
 def optional(key: str = "") -> Any:
-    """A field that is None where it does not apply, and is then left out of the JSON.
+    """A field that is None where it does not apply, and is then omitted from the JSON.
 
-    `key` is its name in JSON, where that differs from the field's.
+    `key` is its JSON key, where that differs from the name of the field.
     """
-    return field(default=None, metadata={"omit": True, "key": key})
+    return field(default=None, metadata={"omit_none": True, "key": key})
 
 
-def keyed(key: str) -> Any:
-    """A field whose name in JSON is no name of a field, or one that dictionaries have."""
+def json_key(key: str) -> Any:
+    """A field whose JSON key is a Python keyword or the name of a dictionary's method."""
     return field(metadata={"key": key})
 
 
-def apart() -> Any:
-    """A field that goes with a record and does not stand in its JSON."""
-    return field(default=None, metadata={"apart": True})
+def not_in_json() -> Any:
+    """A field of a record that is not part of its JSON."""
+    return field(default=None, metadata={"not_in_json": True})
 
 
 class Misfit(Exception):
-    """A value that is not what a field holds. `path` leads to it, as rows[2].name."""
+    """A JSON value does not fit its field. `path` leads to it, as in rows[2].name."""
 
     def __init__(self, value: object, expected: str, path: str = "") -> None:
         super().__init__(value, expected, path)
         self.value, self.expected, self.path = value, expected, path
 
-    def inside(self, outer: str) -> "Misfit":
+    def with_prefix(self, outer: str) -> "Misfit":
+        """The same misfit, with its path seen from the object that contains it under `outer`."""
         joint = "" if not self.path or self.path.startswith("[") else "."
         return type(self)(self.value, self.expected, f"{outer}{joint}{self.path}")
 
@@ -58,8 +61,8 @@ class Misfit(Exception):
         return f"{self.path or 'it'} is {self.value!r:.40}, expected {self.expected}"
 
 
-class Lacking(Misfit):
-    """A key that is not there; `path` leads to it."""
+class MissingKey(Misfit):
+    """A required key is missing; `path` leads to it."""
 
     def __str__(self) -> str:
         return f"lacks {self.path!r}"
@@ -69,93 +72,95 @@ class Lacking(Misfit):
 class Entry:
     """Typed fields that are read from JSON and written to it. Subclasses are frozen dataclasses."""
 
-    derived_first: ClassVar[bool] = False  # whether a subclass's own fields precede its base's
+    derived_first: ClassVar[bool] = False  # whether the JSON has a subclass's own fields first
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data in the order of the fields, ready for JSON; optional fields that are None are
-        left out."""
-        found = {}
+        """Plain data in the order of the fields, ready for JSON, without the optional fields that
+        are None."""
+        values = {}
         absent = vars(self).get(_ABSENT, ())
-        for f in _plan(type(self)):
+        for f in _json_fields(type(self)):
             value = getattr(self, f.name)
-            if f.name not in absent and (value is not None or not f.omit):
-                found[f.key] = plain(value)
-        return found
+            if f.name not in absent and (value is not None or not f.omit_none):
+                values[f.key] = to_plain(value)
+        return values
 
     def by_field(self) -> dict[str, Any]:
-        """The values by the names of their fields, to make another record with."""
+        """The values by the names of their fields, as arguments for another record."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, values: object, source: str) -> Self:
-        """The inverse of `to_json`. Keys that no field has, as of later versions, are passed over.
+        """The inverse of `to_json`. Unknown keys, as later versions may write, are ignored.
 
         Raises CheckpointError, which names `source`, the key and what was expected.
         """
         try:
             return cls.read(values)
-        except Lacking as misfit:
+        except MissingKey as misfit:
             raise CheckpointError(f"{source} {misfit}") from None
         except Misfit as misfit:
             raise CheckpointError(f"{source}: {misfit}") from None
 
     @classmethod
     def read(cls, values: object) -> Self:
-        """The same; raises Misfit, which whoever knows the source makes a message of."""
+        """Like `from_json`, for a caller that words the error: raises Misfit."""
         if not isinstance(values, Mapping):
             raise Misfit(values, "an object")
-        table = dict(values) if isinstance(values, Record) else values  # which would warn
-        given = {}
-        for f in _plan(cls):
+        table = dict(values) if isinstance(values, Record) else values  # reading a Record warns
+        arguments = {}
+        for f in _json_fields(cls):
             if f.key in table:
                 try:
-                    given[f.name] = f.reader()(table[f.key])
+                    arguments[f.name] = f.reader()(table[f.key])
                 except Misfit as misfit:
-                    raise misfit.inside(f.key) from None
+                    raise misfit.with_prefix(f.key) from None
             elif f.required:
-                raise Lacking(None, "", f.key)
-        entry = cls(**given)
-        _leave_out(entry, {f.name for f in _plan(cls)} - given.keys())
+                raise MissingKey(None, "", f.key)
+        entry = cls(**arguments)
+        _note_absent(entry, {f.name for f in _json_fields(cls)} - arguments.keys())
         return entry
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record(Entry, dict[str, Any]):
-    """An entry that is handed out: the result of a verb, a file of a run, a line of its log."""
+    """An entry that stands alone: the result of a verb, a file of a run, a line of its log."""
 
     def __post_init__(self) -> None:
         dict.update(self, self.to_json())
 
     def __getitem__(self, key: str) -> Any:
         value = super().__getitem__(key)
-        _warn(self, key, f"[{key!r}]")
+        _warn(self, f"[{key!r}]", f".{_field_name(type(self), key) or key}")
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
         if key not in self:
             return default
-        _warn(self, key, f".get({key!r})")
+        _warn(self, f".get({key!r})", f".{_field_name(type(self), key) or key}")
         return super().__getitem__(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        _warn(self, key, f"[{key!r}] = ..., through dataclasses.replace,")
+        _warn(self, f"[{key!r}] = ...", "dataclasses.replace")
         super().__setitem__(key, value)
-        if (name := _name(type(self), key)) is not None:
+        if (name := _field_name(type(self), key)) is not None:
             object.__setattr__(self, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), dict(vars(self)))
 
 
-def _rebuild(record: type[Record], given: dict[str, Any]) -> Record:
-    absent = given.pop(_ABSENT, set())
-    made = record(**given)
-    _leave_out(made, absent)
-    return made
+def _rebuild(kind: type[Record], attributes: dict[str, Any]) -> Record:
+    """A record from its pickled attributes."""
+    absent = attributes.pop(_ABSENT, set())
+    record = kind(**attributes)
+    _note_absent(record, absent)
+    return record
 
 
-def _leave_out(entry: Entry, absent: Set[str]) -> None:
-    """What an earlier version left out of a file is not written either."""
+def _note_absent(entry: Entry, absent: Set[str]) -> None:
+    """Notes the fields that a file of an earlier version did not have, so that `to_json` omits
+    them too."""
     if absent:
         vars(entry)[_ABSENT] = absent
         if isinstance(entry, Record):
@@ -163,26 +168,27 @@ def _leave_out(entry: Entry, absent: Set[str]) -> None:
             dict.update(entry, entry.to_json())
 
 
-def _warn(record: Record, key: str, written: str) -> None:
+def _warn(record: Record, access: str, replacement: str) -> None:
+    """Warns of `access` to a record as to a dictionary."""
     warnings.warn(
-        f"{type(record).__name__} is an object: write .{_name(type(record), key) or key} for "
-        f"{written} which goes with version {REMOVAL}",
+        f"{type(record).__name__} is an object: {access} stops working in version {DICT_REMOVAL}, "
+        f"use {replacement}",
         DeprecationWarning,
         stacklevel=3,
     )
 
 
-def _name(record: type[Record], key: str) -> str | None:
-    return next((f.name for f in _plan(record) if f.key == key), None)
+def _field_name(record: type[Record], key: str) -> str | None:
+    return next((f.name for f in _json_fields(record) if f.key == key), None)
 
 
 @dataclass(frozen=True)
-class _Field:
-    """How one field is read and written."""
+class _JsonField:
+    """How one field of an entry is read and written."""
 
     name: str
     key: str
-    omit: bool
+    omit_none: bool
     required: bool
     hint: Any
 
@@ -190,82 +196,88 @@ class _Field:
         return _reader(self.hint)
 
 
-_plans: dict[Any, tuple[_Field, ...]] = {}
+_JSON_FIELDS: dict[Any, tuple[_JsonField, ...]] = {}  # by class
 
 
-def _plan(entry: type[Entry]) -> tuple[_Field, ...]:
+def _json_fields(entry: type[Entry]) -> tuple[_JsonField, ...]:
     """The fields of a class in the order of their keys."""
-    if entry in _plans:
-        return _plans[entry]
+    if entry not in _JSON_FIELDS:
+        _JSON_FIELDS[entry] = tuple(_collect_json_fields(entry))
+    return _JSON_FIELDS[entry]
+
+
+def _collect_json_fields(entry: type[Entry]) -> Iterator[_JsonField]:
     hints = typing.get_type_hints(entry)
-    known = {f.name: f for f in dataclasses.fields(entry) if not f.metadata.get("apart")}
-    names = list(known)
+    by_name = {f.name: f for f in dataclasses.fields(entry) if not f.metadata.get("not_in_json")}
+    names = list(by_name)
     if entry.derived_first:
-        own = [n for c in entry.__mro__ for n in inspect.get_annotations(c) if n in known]
-        names = list(dict.fromkeys(own))
+        annotated = [n for c in entry.__mro__ for n in inspect.get_annotations(c) if n in by_name]
+        names = list(dict.fromkeys(annotated))
     missing = dataclasses.MISSING
-    _plans[entry] = tuple(
-        _Field(
-            name,
-            known[name].metadata.get("key") or name,
-            bool(known[name].metadata.get("omit")),
-            known[name].default is missing and known[name].default_factory is missing,
-            hints[name],
+    for name in names:
+        f = by_name[name]
+        yield _JsonField(
+            name=name,
+            key=f.metadata.get("key") or name,
+            omit_none=bool(f.metadata.get("omit_none")),
+            required=f.default is missing and f.default_factory is missing,
+            hint=hints[name],
         )
-        for name in names
-    )
-    return _plans[entry]
 
 
-def plain(value: Any) -> Any:
-    """Entries, mappings and sequences as what JSON has: objects and lists."""
+def to_plain(value: Any) -> Any:
+    """Entries and mappings become dictionaries, sequences become lists: what JSON has."""
     if type(value) in _SCALARS:
         return value
     if isinstance(value, Entry):
         return value.to_json()
     if isinstance(value, Mapping):
-        return {k: plain(v) for k, v in value.items()}
+        return {k: to_plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | range):
-        return [plain(v) for v in value]
+        return [to_plain(v) for v in value]
     return value
 
 
 @cache
 def _reader(hint: Any) -> Callable[[Any], Any]:
-    """What turns a JSON value into a field of this type, or raises Misfit."""
+    """The function that turns a JSON value into a field of this type, or raises Misfit."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return lambda value: value
     if origin in (typing.Union, types.UnionType):
-        return _read_one_of([_reader(one) for one in inner if one is not type(None)],
-                            type(None) in inner)  # fmt: skip
+        readers = [_reader(one) for one in inner if one is not type(None)]
+        return _union_reader(readers, type(None) in inner)
     if origin is Literal:
         words = " or ".join(map(str, inner))
-        return _checked(lambda value: value in inner, words)
+        return _checking_reader(lambda value: value in inner, words)
     if isinstance(hint, type) and issubclass(hint, Entry):
         return hint.read
     if origin is tuple and inner[-1] is not Ellipsis:
-        return _read_tuple([_reader(one) for one in inner])
+        return _tuple_reader([_reader(one) for one in inner])
     if origin in (tuple, Sequence):
-        return _read_sequence(_reader(inner[0]))
+        return _sequence_reader(_reader(inner[0]))
     if origin is Mapping:
-        return _read_mapping(_reader(inner[1]), inner[1] in (int, float))
+        return _mapping_reader(_reader(inner[1]), inner[1] in (int, float))
     if hint is bool:
-        return _checked(lambda value: isinstance(value, bool), "true or false")
+        return _checking_reader(lambda value: isinstance(value, bool), "true or false")
     if hint is float:
-        return _checked(_is_number, "a number")
+        return _checking_reader(_is_number, "a number")
     if hint is int:
-        return _checked(lambda value: type(value) is int and _is_number(value), "a whole number")
+        return _checking_reader(_is_whole, "a whole number")
     if hint is str:
-        return _checked(lambda value: isinstance(value, str), "text")
+        return _checking_reader(lambda value: isinstance(value, str), "text")
     raise TypeError(f"no JSON is read as {hint}")
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is float or (type(value) is int and abs(value) < LARGEST)
+    return type(value) is float or (type(value) is int and abs(value) < INT_LIMIT)
 
 
-def _checked(fits: Callable[[Any], bool], expected: str) -> Callable[[Any], Any]:
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and _is_number(value)
+
+
+def _checking_reader(fits: Callable[[Any], bool], expected: str) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if not fits(value):
             raise Misfit(value, expected)
@@ -274,7 +286,7 @@ def _checked(fits: Callable[[Any], bool], expected: str) -> Callable[[Any], Any]
     return read
 
 
-def _read_one_of(readers: Sequence[Callable[[Any], Any]], null: bool) -> Callable[[Any], Any]:
+def _union_reader(readers: Sequence[Callable[[Any], Any]], null: bool) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if value is None and null:
             return None
@@ -284,14 +296,14 @@ def _read_one_of(readers: Sequence[Callable[[Any], Any]], null: bool) -> Callabl
                 return reader(value)
             except Misfit as misfit:
                 misfits.append(misfit)
-        if any(misfit.path for misfit in misfits):  # the last that fits so far says where not
+        if any(misfit.path for misfit in misfits):  # a path is more help than a list of types
             raise misfits[-1]
         raise Misfit(value, " or ".join(dict.fromkeys(m.expected for m in misfits)))
 
     return read
 
 
-def _read_tuple(readers: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+def _tuple_reader(readers: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if not isinstance(value, list | tuple) or len(value) != len(readers):
             raise Misfit(value, f"a list of {len(readers)}")
@@ -300,7 +312,7 @@ def _read_tuple(readers: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]
     return read
 
 
-def _read_sequence(reader: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _sequence_reader(reader: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if not isinstance(value, list | tuple):
             raise Misfit(value, "a list")
@@ -313,19 +325,19 @@ def _read_item(reader: Callable[[Any], Any], values: Sequence[Any], i: int) -> A
     try:
         return reader(values[i])
     except Misfit as misfit:
-        raise misfit.inside(f"[{i}]") from None
+        raise misfit.with_prefix(f"[{i}]") from None
 
 
-def _read_mapping(reader: Callable[[Any], Any], numbers: bool) -> Callable[[Any], Any]:
+def _mapping_reader(reader: Callable[[Any], Any], numbers: bool) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise Misfit(value, "numbers by name" if numbers else "an object")
-        found = {}
+        entries = {}
         for key, inner in value.items():
             try:
-                found[key] = reader(inner)
+                entries[key] = reader(inner)
             except Misfit as misfit:
-                raise misfit.inside(f"[{key!r}]") from None
-        return found
+                raise misfit.with_prefix(f"[{key!r}]") from None
+        return entries
 
     return read

@@ -1,4 +1,4 @@
-"""What `alexnet bench` returns."""
+"""Results of `alexnet bench`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from alexnet.runs.records.environment import Environment
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRow(Record):
-    """One way of doing it, by `name`.
+    """The speed of one implementation, called `name`.
 
-    `images_per_s` is the median of the rounds, `range` the lowest and the highest; `ratio` is it
-    beside the reference. `extra_bytes` is the memory that it took, None where the system does not
-    say. Of answers `batch` images were asked at a time, in `ms`. `share` is the fraction of the
-    machine's limit that is reached.
+    `images_per_s` is the median over the rounds, `range` the lowest and the highest rate, and
+    `ratio` the rate divided by that of the reference. `extra_bytes` is the memory used, None where
+    the system does not report it. In `bench infer` each call had `batch` images and took `ms`
+    milliseconds. `share` is the fraction of the machine's limit that was reached.
     """
 
     name: str
@@ -30,10 +30,11 @@ class BenchRow(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class CompanyRow(Record):
-    """The same way beside one busy process a core, whose priority is `company` (lowest or equal).
+    """The speed of one implementation while one other process on each core is busy.
 
-    `name`, `images_per_s`, `range`, `ratio` (to the reference in the same company) and `batch` are
-    as in BenchRow; `of_quiet` is the fraction of its own rate without company.
+    `company` is the priority of those processes (lowest or equal). `name`, `images_per_s`, `range`,
+    `ratio` (to the reference under the same load) and `batch` are as in BenchRow. `of_quiet` is the
+    rate divided by the rate without other processes.
     """
 
     name: str
@@ -47,7 +48,8 @@ class CompanyRow(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Company(Entry):
-    """Who was beside: so many `processes`, of the `niceness` of each priority (0 to 19)."""
+    """The load beside a bench: the number of busy `processes`, and their `niceness` (0 to 19) by
+    name of priority."""
 
     processes: int
     niceness: Mapping[str, int]
@@ -55,9 +57,12 @@ class Company(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchResult(Record):
-    """What all benches say: `what` was measured of a `model`, in so many `rounds` of turns. `rows`
-    are its ways, `company` is who was beside some of them, `missing` what could not be measured and
-    why, `environment` the machine."""
+    """The fields that all benches return.
+
+    `what` was measured (input, train or infer), with which `model`, in how many `rounds`. `rows`
+    has a row for each implementation. `company` describes the load beside some of the rows,
+    `missing` says what could not be measured and why, `environment` is the machine.
+    """
 
     derived_first: ClassVar[bool] = True
 
@@ -71,19 +76,19 @@ class BenchResult(Record):
 
     @property
     def quiet(self) -> list[BenchRow]:
-        """The rows without company."""
+        """The rows that were measured without other load."""
         return [row for row in self.rows if isinstance(row, BenchRow)]
 
     @property
     def beside(self) -> list[CompanyRow]:
-        """The rows in company."""
+        """The rows that were measured under other load."""
         return [row for row in self.rows if isinstance(row, CompanyRow)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataWait(Entry):
-    """How far training waits for its images: the `share` of `steps` spent waiting, the pace
-    `images_per_s`, and what 90 epochs of ILSVRC-2012 take at it (`hours_of_90_epochs`)."""
+    """How long training waits for its images: the `share` of the time of `steps` steps, the rate
+    `images_per_s`, and the time of 90 epochs of ILSVRC-2012 at this rate (`hours_of_90_epochs`)."""
 
     share: float
     images_per_s: float
@@ -93,8 +98,11 @@ class DataWait(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class InputBench(BenchResult):
-    """Reading: `batches` of `batch_size` a round, of `images` JPEGs of `jpeg_bytes` on average.
-    With a model, `waits` says by encoding how far its training waits for images."""
+    """The speed of reading images.
+
+    A round reads `batches` batches of `batch_size` images, from `images` JPEG files of `jpeg_bytes`
+    bytes on average. With a model, `waits` says for each encoding how long its training waits.
+    """
 
     what: Literal["input"] = "input"
     rows: Sequence[BenchRow | CompanyRow]
@@ -118,9 +126,12 @@ class PartSeconds(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBench(BenchResult):
-    """Training steps in batches of `batch_size`. `flops` are additions and multiplications of a
-    step an image, `limits` what the machine does in a second by precision, `parts` the seconds of
-    each part of ours."""
+    """The speed of training steps in batches of `batch_size` images.
+
+    `flops` is the number of additions and multiplications in a step for each image. `limits` has
+    the operations a second that the machine reaches in each precision. `parts` has the time of each
+    part of the network.
+    """
 
     what: Literal["train"] = "train"
     model: str
@@ -135,7 +146,7 @@ class TrainBench(BenchResult):
 
 @dataclass(frozen=True, kw_only=True)
 class PartTimes(Entry):
-    """Milliseconds (`ms`) that each part takes for a `batch` of so many images."""
+    """Milliseconds (`ms`) by part of the network, for a batch of `batch` images."""
 
     batch: int
     ms: Mapping[str, float]
@@ -143,9 +154,13 @@ class PartTimes(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class InferBench(BenchResult):
-    """Answers. `flops` are additions and multiplications an image, `limits` what the machine does
-    in a second by precision. Memory is read at `read_bytes_per_s`, so that the weights alone take
-    `floor_ms`; `parts` are the times of each part of ours."""
+    """The speed of inference.
+
+    `flops` is the number of additions and multiplications for an image. `limits` has the operations
+    a second that the machine reaches in each precision. Memory is read at `read_bytes_per_s`, so
+    reading the weights alone takes `floor_ms` milliseconds. `parts` has the times of each part of
+    the network.
+    """
 
     what: Literal["infer"] = "infer"
     model: str

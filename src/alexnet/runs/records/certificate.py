@@ -1,4 +1,4 @@
-"""What a certificate says: what a file was made from, and how to see that it is."""
+"""Certificates: the origin of a file of weights, and outputs that prove its content."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,14 @@ from alexnet.runs.records.sharing import FileAccuracy
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertifiedImages(Entry):
-    """What a network takes: images whose shorter side is brought to `size` pixels, of which the
-    centre `crop` x `crop` is shown, with 1 or 3 `channels`. `orient` is what is done about EXIF
-    orientation (apply or ignore). `normalize` is the rule, with `mean` and `std` of the channels on
-    the 0-255 scale and the digest of the mean image (`mean_image`), None where it has none."""
+class CertifiedPreprocessing(Entry):
+    """The preprocessing of a network's images.
+
+    The shorter side is scaled to `size` pixels, then the centre `crop` x `crop` is cut out; images
+    have 1 or 3 `channels`. `orient` says what is done about EXIF orientation (apply or ignore).
+    `normalize` names the rule; `mean` and `std` are those of the channels, on the 0-255 scale.
+    `mean_image` is the digest of the mean image, None where the rule has none.
+    """
 
     size: int
     crop: int
@@ -30,8 +33,8 @@ class CertifiedImages(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class CertifiedData(Entry):
-    """The data a network was trained on: `kind`, `digest`, `counts` of images by split, and how
-    `splits` were cut."""
+    """The data that a network was trained on: its `kind` and `digest`, the `counts` of images by
+    split, and how the `splits` were made."""
 
     kind: str
     digest: str | None = None
@@ -41,7 +44,7 @@ class CertifiedData(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimedVal(Entry):
-    """The figures of a validation that are claimed: `top1`, `top1_ci95`, `top5`, `top5_ci95` and
+    """Figures of a validation in a certificate: `top1`, `top1_ci95`, `top5`, `top5_ci95` and
     `loss` over `n` images, as in EvalResult, computed in `precision` (fp32 or bf16)."""
 
     top1: float | None
@@ -55,9 +58,9 @@ class ClaimedVal(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimedTest(Entry):
-    """The figures of a test that are claimed: `top1`, `top1_ci95`, `top5`, `top5_ci95`, `loss`,
-    `n`, `split`, `views`, `seen`, `near_seen` and `repeated` as in TestResult, computed in
-    `precision`, None where nobody noted it."""
+    """Figures of a test in a certificate: `top1`, `top1_ci95`, `top5`, `top5_ci95`, `loss`, `n`,
+    `split`, `views`, `seen`, `near_seen` and `repeated` as in TestResult, computed in `precision`,
+    None where it was not recorded."""
 
     top1: float | None
     top1_ci95: Interval | None
@@ -73,14 +76,18 @@ class ClaimedTest(Entry):
     precision: str | None = None
 
 
-Claimed = ClaimedTest | FileAccuracy | ClaimedVal
+ClaimedFigures = ClaimedTest | FileAccuracy | ClaimedVal
 
 
 @dataclass(frozen=True, kw_only=True)
 class CertifiedTraining(Entry):
-    """What beside recipe and data made the weights, whose sha256 is `weights`: those that it began
-    with (`init`), the `call`, the `machine` (cpu, gpu, packages), where it was continued under
-    conditions that `changed`, and the name of the `data`, empty of a folder."""
+    """The conditions beside recipe and data that determined the weights.
+
+    `weights` is the sha256 of the weights. `init` are the weights that training started from,
+    `call` the options of the call, `machine` the cpu, gpu and packages. `changed` are the events of
+    the log where training continued under other conditions. `data` is the name of the data set,
+    empty for a folder.
+    """
 
     weights: str
     init: RunInit | None = optional()
@@ -91,10 +98,13 @@ class CertifiedTraining(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probes(Entry):
-    """The outputs for `count` drawn images: `takes` is what the file is given (stored images, or
-    preprocessed tensors), `logits` has a row an image, `tolerance` is how far others may be from
-    them, beside the largest, or 1."""
+class ProbeOutputs(Entry):
+    """The outputs of a file for `count` images that are drawn by a rule.
+
+    `takes` is the kind of input: stored images, or preprocessed tensors. `logits` has a row for
+    each image. Logits that somebody else computes may differ by `tolerance` times the largest
+    logit, or by `tolerance` where that is below 1.
+    """
 
     takes: Literal["images", "tensors"]
     count: int
@@ -103,37 +113,37 @@ class Probes(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Description(Record):
-    """Where a network comes from and what it takes.
+class NetworkDescription(Record):
+    """The origin of a network, and the input that it expects.
 
-    `model` is its name, `classes` are those that it tells apart, in order, `preprocessing` is what
-    its images go through. `recipe` and `recipe_digest` are what it was trained by, `data` is what
-    on, `training` what else made its weights, after `step` updates; None in 0.1.0. `metrics` are
-    the figures that are claimed, by split.
+    `model` is the name of the network, `classes` are the names of its outputs, in order, and
+    `preprocessing` is that of its images. It was trained with `recipe`, whose digest is
+    `recipe_digest`, on `data`, for `step` updates. `training` says what else determined its
+    weights; it is None in files of 0.1.0. `metrics` are its figures by split.
     """
 
     model: str
     classes: Sequence[str]
-    preprocessing: CertifiedImages
+    preprocessing: CertifiedPreprocessing
     recipe: Mapping[str, Any]
     recipe_digest: str
     data: CertifiedData
-    metrics: Mapping[str, Claimed]
+    metrics: Mapping[str, ClaimedFigures]
     step: int
     training: CertifiedTraining | None = optional()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Format(Record):
-    """The `format` of a certificate, a number."""
+    """The number of the file's `format`, which comes first in it."""
 
     format: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certificate(Description, _Format):
-    """A certificate.json. `sha256` is that of the weights, or of the whole exported file; `probes`
-    are outputs that anybody can compute again."""
+class Certificate(NetworkDescription, _Format):
+    """The content of a certificate.json. `sha256` is that of the weights, or of the whole exported
+    file. `probes` are outputs that anybody can compute again."""
 
     sha256: str
-    probes: Probes
+    probes: ProbeOutputs

@@ -1,4 +1,4 @@
-"""What `alexnet claim` returns and keeps."""
+"""Results of `alexnet claim`, and the files that it writes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from alexnet.runs.records.environment import Environment
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRow(Record):
-    """A claim, by `name`, and what was measured of it.
+    """A claim of the paper, called `name`, and its measurement.
 
-    `paper` is what is printed and `source` where; `printed` the number in it, in `unit`. `needs` is
-    the data and time that it takes, `command` what measures it, `picture` the paper's figure, where
-    it has one. `published` are top-1 and top-5 error (%) of this and other systems. `measured` and
-    its interval `ci95` are in the claim's unit, None where they are not there; `verdict` is what
-    they say.
+    `paper` is the sentence that the paper prints, `source` its place, and `printed` the number in
+    it, in `unit`. `needs` is the data and time for measuring it, `command` the command that
+    measures it, `picture` a description of the figure that the paper has for it.
+    `published` has the top-1 and top-5 errors (%) of this and other systems. `measured` and its
+    interval `ci95` are in the same unit, None where nothing was measured; `verdict` compares them.
     """
 
     name: str
@@ -34,8 +34,8 @@ class ClaimRow(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClaimLeft(Entry):
-    """A claim, by `name`, that was not measured, and `why`."""
+class UnmeasuredClaim(Entry):
+    """The `name` of a claim that was not measured, and `why`."""
 
     name: str
     why: str
@@ -43,19 +43,20 @@ class ClaimLeft(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimList(Record):
-    """The `claims` that there are; with --all also those that were `left`."""
+    """All `claims`; with --all also those that were `left` unmeasured."""
 
     claims: Sequence[ClaimRow]
-    left: Sequence[ClaimLeft] | None = optional()
+    left: Sequence[UnmeasuredClaim] | None = optional()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRecord(Record):
-    """What is kept of the `claim` of this name, claim.json.
+    """The content of a claim.json: how the `claim` of this name was measured.
 
     `paper`, `source`, `unit`, `printed`, `measured`, `ci95` and `verdict` are as in ClaimRow.
-    `finding` says it in a sentence, `figures` are all numbers behind it, from `seeds` repetitions
-    (None where chance has no part in it) that took `wall_s` seconds in this `environment`.
+    `finding` states the result in a sentence, and `figures` are all numbers behind it. They come
+    from `seeds` repetitions (None where nothing is random), which took `wall_s` seconds in this
+    `environment`.
     """
 
     claim: str
@@ -75,6 +76,6 @@ class ClaimRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimResult(ClaimRecord, ClaimList):
-    """A claim that was measured, and the file that holds it (`record`)."""
+    """A claim that was measured, and the path of its claim.json (`record`)."""
 
     record: str

@@ -1,4 +1,4 @@
-"""What the verbs of data return."""
+"""Results of `alexnet data get`, `check` and `pack`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from alexnet.runs.records.evaluation import UnreadFile
 
 @dataclass(frozen=True, kw_only=True)
 class DataGetResult(Record):
-    """Where the data set `name` lies: the folder `path`."""
+    """The folder (`path`) of the data set called `name`."""
 
     name: str
     path: str
@@ -17,15 +17,16 @@ class DataGetResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheckResult(Record):
-    """What `alexnet data check` returns.
+    """The result of `alexnet data check`.
 
-    Of `images` files `ok` are fine, `repairable` are odd but can be read, and `refused` cannot.
-    `others` counts files that are no images by their names, by ending. `duplicates` and `across`
-    are groups of paths with the same bytes, within a split and across splits; `two_classes` are
-    those whose classes differ. `near_copies`, `near_across` and `near_two_classes` are the same of
-    files that show one picture though their bytes differ. `counts` are readable images by split and
-    class, `classes` the names of those that are empty, tiny or in one_split only. `note` says why
-    it cannot be packed as it is, or is empty. `images_per_s` were decoded in `wall_s` seconds.
+    Of `images` image files, `ok` are sound, `repairable` are irregular but can be read, and
+    `refused` cannot be read. `others` counts the files that are no images, by file name extension.
+    `duplicates` and `across` are groups of paths with the same bytes, within a split and across
+    splits; `two_classes` are the groups with more than one class. `near_copies`, `near_across` and
+    `near_two_classes` are groups of files that show the same picture in different bytes. `counts`
+    are readable images by split and class. `classes` has the names of classes that are empty, tiny
+    or in one_split only. `note` says why the data cannot be packed as it is, or is empty. Images
+    were decoded at `images_per_s`; the check took `wall_s` seconds.
     """
 
     images: int
@@ -48,13 +49,14 @@ class DataCheckResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class DataPackResult(Record):
-    """What `alexnet data pack` returns.
+    """The result of `alexnet data pack`.
 
-    `out` is the packed set: `counts` images by split, of so many `classes`, at `size` pixels a
-    side, in an `encoding` (raw or jpeg), in all `bytes`. `repaired` counts odd files that were
-    read, `refused` are those that could not be. `empty` are classes without a training image,
-    `across` counts files with the bytes of one of an earlier split, `others` files that are no
-    images by their names, by ending. It took `wall_s` seconds.
+    `out` is the folder of the packed set. It has `counts` images by split, a number of `classes`,
+    `size` pixels a side, an `encoding` (raw or jpeg), and a total of `bytes`. `repaired` counts
+    irregular files that were read, `refused` are the files that could not be read. `empty` are
+    classes without a training image. `across` counts files with the bytes of a file in an earlier
+    split. `others` counts the files that are no images, by file name extension. It took `wall_s`
+    seconds.
     """
 
     out: str

@@ -1,4 +1,4 @@
-"""What the doctor finds."""
+"""Results of the doctor: its measurements and its verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ Severity = Literal["will not learn", "learns badly", "misleads", "note"]
 
 @dataclass(frozen=True)
 class Verdict(Entry):
-    """One fault, by `name`.
+    """A fault, called `name`.
 
-    `severity` is how bad it is, `evidence` what shows it, `cause` why it is likely so, and `advice`
-    what to change. `measured` stands against `threshold`, whose origin is `source`; `where` names
-    the layer, parameter or split.
+    `severity` says how bad it is, `evidence` what shows it, `cause` what probably causes it, and
+    `advice` what to change. The value `measured` is beyond `threshold`, whose origin is `source`.
+    `where` names the layer, parameter or split.
     """
 
     name: str
@@ -31,15 +31,16 @@ class Verdict(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSignals(Entry):
-    """What one batch shows of a layer.
+    """Measurements of a layer on one batch; None where one was not taken, or is not finite.
 
-    `name` and `kind` say which it is, `shape` is its output's without the batch. Of the outputs:
-    `mean` and `rms`, `gain` (rms beside that of the input), `signal` (1 - cosine between those for
-    two images: how much the image matters; `arrives` is the same of the input), the fractions that
-    are 0 (`zeros`), and of units that are 0 for the whole batch (`dead`). `follows` is the
-    elasticity of the output's size with the input's, `responds` how much of a small change gets
-    through. A `silent` layer is given nothing but zeros. `gradient` is the rms of the loss's;
-    `has_weights` whether it learns. None is what was not measured, or is no number.
+    `name` and `kind` identify the layer; `shape` is that of its output, without the batch.
+    `mean` and `rms` are those of the output, and `gain` is its rms divided by that of the input.
+    `signal` is 1 - cosine between the outputs for two images (0: the image does not matter), and
+    `arrives` the same for the input. `zeros` is the fraction of outputs that are 0, `dead` the
+    fraction of units that are 0 for the whole batch. `follows` is the elasticity of the output's
+    size with the input's, `responds` the fraction of a small change of the input that gets
+    through. The input of a `silent` layer is all zeros. `gradient` is the rms of the gradient of
+    the loss; `has_weights` says whether the layer learns.
     """
 
     name: str
@@ -61,7 +62,7 @@ class LayerSignals(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class RateLosses(Entry):
-    """The `loss` (nats) after steps of each `rate`."""
+    """The `loss` (nats) after trial steps at each learning rate (`rate`)."""
 
     rate: Sequence[float | None]
     loss: Sequence[float | None]
@@ -69,7 +70,7 @@ class RateLosses(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelProbeFigures(Entry):
-    """The `accuracy` of a simple classifier on `n` images."""
+    """The `accuracy` of a simple classifier on `n` images: a probe of the labels."""
 
     n: int
     accuracy: float | None
@@ -77,17 +78,25 @@ class LabelProbeFigures(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements(Entry):
-    """What was measured of data, network and steps; None where it could not be.
+    """Measurements of the data, the network and trial steps; None where one could not be taken.
 
-    `classes` and `images` were counted, `label_entropy` (nats) is what who ignores the images has
-    as loss; `mean` and `std` are the channels'. Before any step: `loss` (nats), `gain` (deviation
-    of the logits for images of deviation 1) and `arrives` (1 - cosine between what two images bring
-    to the last layer). Of a step: `update` (rms beside the weight's) and `shrinking` (how far it
-    only makes weights smaller), medians over weights. Of the data: `order` (how far classes come in
-    order), `apart` (how far the splits' means and deviations differ), `shared` (images in both
-    splits), and `probe`, a simple classifier. `random` and `batchwise` are what evaluation should
-    not be. `trial` and `overfit` are losses (nats) of trial steps and of learning one batch by
-    heart; `rates` those at rising learning rates, of which `best_rate` and `rate_limit` were read.
+    `classes` and `images` are counts. `label_entropy` (nats) is the loss of a model that ignores
+    the images. `mean` and `std` are those of the channels.
+
+    Before the first step: `loss` (nats), `gain` (standard deviation of the logits for images of
+    standard deviation 1), and `arrives` (1 - cosine between the last layer's inputs for two
+    images). Of one step: `update` (rms of the update divided by that of the weight) and `shrinking`
+    (cosine between the update and minus the weight; 1: the step is weight decay alone), as medians
+    over the weights.
+
+    Of the data: `order` (entropy of the labels in a batch, divided by that in shuffled batches),
+    `apart` (distance between the means of the splits, in standard deviations of train, and the
+    ratio of their standard deviations), `shared` (the fraction of images in both splits), and
+    `probe`, a simple classifier. `random` and `batchwise` measure whether outputs in evaluation
+    vary between calls, or with the other images of the batch.
+
+    `trial` has the losses (nats) of trial steps, `overfit` those of fitting one batch, `rates`
+    those at rising learning rates. `best_rate` and `rate_limit` are read from `rates`.
     """
 
     classes: int
@@ -115,11 +124,11 @@ class Measurements(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis(Record):
-    """What `alexnet.diagnose` returns.
+    """The result of `alexnet.diagnose`.
 
-    `healthy` is true, false, or None where it could not be told, and `unmeasured` says why.
-    `verdicts` are the faults, the worst first, `layers` what each layer does, `figures` everything
-    else that was measured. It took `seconds`.
+    `healthy` is true or false, or None where that is not known, and `unmeasured` says why.
+    `verdicts` are the faults, the worst first. `layers` are the measurements of each layer,
+    `figures` all others. The diagnosis took `seconds`.
     """
 
     healthy: bool | None
@@ -132,24 +141,24 @@ class Diagnosis(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class _OfRecipe(Record):
-    """Something that was found of the `recipe` with this name."""
+    """The name of the `recipe` that a result is about, which comes first in it."""
 
     recipe: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeDiagnosis(Diagnosis, _OfRecipe):
-    """What `alexnet doctor` returns of the `recipe` with this name."""
+    """The result of `alexnet doctor` for a recipe, whose name is `recipe`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunDiagnosis(Record):
-    """What `alexnet doctor` returns of a `run`.
+    """The result of `alexnet doctor` for a `run`.
 
-    `recipe` is its recipe's name, `checkpoint` the one whose `layers` were measured; None and no
-    layers where its data is not there. `healthy` is true, false, or None where it could not be
-    told, and `unmeasured` says why. `verdicts` are the faults, the worst first; `figures` is the
-    page that was written, where one was asked for.
+    `recipe` is the name of its recipe, `checkpoint` the one whose `layers` were measured; None, and
+    no layers, where the run's data is missing. `healthy` is true or false, or None where that is
+    not known, and `unmeasured` says why. `verdicts` are the faults, the worst first. `figures` is
+    the path of the page that was written, where one was requested.
     """
 
     run: str

@@ -1,24 +1,24 @@
-"""The machine and the versions that something was computed with, and how it was computed there."""
+"""The machine and the software versions that something was computed with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from alexnet.runs.records.base import Record, optional
+from alexnet.runs.records.settings import SettingsChoice
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment(Record):
-    """A machine and the code on it.
+    """A machine and the software on it.
 
-    `python` and `packages` are versions, `platform` the system's name. `cpu` is the processor,
-    `cpus` how many there are, of which `usable_cpus` may be used (`usable_because` says why), `gpu`
-    the graphics card or None. torch computed in so many `threads`; `threads_given` is the variable
-    that fixed them and `waiting` those that say how threads wait, empty where there are none.
-    torchrun started so many `processes`. `commit` is that of the code, `dirty` whether it was
-    changed since; None of an installed package. `command` are the words of the call. `settings` say
-    how a training was computed, in the environment.json of a run. `plain` is True where
-    ALEXNET_PLAIN=1 turned the fast ways off.
+    `python` and `packages` are versions, `platform` is the system's name. `cpu` is the processor's
+    name, `cpus` the number of processors, and `usable_cpus` how many of them this process may use
+    (`usable_because` says why). `gpu` is the name of the GPU, or None. `threads` is the number of
+    torch's threads. `threads_given` names the environment variable that set it, and `waiting` the
+    variables that set how threads wait; both are empty where there are none. `processes` is the
+    number that torchrun started. `commit` is that of the source, and `dirty` says whether the
+    source was changed since; both are None for an installed package. `command` are the words of
+    the command line. In the environment.json of a run, `settings` say how it was computed.
     """
 
     python: str
@@ -37,4 +37,4 @@ class Environment(Record):
     commit: str | None = None
     dirty: bool | None = None
     command: Sequence[str] | None = optional()
-    settings: Mapping[str, Any] | None = optional()
+    settings: SettingsChoice | None = optional()

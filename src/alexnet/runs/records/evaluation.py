@@ -1,25 +1,25 @@
-"""How well a network does on images: figures, what they are of, and answers image by image."""
+"""Evaluation of a network: its figures on a set of images, and its answers for each image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alexnet.runs.records.base import Entry, Record, keyed, optional
+from alexnet.runs.records.base import Entry, Record, json_key, optional
 
 Interval = tuple[float, float]
-"""The two ends of a 95 % interval, fractions."""
+"""The lower and upper bound of a 95 % interval, as fractions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalResult(Record):
     """The figures of a network over a set of images.
 
-    `n` images were shown; `loss` is their mean cross-entropy (nats). `top1` and `top5` are the
-    fractions whose class is the likeliest, or among the five likeliest, `top1_ci95` and `top5_ci95`
-    their 95 % intervals. Classes with equal scores count as the chance of a random order
-    (`top1_expected`, `top5_expected`, the same numbers), as hits (`top1_optimistic`,
-    `top5_optimistic`) or as misses (`top1_pessimistic`, `top5_pessimistic`). With five classes or
-    fewer all of top-5 is None.
+    `n` is the number of images, `loss` their mean cross-entropy (nats). `top1` and `top5` are the
+    fractions of images whose class has the highest score, or one of the five highest; `top1_ci95`
+    and `top5_ci95` are the 95 % intervals. Equal scores count as in a random order in `top1` and
+    `top5` (which `top1_expected` and `top5_expected` repeat), as hits in `top1_optimistic` and
+    `top5_optimistic`, and as misses in `top1_pessimistic` and `top5_pessimistic`. With five classes
+    or fewer, everything about top-5 is None.
     """
 
     n: int
@@ -38,14 +38,14 @@ class EvalResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalImages(Record):
-    """The images that figures are of, and what was left out of them.
+    """The images that figures are about, and those that were left out.
 
-    `split` is train, val or test of the run's own data (`own`), or a part of others. `seen` counts
-    the images that the run was trained or validated on, None where that is not known; they are left
-    out unless `with_seen`. `near_seen` counts those that look like copies of such images, and are
-    measured. `repeated` counts those that are the same as another one, `contradicted` those with
-    a copy in another class. `ignored` counts images of unknown classes, by class; `absent` are the
-    classes that have no image.
+    `split` is train, val or test of the run's own data (`own`), or a part of other data. `seen`
+    counts images that the run was trained or validated on, None where that is not known; they are
+    left out unless `with_seen`. `near_seen` counts images that look like copies of those; they are
+    included. `repeated` counts images that are the same as another one, `contradicted` images with
+    a copy in another class. `ignored` counts images of unknown classes, by class. `absent` are the
+    classes without an image.
     """
 
     split: str
@@ -60,17 +60,54 @@ class EvalImages(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassCount(Entry):
-    """How many of the `n` images of the class `class_name` were named `right`."""
+class PartialEvalResult(Record):
+    """The fields of EvalResult, of which runs of 0.1.0 and other programs may have written fewer:
+    `n`, `loss`, `top1`, `top1_ci95`, `top1_optimistic`, `top1_pessimistic`, `top1_expected`,
+    `top5`, `top5_ci95`, `top5_optimistic`, `top5_pessimistic` and `top5_expected`."""
 
-    class_name: str = keyed("class")
+    n: int
+    loss: float
+    top1: float | None = optional()
+    top1_ci95: Interval | None = optional()
+    top1_optimistic: float | None = optional()
+    top1_pessimistic: float | None = optional()
+    top1_expected: float | None = optional()
+    top5: float | None = None
+    top5_ci95: Interval | None = optional()
+    top5_optimistic: float | None = optional()
+    top5_pessimistic: float | None = optional()
+    top5_expected: float | None = optional()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialEvalImages(Record):
+    """The fields of EvalImages, None where there were no images, or an earlier version did not
+    write them: `split`, `own`, `seen`, `near_seen`, `repeated`, `contradicted`, `with_seen`,
+    `ignored` and `absent`."""
+
+    split: str | None = optional()
+    own: bool | None = optional()
+    seen: int | None = None
+    near_seen: int | None = None
+    repeated: int | None = optional()
+    contradicted: int | None = optional()
+    with_seen: bool | None = optional()
+    ignored: Mapping[str, int] | None = optional()
+    absent: Sequence[str] | None = optional()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCount(Entry):
+    """The number (`n`) of images of the class `class_name`, and the number classified `right`."""
+
+    class_name: str = json_key("class")
     right: int
     n: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnreadFile(Entry):
-    """A file that could not be read: its `path`, and the `reason`."""
+    """The `path` of a file that could not be read, and the `reason`."""
 
     path: str
     reason: str
@@ -78,16 +115,17 @@ class UnreadFile(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class TestResult(EvalImages, EvalResult):
-    """What `alexnet test` returns: the figures of a run on every image of a split.
+    """The result of `alexnet test`: the figures of a run on every image of a split.
 
-    `views` crops of each image were averaged. `engine` (torch, int8, onnx or openvino) computed, in
-    `precision` (fp32, bf16 or int8), with so many `processes`. `images_per_s` were shown, and
-    `wall_s` seconds passed. `run` and `checkpoint` are what was tested, `data` is where the images
-    lie or their kind. `unreadable` are the images that are not counted, `per_class` the counts of
-    each class in order, `figures` the pictures made: confusion and surest mistakes.
+    `views` is the number of crops of each image that were averaged. They were computed by `engine`
+    (torch, int8, onnx or openvino) in `precision` (fp32, bf16 or int8), in a number of `processes`,
+    at `images_per_s`; the test took `wall_s` seconds. `run` and `checkpoint` were tested. `data` is
+    the path of the images, or their kind where they have no path. `unreadable` images are not
+    counted. `per_class` has the counts of each class, in order. `figures` are the paths of the
+    pictures: the confusion matrix and the most confident mistakes.
     """
 
-    __test__: ClassVar[bool] = False  # no test of pytest's
+    __test__: ClassVar[bool] = False  # pytest takes classes called Test... for tests
 
     views: int
     engine: str
@@ -105,10 +143,10 @@ class TestResult(EvalImages, EvalResult):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassProbability(Record):
-    """A class with its `probability`: `class_name`, its `title` where people call it otherwise (as
-    WNIDs), and its `index` among the network's outputs."""
+    """The `probability` of the class `class_name`. `title` is its readable name, where the class is
+    called by a code such as a WordNet id. `index` is its position in the network's outputs."""
 
-    class_name: str = keyed("class")
+    class_name: str = json_key("class")
     title: str | None = optional()
     index: int
     probability: float
@@ -116,8 +154,8 @@ class ClassProbability(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAnswer(Entry):
-    """What a network says of the image at `path`: its likeliest classes (`top`), the best first.
-    `seen` is true of an image that the run was trained or validated on."""
+    """The likeliest classes (`top`) of the image at `path`, the best first. `seen` is true where
+    the run was trained or validated on this image."""
 
     path: str
     top: Sequence[ClassProbability]
@@ -126,11 +164,12 @@ class ImageAnswer(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyResult(Record):
-    """What `alexnet classify` returns.
+    """The result of `alexnet classify`.
 
     `results` are the answers, `errors` the files that could not be read. `seen` counts the images
-    that the run was trained or validated on, None where that is not known. `run` and `checkpoint`
-    answered, computed by `engine` (torch, int8, onnx, openvino) in `precision` (fp32, bf16, int8).
+    that the run was trained or validated on, None where that is not known. The answers are those
+    of `run` at `checkpoint`, computed by `engine` (torch, int8, onnx or openvino) in `precision`
+    (fp32, bf16 or int8).
     """
 
     results: Sequence[ImageAnswer]

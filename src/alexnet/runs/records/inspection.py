@@ -1,22 +1,27 @@
-"""What `alexnet inspect` returns: a record for each thing that is looked at."""
+"""Results of `alexnet inspect`: a record for each view."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from alexnet.runs.records.base import Entry, Misfit, Record, keyed, optional
-from alexnet.runs.records.evaluation import ClassCount, EvalResult, Interval, UnreadFile
+from alexnet.runs.records.base import Entry, Misfit, json_key, optional
+from alexnet.runs.records.evaluation import (
+    ClassCount,
+    EvalResult,
+    Interval,
+    PartialEvalImages,
+    UnreadFile,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectResult(Record):
-    """What all of them say of where they come from.
+class InspectResult(PartialEvalImages):
+    """The fields that all views have.
 
-    `what` was looked at. `run` and its `checkpoint` were asked, in `precision` (fp32 or bf16; None
-    where the network was asked nothing); `figures` are the pictures made. Where images were opened,
-    `data` is where they lie, or their kind, `unreadable` are those that could not be read, and the
-    others are as in EvalImages: `split`, `own`, `seen`, `near_seen`, `repeated`, `contradicted`,
-    `with_seen`, `ignored`, `absent`.
+    `what` names the view. It shows `run` at `checkpoint`, computed in `precision` (fp32 or bf16;
+    None where the network was not used). `figures` are the paths of its pictures. Where images were
+    opened, `data` is their path, or their kind where they have no path, and `unreadable` are those
+    that could not be read.
     """
 
     derived_first: ClassVar[bool] = True
@@ -28,28 +33,19 @@ class InspectResult(Record):
     checkpoint: str | None = optional()
     unreadable: Sequence[UnreadFile] | None = optional()
     data: str | None = optional()
-    split: str | None = optional()
-    own: bool | None = optional()
-    seen: int | None = None
-    near_seen: int | None = None
-    repeated: int | None = optional()
-    contradicted: int | None = optional()
-    with_seen: bool | None = optional()
-    ignored: Mapping[str, int] | None = optional()
-    absent: Sequence[str] | None = optional()
 
     def to_json(self) -> dict[str, Any]:
-        found = super().to_json()
-        if self.data is None:  # no images were opened, which has nothing to do with not known
+        values = super().to_json()
+        if self.data is None:  # no images were opened; null would mean that the count is not known
             for key in ("seen", "near_seen"):
-                del found[key]
-        return found
+                del values[key]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilterTower(Entry):
-    """A tower's share of a layer's kernels: the `first` of them, how many `kernels`, and the share
-    of their energy that is `colour`, 0 to 1."""
+    """The kernels of one tower: the index of the `first`, the number of `kernels`, and the fraction
+    of their energy that is `colour`."""
 
     first: int
     kernels: int
@@ -58,8 +54,9 @@ class FilterTower(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class FiltersResult(InspectResult):
-    """The kernels of the convolution `part`: so many `kernels` of `size` x `size` pixels. Of one
-    that sees three channels also its `towers`, and how much of each kernel's energy is `colour`."""
+    """The kernels of the convolution `part`: the number of `kernels`, each of `size` x `size`
+    pixels. With three input channels also the `towers`, and the fraction of each kernel's energy
+    that is `colour`."""
 
     what: Literal["filters"] = "filters"
     part: str
@@ -71,7 +68,7 @@ class FiltersResult(InspectResult):
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationsResult(InspectResult):
-    """The images, of `n` of a `split`, that excite `channels` of `part` most."""
+    """The images of a `split`, out of `n`, with the highest outputs in `channels` of `part`."""
 
     what: Literal["activations"] = "activations"
     part: str
@@ -82,8 +79,8 @@ class ActivationsResult(InspectResult):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMaps(Entry):
-    """The `channels` of a part in the order of their highest output for the image at `path`, and
-    the highest of all (`peak`)."""
+    """The `channels` of a part, ordered by their highest output for the image at `path`, and the
+    highest output of all (`peak`)."""
 
     path: str
     channels: Sequence[int]
@@ -92,7 +89,7 @@ class ImageMaps(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class MapsResult(InspectResult):
-    """What `part` makes of `images`."""
+    """The outputs of `part` for each of `images`."""
 
     what: Literal["activations"] = "activations"
     part: str
@@ -101,25 +98,28 @@ class MapsResult(InspectResult):
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbour(Entry):
-    """A training image near to another one: `image` is its name, `class_name` its class, and
-    `distance` how far it is, in the metric that was asked for."""
+    """A training image near another image: `image` is its name, `class_name` its class, and
+    `distance` the distance in the chosen metric."""
 
     image: str
-    class_name: str = keyed("class")
+    class_name: str = json_key("class")
     distance: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNeighbours(Entry):
-    """The training images nearest to the image at `path`, the nearest first, by what they are
-    `near` in: the name of a part, and pixels. In JSON each of those is a key beside path."""
+    """The training images nearest to the image at `path`, the nearest first.
+
+    `near` has them by the space of the distance: the name of a part, or pixels. In JSON these names
+    are keys beside path.
+    """
 
     path: str
     near: Mapping[str, Sequence[Neighbour]]
 
     def to_json(self) -> dict[str, Any]:
-        found = super().to_json()
-        return {"path": self.path, **found["near"]}
+        values = super().to_json()
+        return {"path": self.path, **values["near"]}
 
     @classmethod
     def read(cls, values: object) -> Self:
@@ -131,8 +131,8 @@ class ImageNeighbours(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class NeighborsResult(InspectResult):
-    """The training images nearest to `n` images, by the numbers of `part` and by pixels; `metric`
-    is euclidean or cosine. `neighbors` are those of each image."""
+    """The training images nearest to each of `n` images (`neighbors`), by the outputs of `part` and
+    by pixels. `metric` is euclidean or cosine."""
 
     what: Literal["neighbors"] = "neighbors"
     part: str
@@ -143,9 +143,11 @@ class NeighborsResult(InspectResult):
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement(Entry):
-    """How far the `k` nearest training images share the class of theirs, over `n` images: the
-    fraction whose `first` neighbour does, its 95 % interval `first_ci95`, and the `share` of all k
-    on average."""
+    """How often the nearest training images have the same class, over `n` images.
+
+    `first` is the fraction of images whose nearest neighbour has their class, `first_ci95` its 95 %
+    interval. `share` is the mean fraction of the `k` nearest neighbours that have it.
+    """
 
     n: int
     k: int
@@ -156,9 +158,11 @@ class Agreement(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class AgreementResult(InspectResult):
-    """How far the training images nearest to `n` images of a `split` share their class, by what
-    they are near in (`agreement`): the numbers of `part`, and pixels. `metric` is euclidean or
-    cosine."""
+    """How often the training images nearest to the `n` images of a `split` have the same class.
+
+    `agreement` has it by the space of the distance: the outputs of `part`, or pixels. `metric` is
+    euclidean or cosine.
+    """
 
     what: Literal["neighbors"] = "neighbors"
     part: str
@@ -170,25 +174,25 @@ class AgreementResult(InspectResult):
 
 @dataclass(frozen=True, kw_only=True)
 class NamedProbability(Entry):
-    """The class `class_name` with its `probability`."""
+    """The `probability` of the class `class_name`."""
 
-    class_name: str = keyed("class")
+    class_name: str = json_key("class")
     probability: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownPrediction(Entry):
-    """What a network says of an `image`: its likeliest classes (`top`), the best first.
-    `class_name` is the image's own class, None where nobody said."""
+    """The likeliest classes (`top`) of an `image`, the best first. `class_name` is its true class,
+    None where that is not known."""
 
     image: str
-    class_name: str | None = keyed("class")
+    class_name: str | None = json_key("class")
     top: Sequence[NamedProbability]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionsResult(InspectResult):
-    """The `predictions` of `n` images, of a `split` or named ones (None)."""
+    """The `predictions` for `n` images of a `split`, None where the images were named."""
 
     what: Literal["predictions"] = "predictions"
     n: int
@@ -198,31 +202,32 @@ class PredictionsResult(InspectResult):
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake(Entry):
-    """An `image` of the class `class_name` that the network `said` is another, with its
+    """A misclassified `image` of the class `class_name`: the network's answer (`said`), and its
     `probability`."""
 
     image: str
-    class_name: str = keyed("class")
+    class_name: str = json_key("class")
     said: str
     probability: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConfusedPair(Entry):
-    """So many (`n`) images of the class `class_name` of which the network `said` another."""
+    """The number (`n`) of images of the class `class_name` that the network classified as another
+    class (`said`)."""
 
-    class_name: str = keyed("class")
+    class_name: str = json_key("class")
     said: str
     n: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class MistakesResult(InspectResult):
-    """What a network gets wrong: `wrong` of `n` images of a `split`.
+    """The mistakes of a network: `wrong` of the `n` images of a `split`.
 
-    `mistakes` are the surest ones, `pairs` the most confused classes. `doubtful` counts the labels
-    that deserve a look, and `labels` are the first of them; None where they were not looked for,
-    and `labels_not_looked_for` says why.
+    `mistakes` are the most confident ones, `pairs` the most confused classes. `doubtful` is the
+    number of labels that may be wrong, and `labels` are the first of them. Where doubtful labels
+    were not searched for, it is None, and `labels_not_looked_for` says why.
     """
 
     what: Literal["mistakes"] = "mistakes"
@@ -238,8 +243,8 @@ class MistakesResult(InspectResult):
 
 @dataclass(frozen=True, kw_only=True)
 class Peak(Entry):
-    """Where a map of evidence is highest: `row` and `column` in pixels of the input, and `largest`,
-    its value there; `sum` is that of the whole map."""
+    """The peak of a saliency map: its `row` and `column` in pixels of the input, and its value
+    (`largest`). `sum` is the sum over the map."""
 
     row: int
     column: int
@@ -249,18 +254,18 @@ class Peak(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEvidence(Entry):
-    """Where in the image at `path` the evidence for the class `class_name` lies, which has such a
-    `probability`: the peaks of its `maps`, by method."""
+    """The evidence for the class `class_name` in the image at `path`: the `probability` of the
+    class, and the peaks of the saliency `maps`, by method."""
 
     path: str
-    class_name: str = keyed("class")
+    class_name: str = json_key("class")
     probability: float
     maps: Mapping[str, Peak]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaliencyResult(InspectResult):
-    """Where the evidence lies in `images`; Grad-CAM is taken at `part`."""
+    """The evidence for a class in each of `images`; Grad-CAM is computed at `part`."""
 
     what: Literal["saliency"] = "saliency"
     part: str
@@ -269,8 +274,8 @@ class SaliencyResult(InspectResult):
 
 @dataclass(frozen=True, kw_only=True)
 class ConfusionResult(EvalResult, InspectResult):
-    """How often each class of a `split` is taken for each other: `per_class` counts, and the
-    figures over all images, as in EvalResult."""
+    """How often each class of a `split` is confused with the others: counts by class (`per_class`)
+    and the figures over all images."""
 
     what: Literal["confusion"] = "confusion"
     split: str
@@ -279,8 +284,8 @@ class ConfusionResult(EvalResult, InspectResult):
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationBin(Entry):
-    """`n` images whose probability lies from `low` to `high`: what was `said` on average, the
-    fraction that was `right`, and its 95 % interval `right_ci95`."""
+    """The `n` images whose highest probability is between `low` and `high`: its mean (`said`), the
+    fraction of right answers (`right`), and the 95 % interval of that (`right_ci95`)."""
 
     low: float
     high: float
@@ -292,11 +297,12 @@ class CalibrationBin(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationResult(InspectResult):
-    """How far probabilities can be believed, over `n` images of a `split` in `bins`.
+    """The calibration of probabilities, over `n` images of a `split`, in `bins`.
 
-    `ece` is the expected calibration error, `ece_ci95` its interval; a network that is right as
-    often as it says shows `ece_by_chance`, up to the end of `ece_by_chance_ci95`. `surplus` is
-    `mean_said` minus `accuracy`, `surplus_ci95` its interval: above 0 it is too sure.
+    `ece` is the expected calibration error, `ece_ci95` its interval. A perfectly calibrated network
+    measures `ece_by_chance` on so many images, with the interval `ece_by_chance_ci95`. `surplus` is
+    the mean probability (`mean_said`) minus `accuracy`, `surplus_ci95` its interval; above 0 the
+    network is overconfident.
     """
 
     what: Literal["calibration"] = "calibration"
@@ -323,7 +329,7 @@ class CurvesResult(InspectResult):
 
 @dataclass(frozen=True, kw_only=True)
 class DataResult(InspectResult):
-    """What a network is shown: `counts` are the images of each class, in order, by split;
+    """The data of a run: `counts` has the number of images of each class, in order, by split.
     `augmentations` are the fields of the recipe that change images."""
 
     what: Literal["data"] = "data"
@@ -333,8 +339,8 @@ class DataResult(InspectResult):
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesResult(InspectResult):
-    """The outputs of `part` for the `n` images of a `split`, written to the file `out` in this
-    `shape`; the file `images` names each row's image and class."""
+    """The outputs of `part` for the `n` images of a `split`: an array of this `shape` in the file
+    `out`. The file `images` has the image and the class of each row."""
 
     what: Literal["features"] = "features"
     part: str
@@ -348,7 +354,7 @@ class FeaturesResult(InspectResult):
 @dataclass(frozen=True, kw_only=True)
 class PartProbe(Entry):
     """A linear classifier on the outputs of `part`: its accuracy `top1` on `n` images, the interval
-    `top1_ci95`, how many images it was `fitted` to, and the L2 term (`strength`)."""
+    `top1_ci95`, the number of images it was `fitted` to, and its L2 term (`strength`)."""
 
     part: str
     top1: float
@@ -360,7 +366,7 @@ class PartProbe(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult(InspectResult):
-    """Linear `probes` of each part, tried on the `n` images of a `split`."""
+    """Linear `probes` of each part, tested on the `n` images of a `split`."""
 
     what: Literal["probe"] = "probe"
     split: str
@@ -370,8 +376,9 @@ class ProbeResult(InspectResult):
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityResult(InspectResult):
-    """How alike the parts of two runs are on `n` images of a `split`: `cka` (linear, without bias)
-    has a row for each part of the run (`rows`) and a column for each of the `other` (`columns`)."""
+    """The similarity of the parts of two runs, on `n` images of a `split`. `cka` (linear, unbiased)
+    has a row for each part of the run (`rows`) and a column for each part of the `other` run
+    (`columns`)."""
 
     what: Literal["similarity"] = "similarity"
     other: str

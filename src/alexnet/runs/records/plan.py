@@ -1,17 +1,19 @@
-"""The plan of a training, which its first process makes and all carry out."""
+"""The plan of a training, which the first process makes and all processes carry out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from alexnet.runs.records.base import Record
+from alexnet.runs.records.events import ResumeEvent
 from alexnet.runs.records.run_files import DataCard
+from alexnet.runs.records.settings import SettingsChoice
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pinned(Record):
-    """A file or folder that has to be the same wherever it is read: its `path` as the first process
-    names it, and the `sha256` of the file, or of a checkpoint's manifest."""
+class PinnedFile(Record):
+    """A file or folder that must be the same for every process: its `path` on the first process,
+    and the `sha256` of the file, or of the manifest of a checkpoint."""
 
     path: str
     sha256: str
@@ -19,20 +21,23 @@ class Pinned(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan(Record):
-    """What every process of a training has to do.
+    """Everything that the processes of a training must agree on.
 
-    The first process makes it, having opened the data, claimed the folder of the run and measured
-    what is chosen by measuring. All others get it once, and open the same data for themselves. With
-    the same plan, data and number of processes a training has the same bits.
+    The first process makes the plan: it opens the data, claims the run's folder and measures what
+    is chosen by timing. It sends the plan once to the others, which open the same data themselves.
+    With the same plan, data and number of processes, a training has the same bits.
 
-    `run` is the folder of the run. `recipe` has every field; precision and layout are settled.
-    `data` is what recipe.json says of the data. Each process computes with so many `threads`.
-    `doctor` says what is done when it finds something, `tensorboard` whether that is written,
-    `signals` are the numbers of those that save and stop. `lines` are said before the first step.
-    `choice` says why it is this recipe, where it was chosen for the data; `settings` are of a new
-    run, for environment.json; `mean_image`, which images are less, is packed as text. `init` are
-    the weights that a new run starts from, `checkpoint` is what a continued run goes on from, and
-    `resumed` the line of the log that it begins with.
+    `run` is the folder of the run. `recipe` has every field; precision and layout are no longer
+    auto. `data` describes the data, as in recipe.json. `threads` is the number of threads of each
+    process. `doctor` says what happens when the guard finds a fault, `tensorboard` whether
+    TensorBoard's files are written. `signals` are the numbers of the signals that save and stop.
+    `lines` are printed before the first step.
+
+    `choice` says why this recipe was chosen, where it was chosen for the data. `settings` is the
+    record of the settings, for the environment.json of a new run. `mean_image` is the mean image
+    that preprocessing subtracts, encoded as text. A new run starts from the weights `init`, or from
+    random ones; a continued run starts from `checkpoint`, and `resumed` is the first event of its
+    log.
     """
 
     run: str
@@ -44,8 +49,8 @@ class RunPlan(Record):
     signals: Sequence[int]
     lines: Sequence[str]
     choice: Sequence[str] = ()
-    settings: Mapping[str, Any] | None = None
+    settings: SettingsChoice | None = None
     mean_image: str | None = None
-    init: Pinned | None = None
-    checkpoint: Pinned | None = None
-    resumed: Mapping[str, Any] | None = None
+    init: PinnedFile | None = None
+    checkpoint: PinnedFile | None = None
+    resumed: ResumeEvent | None = None

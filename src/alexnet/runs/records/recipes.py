@@ -1,4 +1,4 @@
-"""What `alexnet recipes` returns."""
+"""Results of `alexnet recipes`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from alexnet.runs.records.base import Entry, Misfit, Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedThing(Entry):
-    """A recipe or network: its `name`, and what it is (`about`)."""
+class RecipeListItem(Entry):
+    """The `name` of a recipe or network, and a sentence `about` it."""
 
     name: str
     about: str
@@ -19,16 +19,16 @@ class NamedThing(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeList(Record):
-    """The `recipes` and networks (`models`) that there are."""
+    """All `recipes` and all networks (`models`)."""
 
-    recipes: Sequence[NamedThing]
-    models: Sequence[NamedThing]
+    recipes: Sequence[RecipeListItem]
+    models: Sequence[RecipeListItem]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeDifference(Entry):
-    """One thing that differs: `what` it is, what it is in the `first` and the `second`, as text,
-    and where each comes from (`first_source`, `second_source`)."""
+    """One difference: the name of the setting (`what`), its values in the `first` and the `second`
+    as text, and the origin of each value (`first_source`, `second_source`)."""
 
     what: str
     first: str
@@ -39,7 +39,7 @@ class RecipeDifference(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeDifferences(Record):
-    """The `differences` between the recipe or network `name` and the `other`."""
+    """The `differences` between two recipes or networks, `name` and `other`."""
 
     name: str
     other: str
@@ -48,10 +48,14 @@ class RecipeDifferences(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSummary(Entry):
-    """A part of a network by `name`: the `shape` of its output without the batch, `parameters`,
-    multiply-adds an image (`macs`), the side of what one output sees in input pixels
-    (`receptive_field`), and what its weights start from: `distribution` (normal or uniform), `std`,
-    and `bias` (one value, None where biases are drawn too). None where it has no weights."""
+    """The part of a network called `name`.
+
+    `shape` is that of its output, without the batch. `parameters` is a count, `macs` the number of
+    multiply-adds for an image, `receptive_field` the side of the square of input pixels that one
+    output depends on. Its initial weights have a `distribution` (normal or uniform) with standard
+    deviation `std`, and its biases start at `bias`, None where they are random too. Without
+    weights, these three are None.
+    """
 
     name: str
     shape: Sequence[int]
@@ -67,9 +71,9 @@ class LayerSummary(Entry):
 class NetworkResult(Record):
     """A network, layer by layer.
 
-    `about` says what it is, `model` is its name, `input` (channels, height, width) what it takes,
-    `classes` how many it tells apart, `parameters` and `macs` (multiply-adds an image) how large it
-    is. `layers` are its parts in order, `sources` say where its numbers come from.
+    `about` describes it in a sentence, `model` is its name, `input` its shape of input (channels,
+    height, width). `classes`, `parameters` and `macs` (multiply-adds for an image) are counts.
+    `layers` are its parts in order; `sources` say where its numbers come from.
     """
 
     about: str
@@ -84,7 +88,7 @@ class NetworkResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeResult(NetworkResult):
-    """A `recipe`, whose fields stand one by one in the JSON, its `digest`, and its network."""
+    """A `recipe` with its `digest`, and its network. In JSON the fields of the recipe are keys."""
 
     recipe: Recipe
     digest: str

@@ -1,30 +1,31 @@
-"""What the recipe.json of a run says beside its recipe."""
+"""The parts of a run's recipe.json beside the recipe: data, call and initial weights."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from alexnet.runs.records.base import LARGEST, Entry, Misfit, Record, apart, optional
+from alexnet.runs.records.base import INT_LIMIT, Entry, Misfit, Record, not_in_json, optional
 from alexnet.runs.records.training import LeftOutImage
 
-LONGEST_NAME = 4096  # letters of a class name, which is a folder's
+MAX_NAME_LENGTH = 4096  # characters of a class name, which is the name of a folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataCard(Record):
-    """What a run keeps of its data: enough to test and classify without it.
+    """The description of a run's data: enough to test and classify without the data itself.
 
-    `kind` is folder, packed, idx or another kind of source, digits, or imported; `path` is where it
-    lies, empty of what comes along, `folders` the folder of each part, and `rules` those by which
-    class folders were read (`alexnet.data.image_set.RULES`). `digest` is of its
-    content, `listing` of its names. `classes` are their names in order, `titles` what people call
-    them where they are codes. `counts` are images by split, `splits` says how they were cut, and
-    `groups` are images that no cut separates, by name or number. `orient` is what was done about
-    EXIF orientation; `left_out` are images that could not be read when the run began. Of training
-    images, on the 0-255 scale: `mean`, `std` and `covariance` of the channels, and the digest of
-    the mean image (`mean_image`), None where it is not subtracted. `run` is the folder that it was
-    read from. Runs of 0.1.0 lack some.
+    `kind` is that of the source: folder, packed, idx and so on, digits, or imported. `path` is its
+    place, empty for data that is part of a package, and `folders` the folder of each part. `digest`
+    is that of the content, `listing` that of the names. `classes` are the class names in order,
+    `titles` their readable names, where class names are codes. `counts` are images by split,
+    `splits` says how the splits were made, and `groups` are images that stay in the same split, by
+    name or index. `orient` says what was done about EXIF orientation. `left_out` are images that
+    could not be read when the run began.
+
+    Over the training images, on the 0-255 scale: `mean`, `std` and `covariance` of the channels,
+    and the digest of the mean image (`mean_image`), None where it is not subtracted. `run` is the
+    folder that this description was read from. Runs of 0.1.0 lack some of these.
     """
 
     kind: str = ""
@@ -44,27 +45,27 @@ class DataCard(Record):
     std: Sequence[float]
     covariance: Sequence[Sequence[float]] = ()
     mean_image: str | None = None
-    run: str | None = apart()
+    run: str | None = not_in_json()
 
     @property
     def where(self) -> str:
-        """Where the data lies, or its kind: what a test of it has as `data`."""
+        """The path of the data, or its kind where it has no path. Tests record it as `data`."""
         return self.path or self.kind
 
     def to_json(self) -> dict[str, Any]:
-        found = super().to_json()
-        if self.kind == "imported":  # in the order of every version so far
+        values = super().to_json()
+        if self.kind == "imported":  # every version has written these last
             for key in ("mean", "std", "mean_image", "orient"):
-                if key in found:
-                    found[key] = found.pop(key)
-        return found
+                if key in values:
+                    values[key] = values.pop(key)
+        return values
 
     @classmethod
     def read(cls, values: object) -> Self:
         card = super().read(values)
         names = card.classes
         if len(set(names)) < max(2, len(names)) or not all(
-            0 < len(name) <= LONGEST_NAME for name in names
+            0 < len(name) <= MAX_NAME_LENGTH for name in names
         ):
             raise Misfit(list(names), "two names or more, each once", "classes")
         for name, numbers in (("mean", card.mean), ("std", card.std)):
@@ -75,8 +76,8 @@ class DataCard(Record):
         return card
 
     def check_channels(self, channels: int) -> None:
-        """Misfit where it is of images with another number of channels than the recipe's."""
-        lengths = (1, 3) if channels == 1 else (channels,)  # grey of a colour set: one of three
+        """Raise Misfit where the statistics do not fit a recipe with this number of `channels`."""
+        lengths = (1, 3) if channels == 1 else (channels,)  # a colour set shown in grey has three
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             if len(numbers) not in lengths:
                 raise Misfit(list(numbers), f"{channels} numbers", name)
@@ -84,9 +85,9 @@ class DataCard(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RunCall(Entry):
-    """What of a call and its machine the weights depend on: so many `processes` on so many `hosts`,
-    `towers`, what the `doctor` was to do (stop, say or off), and the `threads` of a process, 0
-    where no record has them or a GPU computes."""
+    """The options of a call, and the properties of its machine, that affect the weights: the number
+    of `processes`, `hosts` and `towers`, the mode of the `doctor` (stop, say or off), and the
+    number of `threads` of a process, 0 where it was not recorded or a GPU computed."""
 
     processes: int
     hosts: int
@@ -99,15 +100,15 @@ class RunCall(Entry):
         call = super().read(values)
         for name in ("processes", "hosts", "towers", "threads"):
             count = getattr(call, name)
-            if not int(name != "threads") <= count < LARGEST:
+            if not int(name != "threads") <= count < INT_LIMIT:
                 raise Misfit(count, "a count", name)
         return call
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunInit(Entry):
-    """The weights that a run began with: the `path` that was given, its `revision` on a hub, and
-    the `sha256` of the weights."""
+    """The weights that a run started from: their `path` as the user named it, the `revision` on a
+    hub, and the `sha256` of the weights."""
 
     path: str
     revision: str | None = optional()
@@ -116,8 +117,8 @@ class RunInit(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class RunStart(Entry):
-    """How a run was begun: the `data` it was trained on, the `call`, and the weights given to it
-    (`init`); None where it is from before runs kept it, or began with weights of its own."""
+    """The start of a run: the `data` it was trained on, the `call`, and the weights it started from
+    (`init`). `call` is None in runs of 0.1.0; `init` is None where the weights were random."""
 
     data: DataCard
     call: RunCall | None = optional()

@@ -1,4 +1,4 @@
-"""What comes of a run in the hands of others: exports, imports, certificates, a server."""
+"""Results of `alexnet export`, `import`, `serve`, `completion` and `test --certificate`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ from alexnet.runs.records.evaluation import EvalImages, EvalResult, Interval
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verified(Entry):
-    """How a file was held against its network: `batches` of so many `images` (which ones), of whose
-    answers the `largest_difference` and the `largest_output` were found."""
+class ExportCheck(Entry):
+    """The comparison of an exported file with its network, on `images` (a description of them) in
+    batches of the sizes `batches`. `largest_difference` is between their outputs, `largest_output`
+    is the largest output of the network."""
 
     batches: Sequence[int]
     largest_difference: float
@@ -21,8 +22,9 @@ class Verified(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class FileAccuracy(Entry):
-    """What a file of so many `bytes` answers in `precision` (fp32 or int8): `top1` with its
-    interval `top1_ci95`, and `top5` (None with five classes or fewer), over `n` images."""
+    """The accuracy of a file over `n` images: `top1` with its interval `top1_ci95`, and `top5`,
+    None with five classes or fewer. The file computes in `precision` (fp32 or int8) and has a size
+    of `bytes`."""
 
     top1: float
     top1_ci95: Interval
@@ -33,13 +35,13 @@ class FileAccuracy(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantised(Entry):
-    """A file before (`fp32`) and after (`int8`) it was quantised.
+class QuantisationResult(Entry):
+    """A file before (`fp32`) and after (`int8`) quantisation.
 
-    Ranges are from `calibration_images`, figures from the others. One image at a time int8 is
-    `speed_ratio` times as fast; `ms` are the milliseconds of both. `data` is where the images lie,
-    or their kind; `split`, `own`, `seen`, `near_seen`, `repeated`, `contradicted`, `with_seen`,
-    `ignored` and `absent` are as in EvalImages.
+    Ranges were measured on `calibration_images` images, accuracies on the others. For one image at
+    a time int8 is `speed_ratio` times as fast; `ms` has the milliseconds of both. `data` is the
+    path of the images, or their kind where they have no path. `split`, `own`, `seen`, `near_seen`,
+    `repeated`, `contradicted`, `with_seen`, `ignored` and `absent` are as in EvalImages.
     """
 
     fp32: FileAccuracy
@@ -61,17 +63,17 @@ class Quantised(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportResult(Record):
-    """What `alexnet export` returns: `run` as a file of a `format`.
+    """The result of `alexnet export`: `run` was written as a file of a `format`.
 
-    `verified` says how it was held against the network, `int8` what quantising did, where it was
-    asked for, and `pushed` where it was uploaded to. `out` was written, `files` are all that were,
-    and `bytes` is the size of the weights' file.
+    `verified` is the comparison of the file with the network, `int8` the effect of quantisation
+    where that was requested, and `pushed` the address it was uploaded to. `out` is the path of the
+    export, `files` are all files that were written, and `bytes` is the size of the file of weights.
     """
 
     format: str
     run: str
-    verified: Verified
-    int8: Quantised | None = optional()
+    verified: ExportCheck
+    int8: QuantisationResult | None = optional()
     pushed: str | None = optional()
     out: str
     files: Sequence[str]
@@ -80,9 +82,10 @@ class ExportResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerWeights(Entry):
-    """The weights of the layer `name`: their deviation `std` and `norm`; `outlier` is the largest
-    singular value beside that of independent draws, and `smooth` the correlation of neighbours in
-    its filters; None where the layer is too small to say."""
+    """Statistics of the weights of the layer `name`: the standard deviation `std` and the `norm`.
+    `outlier` is the largest singular value, divided by that of independent random weights. `smooth`
+    is the correlation of neighbouring weights in its filters. They are None where the layer is too
+    small for them."""
 
     name: str
     std: float
@@ -92,9 +95,9 @@ class LayerWeights(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightsJudged(Record):
+class WeightsVerdict(Record):
     """Whether weights were trained: the `verdict` (trained, half-trained, random or constant),
-    `why`, and what the `layers` show."""
+    `why`, and statistics of the `layers`."""
 
     verdict: str
     why: str
@@ -103,11 +106,12 @@ class WeightsJudged(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportResult(Record):
-    """What `alexnet import` returns.
+    """The result of `alexnet import`.
 
-    `run` was made of `file` (its digest is `sha256`), weights of a `model` that tells so many
-    `classes` apart. `matched` are the tensors that were taken, `left` those of the file that were
-    not. `expects` says what images it takes, `judged` whether the weights were trained at all.
+    `run` was made from `file`, whose digest is `sha256`. It has weights for a `model` with a number
+    of `classes`. `matched` are the names of the tensors that were used, `left` those of tensors in
+    the file that were not. `expects` describes the images that it expects, and `judged` says
+    whether the weights were trained.
     """
 
     run: str
@@ -118,12 +122,12 @@ class ImportResult(Record):
     matched: Sequence[str]
     left: Sequence[str]
     expects: str
-    judged: WeightsJudged
+    judged: WeightsVerdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestedImport(EvalImages, EvalResult, ImportResult):
-    """The same with the figures on the images in `data`, computed in `precision`."""
+class ImportTestResult(EvalImages, EvalResult, ImportResult):
+    """An import with the figures on the images in `data`, computed in `precision`."""
 
     data: str
     precision: str
@@ -131,7 +135,7 @@ class TestedImport(EvalImages, EvalResult, ImportResult):
 
 @dataclass(frozen=True, kw_only=True)
 class ServeResult(Record):
-    """The `run` that was served, and the address: `host` and `port`."""
+    """The `run` that was served, and the address of the server: `host` and `port`."""
 
     run: str
     host: str
@@ -140,7 +144,7 @@ class ServeResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionResult(Record):
-    """What a `shell` needs to complete words (`script`), and `how` it takes it up."""
+    """The `script` with which a `shell` completes command lines, and `how` to install it."""
 
     shell: str
     script: str
@@ -149,7 +153,7 @@ class CompletionResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class CertificateCheck(Record):
-    """One thing that was held against a certificate, by `name`: whether it is `ok`, and the
+    """One check of a file against its certificate, called `name`: whether it is `ok`, and the
     `evidence`."""
 
     name: str
@@ -159,8 +163,9 @@ class CertificateCheck(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ProofResult(Record):
-    """What `alexnet test --certificate` returns: whether what the file `certificate` says `holds`,
-    by which `checks`, and what was `skipped` and why. `claimed` are its figures, by split."""
+    """The result of `alexnet test --certificate`: whether the file `certificate` `holds`, the
+    `checks` that decided it, and the checks that were `skipped`, with reasons. `claimed` are the
+    figures in the certificate, by split."""
 
     certificate: str
     holds: bool

@@ -1,4 +1,4 @@
-"""What a training returns, and what it keeps beside its weights."""
+"""Results of `alexnet train` and `alexnet report`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from alexnet.runs.records.evaluation import Interval
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOutImage(Record):
-    """An image that a training did not use, since it could not be read: its `path` inside the set,
-    its `split`, the `reason` and, of one that was used before, the `step` from which on."""
+    """An image that a training left out since it could not be read: its `path` in the data set, its
+    `split`, and the `reason`. Where it was used at first, `step` is the first step without it."""
 
     path: str
     split: str
@@ -20,16 +20,17 @@ class LeftOutImage(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult(Record):
-    """What `alexnet train` returns.
+    """The result of `alexnet train`.
 
-    `top1`, `top5` (fractions, with 95 % intervals `top1_ci95`, `top5_ci95`), `loss` (nats) and `n`
-    (images) are those of the best validation, at `best_step`, with so many `views` an image; None
-    where there was none, and of top-5 with five classes or fewer. `run` is the run's folder,
-    `checkpoint` its best one, `recipe` the recipe's name and `recipe_file` the recipe as a file to
-    edit. The training ended at `step`, and `finished` says why. `images_per_s` is of training steps
-    alone, `wall_s` seconds in all. `report` is the run's page, None where it could not be written,
-    `figures` are its pictures. `left_out` are images that were not used. `choice` says why it is
-    this recipe, where one was chosen; None of a run that was continued.
+    `top1` and `top5` (fractions, with 95 % intervals `top1_ci95` and `top5_ci95`), `loss` (nats),
+    and `n` (images) are those of the best validation, made after `best_step` with a number of
+    `views` of each image. They are None where there was no validation, and `top5` also with five
+    classes or fewer. `run` is the folder of the run, `checkpoint` its best checkpoint, `recipe` the
+    name of the recipe, and `recipe_file` the recipe as a file to edit. The training ended at
+    `step`, and `finished` says why. `images_per_s` is the rate of training steps alone, `wall_s`
+    the time in all. `report` is the page of the run, None where it could not be written, and
+    `figures` are its pictures. `left_out` are images that were not used. `choice` says why this
+    recipe was chosen, where it was; it is None for a run that was continued.
     """
 
     top1: float | None
@@ -56,8 +57,9 @@ class TrainResult(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportResult(Record):
-    """What `alexnet report` returns: the page `out`, of so many `bytes`, on `runs`. `figures` are
-    the pictures drawn, `left_out` the titles of those that did not fit into the page."""
+    """The result of `alexnet report`: the path of the page (`out`), its size in `bytes`, and the
+    `runs` it shows. `figures` are the pictures that were drawn, `left_out` the titles of those that
+    did not fit into the page."""
 
     out: str
     bytes: int

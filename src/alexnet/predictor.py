@@ -1,4 +1,4 @@
-"""A trained run as a function from images to probabilities."""
+"""The predictor: a trained run as a function from images to probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +19,10 @@ from alexnet.data.packed import open_packed
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
-from alexnet.options import Placeholder, call
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint
-from alexnet.runs.records import ClassProbability, DataCard, Misfit, RunStart
-from alexnet.runs.rundir import RunDir
+from alexnet.runs.records import ClassProbability, DataCard
+from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runtime import chance_kept, choose_precision, pick_device
 from alexnet.terminal import say
 from alexnet.training.evaluate import predict_views
@@ -31,15 +30,16 @@ from alexnet.training.infer import Inference
 from alexnet.training.network import build_net, load_weights, preprocessing
 
 Image = str | Path | bytes | NDArray[np.uint8]
-PRECISIONS = ("auto", "fp32", "bf16")  # that answers may be asked for in
+PRECISIONS = ("auto", "fp32", "bf16")  # the precisions that a caller may request
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Weights with everything they need: classes, preprocessing, and where they came from.
+    """A trained network with everything for its use: classes, preprocessing, and origin.
 
-    `model` has every part by name; `inference` is the same network made for answers alone, or in
-    `network`, another runtime's. `precision` is that of the answers: fp32, bf16 or int8.
+    `model` has all parts by name. `inference` computes the answers: the same network prepared for
+    inference, or `network`, where another runtime computes. `precision` is that of the answers:
+    fp32, bf16 or int8.
     """
 
     model: Net
@@ -54,34 +54,35 @@ class Predictor:
 
     @cached_property
     def inference(self) -> nn.Module:
+        """The network that computes answers."""
         return Inference(self.model, self.precision) if self.network is None else self.network
 
     @property
-    def unasked(self) -> str:
-        """The precision of the run's answers here where none is asked for."""
+    def default_precision(self) -> str:
+        """The precision of answers on this machine where the caller requests none."""
         return pick_precision("auto", self.recipe, self._device)
 
     @cached_property
-    def _others(self) -> "dict[str, Predictor]":
+    def _by_precision(self) -> "dict[str, Predictor]":
         return {}
 
     def at(self, precision: str) -> "Predictor":
-        """The same network with answers in fp32 or bf16; auto is what `pick_precision` picks."""
+        """The same network with answers in `precision`: fp32, bf16, or auto (`pick_precision`)."""
         picked = pick_precision(precision, self.recipe, self._device)
         if picked == self.precision:
             return self
         if self.network is not None:
             raise UsageError(f"precision {precision!r}: this engine answers in {self.precision}")
-        return self._others.setdefault(picked, replace(self, precision=picked))
+        return self._by_precision.setdefault(picked, replace(self, precision=picked))
 
     @property
     def titles(self) -> dict[str, str]:
-        """What people call the classes whose own names are codes, as WNIDs; else empty."""
+        """Readable names of the classes, where class names are codes such as WordNet ids."""
         return dict(self.data.titles or {})
 
     @property
     def trained_on(self) -> str:
-        """What a test of the run's own data has as its `data`."""
+        """The path or kind of the run's data, as tests on it record in `data`."""
         return self.data.where
 
     @property
@@ -89,13 +90,16 @@ class Predictor:
         return next(self.model.parameters()).device
 
     def decode(self, image: Image, name: str = "") -> NDArray[np.uint8]:
-        """A file, its bytes or pixels uint8 (H, W, C) -> uint8 (size, size, C)."""
+        """Decode and scale an image: a path, the bytes of a file, or pixels uint8 (H, W, C).
+
+        Returns uint8 (size, size, C). `name` stands for bytes in messages.
+        """
         size, channels = self.preprocess.size, self.preprocess.channels
         if isinstance(image, str):
             image = Path(image)
         if isinstance(image, np.ndarray):
-            shaped = image.ndim == 3 and image.shape[2] in (1, 3) and image.size
-            if image.dtype != np.uint8 or not shaped:
+            is_image = image.ndim == 3 and image.shape[2] in (1, 3) and image.size
+            if image.dtype != np.uint8 or not is_image:
                 raise DataError(
                     f"an image array is {image.dtype} {image.shape}, not uint8 (H, W, 1 or 3)"
                 )
@@ -112,8 +116,8 @@ class Predictor:
     def predict(
         self, images: Sequence[Image], views: int = 1, precision: str | None = None
     ) -> NDArray[np.float32]:
-        """Probabilities. Shapes: N images -> (N, K), the mean over the views. `precision` is auto,
-        fp32 or bf16; without it that of `load`."""
+        """Probabilities of N images: (N, K), the mean over the views. `precision` is auto, fp32 or
+        bf16; None is the one of `load`."""
         if precision is not None:
             return self.at(precision).predict(images, views)
         if isinstance(images, str | bytes | Path):
@@ -123,12 +127,12 @@ class Predictor:
         return self.answer(np.stack([self.decode(image) for image in images]), views)
 
     def rank(self, probabilities: NDArray[np.float32], top: int) -> list[ClassProbability]:
-        """The likeliest `top` classes of one image, best first. Shapes: (K,)."""
+        """The `top` likeliest classes of an image, best first, from its probabilities (K,)."""
         titles = self.titles
         return [
             ClassProbability(
-                class_name=(name := self.classes[i]),
-                title=titles.get(name),
+                class_name=self.classes[i],
+                title=titles.get(self.classes[i]),
                 index=i,
                 probability=float(probabilities[i]),
             )
@@ -139,26 +143,30 @@ class Predictor:
     def answer(self, pixels: NDArray[np.uint8], views: int = 1) -> NDArray[np.float32]:
         """Probabilities of decoded images. Shapes: uint8 (N, size, size, C) -> (N, K)."""
         images = torch.from_numpy(pixels).to(self._device)
-        _, log_p = predict_views(self.inference, images, self.preprocess, views)
-        return np.asarray(log_p.exp().cpu().numpy(), np.float32)
+        _, log_probabilities = predict_views(self.inference, images, self.preprocess, views)
+        return np.asarray(log_probabilities.exp().cpu().numpy(), np.float32)
 
 
-def pick_precision(asked: str, recipe: Recipe, device: torch.device) -> str:
-    """fp32 or bf16, as asked; for auto bf16 where the run was trained so and the hardware is fast
-    at it, else fp32, which is never less exact."""
-    if asked not in PRECISIONS:
-        raise UsageError(f"precision {asked!r}: there are {', '.join(PRECISIONS)}")
-    if asked != "auto":
-        return asked
+def pick_precision(requested: str, recipe: Recipe, device: torch.device) -> str:
+    """The precision of answers: fp32 or bf16.
+
+    `requested` is fp32, bf16 or auto. For auto it is bf16 where the run was trained in bf16 and the
+    device is fast at it, else fp32, which is never less exact.
+    """
+    if requested not in PRECISIONS:
+        raise UsageError(f"precision {requested!r}: there are {', '.join(PRECISIONS)}")
+    if requested != "auto":
+        return requested
     return "bf16" if choose_precision("auto", device) == recipe.precision == "bf16" else "fp32"
 
 
 @chance_kept()
 def load(run: str | Path, checkpoint: str = "best", precision: str = "auto") -> Predictor:
-    """The network of a run directory, ready to predict.
+    """Load the network of a run directory for prediction.
 
-    `checkpoint` is best, last or step-<n>; for `precision` see `pick_precision`. Raises
-    CheckpointError for what is missing, damaged or from another run.
+    `checkpoint` is best, last or step-<n>; `precision` is auto, fp32 or bf16 (auto: bf16 where the
+    run was trained in it and the hardware is fast at it). Raises CheckpointError for files that are
+    missing, damaged or from another run.
     """
     folder = RunDir.open(Path(run))
     recipe, data = read_recipe(folder)
@@ -175,8 +183,10 @@ def load(run: str | Path, checkpoint: str = "best", precision: str = "auto") -> 
 
 
 def trained_orient(recipe: Recipe, data: DataCard) -> Orient:
-    """What was done about the EXIF orientation of a run's training images: what its recipe says,
-    and of a run of a packed set from before recipes said it, what the set says, if it is there."""
+    """Whether the EXIF orientation of a run's training images was applied or ignored.
+
+    The recipe says so. For a run on a packed set that is older than that field, the packed set
+    does, where it still exists."""
     if data.kind != "packed" or data.orient is not None:
         return recipe.orient
     try:
@@ -189,41 +199,20 @@ def trained_orient(recipe: Recipe, data: DataCard) -> Orient:
 @cache
 def _warn_of_orient(run: str, path: str) -> None:
     say(
-        f"warning: {run} learnt from photos that {path} turned upright, and is from before recipes "
-        f"said so: it reads photos as they are stored; `{call('export')}` it as a folder and "
-        f"`{call('import', Placeholder('FOLDER'), orient='apply')}`"
+        f"warning: {run} was trained on photos that {path} had turned upright, but its recipe does "
+        "not say so, so it reads photos as they are stored; to turn them, `alexnet export` it as a "
+        "folder and `alexnet import FOLDER --orient apply`"
     )
 
 
 def read_statistics(run: RunDir, data: DataCard) -> Statistics:
-    """What a run measured of its training images; its mean image is checked by digest."""
+    """Read the statistics of a run's training images. Raises CheckpointError where the mean image
+    does not have its digest."""
     image = run.mean_image() if data.mean_image else None
     covariance = tuple(map(tuple, data.covariance))
-    found = Statistics(tuple(data.mean), tuple(data.std), covariance, image)
-    if found.image_digest != data.mean_image:
+    statistics = Statistics(tuple(data.mean), tuple(data.std), covariance, image)
+    if statistics.image_digest != data.mean_image:
         raise CheckpointError(
             f"the mean image in {run.path} is not the one it was trained with: restore its copy"
         )
-    return found
-
-
-def read_recipe(run: RunDir) -> tuple[Recipe, DataCard]:
-    """The recipe and the data description of a run's recipe.json, checked against its digest; the
-    description says where the `run` is, which keeps the names of its files."""
-    saved, place = run.recipe, run.path / "recipe.json"
-    foreign = "it is not from this program, or was edited"
-    try:
-        recipe, digest = Recipe.from_dict(saved["recipe"]), saved["digest"]
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{place} lacks {error}: {foreign}") from None
-    try:
-        data = RunStart.read(saved).data
-        data.check_channels(recipe.channels)
-    except Misfit as odd:
-        raise CheckpointError(f"{place}: {odd}; {foreign}: restore a copy") from None
-    if digest != recipe.digest:
-        raise CheckpointError(
-            f"{place} was edited: its digest is {digest} and its fields give "
-            f"{recipe.digest}; put the original back, or start a new run with the changed fields"
-        )
-    return recipe, replace(data, run=str(run.path))
+    return statistics

@@ -1,4 +1,4 @@
-"""What TensorBoard shows: scalars under the tags people expect, weights, images, the graph."""
+"""TensorBoard's files of a run: scalars under their usual tags, histograms, images, the graph."""
 
 import warnings
 from collections.abc import Mapping
@@ -27,8 +27,8 @@ _TAGS = {
 }
 
 
-class Board:
-    """Writes a run's events into `<run>/tensorboard/`; the steps after `step` are written anew."""
+class TensorBoard:
+    """Writes a run's events into `<run>/tensorboard/`, replacing those after `step`."""
 
     def __init__(self, run: Path, step: int) -> None:
         try:
@@ -41,13 +41,13 @@ class Board:
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def add(self, event: Event) -> None:
-        """One event of metrics.jsonl; figures that are None are left out."""
+        """Add an event of metrics.jsonl, without the figures that are None."""
         line = event.to_json()
         if line["event"] == "doctor":
-            said = f"**{line['name']}** {line['where']}: {line['evidence']}; {line['advice']}"
-            self._writer.add_text("doctor", said, line["step"])
-        for name, share in line.get("dead", {}).items():
-            self._writer.add_scalar(f"dead/{name}", share, line["step"])
+            text = f"**{line['name']}** {line['where']}: {line['evidence']}; {line['advice']}"
+            self._writer.add_text("doctor", text, line["step"])
+        for name, fraction in line.get("dead", {}).items():
+            self._writer.add_scalar(f"dead/{name}", fraction, line["step"])
         for key, tag in _TAGS.get(line["event"], {}).items():
             if line.get(key) is not None:
                 self._writer.add_scalar(tag, line[key], line["step"])
@@ -55,34 +55,35 @@ class Board:
             for name, bound in zip(("low", "high"), line["top1_ci95"], strict=True):
                 self._writer.add_scalar(f"val/acc1_ci95_{name}", bound, line["step"])
 
-    def graph(self, model: nn.Module, x: Tensor) -> None:
-        """The network's graph, traced with an input (1, C, H, W) in evaluation mode."""
+    def add_graph(self, model: nn.Module, image: Tensor) -> None:
+        """Add the network's graph, traced with an image (1, C, H, W) in evaluation mode."""
         was_training = model.training
         with warnings.catch_warnings():
-            # The tracer warns of itself and of every size that it takes for a constant.
+            # The tracer warns that it is deprecated, and of every size that it makes a constant.
             warnings.simplefilter("ignore")
-            self._writer.add_graph(model.eval(), x)
+            self._writer.add_graph(model.eval(), image)
         model.train(was_training)
 
     def add_histograms(
         self, step: int, model: nn.Module, activations: Mapping[str, Tensor]
     ) -> None:
-        """Histograms of every parameter, and of what parts say of the same few images."""
+        """Add histograms of all parameters, and of the outputs of parts for a few fixed images."""
         for name, parameter in model.named_parameters():
             self._writer.add_histogram(f"weights/{name}", parameter.detach().float().cpu(), step)
         for name, values in activations.items():
             self._writer.add_histogram(f"activations/{name}", values.float().cpu(), step)
 
-    def picture(self, tag: str, pixels: NDArray[np.uint8], step: int) -> None:
-        """A picture (H, W, 3)."""
+    def add_picture(self, tag: str, pixels: NDArray[np.uint8], step: int) -> None:
+        """Add a picture (H, W, 3)."""
         self._writer.add_image(tag, pixels, step, dataformats="HWC")
 
-    def settings(self, recipe: Mapping[str, Any], figures: Mapping[str, float]) -> None:
-        """The recipe's fields as hyper-parameters, with the run's final figures."""
-        plain = {
-            k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in recipe.items()
+    def add_recipe(self, recipe: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+        """Add the recipe's fields as hyper-parameters, with the run's final figures."""
+        hyperparameters = {
+            name: value if isinstance(value, bool | int | float | str) else str(value)
+            for name, value in recipe.items()
         }
-        self._writer.add_hparams(plain, dict(figures), run_name=".")
+        self._writer.add_hparams(hyperparameters, dict(figures), run_name=".")
 
     def close(self) -> None:
         self._writer.close()

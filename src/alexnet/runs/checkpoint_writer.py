@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training, by one thread in the order they were asked for."""
+"""A background thread that writes checkpoints while training goes on."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 
-class Writer:
-    """`with Writer() as writer:` calls of `submit` run in a thread, one at a time and in order.
+class CheckpointWriter:
+    """Runs the saves of `submit` in a thread, one at a time and in order: `with
+    CheckpointWriter()`.
 
-    What one raises comes up at the next `submit`, `check` or `wait`, or at the end.
+    An exception of a save is raised by the next `submit` or `wait`, or at the end of the context.
     """
 
     def __init__(self) -> None:
@@ -19,16 +20,16 @@ class Writer:
         self._job: Future[Any] | None = None
 
     def submit(self, save: Callable[..., Any], *args: Any, **named: Any) -> None:
-        """Waits for the one before, then returns at once."""
+        """Start a save, once the one before has ended."""
         self.wait()
         self._job = self._pool.submit(save, *args, **named)
 
     def failed(self) -> bool:
-        """Whether the last one has ended badly by now."""
+        """Whether the last save has already ended with an exception."""
         return self._job is not None and self._job.done() and self._job.exception() is not None
 
     def wait(self) -> None:
-        """Until all is on the disk."""
+        """Wait until the last save is on the disk."""
         job, self._job = self._job, None
         if job is not None:
             job.result()
@@ -45,8 +46,8 @@ class Writer:
 
 
 def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in main memory that later steps do not touch."""
+    """Copy tensors to the CPU, so that later steps do not change them."""
     return {
-        name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, t in tensors.items()
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
     }
