@@ -19,6 +19,7 @@ from alexnet.data.packed import open_packed
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
+from alexnet.options import Placeholder, call
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.runs.records import ClassProbability, DataCard
@@ -198,10 +199,11 @@ def trained_orient(recipe: Recipe, data: DataCard) -> Orient:
 
 @cache
 def _warn_of_orient(run: str, path: str) -> None:
+    again = call("import", Placeholder("FOLDER"), orient="apply")
     say(
         f"warning: {run} was trained on photos that {path} had turned upright, but its recipe does "
-        "not say so, so it reads photos as they are stored; to turn them, `alexnet export` it as a "
-        "folder and `alexnet import FOLDER --orient apply`"
+        "not say so, so it reads photos as they are stored; to turn them, "
+        f"`{call('export')}` it as a folder and `{again}`"
     )
 
 

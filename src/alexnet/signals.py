@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from alexnet.errors import DataError, Interrupted, UsageError
+from alexnet.errors import Interrupted, ReaderEnded, UsageError
+from alexnet.options import option
 
 STOP = (signal.SIGINT, signal.SIGTERM)
 PREEMPT = (*STOP, signal.SIGUSR1)  # clusters send SIGUSR1 before they take a machine away
@@ -81,7 +82,7 @@ def signal_number(name: str) -> int:
 
 def report_thread_exit(work: Callable[[K], T]) -> Callable[[K], T]:
     """Wrap the function of a thread: an exception that ends a thread silently, such as SystemExit,
-    becomes a DataError."""
+    becomes ReaderEnded."""
 
     def reporting(key: K) -> T:
         try:
@@ -89,9 +90,10 @@ def report_thread_exit(work: Callable[[K], T]) -> Callable[[K], T]:
         except Exception:
             raise
         except BaseException as error:
-            raise DataError(
-                f"a thread that reads images was ended ({error!r}): run it again; --resume goes "
-                "on with what is saved, and --workers 0 reads without threads"
+            raise ReaderEnded(
+                f"a thread that reads images was ended ({error!r}): run it again; "
+                f"{option('resume', True)} goes on with what is saved, and "
+                f"{option('workers', 0)} reads without threads"
             ) from None
 
     return reporting

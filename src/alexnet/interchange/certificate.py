@@ -19,6 +19,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError
 from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.end_to_end import EndToEnd
+from alexnet.options import call
 from alexnet.predictor import Predictor
 from alexnet.recipe import Recipe
 from alexnet.recipebook.again import recorded_call
@@ -210,7 +211,7 @@ def read_certificate(path: Path) -> Certificate:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder: name a run or an export")
     if not file.is_file():
-        how = f"`alexnet test {path}` makes one" if path.is_dir() else "export the run again"
+        how = f"`{call('test', path)}` makes one" if path.is_dir() else "export the run again"
         raise CheckpointError(f"{path} has no certificate ({file.name}): {how}")
     values = read_json(file)
     if values.get("format") != FORMAT:

@@ -18,6 +18,7 @@ from alexnet.errors import CheckpointError
 from alexnet.files import read_bytes
 from alexnet.interchange.optional_packages import missing_package
 from alexnet.models.net import Net
+from alexnet.options import option
 
 ONNX_EPSILON = 1e-5  # the default of a batch norm
 SIZE_LIMIT = 2**31 - 1  # of a protobuf message, in bytes
@@ -232,7 +233,7 @@ def match_layers(
     if len(layers) != len(model.layers):
         raise CheckpointError(
             f"{path} has {len(layers)} layers ({', '.join(layer.name for layer in layers)}) and "
-            f"the network {len(model.layers)}: name its own with --as"
+            f"the network {len(model.layers)}: name its own with {option('as')}"
         )
     state_dict: dict[str, Tensor] = {}
     remaining = list(foreign)
@@ -247,7 +248,7 @@ def match_layers(
             if isinstance(layer, ForeignNorm):
                 raise CheckpointError(
                     f"{path} has a batch norm {layer.name} before {name}, where the network has "
-                    "none: name another network with --as"
+                    f"none: name another network with {option('as')}"
                 )
             reverse_channels = bgr and name == model.layers[0]
             weights = _match_layer(part, layer, name, path, reverse_channels=reverse_channels)
@@ -257,7 +258,7 @@ def match_layers(
     if remaining:
         raise CheckpointError(
             f"{path} has a batch norm {remaining[0].name} after its last layer, and the network "
-            "has none: name another network with --as"
+            f"has none: name another network with {option('as')}"
         )
     return state_dict
 
@@ -270,7 +271,7 @@ def _match_layer(
     if layer.weight.shape != shape or layer.groups != groups:
         raise CheckpointError(
             f"{path}: {layer.name} is {tuple(layer.weight.shape)} in {layer.groups} group(s) "
-            f"and {name} takes {tuple(shape)} in {groups}: name another network with --as"
+            f"and {name} takes {tuple(shape)} in {groups}: name another network with {option('as')}"
         )
     bias = layer.bias if layer.bias is not None else torch.zeros(shape[0])
     if bias.numel() != shape[0]:
@@ -299,6 +300,6 @@ def _match_norm(
         if value.shape != (channels,):
             raise CheckpointError(
                 f"{path}: {norm.name} has {value.numel()} channels, and {name} has {channels}: "
-                "name another network with --as"
+                f"name another network with {option('as')}"
             )
     return values

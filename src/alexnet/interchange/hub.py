@@ -12,6 +12,7 @@ from alexnet.errors import Unavailable, UsageError
 from alexnet.files import write_atomic, write_json
 from alexnet.interchange.certificate import CERTIFICATE_FILE
 from alexnet.interchange.optional_packages import missing_package
+from alexnet.options import option
 from alexnet.recipebook.again import Call, conditions, train_command
 from alexnet.runs.checkpoint import pack_tensors
 from alexnet.runs.records import Certificate, ClaimedFigures, RunInit
@@ -92,7 +93,7 @@ def write_folder(
 ) -> list[Path]:
     """Write a model into a new or empty folder, the certificate last. Returns the files."""
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise UsageError(f"{out} exists and is not an empty folder: choose another --out")
+        raise UsageError(f"{out} exists and is not an empty folder: choose another {option('out')}")
     out.mkdir(parents=True, exist_ok=True)
     names = list(certificate.classes)
     config = {

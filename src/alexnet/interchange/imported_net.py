@@ -26,6 +26,7 @@ from alexnet.interchange.foreign_layers import (
 )
 from alexnet.models.net import Net
 from alexnet.models.zoo import build_model, find_model
+from alexnet.options import Placeholder, option
 from alexnet.recipe import Recipe
 from alexnet.runs.rundir import RunDir
 from alexnet.runs.weights import read_weights
@@ -72,7 +73,9 @@ def expected_images(
     if path.is_dir() or certificate_path(path).is_file():
         return _certified_images(path, model, mean, fields)
     if model is None:
-        raise UsageError(f"{path}: name the network of these weights, as --as alexnet-2014")
+        raise UsageError(
+            f"{path}: name the network of these weights, as {option('as', 'alexnet-2014')}"
+        )
     preset = find_model(model)
     recipe = Recipe(
         name=model, model=model, data="", precision="fp32", channels=preset.channels,
@@ -89,15 +92,17 @@ def expected_images(
             source = str(mean)
     elif mean is not None:
         raise UsageError(
-            f"--mean: Caffe's mean image belongs to {' and '.join(_CAFFE_MODELS)}: leave it out"
+            f"{option('mean')}: Caffe's mean image belongs to {' and '.join(_CAFFE_MODELS)}: "
+            "leave it out"
         )
     else:
         statistics = Statistics(TORCHVISION_MEAN, TORCHVISION_STD, ())
         source = "torchvision" if model == "alexnet-2014" else "torchvision, which is a guess"
     if fields.get("normalize", "torchvision") not in ("torchvision", recipe.normalize):
         raise UsageError(
-            f"--normalize {fields['normalize']} needs the mean of the training images, which only "
-            "a certificate has: use --normalize torchvision, or a file with its certificate"
+            f"{option('normalize', fields['normalize'])} needs the mean of the training images, "
+            f"which only a certificate has: use {option('normalize', 'torchvision')}, or a file with "
+            "its certificate"
         )
     return ExpectedImages(recipe.replace(**fields), statistics, source)
 
@@ -115,17 +120,20 @@ def _certified_images(
     recipe = certified_recipe(certificate)
     if model not in (None, recipe.model):
         raise UsageError(
-            f"--as {model}: the certificate of {path} says {recipe.model}: leave it out"
+            f"{option('as', model)}: the certificate of {path} says {recipe.model}: leave it out"
         )
     if mean is not None:
-        raise UsageError(f"--mean {mean}: the certificate of {path} has the mean: leave it out")
+        raise UsageError(
+            f"{option('mean', mean)}: the certificate of {path} has the mean: leave it out"
+        )
     images = certificate.preprocessing
     mean_image = None
     if recipe.normalize in ("image", "centre"):
         if not path.is_dir():
             raise CheckpointError(
-                f"{path}: its mean image is not beside it: export a folder (--format "
-                "safetensors --out FOLDER) and import that"
+                f"{path}: its mean image is not beside it: export a folder "
+                f"({option('format', 'safetensors')} {option('out', Placeholder('FOLDER'))}) and "
+                "import that"
             )
         mean_image = RunDir(path).mean_image()
     statistics = Statistics(tuple(images.mean), tuple(images.std), (), mean_image)
@@ -154,7 +162,9 @@ def read_net(path: Path, recipe: Recipe, bgr: bool | None) -> tuple[Net, list[st
         tensors = match_layers(layers, net, path, bgr=is_bgr)
     else:
         if bgr:
-            raise UsageError(f"--bgr: {path} has torch's names, and its colours are RGB")
+            raise UsageError(
+                f"{option('bgr', True)}: {path} has torch's names, and its colours are RGB"
+            )
         tensors = read_weights(path / "model.safetensors" if path.is_dir() else path)
         net = build_net(recipe, _count_classes(path, recipe, tensors))
     state_dict = net.state_dict()
@@ -164,13 +174,13 @@ def read_net(path: Path, recipe: Recipe, bgr: bool | None) -> tuple[Net, list[st
     if absent := [name for name in state_dict if name not in tensors]:
         raise CheckpointError(
             f"{path} has no {', '.join(absent)}, which {recipe.model} needs: name another network "
-            "with --as, or get the whole file"
+            f"with {option('as')}, or get the whole file"
         )
     for name, value in state_dict.items():
         if tensors[name].shape != value.shape:
             raise CheckpointError(
                 f"{path}: {name} is {tuple(tensors[name].shape)} and {recipe.model} takes "
-                f"{tuple(value.shape)}: name another network with --as"
+                f"{tuple(value.shape)}: name another network with {option('as')}"
             )
         if not tensors[name].isfinite().all():
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite: get it again")
@@ -186,6 +196,6 @@ def _count_classes(path: Path, recipe: Recipe, tensors: dict[str, Tensor]) -> in
     if last not in tensors or tensors[last].dim() != 2:
         raise CheckpointError(
             f"{path} has no {last}, the last layer of {recipe.model} (its first tensor is "
-            f"{next(iter(tensors))}): name its own network with --as"
+            f"{next(iter(tensors))}): name its own network with {option('as')}"
         )
     return len(tensors[last])

@@ -128,13 +128,14 @@ def _compare(
     if network_right - right > max(MAX_LOSS * n, 1):
         raise Differs(
             f"int8 has {right:,} of {n:,} held-out images right, and the network "
-            f"{network_right:,}: it loses more than {100 * MAX_LOSS:g} %; use --engine torch"
+            f"{network_right:,}: it loses more than {100 * MAX_LOSS:g} %; use "
+            f"{option('engine', 'torch')}"
         )
     alike = int((of_network == of_int8).sum())
     if alike < MIN_AGREEMENT * n:
         raise Differs(
             f"int8 classifies {alike:,} of {n:,} held-out images as the network does, fewer than "
-            f"{100 * MIN_AGREEMENT:g} %: use --engine torch"
+            f"{100 * MIN_AGREEMENT:g} %: use {option('engine', 'torch')}"
         )
     return {
         "calibration_images": len(calibration),

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from alexnet.errors import UsageError
-from alexnet.interchange.chain import missing_package
+from alexnet.interchange.optional_packages import missing_package
 from alexnet.options import Placeholder, option
 from alexnet.predictor import Predictor
 from alexnet.serving.batcher import Engine
