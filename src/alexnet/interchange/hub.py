@@ -12,6 +12,7 @@ from alexnet.errors import Unavailable, UsageError
 from alexnet.files import write_atomic, write_json
 from alexnet.interchange.certificate import NAME
 from alexnet.interchange.chain import missing_package
+from alexnet.options import option
 from alexnet.recipebook.again import Call, conditions, train_command
 from alexnet.runs.checkpoint import pack_tensors
 from alexnet.runs.records import Certificate, Claimed, RunInit
@@ -91,7 +92,7 @@ def write_folder(
 ) -> list[Path]:
     """Puts a model into a new or empty folder; the certificate comes last. Returns its files."""
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise UsageError(f"{out} is there and not an empty folder: choose another --out")
+        raise UsageError(f"{out} is there and not an empty folder: choose another {option('out')}")
     out.mkdir(parents=True, exist_ok=True)
     names = list(certificate.classes)
     config = {
