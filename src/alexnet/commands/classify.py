@@ -53,16 +53,16 @@ def classify(
     paths = list(_find_images(images))
 
     def decode(start: int) -> list[tuple[str, NDArray[np.uint8] | AlexNetError]]:
-        found: list[tuple[str, NDArray[np.uint8] | AlexNetError]] = []
+        decoded: list[tuple[str, NDArray[np.uint8] | AlexNetError]] = []
         for path in paths[start : start + CLASSIFY_BATCH]:
             try:
                 raw = (stdin or sys.stdin.buffer).read() if path == "-" else Path(path)
-                found.append((path, predictor.decode(raw, name=path)))
+                decoded.append((path, predictor.decode(raw, name=path)))
                 if predictor.recipe.orient == "ignore" and lies_turned(raw):
                     lying.append(path)
             except AlexNetError as error:
-                found.append((path, error))
-        return found
+                decoded.append((path, error))
+        return decoded
 
     blocks = range(0, len(paths), CLASSIFY_BATCH)
     with progress("classifying", len(paths), "images") as bar:
@@ -109,12 +109,12 @@ def _find_images(images: Iterable[str | Path]) -> Iterable[str]:
         if name == "-" or not Path(name).is_dir():
             yield name
             continue
-        found = []
+        paths = []
         for folder, inner, files in os.walk(name):
             inner[:] = [place for place in inner if place[0] != "."]
-            found += [
+            paths += [
                 os.path.join(folder, file) for file in files if is_image(file) and file[0] != "."
             ]
-        if not found:
+        if not paths:
             raise UsageError(f"{name} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        yield from sorted(found)
+        yield from sorted(paths)
