@@ -184,5 +184,5 @@ def test_views_are_separate_crops() -> None:
         torch.testing.assert_close(ten[5 + i], crop.flip(3), rtol=1e-6, atol=1e-6)
     assert torch.equal(preprocess.views(images, 5), ten[:5])
     assert torch.equal(preprocess.views(images, 1), ten[:1])
-    with pytest.raises(UsageError, match="--views 1"):
+    with pytest.raises(UsageError, match="views=1"):
         untouched(6, 6).views(images, 5)

@@ -33,7 +33,7 @@ def test_alternate_flips_show_each_side_as_often() -> None:
         np.testing.assert_array_equal(mirrored(epoch), first ^ (epoch % 2 == 1))
     assert 0.3 < (mirrored(0, recipe.replace(seed=4)) ^ first).mean() < 0.7
     assert not mirrored(1, recipe.replace(flip=False)).any()
-    with pytest.raises(UsageError, match=r"crop_chunk 4 .* --flip-rule random"):
+    with pytest.raises(UsageError, match=r"crop_chunk 4 .* flip_rule='random'"):
         recipe.replace(crop_chunk=4)
 
 

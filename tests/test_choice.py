@@ -85,7 +85,7 @@ def test_epochs_fit_the_time() -> None:
         rate = 100 * (64 / recipe.crop) ** 2
         assert recipe.epochs * n / rate <= 60 * minutes
     said = choice(data, 100, minutes=2).reasons[3]
-    assert "--minutes" in said, "a budget that holds too little says how much would do"
+    assert "minutes=" in said, "a budget that holds too little says how much would do"
 
 
 def test_slower_machines_are_not_timed_beyond_reason() -> None:
@@ -121,8 +121,8 @@ def test_small_sets_end_early_and_say_how_sure_they_are() -> None:
 
 
 def test_uneven_classes_are_named() -> None:
-    assert "--class-weights balanced" in choice(seen((900, 100))).reasons[4]
-    assert "--class-weights" not in choice(seen((900, 500))).reasons[4]
+    assert "class_weights='balanced'" in choice(seen((900, 100))).reasons[4]
+    assert "class_weights" not in choice(seen((900, 500))).reasons[4]
     asked = choice(seen((900, 100)), fields={"class_weights": "balanced"})
     assert "each class is even" in asked.reasons[4]
 
@@ -216,7 +216,7 @@ def test_what_is_made_from_images_is_for_the_recipes_own_network() -> None:
 
 def test_bad_minutes() -> None:
     for minutes in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match="--minutes"):
+        with pytest.raises(UsageError, match="minutes="):
             choice(seen(), minutes=minutes)
 
 

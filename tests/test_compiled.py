@@ -71,7 +71,7 @@ def test_a_machine_that_cannot_compile_says_so() -> None:
 
     torch._dynamo.reset()
     quick = Compiled(build_net(SMALL, 10), lacking)
-    with pytest.raises(Unavailable, match=r"no g\+\+ here.*leave --compile out"):
+    with pytest.raises(Unavailable, match=r"no g\+\+ here.*leave compile=True out"):
         quick(torch.zeros(2, 3, 32, 32))
 
 

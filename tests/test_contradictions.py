@@ -12,7 +12,7 @@ from alexnet.recipe import Recipe
 @pytest.mark.parametrize("field", ["shift", "rotate", "scale", "area"])
 def test_the_mean_image_goes_with_nothing_that_moves_pixels(field: str) -> None:
     moved: dict[str, Any] = {"shift": 2, "rotate": 5.0, "scale": 0.1, "area": 0.5}
-    with pytest.raises(UsageError, match=rf"normalize image .*{field}.*--normalize mean"):
+    with pytest.raises(UsageError, match=rf"normalize image .*{field}.*normalize='mean'"):
         Recipe(normalize="image", **{field: moved[field]})
     Recipe(normalize="centre", **{field: moved[field]})
 
@@ -74,7 +74,7 @@ def test_part_rates_are_read() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"trust": 0.001, "opt": "adam"}, "trust 0.001 .LARS. works with --opt sgd only"),
+        ({"trust": 0.001, "opt": "adam"}, "trust 0.001 .LARS. works with opt='sgd' only"),
         ({"accumulate": 9, "batch_size": 8}, "accumulate 9 cuts a batch of 8 images"),
         ({"accumulate": 0}, "accumulate is 0"),
     ],

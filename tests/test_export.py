@@ -221,7 +221,7 @@ def test_hub_folder(run: Path, tmp_path: Path) -> None:
     own = alexnet.load(run).model.state_dict()
     theirs = load_file(folder / "model.safetensors")
     assert all(torch.equal(own[name], value) for name, value in theirs.items())
-    with pytest.raises(UsageError, match="choose another --out"):
+    with pytest.raises(UsageError, match="choose another out="):
         alexnet.export(run, format="safetensors", out=folder)
 
 
@@ -239,7 +239,7 @@ def test_push_without_a_network_is_one_line(run: Path, tmp_path: Path) -> None:
     "given", [{"engine": "int8"}, {"views": 10}, {"split": "val"}, {"checkpoint": "last"}]
 )
 def test_what_a_proof_would_not_heed_is_refused(run: Path, given: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=f"leave --{next(iter(given))} out"):
+    with pytest.raises(UsageError, match=f"leave {next(iter(given))}=... out"):
         alexnet.test(run, certificate=True, **given)
 
 
@@ -300,10 +300,10 @@ def test_a_broken_certificate_is_one_line(run: Path, change: Any) -> None:
 def test_what_cannot_be_exported_is_said(run: Path, tmp_path: Path) -> None:
     for options, words in (
         ({"format": "torchvision", "out": "a.pth"}, "alexnet-2014"),
-        ({"format": "torchvision", "out": "a.pth", "preprocess": True}, "--preprocess"),
-        ({"format": "safetensors", "out": "a", "int8": True}, "--int8"),
-        ({"format": "onnx", "out": "a.onnx", "push": "me/it"}, "--push"),
-        ({"format": "onnx", "out": "run/recipe.json"}, "choose another --out"),
+        ({"format": "torchvision", "out": "a.pth", "preprocess": True}, "preprocess=True"),
+        ({"format": "safetensors", "out": "a", "int8": True}, "int8=True"),
+        ({"format": "onnx", "out": "a.onnx", "push": "me/it"}, "push=..."),
+        ({"format": "onnx", "out": "run/recipe.json"}, "choose another out="),
         ({"format": "onnx", "out": "nowhere/a.onnx"}, "is no folder"),
         ({"format": "tflite", "out": "a"}, "there are onnx"),
     ):

@@ -122,15 +122,15 @@ def test_grey_images_any_classes_and_the_smallest_size() -> None:
 
 
 def test_too_small_an_image_is_refused_with_the_size_that_fits() -> None:
-    with pytest.raises(UsageError, match=r"63 pixels.* 62 were asked .*--crop 63"):
+    with pytest.raises(UsageError, match=r"63 pixels.* 62 were asked .*crop=63"):
         build_model("alexnet-2012", 10, size=62)
-    with pytest.raises(UsageError, match=r"--crop 63"):
+    with pytest.raises(UsageError, match=r"crop=63"):
         build_model("alexnet-2012", 10, size=4)
     # 3 places before the last pool, 6 and 12 before the others, which round up: 11 x 4 + 11
-    with pytest.raises(UsageError, match=r"alexnet-caffe takes images of 55 pixels.*--crop 55"):
+    with pytest.raises(UsageError, match=r"alexnet-caffe takes images of 55 pixels.*crop=55"):
         build_model("alexnet-caffe", 10, size=32)
     # and three fewer where conv1 rounds up as well
-    with pytest.raises(UsageError, match=r"--crop 52"):
+    with pytest.raises(UsageError, match=r"crop=52"):
         build_model("alexnet-2012-code", 10, size=51)
 
 

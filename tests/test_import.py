@@ -92,7 +92,7 @@ def test_an_imported_run_does_what_a_run_does(net: Net, tmp_path: Path, idx_fold
     assert found.left == ["extra.weight"]
     assert found.n == 200
     assert found.judged.verdict == "random"
-    with pytest.raises(AlexNetError, match="name some with --data"):
+    with pytest.raises(AlexNetError, match="name some with data="):
         alexnet.test(run)
     tested = alexnet.test(run, data=idx_folder)
     assert tested.top1 == pytest.approx(found.top1, abs=0.01)
@@ -114,7 +114,7 @@ def test_an_exported_folder_comes_back_whole(trained: Path, tmp_path: Path) -> N
     assert one.classes == other.classes
     pixels = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
     np.testing.assert_array_equal(one.predict(list(pixels)), other.predict(list(pixels)))
-    with pytest.raises(UsageError, match="--as caffenet"):
+    with pytest.raises(UsageError, match="model='caffenet'"):
         alexnet.import_weights(tmp_path / "hub", model="caffenet", run=tmp_path / "third")
     config = tmp_path / "hub/certificate.json"
     config.write_text(config.read_text().replace('"sha256": "', '"sha256": "0'))
@@ -192,7 +192,7 @@ def test_caffemodel(narrow: Net, tmp_path: Path, old: bool) -> None:
         match_layers(layers, narrow, file, bgr=False)["conv1.weight"], own["conv1.weight"]
     )
     other = Net(narrowed(find_model("caffenet").spec(7), 8), (3, 227, 227))
-    with pytest.raises(CheckpointError, match=r"conv1 is \(6, 3, 11, 11\).*--as"):
+    with pytest.raises(CheckpointError, match=r"conv1 is \(6, 3, 11, 11\).*model="):
         match_layers(layers, other, file, bgr=True)
 
 
@@ -410,11 +410,11 @@ def test_what_cannot_be_known_is_asked_for(net: Net, tmp_path: Path) -> None:
     few = tmp_path / "few.txt"
     few.write_text("a\nb\n")
     for options, words in (
-        ({}, "--as alexnet-2014"),
+        ({}, "as model='alexnet-2014'"),
         ({"model": MODEL, "classes": few}, "tells 10 classes apart"),
-        ({"model": MODEL, "normalize": "std"}, "--normalize std"),
-        ({"model": MODEL, "bgr": True}, "--bgr"),
-        ({"model": MODEL, "mean": few}, "--mean"),
+        ({"model": MODEL, "normalize": "std"}, "normalize='std'"),
+        ({"model": MODEL, "bgr": True}, "bgr=True"),
+        ({"model": MODEL, "mean": few}, "mean="),
         ({"model": "mnist-alexnot"}, "mnist-alexnet"),
     ):
         with pytest.raises(UsageError, match=words):

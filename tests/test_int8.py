@@ -325,7 +325,7 @@ def images_at(run: Path, place: Path, **more: Any) -> None:
 def test_where_no_held_out_images_are_it_says_what_to_do(run: Path) -> None:
     images_at(run, run / "photos", kind="folder")
     with pytest.raises(
-        DataError, match=r"no such file.*--engine int8 --checkpoint step-\d+ --data DIR"
+        DataError, match=r"no such file.*engine='int8', checkpoint='step-\d+', data=DIR"
     ):
         with_engine(alexnet.load(run), "int8")
 
@@ -395,7 +395,7 @@ def test_the_runs_own_held_out_images_come_before_data(
     own = json.loads(known[1])
     assert measured_on(other) == own
     images_at(run, tmp_path / "gone")
-    with pytest.raises(DataError, match="--data"):
+    with pytest.raises(DataError, match="data="):
         measured_on(None)
     assert measured_on(idx_folder) == own
     assert measured_on(other) != own

@@ -38,7 +38,7 @@ def test_an_epoch_shows_each_image_at_most_once_and_each_epoch_another_order() -
             assert (b.labels.numpy() == b.ids).all()
         epochs.append(ids.tolist())
     assert epochs[0] != epochs[1] != epochs[2]
-    with pytest.raises(DataError, match="--batch-size 20"):
+    with pytest.raises(DataError, match="batch_size=20"):
         steps_per_epoch(20, 21)
 
 

@@ -375,11 +375,11 @@ def test_sigterm_answers_what_has_begun(start: Start) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"host": "0.0.0.0"}, "--token"),
+        ({"host": "0.0.0.0"}, "token="),
         ({"host": "example.org"}, "127.0.0.1"),
-        ({"port": 70000}, "--port 70000"),
-        ({"token": ""}, "--token"),
-        ({"data": "x"}, "--index"),
+        ({"port": 70000}, "port=70000"),
+        ({"token": ""}, "token="),
+        ({"data": "x"}, "index=True"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(
@@ -390,7 +390,7 @@ def test_what_cannot_be_served_is_one_line(
 
 
 def test_a_port_that_is_taken(trained: Path, server: Server) -> None:
-    with pytest.raises(UsageError, match="choose another --port"):
+    with pytest.raises(UsageError, match="choose another port="):
         alexnet.serve(trained, port=server.port)
 
 

@@ -464,7 +464,7 @@ def test_run_directories(tmp_path: Path) -> None:
     (run.checkpoints / "last").symlink_to("step-0")
     assert run.figures.is_dir()
     assert run.checkpoints == path / "checkpoints"
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="resume=True"):
         RunDir.create(path)
     with pytest.raises(UsageError, match="'runs'"):
         RunDir.create(tmp_path)

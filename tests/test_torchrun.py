@@ -73,7 +73,7 @@ def train_here(data: str, run: str, more: dict[str, Any]) -> dict[str, Any]:
 def train_and_compile(data: str, run: str) -> dict[str, Any]:
     """The same; and that compiled steps are for one process alone."""
     found = train_here(data, run, {})
-    with pytest.raises(UsageError, match="leave --compile out under torchrun"):
+    with pytest.raises(UsageError, match="leave compile=True out under torchrun"):
         train_here(data, f"{run}-2", {"compile": True})
     return found
 

@@ -82,7 +82,7 @@ def test_each_process_opens_its_own_copy(tmp_path: Path) -> None:
     reasons = [
         ("DataError", f"the data in {other} is not what the first process reads"),
         ("DataError", str(tmp_path / "no")),
-        ("CheckpointError", f"--init {second} is not what the first process reads"),
+        ("CheckpointError", f"init={second!r} is not what the first process reads"),
     ]
     for mine, theirs, (kind, words) in zip(by_rank[0][2:], by_rank[1][2:], reasons, strict=True):
         assert mine == {"kind": "Elsewhere", "says": "", "status": 2}

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _left_others() -> bool:
-    """Whether there was a team, and others of it wait for this process on their GPUs."""
+    """Whether other processes of a team wait for this one on their GPUs."""
     parallel = sys.modules.get("alexnet.training.parallel")
     return parallel is not None and parallel.left_others()
 
@@ -103,8 +103,8 @@ def _run(argv: Sequence[str] | None) -> int:
         line = " ".join(str(error).split())
         if line:
             say(f"alexnet: {line}", everywhere=True)
-        said = line or "another process of this run failed: its line is on standard error"
-        failure, status = {"error": said}, error.exit_status
+        message = line or "another process of this run failed: its line is on standard error"
+        failure, status = {"error": message}, error.exit_status
     except (MemoryError, RuntimeError) as error:
         if not (line := short_of_memory(error)):
             raise
@@ -125,26 +125,26 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _parse(argv: list[str]) -> tuple[Verb, dict[str, Any]]:
-    """`_read`, where several processes were given the same words: one speaks of what is wrong."""
+    """Reads a command line; of several processes with the same one, the first reports errors."""
     try:
         verb, options = _read(argv)
     except UsageError as error:
-        raise _of_the_first(error) from None
-    refuse_partial_launch()  # of each that is
+        raise _reported_once(error) from None
+    refuse_partial_launch()
     if not verb.shared and process_count() > 1:
-        raise _of_the_first(
+        raise _reported_once(
             UsageError(f"{argv[0]} runs in one process, and torchrun started more: leave it")
         )
     return verb, options
 
 
-def _of_the_first(error: UsageError) -> AlexNetError:
-    """What is wrong for all of several processes is said by one."""
+def _reported_once(error: UsageError) -> AlexNetError:
+    """The error in the first of several processes; in the others one without a message."""
     return Elsewhere(exit_status=2) if rank() else error
 
 
 def _read(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
-    """The verb of a command line and what its function is called with; UsageError with a hint."""
+    """The verb of a command line and the arguments of its function. UsageError with a hint."""
     top = make_parser()
     if not argv:
         top.print_help()
@@ -165,14 +165,14 @@ def _read(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
 
 
 def _print(result: dict[str, Any], show: Callable[[Any], None] | None) -> bool:
-    """Results to standard output; False, after a line that says so, where it cannot be written."""
+    """Prints a result. Returns False, after a line that says why, where standard output fails."""
     if sys.stdout is None:
         return True
     try:
         if show is None:
             print(json.dumps(result))
         else:
-            sys.stdout.write(_harmless(show, result))
+            sys.stdout.write(_escaped_text(show, result))
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -183,16 +183,16 @@ def _print(result: dict[str, Any], show: Callable[[Any], None] | None) -> bool:
     return True
 
 
-def _harmless(show: Callable[[Any], None], result: dict[str, Any]) -> str:
-    """What is shown of a result. Names in it come from folders and files: none may command the
-    terminal, and what standard output cannot encode is written out."""
-    kept = io.BytesIO()
+def _escaped_text(show: Callable[[Any], None], result: dict[str, Any]) -> str:
+    """The text of a result. Names in it come from folders and files, so control characters, and
+    characters that standard output cannot encode, are escaped."""
+    written = io.BytesIO()
     encoding = sys.stdout.encoding or "ascii"
-    words = io.TextIOWrapper(kept, encoding, "backslashreplace", newline="\n")
+    words = io.TextIOWrapper(written, encoding, "backslashreplace", newline="\n")
     with contextlib.redirect_stdout(words):
         show(result)
         words.flush()
-    return escaped(kept.getvalue().decode(encoding), keep="\n\t")
+    return escaped(written.getvalue().decode(encoding), keep="\n\t")
 
 
 def _terminate(signum: int, frame: types.FrameType | None) -> NoReturn:

@@ -94,10 +94,10 @@ def _show_in_company(beside: list[CompanyRow], places: int) -> None:
     for kind in kinds:
         heads += [f"{kind} priority", "of quiet", "ratio"]
     lines = []
-    for names, found in rows.items():
+    for names, by_company in rows.items():
         line = list(names)
         for kind in kinds:
-            row = found[kind]
+            row = by_company[kind]
             line += [f"{row.images_per_s:,.{places}f}", percent(row.of_quiet, 0)]
             line += [f"{row.ratio:.2f}"]
         lines.append(line)

@@ -160,14 +160,15 @@ class SplitCounts(argparse.Action):
     """SPLIT=COUNT ... as a dictionary."""
 
     def __call__(self, parser: Any, args: Any, values: Any, option: str | None = None) -> None:
-        found = {}
+        counts = {}
         for entry in values:
             split, _, count = entry.partition("=")
             if split not in ("train", "val", "test", "all") or not count.isdigit():
-                said = f"{option} {entry!r}: write SPLIT=COUNT, as {option} train=1281167"
-                raise UsageError(said)
-            found[split] = int(count)
-        setattr(args, self.dest, found)
+                raise UsageError(
+                    f"{option} {entry!r}: write SPLIT=COUNT, as {option} train=1281167"
+                )
+            counts[split] = int(count)
+        setattr(args, self.dest, counts)
 
 
 def _count_endings(others: Mapping[str, int]) -> str:

@@ -152,10 +152,10 @@ def _format_mistakes(r: MistakesResult) -> str:
         pairs = [(x.class_name, x.said, f"{x.n:,}") for x in r.pairs]
         lines.append(format_table(("class", "taken for", "images"), pairs))
     if r.doubtful is None:
-        said = f"not looked for: {r.labels_not_looked_for}"
+        labels = f"not looked for: {r.labels_not_looked_for}"
     else:
-        said = f"{r.doubtful:,} of {r.n:,}; the network contradicts them, and may be wrong"
-    lines += ["", f"labels that deserve a look: {said}"]
+        labels = f"{r.doubtful:,} of {r.n:,}; the network contradicts them, and may be wrong"
+    lines += ["", f"labels that deserve a look: {labels}"]
     if r.labels:
         lines += [listed(r.labels[:10]), ""]
     return _joined(lines)

@@ -55,16 +55,16 @@ def classify(
     sources = list(_find_images(images))
 
     def decode(start: int) -> list[tuple[str, NDArray[np.uint8] | AlexNetError]]:
-        found: list[tuple[str, NDArray[np.uint8] | AlexNetError]] = []
+        decoded: list[tuple[str, NDArray[np.uint8] | AlexNetError]] = []
         for path, read in sources[start : start + CLASSIFY_BATCH]:
             try:
                 raw = (stdin or sys.stdin.buffer).read() if read is None else read()
-                found.append((path, predictor.decode(raw, name=path)))
+                decoded.append((path, predictor.decode(raw, name=path)))
                 if predictor.recipe.orient == "ignore" and lies_turned(raw):
                     lying.append(path)
             except AlexNetError as error:
-                found.append((path, error))
-        return found
+                decoded.append((path, error))
+        return decoded
 
     blocks = range(0, len(sources), CLASSIFY_BATCH)
     with progress("classifying", len(sources), "images") as bar:

@@ -88,10 +88,10 @@ def doctor(
     train, val = dataset.split("train"), dataset.split("val")  # not decoded whole, as to train
     statistics = dataset.measure(train, SAMPLE)
     examined = diagnose_recipe(recipe, len(dataset.classes), train, val, statistics, seconds)
-    found = RecipeDiagnosis(recipe=recipe.name, **examined.by_field())
+    diagnosis = RecipeDiagnosis(recipe=recipe.name, **examined.by_field())
     if page is not None:
-        _write_page(found, [], page, len(dataset.classes))
-    return found
+        _write_page(diagnosis, [], page, len(dataset.classes))
+    return diagnosis
 
 
 def diagnose_recipe(
@@ -106,7 +106,7 @@ def diagnose_recipe(
 ) -> Diagnosis:
     """A recipe's own batches, network and optimiser through `diagnose`, in float32.
 
-    Without `steps` nothing is trained, and fewer images are looked at.
+    Without `steps` nothing is trained, and fewer images are examined.
     """
     model_spec(recipe.model, classes, (recipe.channels, recipe.crop, recipe.crop))
     device = pick_device()
@@ -154,7 +154,7 @@ def _validation(
 
 
 def _of_run(run: RunDir, out: Path | None) -> RunDiagnosis:
-    """What the figures of a run say, and its last weights where its data is still there."""
+    """Diagnoses a run by its figures, and by its last weights if its data is still there."""
     recipe, data = read_recipe(run)
     events = run.events()
     shares = [1 / len(data.classes)] * len(data.classes)
@@ -181,7 +181,7 @@ def _of_run(run: RunDir, out: Path | None) -> RunDiagnosis:
     unmeasured = ""
     if not any(isinstance(e, TrainEvent | ValEvent) for e in events):
         unmeasured = "it ended before its first line of figures, so there is nothing to judge"
-    found = RunDiagnosis(
+    diagnosis = RunDiagnosis(
         run=str(run.path),
         recipe=recipe.name,
         checkpoint=checkpoint,
@@ -192,15 +192,15 @@ def _of_run(run: RunDir, out: Path | None) -> RunDiagnosis:
         figures=None if out is None else [str(out)],
     )
     if out is not None:
-        _write_page(found, events, out, len(shares))
-    return found
+        _write_page(diagnosis, events, out, len(shares))
+    return diagnosis
 
 
 def _stopped_on(
     events: Sequence[Event], shares: Sequence[float], named: Collection[str]
 ) -> Iterator[Verdict]:
-    """What the guard stopped the run on by its looks, of which the figures show nothing; unless it
-    went on all the same and learnt."""
+    """Verdicts that stopped the run and that its figures do not show; none if it went on and
+    learnt."""
     if RunFigures(events, shares).learning() == "learnt":
         return
     for e in events:
@@ -213,24 +213,24 @@ def _stopped_on(
 
 
 def _write_page(
-    found: RecipeDiagnosis | RunDiagnosis, events: Sequence[Event], out: Path, classes: int
+    diagnosis: RecipeDiagnosis | RunDiagnosis, events: Sequence[Event], out: Path, classes: int
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="alexnet-doctor-") as folder:
         pictures = []
         if events:
             pictures.append(("What happened", Path(folder) / "curves.png"))
             figures.draw_curves(
-                {found.recipe: events},
+                {diagnosis.recipe: events},
                 pictures[-1][1],
                 "Learning curves",
                 "" if shows_top5(classes) else why_no_top5(classes),
             )
         looks = Path(folder) / "looks.png"
-        if figures.draw_looks(events, looks, found.recipe):
+        if figures.draw_looks(events, looks, diagnosis.recipe):
             pictures.append(("What the guard saw", looks))
-        if found.layers:
+        if diagnosis.layers:
             pictures.append(("What each layer does", Path(folder) / "layers.png"))
-            title = f"{found.recipe}, layer by layer"
-            figures.draw_layers(found.layers, pictures[-1][1], title)
+            title = f"{diagnosis.recipe}, layer by layer"
+            figures.draw_layers(diagnosis.layers, pictures[-1][1], title)
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(out, pages.doctor_page(found, pictures))
+        write_atomic(out, pages.doctor_page(diagnosis, pictures))

@@ -150,14 +150,14 @@ def _images(
 def _quantised(
     predictor: Predictor,
     content: bytes,
-    inside: bool,
+    preprocess: bool,
     data: str | Path | None,
     ignore_unknown: bool,
 ) -> tuple[bytes, QuantisationResult]:
     held_out = _held_out(predictor, data, ignore_unknown)
 
     def inputs(images: Tensor) -> Tensor:
-        return images if inside else predictor.preprocess.views(images, 1)[0].contiguous()
+        return images if preprocess else predictor.preprocess.views(images, 1)[0].contiguous()
 
     def compared(part: Split) -> tuple[bytes, dict[str, Any]]:
         ids = calibration_indices(part)

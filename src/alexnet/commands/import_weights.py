@@ -68,19 +68,19 @@ def import_weights(
     has the figures too.
     """
     fields = {"size": size, "crop": crop, "normalize": normalize, "orient": orient}
-    given: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
+    replaced: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
     asked = {"split": split, "ignore_unknown": ignore_unknown}
     if not str(file).startswith(HUB):
         origin = {"path": str(Path(file).absolute())}
         return _import(
-            Path(file), str(file), origin, model, run, classes, data, asked, mean, bgr, given
+            Path(file), str(file), origin, model, run, classes, data, asked, mean, bgr, replaced
         )
     with tempfile.TemporaryDirectory(prefix="alexnet-") as aside:
         place, revision = pull(str(file).removeprefix(HUB), Path(aside))
         origin = {"path": str(file), **({"revision": revision} if revision else {})}
         try:
             return _import(
-                place, str(file), origin, model, run, classes, data, asked, mean, bgr, given
+                place, str(file), origin, model, run, classes, data, asked, mean, bgr, replaced
             )
         except AlexNetError as error:  # the folder that it names will be gone
             raise type(error)(str(error).replace(str(place), str(file))) from error
@@ -97,16 +97,16 @@ def _import(
     asked: dict[str, Any],
     mean: str | Path | None,
     bgr: bool | None,
-    given: dict[str, Any],
+    replaced: dict[str, Any],
 ) -> ImportResult | ImportTestResult:
     """Makes a run of what lies at `path`, which people call `name`; `origin` is recorded of it;
     `asked` is what of `data` is measured on."""
-    wanted = expected_images(path, model, Path(mean) if mean else None, given)
-    recipe, statistics = wanted.recipe, wanted.statistics
+    expectation = expected_images(path, model, Path(mean) if mean else None, replaced)
+    recipe, statistics = expectation.recipe, expectation.statistics
     net, left = read_net(path, recipe, bgr)
     images = None if data is None else Path(find_data(recipe, data))
     count = len(next(reversed(net.state_dict().values())))
-    names = _names(classes, images, wanted.classes, count)
+    names = _names(classes, images, expectation.classes, count)
     judged = detect_untrained(net)
     folder = RunDir.create(Path(run) if run else fresh_run_path(RUNS, recipe.name))
     digest = sha256_of(path / "model.safetensors" if path.is_dir() else path)
@@ -129,7 +129,7 @@ def _import(
         classes=len(names),
         matched=list(net.state_dict()),
         left=left,
-        expects=str(wanted),
+        expects=str(expectation),
         judged=judged,
     )
     try:
@@ -138,7 +138,7 @@ def _import(
         write_json(folder.path / "environment.json", environment())
         saved = {"recipe": recipe.to_dict(), "digest": recipe.digest, "data": described}
         saved["init"] = origin | {"sha256": digest}
-        saved["import"] = _flags(model, classes, mean, bgr, given)
+        saved["import"] = _flags(model, classes, mean, bgr, replaced)
         folder.write_recipe(saved)
         save_checkpoint(
             folder.checkpoints,
@@ -181,14 +181,14 @@ def _flags(
     classes: str | Path | None,
     mean: str | Path | None,
     bgr: bool | None,
-    given: dict[str, Any],
+    replaced: dict[str, Any],
 ) -> list[str]:
     """The flags of the command line that import the same again."""
     words = ["--as", model] if model else []
     for flag, file in (("--classes", classes), ("--mean", mean)):
         words += [flag, str(Path(file).absolute())] if file else []
     words += [] if bgr is None else ["--bgr" if bgr else "--no-bgr"]
-    return words + [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    return words + [word for name, value in replaced.items() for word in (f"--{name}", str(value))]
 
 
 def _held_against_chance(

@@ -220,7 +220,7 @@ def show_activations(
         return _maps(run, images, part)
     opened = run.open(split)
     of, split = opened.images, opened.split
-    found = most_excited(
+    excited = most_excited(
         p.model,
         of,
         p.preprocess,
@@ -229,18 +229,18 @@ def show_activations(
         precision=p.precision,
         workers=p.recipe.workers,
     )
-    total = len(found.values)
+    total = len(excited.values)
     for channel in channels:
         if not 0 <= channel < total:
             raise UsageError(f"{part} has no channel {channel}: there are 0 to {total - 1}")
     if not channels:
-        channels = np.argsort(-found.values[:, 0], kind="stable")[:count].tolist()
+        channels = np.argsort(-excited.values[:, 0], kind="stable")[:count].tolist()
     spec = model_spec(p.recipe.model, len(p.classes))
-    width = found.shape[-1]
+    width = excited.shape[-1]
     rows = []
     for channel in channels:
         boxed = []
-        triples = (found.images[channel], found.places[channel], found.values[channel])
+        triples = (excited.images[channel], excited.places[channel], excited.values[channel])
         for image, place, value in zip(*triples, strict=True):
             box = receptive_field(spec, p.model.input_shape, part, *divmod(int(place), width))
             pixels = run.crop(of.read(np.array([image])))[0]
@@ -314,10 +314,10 @@ def show_neighbors(
         keys = np.load(file, mmap_mode="r", allow_pickle=False)
         queries = _outputs(run, asked, part)
         pixels = feats.Crops(train, p.preprocess.crop)
-        found = {}
+        nearest = {}
         by_part: tuple[str, Matrix, Matrix] = (part, queries, keys)
         for way, some, of_all in (by_part, ("pixels", run.crop(asked), pixels)):
-            found[way] = nearest_neighbours(some, of_all, k, metric)
+            nearest[way] = nearest_neighbours(some, of_all, k, metric)
     shown = min(count, len(asked)) if labels is not None else len(asked)
     ways = {
         f"nearest in {way}": [
@@ -331,7 +331,7 @@ def show_neighbors(
             ]
             for row in range(shown)
         ]
-        for way, (_, ids) in found.items()
+        for way, (_, ids) in nearest.items()
     }
     cropped = run.crop(asked[:shown])
     out = run.figure("neighbors" if labels is None else f"neighbors-{split}")
@@ -344,7 +344,7 @@ def show_neighbors(
             n=len(asked),
             agreement={
                 way: Agreement(**asdict(class_agreement(ids, train.labels, labels)))
-                for way, (_, ids) in found.items()
+                for way, (_, ids) in nearest.items()
             },
             **run.source(),
         )
@@ -359,7 +359,7 @@ def show_neighbors(
                     )
                     for d, i in zip(distances[row], ids[row], strict=True)
                 ]
-                for way, (distances, ids) in found.items()
+                for way, (distances, ids) in nearest.items()
             },
         )
         for row, path in enumerate(images)
@@ -368,13 +368,13 @@ def show_neighbors(
 
 
 def _outputs(run: InspectedRun, images: NDArray[np.uint8], part: str) -> NDArray[np.float32]:
-    found = []
+    outputs = []
     device = next(run.predictor.model.parameters()).device
     with torch.inference_mode(), autocast(device, run.predictor.precision):
         for start in range(0, len(images), feats.BATCH):
             x = run.inputs(images[start : start + feats.BATCH])
-            found.append(run.predictor.model.activations(x, [part])[1][part].float().cpu())
-    return torch.cat(found).numpy()
+            outputs.append(run.predictor.model.activations(x, [part])[1][part].float().cpu())
+    return torch.cat(outputs).numpy()
 
 
 def show_saliency(
@@ -385,7 +385,7 @@ def show_saliency(
     part: str | None = None,
     label: str | None = None,
 ) -> SaliencyResult:
-    """Where the evidence for the class that is said lies, or for the class `label`: by occlusion,
+    """Where the evidence for the predicted class lies, or for the class `label`: by occlusion,
     Grad-CAM at a part with maps, and integrated gradients, or one of them."""
     if not images:
         raise UsageError(
@@ -408,14 +408,14 @@ def show_saliency(
         maps = {}
         for name in methods:
             if name == "occlusion":
-                found = evidence.occlusion(p.model, x, chosen)
+                evidence_map = evidence.occlusion(p.model, x, chosen)
             elif name == "grad-cam":
-                found = evidence.grad_cam(p.model, x, chosen, part)
+                evidence_map = evidence.grad_cam(p.model, x, chosen, part)
             else:
-                found = evidence.integrated_gradients(p.model, x, chosen)
-            maps[name] = found.numpy()
-        said = float(probabilities[chosen])
-        rows.append((run.crop(stored), f"{p.classes[chosen]}, {percent(said, 1)}", maps))
+                evidence_map = evidence.integrated_gradients(p.model, x, chosen)
+            maps[name] = evidence_map.numpy()
+        probability = float(probabilities[chosen])
+        rows.append((run.crop(stored), f"{p.classes[chosen]}, {percent(probability, 1)}", maps))
         peaks = {
             name: Peak(
                 row=int(m.argmax()) // m.shape[1],
@@ -427,7 +427,7 @@ def show_saliency(
         }
         result.append(
             ImageEvidence(
-                path=str(path), class_name=p.classes[chosen], probability=said, maps=peaks
+                path=str(path), class_name=p.classes[chosen], probability=probability, maps=peaks
             )
         )
     figures.draw_evidence(rows, run.figure("saliency"), f"{run.name}: where the evidence is")
@@ -472,8 +472,8 @@ def show_predictions(
         best = np.argsort(-row, kind="stable")[:top]
         ranked = [(p.classes[i], float(row[i])) for i in best]
         shown.append(figures.Prediction(run.crop(image), label, ranked))
-        said = [NamedProbability(class_name=c, probability=x) for c, x in ranked]
-        result.append(ShownPrediction(image=name, class_name=label, top=said))
+        top_classes = [NamedProbability(class_name=c, probability=x) for c, x in ranked]
+        result.append(ShownPrediction(image=name, class_name=label, top=top_classes))
     out = run.figure("predictions" if images else f"predictions-{split}")
     figures.draw_predictions(shown, out, f"{run.name}: {'images' if images else split}")
     return PredictionsResult(n=len(stored), predictions=result, **run.source())
@@ -498,7 +498,7 @@ def report_mistakes(
         unasked = "the network was trained on these images, and has learned their labels"
     doubtful = np.zeros(0, np.intp) if unasked else doubtful_labels(p, of.labels)
     pairs = confused_pairs(answers.confusion, PAIRS)
-    said = answers.predicted
+    predicted = answers.predicted
     about = f"{run.name}, {of.name}"
 
     def draw(ids: NDArray[np.intp], out: Path, title: str, note: str, empty: str) -> None:
@@ -506,7 +506,7 @@ def report_mistakes(
             figures.draw_message(empty, out, title)
             return
         captions = [
-            figures.pair_caption(classes[of.labels[i]], classes[said[i]], float(p[i].max()))
+            figures.pair_caption(classes[of.labels[i]], classes[predicted[i]], float(p[i].max()))
             for i in ids
         ]
         figures.draw_captioned(run.crop(of.read(ids)), captions, out, title, note)
@@ -534,7 +534,7 @@ def report_mistakes(
             Mistake(
                 image=names[i],
                 class_name=classes[of.labels[i]],
-                said=classes[said[i]],
+                said=classes[predicted[i]],
                 probability=float(p[i].max()),
             )
             for i in ids[:count]
@@ -578,18 +578,18 @@ def show_calibration(run: InspectedRun, *, split: str | None = None) -> Calibrat
 def report_calibration(run: InspectedRun, answers: Answers) -> CalibrationResult:
     """The same of answers that are there already."""
     of = answers.split
-    found = measure_calibration(answers.probabilities, of.labels)
+    measured = measure_calibration(answers.probabilities, of.labels)
     out = run.figure(f"calibration-{of.name}")
-    low, high = found.ece_ci95
+    low, high = measured.ece_ci95
     title = (
-        f"{run.name}, {of.name}: ECE {percent(found.ece, 1)} ({percent(low, 1)} to "
-        f"{percent(high, 1)}, n {found.n:,}); by chance up to "
-        f"{percent(found.ece_by_chance_ci95[1], 1)}"
+        f"{run.name}, {of.name}: ECE {percent(measured.ece, 1)} ({percent(low, 1)} to "
+        f"{percent(high, 1)}, n {measured.n:,}); by chance up to "
+        f"{percent(measured.ece_by_chance_ci95[1], 1)}"
     )
-    said = answers.probabilities.max(1)
-    figures.draw_calibration([astuple(b) for b in found.bins], said, out, title)
-    bins = [CalibrationBin(**vars(b)) for b in found.bins]
-    return CalibrationResult(**{**vars(found), "bins": bins}, **run.source())
+    confidence = answers.probabilities.max(1)
+    figures.draw_calibration([astuple(b) for b in measured.bins], confidence, out, title)
+    bins = [CalibrationBin(**vars(b)) for b in measured.bins]
+    return CalibrationResult(**{**vars(measured), "bins": bins}, **run.source())
 
 
 # Its training: curves, and images as it was shown them.
@@ -655,17 +655,17 @@ def show_data(run: InspectedRun, *, count: int = 10) -> DataResult:
 
 
 def as_pixels(x: torch.Tensor, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """What the network sees (N, C, crop, crop) as pixels uint8 (N, crop, crop, C).
+    """Turns the network's input (N, C, crop, crop) back into pixels uint8 (N, crop, crop, C).
 
     Normalisation is undone by what it makes of black and of white; with the rule "image", whose
-    mean is cut where the crop was, by the centre's. What colour noise pushes out is cut off.
+    mean is cut where the crop was, by the centre's. Colours out of range, by noise, are cut off.
     """
     ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
     size = preprocess.size
     black, white = preprocess.views(ends.expand(2, size, size, preprocess.channels), 1)[0]
     pixels = 255 * (x.float() - black) / (white - black)
-    found: NDArray[np.uint8] = pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-    return found
+    shown: NDArray[np.uint8] = pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return shown
 
 
 # Its features: written out, probed, compared with another run's.
@@ -741,8 +741,8 @@ def show_probe(
     rows = {}
     with progress("fitting", len(parts), "parts") as bar:
         for name in parts:
-            given = fitted.pop(name), train.labels, tried.pop(name), of.labels
-            rows[name] = fit_linear_probe(*given, len(p.classes))
+            arrays = fitted.pop(name), train.labels, tried.pop(name), of.labels
+            rows[name] = fit_linear_probe(*arrays, len(p.classes))
             bar.advance()
     bars = [(name, 100 * r.top1, (100 * r.top1_ci95[0], 100 * r.top1_ci95[1]))
             for name, r in rows.items()]  # fmt: skip
@@ -812,7 +812,7 @@ def show_similarity(
 
 
 def describe_calibration(r: CalibrationResult) -> list[str]:
-    """What a reliability diagram says in words: how far off, what of it is chance, which way."""
+    """A reliability diagram in words: its error, the share of chance in it, and the direction."""
     low, high = r.ece_ci95
     chance = f"{percent(r.ece_by_chance)}, and up to {percent(r.ece_by_chance_ci95[1])}"
     lines = [

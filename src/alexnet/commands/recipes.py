@@ -46,19 +46,19 @@ def recipes(
             models=[RecipeListItem(name=n, about=preset.about) for n, preset in MODELS.items()],
         )
     if diff is not None:
-        found = _differences(name, diff, classes)
-        differences = [RecipeDifference(**asdict(d)) for d in found]
+        differing = _differences(name, diff, classes)
+        differences = [RecipeDifference(**asdict(d)) for d in differing]
         return RecipeDifferences(name=name, other=diff, differences=differences)
     recipe, model = _find(name)
     preset = find_model(model)
     classes = classes or preset.classes
     side = recipe.crop if recipe else preset.size
-    given = (recipe.channels if recipe else preset.channels, side, side)
-    rows = summarize(model_spec(model, classes, given), given)
+    shape = (recipe.channels if recipe else preset.channels, side, side)
+    rows = summarize(model_spec(model, classes, shape), shape)
     network = NetworkResult(
         about=recipe.about if recipe else preset.about,
         model=model,
-        input=given,
+        input=shape,
         classes=classes,
         parameters=sum(row.parameters for row in rows),
         macs=sum(row.macs for row in rows),
@@ -84,7 +84,7 @@ def _find(name: str) -> tuple[Recipe | None, str]:
 def _differences(name: str, other: str, classes: int | None) -> list[Difference]:
     (first, model), (second, twin) = _find(name), _find(other)
     presets = _as_used(first, model), _as_used(second, twin)
-    found = compare_presets(*presets, classes or max(p.classes for p in presets))
+    differing = compare_presets(*presets, classes or max(p.classes for p in presets))
     if first is not None and second is not None:
         mine, theirs = first.to_dict(), second.to_dict()
         fields = [
@@ -98,8 +98,8 @@ def _differences(name: str, other: str, classes: int | None) -> list[Difference]
             for key in mine
             if key not in _APART and mine[key] != theirs[key]
         ]
-        return fields + found
-    return found + _biases((first, name, model), (second, other, twin))
+        return fields + differing
+    return differing + _biases((first, name, model), (second, other, twin))
 
 
 def _as_used(recipe: Recipe | None, model: str) -> Preset:

@@ -139,7 +139,7 @@ def _part(run: InspectedRun, brief: bool) -> RunPart:
                 "confusion, calibration, mistakes and neighbours.")  # fmt: skip
     walls = [e.wall_s for e in events if isinstance(e, TrainEvent) and e.wall_s is not None]
     environment = folder.path / "environment.json"
-    again, said = reproduce(folder)
+    again, conditions = reproduce(folder)
     return RunPart(
         name=run.name,
         recipe=recipe.to_dict(),
@@ -152,16 +152,16 @@ def _part(run: InspectedRun, brief: bool) -> RunPart:
         verdicts=verdicts,
         pictures=pictures,
         again=again,
-        conditions=said,
+        conditions=conditions,
         seconds=walls[-1] if walls else None,
         note=note,
     )
 
 
 def _verdicts(events: Sequence[Event]) -> list[Verdict]:
-    """What the log itself holds: what the guard said, and of a loss or weights without a number
-    what it would have said."""
-    found = [
+    """The verdicts of the log: those of the guard, and those on a loss or weights that are not
+    finite."""
+    verdicts = [
         Verdict(
             e.name, as_severity(e.severity) or "note", e.evidence, e.cause or "", e.advice,
             source=e.source or "", where=e.where,
@@ -169,16 +169,16 @@ def _verdicts(events: Sequence[Event]) -> list[Verdict]:
         for e in events
         if isinstance(e, DoctorEvent)
     ]  # fmt: skip
-    names = {v.name for v in found}
+    names = {v.name for v in verdicts}
     ended = find_run_faults([e for e in events if isinstance(e, DivergedEvent)], (1.0,))
-    return [v for v in ended if v.name not in names] + found
+    return [v for v in ended if v.name not in names] + verdicts
 
 
 def _filters(run: InspectedRun, pictures: Pictures) -> None:
-    found = show_filters(run)
-    says = f"{found.kernels} kernels of {found.size} x {found.size} pixels"
-    if found.towers:
-        shares = ", ".join(percent(t.colour, 0) for t in found.towers)
+    filters = show_filters(run)
+    says = f"{filters.kernels} kernels of {filters.size} x {filters.size} pixels"
+    if filters.towers:
+        shares = ", ".join(percent(t.colour, 0) for t in filters.towers)
         says += f"; share of their energy that is colour, by tower: {shares}"
     pictures.append(("First filters", run.drawn[-1], says))
 
@@ -201,14 +201,14 @@ def _of_images(run: InspectedRun, split: str, pictures: Pictures, before: Pictur
     says = f"reliability diagram of {split}: {'; '.join(describe_calibration(calibration))}"
     pictures.append((f"Calibration, {split}", run.drawn[-1], says))
     first = len(run.drawn)
-    found = report_mistakes(run, answers, run.open(split).names)
+    mistakes = report_mistakes(run, answers, run.open(split).names)
     titles = ("The surest mistakes", "The most confused pairs", "Labels that deserve a look")
-    pairs = ", ".join(f"{p.class_name} taken for {p.said} {p.n} times" for p in found.pairs)
+    pairs = ", ".join(f"{p.class_name} taken for {p.said} {p.n} times" for p in mistakes.pairs)
     words = (
-        f"the surest of {found.wrong} mistakes"
-        + (f"; labels: not looked for: {why}" if (why := found.labels_not_looked_for) else ""),
+        f"the surest of {mistakes.wrong} mistakes"
+        + (f"; labels: not looked for: {why}" if (why := mistakes.labels_not_looked_for) else ""),
         f"the most confused pairs: {pairs}",
-        f"the first of {found.doubtful} labels that the network contradicts; it may be wrong",
+        f"the first of {mistakes.doubtful} labels that the network contradicts; it may be wrong",
     )
     by_end = {"pairs": 1, "labels": 2}
     for path in run.drawn[first:]:

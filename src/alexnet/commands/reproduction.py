@@ -34,10 +34,12 @@ def reproduce(folder: RunDir) -> tuple[list[str], list[str]]:
         _recipe_words(recipe, run, bool(init)), call,
         data="" if own == recipe.data else own, init=init.get("path", ""), run=again,
     )  # fmt: skip
-    said = conditions(recipe.digest, _weights(folder), call, environment, described.digest, events)
+    sentences = conditions(
+        recipe.digest, _weights(folder), call, environment, described.digest, events
+    )
     if init:
-        said.append(_start(init))
-    return [line, *_tests(recipe, described, events, again)], said
+        sentences.append(_start(init))
+    return [line, *_tests(recipe, described, events, again)], sentences
 
 
 def _recipe_words(recipe: Recipe, run: Path, init: bool) -> list[str]:
@@ -66,18 +68,18 @@ def _weights(folder: RunDir) -> str:
     validated = any(isinstance(event, ValEvent) for event in folder.events())
     name = "best" if validated else "last"  # a run may be stopped before its first validation
     kept = find_checkpoint(folder.checkpoints, name)
-    said = (
+    sentence = (
         f"The sha256 of checkpoints/{name}/model.safetensors (its {kept.name}) is "
         f"{sha256_of(kept / 'model.safetensors')}."
     )
     if not last.get("finished"):
-        said += " It had not ended when this was written; the command trains to the end."
-    return said
+        sentence += " It had not ended when this was written; the command trains to the end."
+    return sentence
 
 
 def _start(init: Mapping[str, str]) -> str:
     """Whether the weights that it began with are there still."""
-    path, said = (
+    path, sentence = (
         Path(init["path"]),
         f"It begins with the weights {init['path']}, sha256 {init['sha256']}",
     )
@@ -87,10 +89,12 @@ def _start(init: Mapping[str, str]) -> str:
         )
         now = sha256_of(file)
     except CheckpointError:
-        return f"{said}, which were not there when this was written: put them back first."
+        return f"{sentence}, which were not there when this was written: put them back first."
     if now == init["sha256"]:
-        return f"{said}."
-    return f"{said}; what was there when this was written has {now}: put the old ones back first."
+        return f"{sentence}."
+    return (
+        f"{sentence}; what was there when this was written has {now}: put the old ones back first."
+    )
 
 
 def _tests(recipe: Recipe, described: DataCard, events: Sequence[Event], run: str) -> list[str]:
@@ -115,7 +119,9 @@ def _import_again(
     saved: Mapping[str, Any], init: Mapping[str, str], again: str
 ) -> tuple[list[str], list[str]]:
     source, digest = init.get("path", ""), init.get("sha256", "")
-    said = [f"The weights were imported, not trained: from {source or 'a file'}, sha256 {digest}."]
+    sentences = [
+        f"The weights were imported, not trained: from {source or 'a file'}, sha256 {digest}."
+    ]
     if "import" not in saved:
-        return [], [*said, "With which flags was not recorded then."]
-    return [shlex.join(["alexnet", "import", source, *saved["import"], "--run", again])], said
+        return [], [*sentences, "With which flags was not recorded then."]
+    return [shlex.join(["alexnet", "import", source, *saved["import"], "--run", again])], sentences

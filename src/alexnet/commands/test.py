@@ -106,8 +106,8 @@ def _test(
     if team.size > 1:  # a training beside it may save a better one meanwhile
         with team.all_or_none():
             if team.leads:
-                found = find_checkpoint(RunDir.open(run).checkpoints, checkpoint)
-                first = {"name": found.name, "sha256": sha256_of(found / "manifest.json")}
+                chosen = find_checkpoint(RunDir.open(run).checkpoints, checkpoint)
+                first = {"name": chosen.name, "sha256": sha256_of(chosen / "manifest.json")}
         first = team.broadcast(first)
     if engine == "int8" and team.size > 1:  # one measures, all read what it kept
         with team.all_or_none():

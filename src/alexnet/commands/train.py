@@ -174,11 +174,11 @@ def train_request(request: Request, choosing: TimingRule) -> TrainResult:
             f"{option('init')} starts a run and {option('resume', True)} continues one: leave one "
             "out"
         )
-    with interrupt_on(request.signals), join(request.towers) as team, ExitStack() as held:
+    with interrupt_on(request.signals), join(request.towers) as team, ExitStack() as locks:
         made = None
         with team.all_or_none():
             if team.leads:
-                made, opened = plan_training(request, choosing, team, held)
+                made, opened = plan_training(request, choosing, team, locks)
         plan = team.agree(RunPlan, made)
         with team.all_or_none():
             if not team.leads:
@@ -191,8 +191,8 @@ def train_request(request: Request, choosing: TimingRule) -> TrainResult:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a plan names, opened and verified by this process. `weights` are what a new run starts
-    from, `start` what a continued one goes on from."""
+    """Data and weights that a plan names, opened and verified by this process. A new run starts
+    from `weights`, a continued one from `start`."""
 
     dataset: Dataset
     statistics: Statistics
@@ -201,7 +201,7 @@ class Opened:
 
 
 def plan_training(
-    request: Request, choosing: TimingRule, team: Team, held: ExitStack
+    request: Request, choosing: TimingRule, team: Team, locks: ExitStack
 ) -> tuple[RunPlan, Opened]:
     """Plans a new run, or how one goes on: for the first process of a team alone.
 
@@ -220,14 +220,14 @@ def plan_training(
         fields = request.fields.copy()
         if fields.get("precision") == "auto":
             del fields["precision"]
-        return _plan_continuation(replace(request, fields=fields), held)
+        return _plan_continuation(replace(request, fields=fields), locks)
     if request.resume:
-        return _plan_continuation(request, held)
-    return _plan_new_run(request, choosing, team, held)
+        return _plan_continuation(request, locks)
+    return _plan_new_run(request, choosing, team, locks)
 
 
 def _plan_new_run(
-    request: Request, choosing: TimingRule, team: Team, held: ExitStack
+    request: Request, choosing: TimingRule, team: Team, locks: ExitStack
 ) -> tuple[RunPlan, Opened]:
     # The recipe, the weights to start from, and the data.
     fields = request.fields
@@ -248,8 +248,8 @@ def _plan_new_run(
     # The folder of the run, and how the data is cut.
     path = Path(request.run) if request.run else fresh_run_path(RUNS, recipe.name)
     folder = RunDir.create(path)
-    held.enter_context(folder.lock())
-    held.enter_context(_removed_unless_begun(folder, recipe))
+    locks.enter_context(folder.lock())
+    locks.enter_context(_removed_unless_begun(folder, recipe))
     keep_copies_together(dataset)
     reasons = say_reasons(choice, dataset) if choice is not None else []
     recorded = named is not None and named.endswith(RECORD)
@@ -262,7 +262,7 @@ def _plan_new_run(
         _ = dataset.statistics  # which leaves out what it cannot read
     check_trainable(recipe, dataset, recorded)
 
-    # What is measured: the images, and how a step is fastest.
+    # Measurements: the images, and the fastest settings of a step.
     weights = initial.for_classes(recipe, dataset.classes)
     statistics = initial.statistics_for(recipe) or dataset.statistics
     if recipe.colour and not statistics.covariance:  # that run had no colour noise
@@ -324,28 +324,28 @@ def as_packed(dataset: Dataset, named: str | None) -> Dataset:
 
 
 def keep_copies_together(dataset: Dataset) -> None:
-    """Looks for copies of one picture, says what is found, and keeps them in one split."""
+    """Finds copies of one picture, reports them, and keeps them in one split."""
     folder = dataset.source.folders is not None
     listed = f"; `{call('data check')}` lists them" if folder else ""
-    found = find_copies(dataset.source, dataset.recipe.workers)
-    if found.why_not:
-        say(f"photos that are copies of others were not looked for: {found.why_not}{listed}")
-    if found.uniform:
-        names = ", ".join(found.uniform[:MANY])
+    copies = find_copies(dataset.source, dataset.recipe.workers)
+    if copies.why_not:
+        say(f"photos that are copies of others were not looked for: {copies.why_not}{listed}")
+    if copies.uniform:
+        names = ", ".join(copies.uniform[:MANY])
         say(
             f"most images of {escaped(names)} are so alike that copies cannot be told: there "
             "only files of the same bytes are kept together"
         )
-    for part, count in found.across:
+    for part, count in copies.across:
         say(
             f"warning: {count:,} images of {part} look like copies of training images, so its "
             f"figures flatter{listed}"
         )
-    dataset.keep_together(found.groups)
-    if not found.groups or not dataset.groups:
+    dataset.keep_together(copies.groups)
+    if not copies.groups or not dataset.groups:
         return
-    photos = sum(map(len, found.groups))
-    several = "1 group" if len(found.groups) == 1 else f"{len(found.groups):,} groups"
+    photos = sum(map(len, copies.groups))
+    several = "1 group" if len(copies.groups) == 1 else f"{len(copies.groups):,} groups"
     say(
         f"{photos:,} photos are copies of others (the same file, saved anew, resized or "
         f"mirrored): {several} kept in one split each{listed}"
@@ -378,7 +378,7 @@ def check_trainable(recipe: Recipe, dataset: Dataset, recorded: bool = False) ->
         refuse_endless_warmup(recipe, steps_per_epoch(n_train, recipe.batch_size))
 
 
-def _plan_continuation(request: Request, held: ExitStack) -> tuple[RunPlan, Opened]:
+def _plan_continuation(request: Request, locks: ExitStack) -> tuple[RunPlan, Opened]:
     # The run, and the checkpoint that it goes on from.
     recipe = request.recipe
     if isinstance(recipe, str) and recipe.endswith((SUFFIX, RECORD)):
@@ -386,7 +386,7 @@ def _plan_continuation(request: Request, held: ExitStack) -> tuple[RunPlan, Open
     named = recipe.name if isinstance(recipe, Recipe) else recipe
     path = Path(request.run) if request.run else _latest(named)
     folder = RunDir.open(path)
-    held.enter_context(folder.lock())
+    locks.enter_context(folder.lock())
     finish_restart(folder)
     saved, described = read_recipe(folder)
     asked = saved.replace(**request.fields)
@@ -443,15 +443,15 @@ def _plan_continuation(request: Request, held: ExitStack) -> tuple[RunPlan, Open
 
 def _latest(name: str | None) -> Path:
     names = [name] if name else sorted({p.name.rpartition("-")[0] for p in RUNS.glob("*-*")})
-    found = [path for n in names if n and (path := latest_run(RUNS, n))]
-    if not found:
-        wanted = f"run of {name!r}" if name else "run"
+    runs = [path for n in names if n and (path := latest_run(RUNS, n))]
+    if not runs:
+        kind = f"run of {name!r}" if name else "run"
         raise UsageError(
-            f"{option('resume', True)}: there is no {wanted} in {RUNS.absolute()} to continue: "
+            f"{option('resume', True)}: there is no {kind} in {RUNS.absolute()} to continue: "
             f"name one with {option('run', DIR)}, or leave {option('resume', True)} out to start "
             "one"
         )
-    return max(found, key=lambda path: (path / "recipe.json").stat().st_mtime)
+    return max(runs, key=lambda path: (path / "recipe.json").stat().st_mtime)
 
 
 # The first lines.
@@ -460,8 +460,8 @@ def _latest(name: str | None) -> Path:
 def describe_start(
     recipe: Recipe, dataset: Dataset, team: Team, threads: int, as_packed: bool
 ) -> list[str]:
-    """The lines, in their order. `threads` are those that it computes with; `as_packed` is whether
-    photos lie as the data's pack has them, and not as the recipe had it."""
+    """The lines that are printed before the first step. `threads` is the number it computes with;
+    `as_packed` says that photos lie as the data was packed, and not as in the recipe."""
     n_train, n_val = len(dataset.train), len(dataset.val)
     lines = [
         f"recipe {recipe.name} ({recipe.model}, {recipe.opt}, {recipe.schedule}, seed "
@@ -656,7 +656,7 @@ def _begin_run(plan: RunPlan, opened: Opened, folder: RunDir, team: Team) -> Non
     if plan.init is not None:
         _keep_what_weights_learnt_from(plan.init.path, folder)
     if plan.doctor != "off":
-        _look_before(plan, opened)
+        _examine_before(plan, opened)
 
 
 def _continue_run(plan: RunPlan, folder: RunDir) -> None:
@@ -691,7 +691,7 @@ def run_records(plan: RunPlan, team: Team) -> dict[str, str]:
 
 
 def _call(plan: RunPlan, team: Team) -> Call:
-    """What of this call a reproduction has to repeat."""
+    """The parts of this call that a reproduction has to repeat."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", team.size)) if team.size > 1 else 1
     hosts = max(team.size // here, 1)
     computed = 0 if pick_device().type == "cuda" else plan.threads
@@ -710,14 +710,14 @@ def _keep_what_weights_learnt_from(init: str, folder: RunDir) -> None:
     folder.write_digests({name: torch.from_numpy(x) for name, x in arrays.items()})
 
 
-def _look_before(plan: RunPlan, opened: Opened) -> None:
-    """A brief look before the first step: data, signals and contract, no trial steps."""
+def _examine_before(plan: RunPlan, opened: Opened) -> None:
+    """Examines data, signals and contract briefly before the first step, without trial steps."""
     dataset = opened.dataset
-    found = diagnose_recipe(
+    diagnosis = diagnose_recipe(
         Recipe.from_dict(plan.recipe), len(dataset.classes), dataset.train, dataset.val,
         opened.statistics, BRIEF_S, steps=0, weights=opened.weights,
     )  # fmt: skip
-    for verdict in found.verdicts:
+    for verdict in diagnosis.verdicts:
         if verdict.severity != "note":
             say(f"doctor: {verdict.name}: {verdict.evidence}; {verdict.advice}")
 
@@ -753,7 +753,7 @@ class SettingsRecheck:
         return True
 
     def better_plan(self, lost_s: float) -> RunPlan:
-        """The plan with the faster settings, whose record has the seconds that were lost; said."""
+        """The plan with the faster settings, whose record has the seconds that were lost."""
         assert self._better is not None
         assert self._better.settings is not None
         assert self._better.settings.again is not None

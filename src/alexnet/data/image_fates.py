@@ -1,4 +1,4 @@
-"""The fates of the images that a run could not read: what became of each, before it goes on."""
+"""Decides, before a run goes on, what becomes of each image that it could not read."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ SAID = {
 
 
 def update_fates(dataset: Dataset, run: RunDir, step: int, again: AdvisedCall) -> None:
-    """Looks at each image that the run stopped for, and at files that changed since it began: one
+    """Checks each image that the run stopped for, and files that changed since it began: one
     that can be read is read, one that is gone is left out, and one that cannot be read is left out
     where the recipe skips such; else Unreadable is raised, and the run knows of it.
 
@@ -47,7 +47,7 @@ def update_fates(dataset: Dataset, run: RunDir, step: int, again: AdvisedCall) -
 
 
 def _fate_of(dataset: Dataset, image: BadImage, step: int) -> BadImage:
-    """What became of an image."""
+    """What became of an image since the run stopped for it."""
     split = dataset.split(image.split)
     files = split.pixels if isinstance(split.pixels, ImageFiles) else None
     if files is not None and files.size(image.index) == GONE:
@@ -76,7 +76,7 @@ def _was_read(dataset: Dataset, image: BadImage) -> bool:
 def _meet(
     dataset: Dataset, run: RunDir, step: int, again: AdvisedCall, split: str, unread: Unread
 ) -> None:
-    """Images of a split that were found only now."""
+    """Records images of a split that cannot be read any more."""
     skips = dataset.recipe.bad_images == "skip"
     new = [
         BadImage(dataset.inside(path), split, i, why, step, "left out" if skips else "reported")
@@ -86,7 +86,7 @@ def _meet(
 
 
 def _keep(dataset: Dataset, run: RunDir, images: list[BadImage], again: AdvisedCall) -> None:
-    """What became of images, kept and said where it is something new. Raises Unreadable where the
+    """Keeps the fates of images, and reports new ones. Raises Unreadable where the
     run waits for some, or where more would be left out than the recipe allows."""
     over: dict[str, int] = {}
     for split in TRAINED_ON:

@@ -101,8 +101,8 @@ def expected_images(
     if fields.get("normalize", "torchvision") not in ("torchvision", recipe.normalize):
         raise UsageError(
             f"{option('normalize', fields['normalize'])} needs the mean of the training images, "
-            f"which only a certificate has: use {option('normalize', 'torchvision')}, or a file with "
-            "its certificate"
+            f"which only a certificate has: use {option('normalize', 'torchvision')}, or a file "
+            "with its certificate"
         )
     return ExpectedImages(recipe.replace(**fields), statistics, source)
 

@@ -55,13 +55,13 @@ def _network(
     if (file / "recipe.json").is_file():
         predictor = load(file, f"step-{made.step}")
         network = EndToEnd(predictor.model.cpu(), predictor.preprocess)
-        given = {"recipe": recipe.digest, "classes": list(made.classes)}
+        claimed = {"recipe": recipe.digest, "classes": list(made.classes)}
         own = {"recipe": predictor.recipe.digest, "classes": list(predictor.classes)}
         checks = [
             CertificateCheck(
-                name=key, ok=own[key] == given[key], evidence=f"of the run: {own[key]}"
+                name=key, ok=own[key] == claimed[key], evidence=f"of the run: {own[key]}"
             )
-            for key in given
+            for key in claimed
         ]
         checks.append(certificates.check_sha256(made, predictor.checkpoint / "model.safetensors"))
         preprocess, run = predictor.preprocess, network.logits
@@ -140,18 +140,20 @@ def _figures(
             raise
         skipped.append(f"accuracy on {split}: {error}")
         return []
-    found = tally_scores(scores, tested.images, len(classes)).figures()
+    measured = tally_scores(scores, tested.images, len(classes)).figures()
     if claim.top1 is None or claim.top1_ci95 is None or claim.n is None:
         skipped.append(f"accuracy on {split}: none is claimed")
         return []
     low, high = claim.top1_ci95
     evidence = (
-        f"{percent(found.top1)} of {found.n:,} in fp32, claimed {percent(claim.top1)} "
+        f"{percent(measured.top1)} of {measured.n:,} in fp32, claimed {percent(claim.top1)} "
         f"({percent(low)} to {percent(high)}, n {claim.n:,}"
         f"{f', in {kind}' if (kind := claim.precision) else ''})"
     )
     if not tested.own:  # a figure of other images is held against the claim, and says so
         evidence += f"; on other images than were claimed: {'; '.join(tested.notes())}"
     return [
-        CertificateCheck(name=f"top-1 on {split}", ok=low <= found.top1 <= high, evidence=evidence)
+        CertificateCheck(
+            name=f"top-1 on {split}", ok=low <= measured.top1 <= high, evidence=evidence
+        )
     ]

@@ -24,7 +24,7 @@ _MOODS = {"will not learn": "bad", "learns badly": "bad", "misleads": "mild", "n
 
 
 def render(template: str, **values: Any) -> str:
-    """The text of a page. Everything in `values` is escaped; a name that lacks is an error."""
+    """The text of a page. Everything in `values` is escaped; a name without a value is an error."""
     return _templates().get_template(template).render(values)
 
 
