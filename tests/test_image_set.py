@@ -373,7 +373,8 @@ def test_links_that_lead_to_each_other_end(tmp_path: Path) -> None:
 def test_the_layout_of_the_guide_is_read(tmp_path: Path) -> None:
     """The code that docs/contributing.md adds a layout with."""
     guide = (Path(__file__).parents[1] / "docs/contributing.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", guide, re.S)
+    section = guide.partition("## Add a data layout")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
     names: dict[str, Any] = {}
     exec(compile(code, "prefixes", "exec"), names)
     opening, root = names["Opening"], tmp_path / "flat"

@@ -30,9 +30,9 @@ keep = 2
 def test_a_new_training_is_refused_with_the_way_out(name: str, idx_folder: Path) -> None:
     assert name not in MODELS
     for words, options in ((name, {}), ("digits", {"model": name})):
-        with pytest.raises(UsageError, match=rf"{name} is retired.*--model ") as raised:
+        with pytest.raises(UsageError, match=rf"{name} is retired.*model='") as raised:
             alexnet.train(words, data=idx_folder, **options)
-        successor = str(raised.value).partition("--model ")[2].partition(";")[0]
+        successor = str(raised.value).partition("model='")[2].partition("'")[0]
         assert successor in MODELS
         assert find_model(successor).channels == RETIRED[name].channels
     assert find_model(name) is RETIRED[name]

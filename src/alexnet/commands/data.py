@@ -161,7 +161,7 @@ def _choose_size(source: PackSource, size: int | None, channels: int, encoding: 
         )
         say(
             f"most images are enlarged: the shorter side is {middle} pixels (median of "
-            f"{len(sides)}), {option('size')} is {chosen}: about {room}, and {less} with "
+            f"{len(sides)}), {option('size', chosen)} was asked: about {room}, and {less} with "
             f"{option('size', middle)}"
         )
     return chosen

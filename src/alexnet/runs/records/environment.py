@@ -19,6 +19,7 @@ class Environment(Record):
     number that torchrun started. `commit` is that of the source, and `dirty` says whether the
     source was changed since; both are None for an installed package. `command` are the words of
     the command line. In the environment.json of a run, `settings` say how it was computed.
+    `plain` is True where ALEXNET_PLAIN=1 turned off the fast ways.
     """
 
     python: str
