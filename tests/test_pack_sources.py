@@ -153,9 +153,9 @@ def test_small_images_keep_their_size(tmp_path: Path, capsys: pytest.CaptureFixt
     source = write_files(tmp_path / "set", files)
     result = alexnet.data_pack(source, out=tmp_path / "out")
     assert (result.size, manifest(tmp_path / "out")["size"]) == (32, 32)
-    assert "images of 32 x 32 pixels: packing at their own, --size 32" in capsys.readouterr().err
+    assert "images of 32 x 32 pixels: packing at their own, size=32" in capsys.readouterr().err
     assert alexnet.data_pack(source, out=tmp_path / "large", size=64).size == 64
-    said = "most images are enlarged: the shorter side is 32 pixels (median of 4), --size is 64"
+    said = "most images are enlarged: the shorter side is 32 pixels (median of 4), size=... is 64"
     assert said in capsys.readouterr().err
 
 

@@ -174,7 +174,7 @@ def test_what_cannot_be_shared_is_refused_by_one(run: Path, tmp_path: Path) -> N
     assert damaged[0] == damaged[1]
     assert [one["path"] for entries in damaged[0] for one in entries] == ["class-1/001.png"]
     assert all("is not what the first process reads" in (line or "") for line in said[3:6])
-    assert "--certificate is proved by one process" in said[6]
+    assert "certificate=True is proved by one process" in said[6]
     assert "views" in said[7]
     assert "no split 'tset'" in said[8]
     assert not [e for e in RunDir.open(model).events() if getattr(e, "views", None) == 3]
