@@ -237,14 +237,14 @@ def test_too_many_pixels_are_not_decoded(tmp_path: Path) -> None:
     found = find_oddities(tmp_path, files, max_pixels=64_000_000)
     assert found == {
         "50000": "refused: more than 178,956,970 pixels, the limit is 64,000,000",
-        "9000": "refused: 9000 x 9000 pixels, the limit is 64,000,000 (--max-pixels)",
+        "9000": "refused: 9000 x 9000 pixels, the limit is 64,000,000 (max_pixels=...)",
     }
 
 
 def test_as_many_pixels_as_the_limit_are_fine(tmp_path: Path) -> None:
     assert find_oddities(tmp_path, {"a": (JPEG, ".jpg")}, max_pixels=1200) == {"a": ""}
     refused = find_oddities(tmp_path, {"a": (JPEG, ".jpg")}, max_pixels=1199)
-    assert refused == {"a": "refused: 40 x 30 pixels, the limit is 1,199 (--max-pixels)"}
+    assert refused == {"a": "refused: 40 x 30 pixels, the limit is 1,199 (max_pixels=...)"}
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
