@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import alexnet
-from alexnet.cli import inspect as inspect_verb
+from alexnet.cli import main
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.recipe import Recipe, RecipeOverrides
 from shell import Cli
@@ -73,9 +73,11 @@ def test_overrides_are_the_fields_of_a_recipe() -> None:
             assert hint == fields[name], name
 
 
-def test_the_command_line_names_what_can_be_inspected() -> None:
+def test_the_command_line_names_what_can_be_inspected(capsys: pytest.CaptureFixture[str]) -> None:
     hint = typing.get_type_hints(alexnet.inspect)["what"]
-    assert typing.get_args(hint) == inspect_verb.WHATS
+    with pytest.raises(SystemExit):
+        main(["inspect", "--help"])
+    assert f"WHAT {', '.join(typing.get_args(hint))} " in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
