@@ -17,8 +17,7 @@ import alexnet
 from alexnet.data import Batch, Kept, Preprocess, Statistics
 from alexnet.errors import UsageError
 from alexnet.models import Linear, Net, build_model
-from alexnet.recipe import Recipe
-from alexnet.recipebook import RECIPES, find_recipe
+from alexnet.recipe import RECIPES, Recipe, find_recipe
 from alexnet.training import (
     ALONE,
     build_net,

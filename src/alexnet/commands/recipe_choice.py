@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet.choice import MINUTES, Choice, DataSummary, choose_recipe
 from alexnet.commands.initial_weights import InitialWeights
 from alexnet.data.dataset import Dataset
 from alexnet.data.forms import open_image_set
@@ -19,11 +20,7 @@ from alexnet.data.images import decode_image, open_image
 from alexnet.errors import DataError, UsageError
 from alexnet.models import find_model, refuse_retired
 from alexnet.options import call, option
-from alexnet.recipe import Recipe
-from alexnet.recipebook import find_recipe
-from alexnet.recipebook.candidates import DataSummary
-from alexnet.recipebook.choice import MINUTES, Choice, choose_recipe
-from alexnet.recipebook.written import RECORD, SUFFIX, fields_in
+from alexnet.recipe import RECORD, SUFFIX, Recipe, fields_in, find_recipe
 from alexnet.terminal import say
 from alexnet.training import measure_pace
 

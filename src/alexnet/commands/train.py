@@ -45,10 +45,16 @@ from alexnet.models.zoo import model_spec
 from alexnet.options import DIR, call, option
 from alexnet.predictor import load, read_statistics
 from alexnet.processors import describe_kept_threads, describe_threads, find_processors
-from alexnet.recipe import Recipe, RecipeOverrides, refuse_unknown
-from alexnet.recipebook import find_recipe
-from alexnet.recipebook.again import Call, train_command
-from alexnet.recipebook.written import RECORD, SUFFIX, fields_written, write_recipe
+from alexnet.recipe import (
+    RECORD,
+    SUFFIX,
+    Recipe,
+    RecipeOverrides,
+    fields_written,
+    find_recipe,
+    refuse_unknown,
+    write_recipe,
+)
 from alexnet.runs.checkpoint import (
     Checkpoint,
     find_checkpoint,
@@ -73,6 +79,7 @@ from alexnet.runs.records import (
 from alexnet.runs.restart import finish_restart, restart_run
 from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run, read_recipe
 from alexnet.runs.tensorboard import TensorBoard
+from alexnet.runs.train_command import Call, train_command
 from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
 from alexnet.signals import PREEMPT, interrupt_on, signal_number
 from alexnet.terminal import escaped, say, shorten

@@ -13,9 +13,9 @@ from alexnet.files import write_atomic, write_json
 from alexnet.interchange.certificate import CERTIFICATE_FILE
 from alexnet.interchange.optional_packages import missing_package
 from alexnet.options import option
-from alexnet.recipebook.again import Call, conditions, train_command
 from alexnet.runs.checkpoint import pack_tensors
 from alexnet.runs.records import Certificate, ClaimedFigures, RunInit
+from alexnet.runs.train_command import Call, conditions, train_command
 from alexnet.terminal import escaped, percent, shows_top5
 
 _CARD = """---

@@ -18,8 +18,7 @@ from alexnet.lab.claims.one_training import resolved
 from alexnet.lab.claims.study import Row, Study
 from alexnet.metrics import Tally, wilson
 from alexnet.options import option
-from alexnet.recipe import Recipe
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import Recipe, find_recipe
 from alexnet.runs import RunDir, find_checkpoint, load_checkpoint, load_latest
 from alexnet.runs.records import ResumeEvent
 from alexnet.runtime import environment, pick_device

@@ -11,7 +11,7 @@ from typing import Any
 from alexnet.errors import UsageError
 from alexnet.files import read_json
 from alexnet.options import call
-from alexnet.recipe import Recipe
+from alexnet.recipe.fields import Recipe
 
 SUFFIX = ".toml"
 RECORD = ".json"  # recipe.json of a run, certificate.json of an export

@@ -11,7 +11,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict
 
@@ -398,12 +398,6 @@ def refuse_unknown(fields: Mapping[str, Any], function: str, options: Iterable[s
         if name not in _KINDS:
             hint = did_you_mean(name, [*_KINDS, *options])
             raise UsageError(f"{function} takes no {name!r}{hint}")
-
-
-def first_line(recipe: Callable[[], Recipe]) -> str:
-    """The description of a recipe: the first line of the docstring of the function that makes
-    it."""
-    return (recipe.__doc__ or "").splitlines()[0]
 
 
 def _refuse_contradictions(recipe: Recipe) -> None:

@@ -6,11 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet.errors import DataError, UsageError
-from alexnet.models.zoo import model_spec
-from alexnet.options import option
-from alexnet.recipe import Recipe
-from alexnet.recipebook.candidates import (
+from alexnet.choice.candidates import (
     MANY,
     SMALL,
     DataSummary,
@@ -19,6 +15,10 @@ from alexnet.recipebook.candidates import (
     fine_tuning,
     least_crop,
 )
+from alexnet.errors import DataError, UsageError
+from alexnet.models.zoo import model_spec
+from alexnet.options import option
+from alexnet.recipe import Recipe
 from alexnet.terminal import duration
 
 MINUTES = 20.0

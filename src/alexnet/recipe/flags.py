@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal
 
-from alexnet.recipe import Recipe
+from alexnet.recipe.fields import Recipe
 
 
 def add_recipe_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -10,8 +10,7 @@ from alexnet.models.net import named_parts
 from alexnet.models.zoo import find_model, model_spec
 from alexnet.options import option
 from alexnet.recipe import Recipe
-from alexnet.recipebook.imagenet import modern
-from alexnet.recipebook.small import cifar10, digits, fashion_mnist, imagenette, mnist, photos
+from alexnet.recipe.shipped import cifar10, digits, fashion_mnist, imagenette, mnist, modern, photos
 
 SMALL = 40  # pixels up to which images are seen as they are
 MANY = 20_000  # images from which IDX files are taken for one of the known sets, and photos for 224
