@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from alexnet.data import draws
 from alexnet.data.dataset import SPLITS, Dataset, check_orient, find_data, reopen_dataset, rules_of
 from alexnet.data.digests import UNREAD, ImageDigests, SplitDigests
+from alexnet.data.external_set import ALL, ExternalSet, name_some
 from alexnet.data.forms import open_image_set
 from alexnet.data.image_set import ImageFiles
 from alexnet.data.images import lies_turned
-from alexnet.data.other_images import ALL, OtherImages, name_some
 from alexnet.data.splits import Split, Unread
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.options import option
@@ -281,11 +281,11 @@ def _open_others(
     data: str | Path,
     split: str | None,
     ignore_unknown: bool,
-) -> OtherImages:
+) -> ExternalSet:
     """Images that the run does not have for its own."""
     source = open_image_set(find_data(recipe, data), to_train=False, known=described.classes)
     check_orient(source, recipe, described)
-    return OtherImages(source, recipe, described.classes, split, ignore_unknown=ignore_unknown)
+    return ExternalSet(source, recipe, described.classes, split, ignore_unknown=ignore_unknown)
 
 
 def _own_split(split: str | None, ignore_unknown: bool, default: str) -> str:

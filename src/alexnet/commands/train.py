@@ -27,12 +27,11 @@ from alexnet.data.copies import find_copies
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.digests import BEFORE, ImageDigests
 from alexnet.data.file_list import write_file_lists
-from alexnet.data.image_fates import update_fates
 from alexnet.data.image_set import ImageFiles
 from alexnet.data.images import lies_turned
 from alexnet.data.loader import steps_per_epoch
-from alexnet.data.part_check import check_parts
 from alexnet.data.statistics import Statistics
+from alexnet.data.unreadable import check_parts, update_fates
 from alexnet.errors import CheckpointError, DataError, Diverged, Unreadable, UsageError
 from alexnet.evaluation_set import read_digests
 from alexnet.figures.tensorboard import ValidationPictures

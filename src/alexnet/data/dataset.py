@@ -527,7 +527,7 @@ def rules_of(described: DataCard) -> int:
 
 def reopen_dataset(recipe: Recipe, described: DataCard, data: str | Path | None = None) -> Dataset:
     """The data that a run was trained on, where its description says it is, or where `data` says it
-    is now. Where it changed, `split` refuses to cut it. For other images see `other_images`."""
+    is now. Where it changed, `split` refuses to cut it. For other images see `external_set`."""
     if data is None and described.kind == "imported":
         raise DataError(
             f"the weights were imported, and no images with them: name some with {option('data')}"

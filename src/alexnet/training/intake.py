@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alexnet.data.bad_images import BadImage, most_left_out, remedy
 from alexnet.data.dataset import SPLITS, Dataset
-from alexnet.data.device import sent
+from alexnet.data.device import to_device
 from alexnet.data.image_set import ImageFiles
 from alexnet.data.loader import Batch, read_batch
 from alexnet.data.splits import Unread
@@ -128,7 +128,7 @@ class Intake:
             self._trainer.share,
             left_out=self._left_out,
         )
-        images, labels = (sent(x, self._trainer.device) for x in (anew.images, anew.labels))
+        images, labels = (to_device(x, self._trainer.device) for x in (anew.images, anew.labels))
         return replace(anew, images=images, labels=labels, unread=batch.unread | anew.unread)
 
     def _left_out(self, step: int) -> NDArray[np.intp]:

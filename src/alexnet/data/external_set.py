@@ -25,7 +25,7 @@ NAMED = 5  # classes in a message
 UNKNOWN = -2  # the label of a class that the network does not know; -1 is an image without a label
 
 
-class OtherImages(Dataset):
+class ExternalSet(Dataset):
     """One part of a labelled source, or all of it, with the labels of a network's classes.
 
     `part` is train, val, test or all; None takes test, else val, else all. `split` is the one that
