@@ -13,7 +13,7 @@ from alexnet.errors import DataError
 from conftest import without_pictures, without_report, write_tree
 from shell import copy_place
 
-CHANGED = r"changed since the run began, and (train|val|test) is cut out of it: .*--data"
+CHANGED = r"changed since the run began, and (train|val|test) is cut out of it: .*(--data|data=)"
 
 
 def trained_on(data: Path, tiny: dict[str, Any]) -> Path:

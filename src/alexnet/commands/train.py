@@ -317,23 +317,23 @@ def _removed_unless_begun(folder: RunDir, recipe: Recipe) -> Iterator[None]:
 def as_packed(dataset: Dataset, named: str | None) -> Dataset:
     """The data with the orientation that its pack has, which nothing can change any more. `named`
     is what the user asks for; UsageError where that is another."""
-    packed = dataset.source.orient
+    packed = dataset.image_set.orient
     if packed is None or packed == dataset.recipe.orient:
         return dataset
     if named is not None:
         raise UsageError(
-            f"orient is {named!r}, and {dataset.source.path} was packed with "
+            f"orient is {named!r}, and {dataset.image_set.path} was packed with "
             f"{option('orient', packed)}: pack it again with {option('orient', named)}, or train "
             f"with {option('orient', packed)}"
         )
-    return Dataset(dataset.source, dataset.recipe.replace(orient=packed))
+    return Dataset(dataset.image_set, dataset.recipe.replace(orient=packed))
 
 
 def keep_copies_together(dataset: Dataset) -> None:
     """Finds copies of one picture, reports them, and keeps them in one split."""
-    folder = dataset.source.folders is not None
+    folder = dataset.image_set.folders is not None
     listed = f"; `{call('data check')}` lists them" if folder else ""
-    copies = find_copies(dataset.source, dataset.recipe.workers)
+    copies = find_copies(dataset.image_set, dataset.recipe.workers)
     if copies.why_not:
         say(f"photos that are copies of others were not looked for: {copies.why_not}{listed}")
     if copies.uniform:
@@ -356,7 +356,7 @@ def keep_copies_together(dataset: Dataset) -> None:
         f"{photos:,} photos are copies of others (the same file, saved anew, resized or "
         f"mirrored): {several} kept in one split each{listed}"
     )
-    for split, classes in dataset.without_images().items():
+    for split, classes in dataset.missing_classes().items():
         say(
             f"warning: {split} has no image of {escaped(', '.join(classes[:MANY]))}: what there "
             "is are copies of too few pictures"
@@ -487,7 +487,7 @@ def describe_start(
     if threads == took and (line := describe_threads(took, find_processors())):
         lines.append(line)
     if as_packed:
-        lines.append(f"orient {recipe.orient}: so {dataset.source.path} was packed")
+        lines.append(f"orient {recipe.orient}: so {dataset.image_set.path} was packed")
     return lines
 
 
@@ -511,7 +511,7 @@ def _describe_processes(recipe: Recipe, team: Team) -> list[str]:
 
 def _describe_turned(dataset: Dataset) -> list[str]:
     """How many of some training files have an EXIF orientation, and what is done about it."""
-    if dataset.source.folders is None:
+    if dataset.image_set.folders is None:
         return []
     train = dataset.train
     if isinstance(train.pixels, np.ndarray):
@@ -530,7 +530,7 @@ def _describe_turned(dataset: Dataset) -> list[str]:
 def _name_classes(dataset: Dataset) -> str:
     """The first classes by name, in their order, with the training images of each."""
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes)).tolist()
-    titles = dataset.source.titles
+    titles = dataset.image_set.titles
     even = min(counts) == max(counts)
     named = [
         shorten(f"{name} ({titles[name]})" if name in titles else name, 40)
@@ -563,8 +563,8 @@ def open_planned(plan: RunPlan, data: str | Path | None, init: str | Path | None
         check_unchanged(dataset, plan.data, folder.path)
         return Opened(dataset, statistics, start=start)
     dataset = open_dataset(recipe, data)
-    dataset.cut_as(plan.data)
-    check_same_data(dataset.source.path, dataset.digest, plan.data.digest)
+    dataset.adopt_cut(plan.data)
+    check_same_data(dataset.image_set.path, dataset.digest, plan.data.digest)
     weights = None
     if plan.init is not None:
         initial = read_init(plan.init.path if init is None else init)
@@ -579,13 +579,13 @@ def open_planned(plan: RunPlan, data: str | Path | None, init: str | Path | None
 
 def reopen_run_data(recipe: Recipe, described: DataCard, data: str | Path | None) -> Dataset:
     """The data of a run that goes on, wherever it lies now."""
-    return Dataset(reopen_dataset(recipe, described, data).source, recipe, described)
+    return Dataset(reopen_dataset(recipe, described, data).image_set, recipe, described)
 
 
 def check_unchanged(dataset: Dataset, described: DataCard, run: Path) -> None:
     """DataError where the data is no longer what a run began with."""
-    if dataset.disturbed and dataset.listed:
-        if resized := dataset.resized():
+    if dataset.has_bad_images and dataset.recorded_files:
+        if resized := dataset.resized_files():
             _, _, file, size = resized[0]
             raise DataError(
                 f"{file} and {len(resized) - 1:,} other files changed since {run} began (it "
@@ -593,7 +593,7 @@ def check_unchanged(dataset: Dataset, described: DataCard, run: Path) -> None:
             )
     elif dataset.digest != described.digest:
         raise DataError(
-            f"the data in {dataset.source.path} changed since {run} began "
+            f"the data in {dataset.image_set.path} changed since {run} began "
             f"(digest {described.digest} then, {dataset.digest} now): "
             f"put it back, name the old one with {option('data')}, or start a new run"
         )

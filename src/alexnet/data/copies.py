@@ -429,22 +429,22 @@ class Copies:
     why_not: str = ""
 
 
-def find_copies(source: ImageSet, workers: int) -> Copies:
+def find_copies(image_set: ImageSet, workers: int) -> Copies:
     """Looks at every image of a set, at the files as they are or the arrays as they lie.
 
     What cannot be read is no copy: who trains on it says why.
     """
-    if source.kind in SMALL:
+    if image_set.kind in SMALL:
         return Copies()
-    main = "train" if "train" in source.parts else source.parts[0]
-    parts: dict[str, LabelledImages] = {main: source.read(main)}
+    main = "train" if "train" in image_set.parts else image_set.parts[0]
+    parts: dict[str, LabelledImages] = {main: image_set.read(main)}
     images = parts[main].images
     if not isinstance(images, ImageFiles) and min(images.shape[1:3]) < ARRAYS:
         return Copies()
-    for name in source.parts:
+    for name in image_set.parts:
         if name != main:
             try:
-                parts[name] = source.read(name)
+                parts[name] = image_set.read(name)
             except DataError:  # whoever reads it says so
                 continue
     places = [(part, i) for name, part in parts.items() for i in range(len(part.labels))]
@@ -465,14 +465,14 @@ def find_copies(source: ImageSet, workers: int) -> Copies:
     groups: list[tuple[int, ...]] = []
     uniform: set[str] = set()
     labels = parts[main].labels
-    sizes = np.bincount(labels, minlength=len(source.classes))
+    sizes = np.bincount(labels, minlength=len(image_set.classes))
     for group in found:
         own = [i for i in group if names[i] == main]
         if not own:
             continue
         label, most = Counter(labels[own].tolist()).most_common(1)[0]
         if most >= UNIFORM and most > sizes[label] / 2:
-            uniform.add(source.classes[label])
+            uniform.add(image_set.classes[label])
             same: dict[bytes, list[int]] = {}
             for i in own:
                 same.setdefault(fingerprints[i].content, []).append(i)
