@@ -407,7 +407,7 @@ def _same_images(dataset: Dataset, digests: ImageDigests, recipe: Recipe) -> boo
 
 
 def _digest_own(recipe: Recipe, described: DataCard, run: RunDir) -> ImageDigests | None:
-    """Compute the digests of a run that has none, where its data is at hand and fits into memory."""
+    """Compute the digests of a run that has none, if its data is at hand and fits into memory."""
     try:
         dataset = reopen_dataset(recipe, described)
         splits = [dataset.split(name) for name in LEARNT_FROM]
@@ -432,8 +432,8 @@ def _digest_own(recipe: Recipe, described: DataCard, run: RunDir) -> ImageDigest
 def _find_seen(
     images: Split, digests: ImageDigests | None, workers: int, team: Team
 ) -> tuple[NDArray[np.int64], tuple[NDArray[np.bool_], NDArray[np.bool_]] | None]:
-    """The digest of each image, and (seen, near): which images the run learnt from, and which others
-    look like copies of those; None where the run has no digests.
+    """The digest of each image, and (seen, near): which images the run learnt from, and which
+    others look like copies of those; None where the run has no digests.
 
     Each process of a team reads a share of the images, and the first one compares.
     """

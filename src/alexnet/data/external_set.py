@@ -172,7 +172,7 @@ class _Chained:
 
 
 def _chain(images: Sequence[Any]) -> Any:
-    """The images of several parts of a image_set, all of one kind, as those of one."""
+    """Join the images of several parts of a set, all of one kind."""
     if len(images) == 1:
         return images[0]
     if all(isinstance(one, ImageFiles) for one in images):
