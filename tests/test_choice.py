@@ -347,11 +347,11 @@ def test_any_words_survive_a_file(tmp_path_factory: pytest.TempPathFactory, word
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"lr = ", "no TOML"),
-        (b"\xff\xfe", "no TOML"),
+        (b"lr = ", "not valid TOML"),
+        (b"\xff\xfe", "not valid TOML"),
         (b"lr = 'high'", "lr is 'high'"),
         (b"epoch = 1", "did you mean 'epochs'"),
-        (b"a = " + b"[" * 3000, "no TOML"),
+        (b"a = " + b"[" * 3000, "not valid TOML"),
         (b"#" * (2 << 20), "bytes"),
         (None, "no such file"),
     ],

@@ -78,7 +78,7 @@ from alexnet.runs.records import (
 from alexnet.runs.restart import finish_restart, restart_run
 from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run, read_recipe
 from alexnet.runs.tensorboard import TensorBoard
-from alexnet.runs.train_command import Call, train_command
+from alexnet.runs.train_command import TrainingCall, train_command
 from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
 from alexnet.signals import PREEMPT, interrupt_on, signal_number
 from alexnet.terminal import escaped, say, shorten
@@ -696,12 +696,12 @@ def run_records(plan: RunPlan, team: Team) -> dict[str, str]:
     }
 
 
-def _call(plan: RunPlan, team: Team) -> Call:
+def _call(plan: RunPlan, team: Team) -> TrainingCall:
     """The parts of this call that a reproduction has to repeat."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", team.size)) if team.size > 1 else 1
     hosts = max(team.size // here, 1)
     computed = 0 if pick_device().type == "cuda" else plan.threads
-    return Call(team.size, hosts, team.towers, plan.doctor, computed)
+    return TrainingCall(team.size, hosts, team.towers, plan.doctor, computed)
 
 
 def _keep_what_weights_learnt_from(init: str, folder: RunDir) -> None:

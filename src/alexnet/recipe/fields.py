@@ -29,12 +29,12 @@ def _f(default: Any, help: str, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
 
 
-# Networks that others superseded, and by which: runs that have them go on, new ones take others.
+# Retired networks and their successors: runs that have them go on, new trainings refuse them.
 RETIRED_MODELS = {"fast-128": "patch-128", "wide-32": "fast-32"}
 
 
 def retired_line(name: str) -> str:
-    """Why no new training takes a retired network, and what to do."""
+    """The message that refuses a retired network for a new training, with its successor."""
     new = RETIRED_MODELS[name]
     return (
         f"the network {name} is retired, since {new} is at least as accurate in the same time: "
@@ -321,8 +321,8 @@ class Recipe:
 
 
 class RecipeOverrides(TypedDict, total=False):
-    """Fields of a recipe that a call replaces, as `epochs=20`. The data is an argument of its own.
-    A test holds them equal to those of Recipe."""
+    """The fields of a recipe that a call may replace, as `epochs=20`; data is a separate argument.
+    A test keeps them equal to those of Recipe."""
 
     name: str
     model: str
@@ -419,7 +419,7 @@ def _refuse_contradictions(recipe: Recipe) -> None:
             f"{option('drops', (20, 30))}"
         )
     if list(recipe.drops) != sorted(set(recipe.drops)):
-        raise UsageError(f"drops {recipe.drops} are not in order: give rising epochs, each once")
+        raise UsageError(f"drops {recipe.drops} are not in order: use rising epochs, each once")
     if recipe.schedule != "onecycle" and 0 < recipe.epochs <= recipe.warmup_epochs:
         raise UsageError(
             f"warmup_epochs {recipe.warmup_epochs} leaves nothing of {recipe.epochs} epochs: "

@@ -412,7 +412,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "modern": modern,
 }
 
-# Where the fields of a recipe come from: one place for all, and those that have another.
+# The source of each recipe's fields: a general one, and those of single fields.
 _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
     "paper-2012": (
         "paper, section 5",
@@ -450,7 +450,7 @@ _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
 _SOURCES["paper-2010"] = _SOURCES["paper-2012"]
 
 
-# The recipe that each network of the literature was trained with; how Caffe trained its two is one.
+# The recipe that each published network was trained with; Caffe trained two networks alike.
 TRAINING = {
     "alexnet-2012": "paper-2012",
     "alexnet-2012-code": "code-2012",
@@ -463,14 +463,14 @@ TRAINING = {
 
 
 def source_of(recipe: str, field: str) -> str:
-    """Where a field of a recipe comes from; "ours" for what was decided here."""
+    """The source of a field of a recipe; "ours" for our own choices."""
     general, special = _SOURCES.get(recipe, ("ours", {}))
     return special.get(field, general)
 
 
 def find_recipe(name: str) -> Recipe:
-    """A recipe by name, from a file that ends in .toml, or from a run's record that ends in .json;
-    a misspelt one gets the nearest."""
+    """The recipe with a name, or in a file: TOML, or the JSON record of a run or an export.
+    UsageError for an unknown name, with the nearest one."""
     if name.endswith(SUFFIX):
         return read_recipe_file(Path(name))
     if name.endswith(RECORD):
