@@ -22,7 +22,7 @@ from trainings import at_the_end, tested, trained
 from alexnet.errors import UsageError
 from alexnet.files import read_json, write_json
 from alexnet.metrics import wilson
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import find_recipe
 from alexnet.runtime import environment
 from alexnet.terminal import say
 

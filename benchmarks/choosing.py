@@ -21,7 +21,7 @@ from trainings import tested, trained
 
 from alexnet.data.dataset import open_dataset
 from alexnet.files import write_json
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import find_recipe
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment
 from alexnet.terminal import percent, say

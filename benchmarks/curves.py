@@ -26,7 +26,7 @@ from alexnet.figures.canvas import (
     write_figure,
 )
 from alexnet.files import read_json
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import find_recipe
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
 

@@ -102,7 +102,7 @@ def main() -> None:
     from alexnet.data.statistics import Statistics
     from alexnet.lab.benches.rounds import take_turns
     from alexnet.memory import keep_pages
-    from alexnet.recipebook import find_recipe
+    from alexnet.recipe import find_recipe
     from alexnet.runtime import environment
     from alexnet.training import train_step
     from alexnet.training.network import build_net

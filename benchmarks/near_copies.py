@@ -23,8 +23,7 @@ import numpy as np
 from PIL import Image
 from script import obeyed
 
-from alexnet.data.images import is_image, open_image
-from alexnet.data.near_copies import (
+from alexnet.data.copies import (
     DISAGREEMENT,
     POSSIBLE,
     SURE,
@@ -34,6 +33,7 @@ from alexnet.data.near_copies import (
     near_any,
     read_detail,
 )
+from alexnet.data.images import is_image, open_image
 from alexnet.errors import UsageError
 from alexnet.files import write_json
 from alexnet.runtime import environment

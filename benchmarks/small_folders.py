@@ -30,11 +30,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 from script import obeyed
 
 import alexnet
+from alexnet.choice import choose_recipe
 from alexnet.commands import summarize_data
 from alexnet.data.forms import open_image_set
 from alexnet.errors import DataError, Diverged, UsageError
 from alexnet.metrics import wilson
-from alexnet.recipebook.choice import choose_recipe
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment
 from alexnet.terminal import percent

@@ -44,7 +44,7 @@ def main() -> None:
     precision = choose_precision("auto", device)
     recipe = Recipe(model=args.model, size=round(crop * 8 / 7), crop=crop, eval_batch=BATCH)
     parts, labels = [], []
-    source = open_dataset(recipe, args.photos).source
+    source = open_dataset(recipe, args.photos).image_set
     for name in source.parts:
         part = source.read(name)
         assert isinstance(part.images, ImageFiles)

@@ -29,7 +29,7 @@ def run(*words: str) -> None:
 def three_test_images(folder: Path) -> list[str]:
     """Write three test images as PNG files, named by their class. Returns the paths."""
     from alexnet.data.dataset import open_dataset
-    from alexnet.recipebook import find_recipe
+    from alexnet.recipe import find_recipe
 
     dataset = open_dataset(find_recipe("digits"))
     test = dataset.split("test")

@@ -46,7 +46,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("4.2", "Dropout", ("alexnet.models.layers.Dropout",)),
     ("5", "Learning: the update, the first weights, the schedule", (
         "alexnet.training.optim.PaperSGD", "alexnet.training.schedule.Watch",
-        "alexnet.training.step.train_step", "alexnet.recipebook.imagenet.paper_2012")),
+        "alexnet.training.step.train_step", "alexnet.recipe.shipped.paper_2012")),
     ("6", "Results, tables 1 and 2", ("alexnet.training.evaluate.predict_views",)),
     ("6.1", "What it has learnt: figures 3 and 4", (
         "alexnet.analysis.kernels.tower_scores", "alexnet.analysis.neighbours.nearest_neighbours")),

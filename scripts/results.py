@@ -26,7 +26,7 @@ from alexnet.pages import (
     claims_page,
     published_rows,
 )
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import find_recipe
 from alexnet.runs.records import ClaimRecord, ResumeEvent, TrainEvent
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import duration, percent

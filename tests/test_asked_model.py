@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from alexnet.choice import DataSummary, choose_recipe
 from alexnet.errors import UsageError
 from alexnet.models import MODELS, build_model
-from alexnet.recipebook import DataSummary, choose_recipe
 from conftest import without_report, write_tree
 from shell import Cli
 from shell import clean_folder as clean_folder  # around every test here

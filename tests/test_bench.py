@@ -87,7 +87,7 @@ def test_all_ways_end_in_the_same_pixels(photos: Path, tmp_path: Path) -> None:
     dataset = open_dataset(recipe, tmp_path / "jpeg")
     files = _unpack(dataset, tmp_path / "files")
     theirs = np.stack([_Photos(files, False, recipe)[i].numpy() for i in range(12)])
-    part = dataset.source.read(dataset.source.parts[0])
+    part = dataset.image_set.read(dataset.image_set.parts[0])
     ours = part.images.read(np.arange(12))
     difference = theirs.astype(int) - ours
     assert np.sqrt((difference**2).mean()) < 8  # colour planes are enlarged the quick way

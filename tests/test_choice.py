@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import alexnet
+from alexnet.choice import DataSummary, choose_recipe
 from alexnet.data import list_images, open_dataset
 from alexnet.errors import DataError, UsageError
 from alexnet.models import build_model
-from alexnet.recipe import Recipe
-from alexnet.recipebook import RECIPES, DataSummary, choose_recipe, find_recipe, write_recipe
+from alexnet.recipe import RECIPES, Recipe, find_recipe, write_recipe
 from alexnet.training import measure_pace
 from conftest import read_events, without_report
 from given_steps import time_decoding
@@ -347,11 +347,11 @@ def test_any_words_survive_a_file(tmp_path_factory: pytest.TempPathFactory, word
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"lr = ", "no TOML"),
-        (b"\xff\xfe", "no TOML"),
+        (b"lr = ", "not valid TOML"),
+        (b"\xff\xfe", "not valid TOML"),
         (b"lr = 'high'", "lr is 'high'"),
         (b"epoch = 1", "did you mean 'epochs'"),
-        (b"a = " + b"[" * 3000, "no TOML"),
+        (b"a = " + b"[" * 3000, "not valid TOML"),
         (b"#" * (2 << 20), "bytes"),
         (None, "no such file"),
     ],

@@ -14,8 +14,7 @@ from alexnet.cli import main
 from alexnet.data import Statistics
 from alexnet.errors import UsageError
 from alexnet.models import FAMILY, MODELS
-from alexnet.recipe import Recipe
-from alexnet.recipebook import RECIPES, TRAINING
+from alexnet.recipe import RECIPES, TRAINING, Recipe
 from alexnet.training import build_net, build_optimizer, preprocessing, set_rate
 
 IMAGENET = [name for name, make in RECIPES.items() if make().size == 256]

@@ -13,7 +13,7 @@ from scripts import docs, results
 from tests.test_structure import ROOT
 
 import alexnet
-from alexnet.recipebook import RECIPES, find_recipe
+from alexnet.recipe import RECIPES, find_recipe
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 

@@ -14,11 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import alexnet
-from alexnet.data import Batch, Kept, Preprocess, Statistics
+from alexnet.data import Batch, DeviceSplit, Preprocess, Statistics
 from alexnet.errors import UsageError
 from alexnet.models import Linear, Net, build_model
-from alexnet.recipe import Recipe
-from alexnet.recipebook import RECIPES, find_recipe
+from alexnet.recipe import RECIPES, Recipe, find_recipe
 from alexnet.training import (
     ALONE,
     build_net,
@@ -178,7 +177,7 @@ def test_a_step_on_another_device_has_all_there_and_waits_for_nothing(name: str)
         group["fused"] = False  # Adam's has no form without numbers
     images = torch.zeros(12, size, size, channels, dtype=torch.uint8, device=device)
     labels = torch.zeros(12, dtype=torch.int64, device=device)
-    kept, ids = Kept(images, labels), np.arange(8)
+    kept, ids = DeviceSplit(images, labels), np.arange(8)
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     weight = torch.ones(10, device=device) if recipe.class_weights == "balanced" else None
     with Unwaiting(), Apart():

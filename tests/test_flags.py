@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from alexnet.recipe import Recipe
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import Recipe, find_recipe
 from conftest import write_tree
 from shell import Cli
 from shell import clean_folder as clean_folder  # around every test here

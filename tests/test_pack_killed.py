@@ -16,7 +16,7 @@ import pytest
 from alexnet.cli import main
 from alexnet.data import ImageFiles, PackOptions, open_dataset, open_image_set, pack_images
 from alexnet.errors import CheckpointError, DataError, Interrupted, UsageError
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import find_recipe
 from archives import (
     before_each_change,
     jpeg,

@@ -14,7 +14,7 @@ import alexnet
 from alexnet.cli import main
 from alexnet.data import open_dataset
 from alexnet.errors import DataError
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import find_recipe
 from archives import encode, pack_in_blocks, picture, write_files
 from conftest import without_pictures
 from packs import manifest, pack

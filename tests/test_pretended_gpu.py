@@ -38,7 +38,7 @@ def test_a_slice_is_kept_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) 
     split = Split("train", np.arange(9) % 3, np.zeros((9, 3, 3, 3), np.uint8), 3, 3)
     recipe, kept = Recipe(size=3, crop=3, batch_size=3), list[int]()
     # Patched because a processor keeps nothing in a memory of its own.
-    monkeypatch.setattr(loader, "keep_on", lambda *_: kept.append(1))
+    monkeypatch.setattr(loader, "copy_to_device", lambda *_: kept.append(1))
     for keep, steps in ((True, range(1)), (None, range(1)), (None, range(6)), (False, range(6))):
         list(training_batches(split, recipe, steps, 0, torch.device("cpu"), keep=keep))
         kept.append(0)

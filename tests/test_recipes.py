@@ -10,8 +10,7 @@ import torch
 import alexnet
 from alexnet.data import open_dataset, training_batches
 from alexnet.errors import UsageError
-from alexnet.recipe import Recipe
-from alexnet.recipebook import RECIPES
+from alexnet.recipe import RECIPES, Recipe
 from alexnet.training import build_net, build_optimizer, evaluate, preprocessing, train_step
 from conftest import write_tree
 from shell import Cli, one_object

@@ -29,7 +29,6 @@ LAYERS = (
         "terminal",
         "recipe",
         "options",
-        "recipe_flags",
         "memory",
         "launch",
         "processors",
@@ -39,7 +38,7 @@ LAYERS = (
     ("runs",),
     ("runtime", "metrics", "models", "data", "diagnosis"),
     ("training",),
-    ("analysis", "predictor", "evaluation_set", "figures", "pages", "recipebook"),
+    ("analysis", "predictor", "evaluation_set", "figures", "pages", "choice"),
     ("interchange",),
     ("serving",),
     ("commands",),
@@ -293,7 +292,7 @@ WRITES_COMMANDS = {
     "alexnet.lab.claims.tables",
     "alexnet.interchange.hub",
     "alexnet.options",
-    "alexnet.recipe_flags",
+    "alexnet.recipe.flags",
 }
 OTHERS_FLAGS = "standalone|rdzv-backend|nproc-per-node"  # torchrun's
 
@@ -357,7 +356,7 @@ def test_no_trace_of_the_machine() -> None:
 
 MOST_INSIDE = 25  # files of tests that may reach inside, each place with its reason
 REASONS = ("# Deep because", "# Patched because")  # the comment above each of these places
-OPEN = {"alexnet", "alexnet.cli", "alexnet.errors", "alexnet.recipe"}  # beside what packages export
+OPEN = {"alexnet", "alexnet.cli", "alexnet.errors"}  # beside what packages export
 IMPORT = re.compile(r"from alexnet[\w.]* import \w+(?:, \w+)*|import alexnet\.[\w.]*\w")
 PATCHES = {"setattr", "delattr", "setitem", "delitem", "object", "patch"}
 

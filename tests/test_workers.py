@@ -17,7 +17,7 @@ import torch
 
 from alexnet.errors import DataError, Elsewhere
 from alexnet.lab.claims import Arm, Comparison, OutOfTime, Study, measurements_at_once
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import find_recipe
 
 Row = dict[str, Any]
 CELLS = [{"i": i} for i in range(5)]

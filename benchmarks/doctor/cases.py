@@ -11,8 +11,7 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import open_dataset
 from alexnet.models.net import Net
 from alexnet.models.zoo import model_spec, narrowed
-from alexnet.recipe import Recipe
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import Recipe, find_recipe
 
 TRAIN, VAL = 2000, 500
 

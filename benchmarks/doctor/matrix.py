@@ -22,8 +22,7 @@ from alexnet.commands.doctor import SAMPLE, diagnose_recipe
 from alexnet.data.dataset import open_dataset
 from alexnet.diagnosis.diagnose import diagnose
 from alexnet.diagnosis.rules import RateTooHigh
-from alexnet.recipe import Recipe
-from alexnet.recipebook import RECIPES, find_recipe
+from alexnet.recipe import RECIPES, Recipe, find_recipe
 
 Row = dict[str, Any]
 MEASURING = ("cases", "during", "faults", "matrix")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from alexnet.errors import UsageError
-from alexnet.recipe_flags import add_recipe_flags
+from alexnet.recipe import add_recipe_flags
 
 if TYPE_CHECKING:
     from alexnet.runs.records import Record

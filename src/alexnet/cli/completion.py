@@ -34,7 +34,7 @@ def completion(shell: str = "bash") -> CompletionResult:
     values, and how the shell takes it up."""
     import shtab
 
-    from alexnet.recipebook import RECIPES
+    from alexnet.recipe import RECIPES
     from alexnet.runs.records import CompletionResult
 
     if shell not in HOW:

@@ -13,7 +13,7 @@ from alexnet.data.archive import is_archive
 from alexnet.data.digests import digest_images
 from alexnet.data.forms import list_images
 from alexnet.data.images import is_image, lies_turned
-from alexnet.data.loader import read_ahead
+from alexnet.data.read_ahead import read_ahead
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import read_digests
 from alexnet.interchange.runtimes import EngineName, with_engine

@@ -27,8 +27,7 @@ from alexnet.files import write_atomic
 from alexnet.models.zoo import model_spec
 from alexnet.options import option
 from alexnet.predictor import load, read_statistics
-from alexnet.recipe import Recipe, RecipeOverrides, refuse_unknown
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import Recipe, RecipeOverrides, find_recipe, refuse_unknown
 from alexnet.runs.records import (
     Diagnosis,
     DoctorEvent,

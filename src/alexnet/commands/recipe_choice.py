@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet.choice import MINUTES, Choice, DataSummary, choose_recipe
 from alexnet.commands.initial_weights import InitialWeights
 from alexnet.data.dataset import Dataset
 from alexnet.data.forms import open_image_set
@@ -19,11 +20,7 @@ from alexnet.data.images import decode_image, open_image
 from alexnet.errors import DataError, UsageError
 from alexnet.models import find_model, refuse_retired
 from alexnet.options import call, option
-from alexnet.recipe import Recipe
-from alexnet.recipebook import find_recipe
-from alexnet.recipebook.candidates import DataSummary
-from alexnet.recipebook.choice import MINUTES, Choice, choose_recipe
-from alexnet.recipebook.written import RECORD, SUFFIX, fields_in
+from alexnet.recipe import RECORD, SUFFIX, Recipe, fields_in, find_recipe
 from alexnet.terminal import say
 from alexnet.training import measure_pace
 
@@ -96,8 +93,8 @@ def choose_for_data(
     pace: Callable[[Recipe, int], float] = measure_pace,
 ) -> Choice:
     """Chooses a recipe for the data and this machine."""
-    source = open_image_set(data, aloud=False)
-    summary = summarize_data(source, (fields or {}).get("bad_images") == "skip")
+    image_set = open_image_set(data, aloud=False)
+    summary = summarize_data(image_set, (fields or {}).get("bad_images") == "skip")
 
     @cache
     def measured(recipe: Recipe) -> float:
@@ -115,15 +112,15 @@ def say_reasons(choice: Choice, dataset: Dataset) -> list[str]:
     return list(reasons)
 
 
-def summarize_data(source: ImageSet, skip: bool = False) -> DataSummary:
+def summarize_data(image_set: ImageSet, skip: bool = False) -> DataSummary:
     """Classes and counts from the labels of the part to train on, sizes and colours from a sample
     of headers. DataError, naming the file, for one that is no image, unless such are to be skipped.
     """
-    name = "train" if "train" in source.parts else source.parts[0]
-    part = source.read(name)
-    counts = tuple(np.bincount(part.labels, minlength=len(source.classes)).tolist())
-    held = tuple(p for p in source.parts if p != name)
-    known = source.path, source.kind, source.classes, counts
+    name = "train" if "train" in image_set.parts else image_set.parts[0]
+    part = image_set.read(name)
+    counts = tuple(np.bincount(part.labels, minlength=len(image_set.classes)).tolist())
+    held = tuple(p for p in image_set.parts if p != name)
+    known = image_set.path, image_set.kind, image_set.classes, counts
     if not isinstance(part.images, ImageFiles):
         side = min(part.images.shape[1:3])
         return DataSummary(*known, (side, side, side), part.images.shape[3], held=held)
@@ -145,7 +142,7 @@ def summarize_data(source: ImageSet, skip: bool = False) -> DataSummary:
             ) from error
     if not sides:
         raise DataError(
-            f"{source.path}: none of {len(files)} images can be read: see what it holds"
+            f"{image_set.path}: none of {len(files)} images can be read: see what it holds"
         )
     middle = int(statistics.median(sides))
     read_s = time_decoding(files.take(np.arange(min(DECODED, len(files)))), min(middle, 256), skip)

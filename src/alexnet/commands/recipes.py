@@ -8,9 +8,7 @@ from alexnet.models import MODELS, RETIRED, find_model, model_spec
 from alexnet.models.compare import Difference, compare_presets
 from alexnet.models.net import Preset, summarize, with_dropout
 from alexnet.options import Placeholder, call, option
-from alexnet.recipe import Recipe
-from alexnet.recipebook import RECIPES, TRAINING, find_recipe, source_of
-from alexnet.recipebook.written import RECORD, SUFFIX
+from alexnet.recipe import RECIPES, RECORD, SUFFIX, TRAINING, Recipe, find_recipe, source_of
 from alexnet.runs.records import (
     LayerSummary,
     NetworkResult,

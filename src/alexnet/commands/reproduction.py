@@ -8,13 +8,11 @@ from typing import Any
 
 from alexnet.errors import CheckpointError
 from alexnet.files import read_json, sha256_of
-from alexnet.recipe import Recipe
-from alexnet.recipe_flags import parse_recipe_words, recipe_words
-from alexnet.recipebook import RECIPES, find_recipe
-from alexnet.recipebook.again import conditions, recorded_call, train_command
+from alexnet.recipe import RECIPES, Recipe, find_recipe, parse_recipe_words, recipe_words
 from alexnet.runs.checkpoint import find_checkpoint
 from alexnet.runs.records import DataCard, Event, TestEvent, ValEvent
 from alexnet.runs.rundir import RunDir, fresh_run_path, read_recipe
+from alexnet.runs.train_command import conditions, recorded_call, train_command
 
 
 def reproduce(folder: RunDir) -> tuple[list[str], list[str]]:

@@ -132,7 +132,7 @@ def _test(
             digest = dataset.digest_of(part)
         first_digest = team.broadcast(digest)
         with team.all_or_none():
-            check_same_data(dataset.source.path, digest, first_digest)
+            check_same_data(dataset.image_set.path, digest, first_digest)
     mistakes, unread = Mistakes(SHOWN), Unread()
 
     def keep(at: int, p: NDArray[np.float32]) -> None:
@@ -152,7 +152,7 @@ def _test(
 
     with team.all_or_none():
         if team.leads:
-            tested.note(unread)
+            tested.report_unreadable(unread)
     unreadable = team.broadcast([image.to_json() for image in tested.unreadable])
     wall = time.monotonic() - began
     classes = zip(dataset.classes, tally.per_class(), strict=True)

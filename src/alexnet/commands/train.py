@@ -27,12 +27,11 @@ from alexnet.data.copies import find_copies
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
 from alexnet.data.digests import BEFORE, ImageDigests
 from alexnet.data.file_list import write_file_lists
-from alexnet.data.image_fates import update_fates
 from alexnet.data.image_set import ImageFiles
 from alexnet.data.images import lies_turned
 from alexnet.data.loader import steps_per_epoch
-from alexnet.data.part_check import check_parts
 from alexnet.data.statistics import Statistics
+from alexnet.data.unreadable import check_parts, update_fates
 from alexnet.errors import CheckpointError, DataError, Diverged, Unreadable, UsageError
 from alexnet.evaluation_set import read_digests
 from alexnet.figures.tensorboard import ValidationPictures
@@ -45,10 +44,16 @@ from alexnet.models.zoo import model_spec
 from alexnet.options import DIR, call, option
 from alexnet.predictor import load, read_statistics
 from alexnet.processors import describe_kept_threads, describe_threads, find_processors
-from alexnet.recipe import Recipe, RecipeOverrides, refuse_unknown
-from alexnet.recipebook import find_recipe
-from alexnet.recipebook.again import Call, train_command
-from alexnet.recipebook.written import RECORD, SUFFIX, fields_written, write_recipe
+from alexnet.recipe import (
+    RECORD,
+    SUFFIX,
+    Recipe,
+    RecipeOverrides,
+    fields_written,
+    find_recipe,
+    refuse_unknown,
+    write_recipe,
+)
 from alexnet.runs.checkpoint import (
     Checkpoint,
     find_checkpoint,
@@ -73,6 +78,7 @@ from alexnet.runs.records import (
 from alexnet.runs.restart import finish_restart, restart_run
 from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run, read_recipe
 from alexnet.runs.tensorboard import TensorBoard
+from alexnet.runs.train_command import TrainingCall, train_command
 from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
 from alexnet.signals import PREEMPT, interrupt_on, signal_number
 from alexnet.terminal import escaped, say, shorten
@@ -311,23 +317,23 @@ def _removed_unless_begun(folder: RunDir, recipe: Recipe) -> Iterator[None]:
 def as_packed(dataset: Dataset, named: str | None) -> Dataset:
     """The data with the orientation that its pack has, which nothing can change any more. `named`
     is what the user asks for; UsageError where that is another."""
-    packed = dataset.source.orient
+    packed = dataset.image_set.orient
     if packed is None or packed == dataset.recipe.orient:
         return dataset
     if named is not None:
         raise UsageError(
-            f"orient is {named!r}, and {dataset.source.path} was packed with "
+            f"orient is {named!r}, and {dataset.image_set.path} was packed with "
             f"{option('orient', packed)}: pack it again with {option('orient', named)}, or train "
             f"with {option('orient', packed)}"
         )
-    return Dataset(dataset.source, dataset.recipe.replace(orient=packed))
+    return Dataset(dataset.image_set, dataset.recipe.replace(orient=packed))
 
 
 def keep_copies_together(dataset: Dataset) -> None:
     """Finds copies of one picture, reports them, and keeps them in one split."""
-    folder = dataset.source.folders is not None
+    folder = dataset.image_set.folders is not None
     listed = f"; `{call('data check')}` lists them" if folder else ""
-    copies = find_copies(dataset.source, dataset.recipe.workers)
+    copies = find_copies(dataset.image_set, dataset.recipe.workers)
     if copies.why_not:
         say(f"photos that are copies of others were not looked for: {copies.why_not}{listed}")
     if copies.uniform:
@@ -350,7 +356,7 @@ def keep_copies_together(dataset: Dataset) -> None:
         f"{photos:,} photos are copies of others (the same file, saved anew, resized or "
         f"mirrored): {several} kept in one split each{listed}"
     )
-    for split, classes in dataset.without_images().items():
+    for split, classes in dataset.missing_classes().items():
         say(
             f"warning: {split} has no image of {escaped(', '.join(classes[:MANY]))}: what there "
             "is are copies of too few pictures"
@@ -481,7 +487,7 @@ def describe_start(
     if threads == took and (line := describe_threads(took, find_processors())):
         lines.append(line)
     if as_packed:
-        lines.append(f"orient {recipe.orient}: so {dataset.source.path} was packed")
+        lines.append(f"orient {recipe.orient}: so {dataset.image_set.path} was packed")
     return lines
 
 
@@ -505,7 +511,7 @@ def _describe_processes(recipe: Recipe, team: Team) -> list[str]:
 
 def _describe_turned(dataset: Dataset) -> list[str]:
     """How many of some training files have an EXIF orientation, and what is done about it."""
-    if dataset.source.folders is None:
+    if dataset.image_set.folders is None:
         return []
     train = dataset.train
     if isinstance(train.pixels, np.ndarray):
@@ -524,7 +530,7 @@ def _describe_turned(dataset: Dataset) -> list[str]:
 def _name_classes(dataset: Dataset) -> str:
     """The first classes by name, in their order, with the training images of each."""
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes)).tolist()
-    titles = dataset.source.titles
+    titles = dataset.image_set.titles
     even = min(counts) == max(counts)
     named = [
         shorten(f"{name} ({titles[name]})" if name in titles else name, 40)
@@ -557,8 +563,8 @@ def open_planned(plan: RunPlan, data: str | Path | None, init: str | Path | None
         check_unchanged(dataset, plan.data, folder.path)
         return Opened(dataset, statistics, start=start)
     dataset = open_dataset(recipe, data)
-    dataset.cut_as(plan.data)
-    check_same_data(dataset.source.path, dataset.digest, plan.data.digest)
+    dataset.adopt_cut(plan.data)
+    check_same_data(dataset.image_set.path, dataset.digest, plan.data.digest)
     weights = None
     if plan.init is not None:
         initial = read_init(plan.init.path if init is None else init)
@@ -573,13 +579,13 @@ def open_planned(plan: RunPlan, data: str | Path | None, init: str | Path | None
 
 def reopen_run_data(recipe: Recipe, described: DataCard, data: str | Path | None) -> Dataset:
     """The data of a run that goes on, wherever it lies now."""
-    return Dataset(reopen_dataset(recipe, described, data).source, recipe, described)
+    return Dataset(reopen_dataset(recipe, described, data).image_set, recipe, described)
 
 
 def check_unchanged(dataset: Dataset, described: DataCard, run: Path) -> None:
     """DataError where the data is no longer what a run began with."""
-    if dataset.disturbed and dataset.listed:
-        if resized := dataset.resized():
+    if dataset.has_bad_images and dataset.recorded_files:
+        if resized := dataset.resized_files():
             _, _, file, size = resized[0]
             raise DataError(
                 f"{file} and {len(resized) - 1:,} other files changed since {run} began (it "
@@ -587,7 +593,7 @@ def check_unchanged(dataset: Dataset, described: DataCard, run: Path) -> None:
             )
     elif dataset.digest != described.digest:
         raise DataError(
-            f"the data in {dataset.source.path} changed since {run} began "
+            f"the data in {dataset.image_set.path} changed since {run} began "
             f"(digest {described.digest} then, {dataset.digest} now): "
             f"put it back, name the old one with {option('data')}, or start a new run"
         )
@@ -690,12 +696,12 @@ def run_records(plan: RunPlan, team: Team) -> dict[str, str]:
     }
 
 
-def _call(plan: RunPlan, team: Team) -> Call:
+def _call(plan: RunPlan, team: Team) -> TrainingCall:
     """The parts of this call that a reproduction has to repeat."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", team.size)) if team.size > 1 else 1
     hosts = max(team.size // here, 1)
     computed = 0 if pick_device().type == "cuda" else plan.threads
-    return Call(team.size, hosts, team.towers, plan.doctor, computed)
+    return TrainingCall(team.size, hosts, team.towers, plan.doctor, computed)
 
 
 def _keep_what_weights_learnt_from(init: str, folder: RunDir) -> None:

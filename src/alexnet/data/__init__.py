@@ -6,6 +6,7 @@ These names are stable. The modules they come from are not.
 from alexnet.data import draws
 from alexnet.data.augment import Preprocess, augment, colour_noise, mix
 from alexnet.data.dataset import Dataset, open_dataset, reopen_dataset
+from alexnet.data.device import DeviceSplit
 from alexnet.data.fetch import PUBLISHED_SETS, PublishedSet, RemoteFile, fetch_data_set
 from alexnet.data.forms import list_images, open_image_set
 from alexnet.data.ilsvrc import OFFICIAL, training_hours
@@ -13,7 +14,6 @@ from alexnet.data.image_set import ImageFiles, ImageSet, LabelledImages
 from alexnet.data.images import decode_image
 from alexnet.data.loader import (
     Batch,
-    Kept,
     Share,
     batches_in_order,
     read_batch,
@@ -37,9 +37,9 @@ __all__ = [
     "TORCHVISION_STD",
     "Batch",
     "Dataset",
+    "DeviceSplit",
     "ImageFiles",
     "ImageSet",
-    "Kept",
     "LabelledImages",
     "PackOptions",
     "PackedJpegs",

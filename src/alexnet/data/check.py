@@ -6,19 +6,19 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from alexnet.data.examine import Examined, examine
-from alexnet.data.ilsvrc import known_as
-from alexnet.data.image_set import ImageFiles, no_image
-from alexnet.data.images import MAX_PIXELS, Orient, is_image
-from alexnet.data.layout import Folders, find_layout, split_in
-from alexnet.data.loader import read_ahead
-from alexnet.data.near_copies import (
+from alexnet.data.copies import (
     Detail,
     Fingerprint,
     fingerprint_image,
     group_copies,
     read_detail,
 )
+from alexnet.data.examine import Examined, examine
+from alexnet.data.ilsvrc import known_as
+from alexnet.data.image_set import ImageFiles, no_image
+from alexnet.data.images import MAX_PIXELS, Orient, is_image
+from alexnet.data.layout import Folders, find_layout, split_in
+from alexnet.data.read_ahead import read_ahead
 from alexnet.data.tree import count_endings, list_tree
 from alexnet.errors import DataError
 from alexnet.terminal import progress

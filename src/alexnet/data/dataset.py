@@ -1,4 +1,4 @@
-"""From an image set and a recipe to three disjoint splits of uint8 images at one stored size."""
+"""Cuts an image set into three disjoint splits of uint8 images, as a recipe says."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from alexnet.data.drive import Drive
 from alexnet.data.file_list import FileList, list_files, read_file_lists, restore_list
 from alexnet.data.forms import open_image_set
 from alexnet.data.image_set import RULES, ImageFiles, ImageSet, LabelledImages, PixelFile, Stored
-from alexnet.data.splits import Fitted, Split, Unread, take_whole
+from alexnet.data.splits import Fitted, Split, Unread
 from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.options import DIR, call, option
@@ -25,78 +25,82 @@ from alexnet.recipe import Recipe
 from alexnet.runs.records import DataCard, LeftOutImage
 from alexnet.terminal import say
 
-STATISTICS_IMAGES = 20_000  # mean and deviation of a larger split come from this many of its images
-
-
+STATISTICS_IMAGES = 20_000  # of a larger split only so many are read for mean and deviation
 SPLITS = ("train", "val", "test")
-NAMED = 20  # images that cannot be read, a line each
+NAMED = 20  # unreadable images that are named, a line each
 
 
 class Dataset:
-    """An image set seen through a recipe: classes, and train, val and test read when asked for.
+    """An image set as a recipe stores it: its classes, and the splits train, val and test, each
+    read when it is first used.
 
-    Where the set has no test part, `val` serves as test; where it has neither, test is cut from
-    train. A validation split always comes out of train unless the set has both val and test.
-    Every cut is stratified by class and a function of `split_seed` alone, and separates no group of
-    images that `keep_together` names. `trained` is what a run says of the same data: its groups are
-    kept together, and where that changed since, cuts of it are refused.
+    Without a test part, the val part is the test split; without both, test is cut from train. The
+    val split is cut from train unless the set has both parts. Every cut is stratified by class,
+    depends on `split_seed` alone, and separates no group of images that `keep_together` names.
+
+    `trained` is the record of a run on the same data: its groups stay together, and no split is
+    cut where the data changed since. `recorded_files` are the files that the run listed when it
+    began, `bad_images` those that it could not read, and `left_out` the images that were left out
+    since they cannot be read, with their paths inside the set.
     """
 
-    to_train = True  # so that every class needs an image
+    to_train = True  # every class needs a training image
 
-    def __init__(self, source: ImageSet, recipe: Recipe, trained: DataCard | None = None) -> None:
+    def __init__(
+        self, image_set: ImageSet, recipe: Recipe, trained: DataCard | None = None
+    ) -> None:
         self.recipe, self._trained = recipe, trained
-        self.listed: dict[str, FileList] = {}
-        self.bad = BadImages()
-        self._noted = BadImages()
-        # Path inside the set, split and reason, since the run began.
+        self.recorded_files: dict[str, FileList] = {}
+        self.bad_images = BadImages()
+        self._bad_elsewhere = BadImages()
         self.left_out: list[LeftOutImage] = []
         if trained is not None and trained.run:
             run = Path(trained.run)
-            self.listed, self.bad = read_file_lists(run), BadImages.of(run)
-            self._noted = BadImages.of(run, NOTED)
+            self.recorded_files, self.bad_images = read_file_lists(run), BadImages.of(run)
+            self._bad_elsewhere = BadImages.of(run, NOTED)
         if trained is not None:
             self.left_out += trained.left_out or ()
-            excused = self.bad.paths | self._noted.paths | {e.path for e in self.left_out}
-            source = restore_list(source, self.listed, excused)
-        if source.folders is not None:  # a million names need not be joined twice
-            source = replace(source, read=cache(source.read))
-        self.source, self.classes = source, source.classes
-        self.drive = Drive(source.path, recipe.wait_for_data)
+            may_be_missing = self.bad_images.paths | self._bad_elsewhere.paths
+            may_be_missing |= {image.path for image in self.left_out}
+            image_set = restore_list(image_set, self.recorded_files, may_be_missing)
+        if image_set.folders is not None:  # so that a million names are joined once
+            image_set = replace(image_set, read=cache(image_set.read))
+        self.image_set, self.classes = image_set, image_set.classes
+        self.drive = Drive(image_set.path, recipe.wait_for_data)
         self._groups: Sequence[Sequence[str | int]] = ()
         if trained is not None and trained.groups:
             self._groups = trained.groups
 
     def keep_together(self, groups: Sequence[Sequence[int]]) -> None:
-        """Copies of a picture, by place in the part that is cut: each group stays in one split."""
-        if groups and self._shared("train"):
-            called = _call(self.source.read(self._roles["train"]), self.source.path)
-            self._groups = [[called[i] for i in group] for group in groups]
+        """Keep each group of copies in one split. Members are indices in the part that is cut."""
+        if groups and self._is_cut("train"):
+            keys = _image_keys(self.image_set.read(self._roles["train"]), self.image_set.path)
+            self._groups = [[keys[i] for i in group] for group in groups]
 
-    def cut_as(self, described: DataCard) -> None:
-        """Takes over what `describe` says that another process found in the same data: copies that
-        stay together, and images that are left out."""
+    def adopt_cut(self, described: DataCard) -> None:
+        """Cut as another process did: with its groups of copies and the images it left out."""
         self._groups = described.groups or []
         self.left_out = list(described.left_out or ())
 
     @property
     def _roles(self) -> dict[str, str]:
-        parts = set(self.source.parts)
+        """The part that each split is, or is cut from."""
+        parts = set(self.image_set.parts)
         main = "train" if "train" in parts else "all"
         if {"val", "test"} <= parts:
             return {"train": main, "val": "val", "test": "test"}
-        held = next((part for part in ("test", "val") if part in parts), main)
-        return {"train": main, "val": main, "test": held}
+        test_part = next((part for part in ("test", "val") if part in parts), main)
+        return {"train": main, "val": main, "test": test_part}
 
     @property
     def groups(self) -> Sequence[Sequence[str | int]]:
-        """Images that no cut separates, by name or, of arrays, by number."""
+        """Images that no cut separates: file names, or indices where the set is arrays."""
         return self._groups
 
-    def without_images(self) -> dict[str, list[str]]:
-        """By split that is cut out of train: the classes of which it has no image."""
-        labels = self.source.read(self._roles["train"]).labels
-        cuts = self._cut(labels) if self._shared("train") else {}
+    def missing_classes(self) -> dict[str, list[str]]:
+        """The classes without an image, for each split that is cut out of train."""
+        labels = self.image_set.read(self._roles["train"]).labels
+        cuts = self._cut(labels) if self._is_cut("train") else {}
         missing = {
             split: [self.classes[c] for c in np.setdiff1d(labels, labels[ids]).tolist()]
             for split, ids in cuts.items()
@@ -106,54 +110,57 @@ class Dataset:
     def describe_splits(self) -> str:
         """One line on where each split comes from."""
         roles, r = self._roles, self.recipe
-        says = {role: f"the {roles[role]} part" for role in SPLITS}
-        whole = "the images" if roles["train"] == "all" else says["train"]
+        origins = {role: f"the {roles[role]} part" for role in SPLITS}
+        whole = "the images" if roles["train"] == "all" else origins["train"]
         if roles["val"] == roles["train"]:
-            says["train"] = f"what is left of {whole}"
-            says["val"] = f"{r.val_fraction:.0%} of {whole}"
+            origins["train"] = f"what is left of {whole}"
+            origins["val"] = f"{r.val_fraction:.0%} of {whole}"
         if roles["test"] == roles["train"]:
-            says["test"] = f"{r.test_fraction:.0%} of {whole}"
-            says["val"] = f"{r.val_fraction:.0%} of what test leaves"
-        return ", ".join(f"{role}: {says[role]}" for role in SPLITS)
+            origins["test"] = f"{r.test_fraction:.0%} of {whole}"
+            origins["val"] = f"{r.val_fraction:.0%} of what test leaves"
+        return ", ".join(f"{role}: {origins[role]}" for role in SPLITS)
 
     def count_splits(self) -> dict[str, int]:
-        """Images of train and val, and of test where it is cut from train; none is read."""
+        """The number of images of train and val, and of test where it is cut from train. Reads no
+        image."""
         roles = self._roles
         names = ("train", "val", "test") if roles["test"] == roles["train"] else ("train", "val")
-        return {name: len(self._rows(name, self.source.read(roles[name]))) for name in names}
+        return {
+            name: len(self._split_ids(name, self.image_set.read(roles[name]))) for name in names
+        }
 
     def split(self, name: str) -> Split:
-        """One of train, val, test."""
+        """The split train, val or test. DataError where it is cut from data that changed."""
         if name not in SPLITS:
             raise UsageError(f"no split {name!r}: there are {', '.join(SPLITS)}")
-        if self._shared(name) and self._changed:
+        if self._is_cut(name) and self._changed:
             raise DataError(
-                f"{self.source.path} changed since the run began, and {name} is cut out of it: of "
-                f"what was trained on, some would be in {name} now and some not; put it back, or "
+                f"{self.image_set.path} changed since the run began, and {name} is cut out of it: "
+                f"some images that the run was trained on would be in {name} now; put it back, or "
                 f"name other images with {option('data')}"
             )
         return self._split(name)
 
     def _split(self, name: str) -> Split:
-        part = self.source.read(self._roles[name])
-        ids = self._rows(name, part)
+        part = self.image_set.read(self._roles[name])
+        ids = self._split_ids(name, part)
         labels = part.labels[ids]
         rows, r = None, self.recipe
         pixels: NDArray[np.uint8] | ImageFiles | Stored
         if isinstance(part.images, ImageFiles):
             pixels = part.images.take(ids)
-        elif self.source.kind == "packed":
+        elif self.image_set.kind == "packed":
             shape = part.images.shape[1:]
             if shape != (r.size, r.size, r.channels):
                 raise DataError(
-                    f"{self.source.path}: packed at {shape[0]} pixels, {shape[2]} channel(s), and "
-                    f"the recipe stores {r.size}, {r.channels}: pack again with "
-                    f"{option('size', r.size)} "
-                    f"{option('channels', r.channels)}, or {self._else(shape[0], shape[2])}"
+                    f"{self.image_set.path}: packed at {shape[0]} pixels, {shape[2]} channel(s), "
+                    f"and the recipe stores {r.size}, {r.channels}: pack again with "
+                    f"{option('size', r.size)} {option('channels', r.channels)}, or "
+                    f"{self._packed_advice(shape[0], shape[2])}"
                 )
             if (labels < 0).any():
                 raise DataError(
-                    f"{self.source.path}: the labels of {name} are not known: use "
+                    f"{self.image_set.path}: the labels of {name} are not known: use "
                     f"{option('split', 'val')}"
                 )
             assert not isinstance(part.images, PixelFile)
@@ -165,55 +172,56 @@ class Dataset:
                 say(f"resizing {len(ids):,} images from {height}x{width} to {r.size} pixels")
         if not len(labels):
             raise DataError(
-                f"{self.source.path}: no class has an image left for {name}: add some to each, "
+                f"{self.image_set.path}: no class has an image left for {name}: add some to each, "
                 "three at least where neither validation nor test has its own"
             )
-        found = np.bincount(labels, minlength=len(self.classes))
-        if name == "train" and self.to_train and not found.all():
-            missing = self.classes[int(np.argmin(found))]
+        counts = np.bincount(labels, minlength=len(self.classes))
+        if name == "train" and self.to_train and not counts.all():
+            missing = self.classes[int(np.argmin(counts))]
             raise DataError(f"no training image of class {missing!r}: add some, or take it out")
         return Split(
             name, labels, pixels, r.size, r.channels, rows, orient=r.orient, drive=self.drive,
-            cut_floats=self.source.rules < 2,
+            cut_floats=self.image_set.rules < 2,
         )  # fmt: skip
 
-    def _else(self, size: int, channels: int) -> str:
-        """What to do with a packed set of another size than the recipe's, if it is kept."""
+    def _packed_advice(self, size: int, channels: int) -> str:
+        """How to use a packed set whose size differs from the recipe's, without packing again."""
         return f"train with {option('size', size)} {option('channels', channels)}"
 
     def names(self, name: str) -> list[str]:
-        """What each image of a split is called, in its order: its file within the source, the file
-        it was packed from, or the part and its place there ("test/17")."""
+        """The name of each image of a split, in its order: the path of its file inside the set, the
+        file that it was packed from, or its part and its index there ("test/17")."""
         role = self._roles[name]
-        part = self.source.read(role)
-        ids = self._rows(name, part)
-        root = Path(self.source.path)
+        part = self.image_set.read(role)
+        ids = self._split_ids(name, part)
+        root = Path(self.image_set.path)
         if isinstance(part.images, ImageFiles):
             return part.images.take(ids).paths_below(root)
         listed = root / f"{role}.names.txt"
-        if self.source.kind == "packed" and listed.is_file():
+        if self.image_set.kind == "packed" and listed.is_file():
             lines = listed.read_text(errors="surrogateescape").split("\n")
             if len(lines) > ids.max():
                 return [lines[i] for i in ids]
         return [f"{role}/{i}" for i in ids]
 
-    def _rows(self, name: str, part: LabelledImages) -> NDArray[np.intp]:
-        """Which images of its part a split is, without those that are left out of it."""
+    def _split_ids(self, name: str, part: LabelledImages) -> NDArray[np.intp]:
+        """The indices in its part of a split's images, without those that are left out."""
         labels = part.labels
-        ids = self._cut(labels)[name] if self._shared(name) else np.arange(len(labels))
-        gone = {image.path for image in self.left_out if image.split == name}
-        if gone and isinstance(part.images, ImageFiles):
-            called = part.images.paths_below(self.source.path)
-            ids = np.array([i for i in ids.tolist() if called[i] not in gone], np.intp)
+        ids = self._cut(labels)[name] if self._is_cut(name) else np.arange(len(labels))
+        left_out = {image.path for image in self.left_out if image.split == name}
+        if left_out and isinstance(part.images, ImageFiles):
+            paths = part.images.paths_below(self.image_set.path)
+            ids = np.array([i for i in ids.tolist() if paths[i] not in left_out], np.intp)
         return ids
 
-    def _shared(self, name: str) -> bool:
+    def _is_cut(self, name: str) -> bool:
+        """Whether a split shares its part with another split."""
         roles = self._roles
         return sum(part == roles[name] for part in roles.values()) > 1
 
     @cached_property
     def _changed(self) -> bool:
-        """Whether train is cut out of other images than those that the run says."""
+        """Whether train is cut out of other images than when the run began."""
         if self._trained is None:
             return False
         if self._trained.listing is not None:
@@ -223,41 +231,45 @@ class Dataset:
 
     @cached_property
     def listing(self) -> str:
-        """sha256 of what is cut into splits (16 hex digits): its labels and the names of its files.
-        Of another listing the same split holds other images."""
-        part = self.source.read(self._roles["train"])
-        h = hashlib.sha256(f"{self.classes!r}{self.source.digest}".encode())
+        """The sha256 of the images that are cut into splits (16 hex digits), over their labels and
+        file names. With another listing the same cut gives other images."""
+        part = self.image_set.read(self._roles["train"])
+        h = hashlib.sha256(f"{self.classes!r}{self.image_set.digest}".encode())
         h.update(part.labels.tobytes())
         if isinstance(part.images, ImageFiles):
-            for name in part.images.paths_below(self.source.path):
+            for name in part.images.paths_below(self.image_set.path):
                 h.update(os.fsencode(name) + b"\0")
         return h.hexdigest()[:16]
 
     def _units(self, labels: NDArray[np.int64]) -> NDArray[np.intp]:
-        """What is not separated: of each image that it is one of a group, by that group's first,
-        and -1 of one whose group is of two classes: that is for train alone. (N,)."""
+        """The unit of each image, (N,): the images of a unit are never separated.
+
+        A group of copies is the unit of its first image. -1 marks a group of two classes, which
+        stays in train.
+        """
         units = np.arange(len(labels))
         if self._groups:
-            called = _call(self.source.read(self._roles["train"]), self.source.path)
-            places = {name: i for i, name in enumerate(called)}
+            keys = _image_keys(self.image_set.read(self._roles["train"]), self.image_set.path)
+            places = {key: i for i, key in enumerate(keys)}
             for group in self._groups:
-                ids = [places[name] for name in group if name in places]
+                ids = [places[key] for key in group if key in places]
                 units[ids] = min(ids, default=0) if len(set(labels[ids].tolist())) < 2 else -1
         return units
 
     def _cut(self, labels: NDArray[np.int64]) -> dict[str, NDArray[np.intp]]:
+        """The indices of each split that comes out of the training part, by a fixed shuffle."""
         roles, r, units = self._roles, self.recipe, self._units(labels)
-        later = sum(roles[name] == roles["train"] for name in SPLITS)
+        splits_cut = sum(roles[name] == roles["train"] for name in SPLITS)
         order = draws.permutation(r.split_seed, 0, len(labels), draws.SPLIT)
         cuts: dict[str, list[NDArray[np.intp]]] = {name: [] for name in SPLITS}
         for label in np.unique(labels):
             ids = order[labels[order] == label]
-            left = later
+            splits_left = splits_cut
             for name, share in (("test", r.test_fraction), ("val", r.val_fraction)):
                 if roles[name] == roles["train"]:
-                    left -= 1
+                    splits_left -= 1
                     count = min(max(round(share * len(ids)), 1), len(ids) - 1)
-                    taken = take_whole(units[ids], count, left)
+                    taken = take_units(units[ids], count, splits_left)
                     cuts[name].append(ids[taken])
                     ids = ids[~taken]
             cuts["train"].append(ids)
@@ -265,38 +277,39 @@ class Dataset:
 
     @cached_property
     def train(self) -> Split:
-        return self._decoded("train", self.gone("train"))
+        return self._decoded("train", self.excluded_ids("train"))
 
     @cached_property
     def val(self) -> Split:
-        return self._decoded("val", self.gone("val"))
+        return self._decoded("val", self.excluded_ids("val"))
 
-    def gone(self, name: str) -> set[int]:
-        """Indices of images that a run no longer reads."""
-        return {image.index for image in self.bad if image.split == name and image.is_out}
+    def excluded_ids(self, name: str) -> set[int]:
+        """Indices in a split of the images that the run no longer reads."""
+        return {image.index for image in self.bad_images if image.split == name and image.is_out}
 
-    def _decoded(self, name: str, gone: Collection[int] = ()) -> Split:
-        """A split with its pixels in memory, where they fit. What cannot be read is left out where
-        a training begins whose recipe skips it; else Unreadable is raised."""
-        missing: Unread = {}
-        split, most = self.split(name), self.recipe.memory_gib * 2**30
-        kept = split.resident(self.recipe.workers, most, missing.update, gone)
-        if not missing:
-            return kept
+    def _decoded(self, name: str, excluded: Collection[int] = ()) -> Split:
+        """A split with its pixels in memory, where they fit. Images that cannot be read are left
+        out of a new training whose recipe skips them; otherwise they raise Unreadable."""
+        unread: Unread = {}
+        split, most_bytes = self.split(name), self.recipe.memory_gib * 2**30
+        resident = split.resident(self.recipe.workers, most_bytes, unread.update, excluded)
+        if not unread:
+            return resident
         if not self._skips:
-            raise Unreadable(name, missing)
-        self.leave_out(Unreadable(name, missing))
-        rest = np.setdiff1d(np.arange(len(split)), list(missing))
-        assert isinstance(kept.pixels, np.ndarray)
-        return replace(kept, labels=kept.labels[rest], pixels=kept.pixels[rest])
+            raise Unreadable(name, unread)
+        self.leave_out(Unreadable(name, unread))
+        rest = np.setdiff1d(np.arange(len(split)), list(unread))
+        assert isinstance(resident.pixels, np.ndarray)
+        return replace(resident, labels=resident.labels[rest], pixels=resident.pixels[rest])
 
     @property
     def _skips(self) -> bool:
+        """Whether a new training leaves out images that it cannot read."""
         return self._trained is None and self.recipe.bad_images == "skip"
 
     def leave_out(self, error: Unreadable) -> None:
-        """Takes images that cannot be read out of their split before a run begins, and says so.
-        Raises Unreadable beyond the share that the recipe allows."""
+        """Leave unreadable images out of their split before a run begins, with a warning.
+        Unreadable where they are more than the share that the recipe allows."""
         name, split = error.split, self.split(error.split)
         if not isinstance(split.pixels, ImageFiles):
             raise error
@@ -308,59 +321,58 @@ class Dataset:
                 name,
                 error.images,
                 f"{option('bad_share', self.recipe.bad_share)} allows {most:,} of the {count:,} "
-                "images of "
-                f"{name}: repair or remove them, or allow more",
+                f"images of {name}: repair or remove them, or allow more",
             )
         for path, reason in error.images.values():
-            image = LeftOutImage(path=self.inside(path), split=name, reason=reason)
+            image = LeftOutImage(path=self.relative_path(path), split=name, reason=reason)
             self.left_out.append(image)
             say(f"warning: left out of {name}: {path}: {reason}")
 
-    def note(self, error: Unreadable) -> int:
-        """Says which images cannot be read, and lets the run know of those it does not know yet;
-        how many these are."""
-        shown = list(error.images.values())
-        for path, reason in shown[:NAMED]:
+    def report_unreadable(self, error: Unreadable) -> int:
+        """Warn of images that cannot be read, and record in the run those that are new to it.
+        Returns the number of new ones."""
+        unread = list(error.images.values())
+        for path, reason in unread[:NAMED]:
             say(f"warning: {error.split}, left out: {path}: {reason}")
-        if len(shown) > NAMED:
-            say(f"warning: {error.split}, left out: {len(shown) - NAMED:,} more")
-        if self._trained is None or not self.listed:
+        if len(unread) > NAMED:
+            say(f"warning: {error.split}, left out: {len(unread) - NAMED:,} more")
+        if self._trained is None or not self.recorded_files:
             return 0
         images = [
-            BadImage(self.inside(path), error.split, i, reason, 0)
+            BadImage(self.relative_path(path), error.split, i, reason, 0)
             for i, (path, reason) in error.images.items()
         ]
-        if new := [image for image in images if image.path not in self._noted.paths]:
+        if new := [image for image in images if image.path not in self._bad_elsewhere.paths]:
             try:
-                self._noted.put(new)
-            except CheckpointError as failed:  # what was read is worth more
-                say(f"warning: not kept in the run: {failed}")
+                self._bad_elsewhere.put(new)
+            except CheckpointError as failed:  # the result at hand is worth more than the record
+                say(f"warning: not recorded in the run: {failed}")
         return len(new)
 
-    def inside(self, path: str) -> str:
-        """What a file is called inside the set."""
-        return path.removeprefix(os.path.join(self.source.path, ""))
+    def relative_path(self, path: str) -> str:
+        """The path of a file inside the set."""
+        return path.removeprefix(os.path.join(self.image_set.path, ""))
 
-    def size_then(self, name: str) -> int | None:
-        """Bytes that a file of this name had when the run began, where that is known."""
-        return self._sizes.get(name)
+    def recorded_size(self, name: str) -> int | None:
+        """The bytes of a file when the run began; None where they were not recorded."""
+        return self._recorded_sizes.get(name)
 
     @cached_property
-    def _sizes(self) -> dict[str, int]:
+    def _recorded_sizes(self) -> dict[str, int]:
         sizes: dict[str, int] = {}
-        for files in self.listed.values():
+        for files in self.recorded_files.values():
             sizes |= zip(files.names, files.sizes.tolist(), strict=True)
         return sizes
 
     def _size(self, files: ImageFiles, index: int) -> int:
-        """Bytes of a file: of one that the run could not read, those that it had."""
-        name = self.inside(files.path(index))
-        known = self.size_then(name) if name in self.bad.paths else None
-        return files.size(index) if known is None else known
+        """The bytes of a file now, or when the run began if the run could not read it since."""
+        name = self.relative_path(files.path(index))
+        recorded = self.recorded_size(name) if name in self.bad_images.paths else None
+        return files.size(index) if recorded is None else recorded
 
-    def resized(self) -> list[tuple[str, int, str, int]]:
-        """Files of train and val whose size is not that with which the run began, but for those
-        that it could not read: their split, index, path and size then."""
+    def resized_files(self) -> list[tuple[str, int, str, int]]:
+        """The files of train and val whose size changed since the run began, without those that it
+        could not read: (split, index, path, size when the run began)."""
         changed = []
         for name in ("train", "val"):
             pixels = self.split(name).pixels
@@ -368,81 +380,81 @@ class Dataset:
                 continue
             for index in range(len(pixels)):
                 path = pixels.path(index)
-                image, then = self.bad.get(name, index), self.size_then(self.inside(path))
+                image = self.bad_images.get(name, index)
+                recorded = self.recorded_size(self.relative_path(path))
                 if image is not None:
-                    then = image.size if image.fate == "replaced" else None
-                if then is not None and pixels.size(index) != then:
-                    changed.append((name, index, path, then))
+                    recorded = image.size if image.fate == "replaced" else None
+                if recorded is not None and pixels.size(index) != recorded:
+                    changed.append((name, index, path, recorded))
         return changed
 
     @property
-    def disturbed(self) -> bool:
-        """Whether the run came upon images of train or val that it could not read."""
-        return any(image.split in ("train", "val") for image in self.bad)
+    def has_bad_images(self) -> bool:
+        """Whether the run could not read some images of train or val."""
+        return any(image.split in ("train", "val") for image in self.bad_images)
 
     def file_lists(self) -> dict[str, FileList]:
-        """The files that train and val are cut from."""
-        return list_files(self.source, (self._roles["train"], self._roles["val"]))
+        """The files of the parts that train and val come from."""
+        return list_files(self.image_set, (self._roles["train"], self._roles["val"]))
 
     def own_part(self, name: str) -> str | None:
-        """The part of the source that is this split and no other, if there is one."""
-        return None if self._shared(name) else self._roles[name]
+        """The part of the set that is this split alone, if there is one."""
+        return None if self._is_cut(name) else self._roles[name]
 
     def is_large(self, split: Split) -> bool:
-        """Whether the images of a split are decoded as they are used."""
+        """Whether a split is too large for memory, so that its images are decoded at each use."""
         return len(split) * split.size**2 * split.channels > self.recipe.memory_gib * 2**30
 
     @cached_property
     def statistics(self) -> Statistics:
-        """What preprocessing needs to know of train.
-
-        Exact for splits in memory; of others, over the first 20,000 images of a fixed shuffle.
-        """
-        if self.source.statistics is not None:  # of the whole training part, val included
+        """The statistics of train that preprocessing needs: exact for a split in memory, otherwise
+        over the first 20,000 images of a fixed shuffle."""
+        if self.image_set.statistics is not None:  # of the whole training part, val included
             return self.measure(self.split("train"), 0)
         train = self.train
         in_memory = isinstance(train.pixels, np.ndarray)
         return self.measure(train, len(train) if in_memory else STATISTICS_IMAGES)
 
     def measure(self, train: Split, images: int) -> Statistics:
-        """Statistics of so many images of train, or what the source brings."""
-        wants_image = self.recipe.normalize in ("image", "centre")
-        if self.source.statistics is not None:
-            found = cast("Statistics", self.source.statistics)
-            return found if wants_image else replace(found, image=None)
+        """Statistics of the first `images` of train in a fixed shuffle, or those that a packed set
+        has."""
+        needs_mean_image = self.recipe.normalize in ("image", "centre")
+        if self.image_set.statistics is not None:
+            packed = cast("Statistics", self.image_set.statistics)
+            return packed if needs_mean_image else replace(packed, image=None)
         ids = np.arange(len(train))
         if images < len(train):
             ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:images]
-        missing: Unread = {}
+        unread_images: Unread = {}
 
         def read(ids: NDArray[np.intp]) -> NDArray[np.uint8]:
             if not self._skips:
                 return train.read(ids)
             block, unread = train.try_read(ids)
-            missing.update(unread)
+            unread_images.update(unread)
             return block[~np.isin(ids, list(unread))]
 
-        found = measure_statistics(
-            read, ids, colours=self.recipe.colour > 0, mean_image=wants_image
+        statistics = measure_statistics(
+            read, ids, colours=self.recipe.colour > 0, mean_image=needs_mean_image
         )
-        if missing:
-            self.leave_out(Unreadable("train", missing))
+        if unread_images:
+            self.leave_out(Unreadable("train", unread_images))
             self.__dict__.pop("train", None)
-        if not all(std > 0 for std in found.std):
-            raise DataError(f"{self.source.path}: every training image is one constant colour")
-        return found
+        if not all(std > 0 for std in statistics.std):
+            raise DataError(f"{self.image_set.path}: every training image is one constant colour")
+        return statistics
 
     @cached_property
     def digest(self) -> str:
-        """That of what is trained on."""
+        """The digest of train and val."""
         return self.digest_of(self.train, self.val)
 
     def digest_of(self, *parts: Split) -> str:
-        """sha256 of splits of it (16 hex digits): labels, and pixels or names and sizes."""
+        """The sha256 of splits (16 hex digits), over labels, and pixels or file names and sizes."""
         h = hashlib.sha256(repr(self.classes).encode())
-        if self.source.digest:
+        if self.image_set.digest:
             for part in parts:
-                h.update(f"{self.source.digest}{part.name}".encode())
+                h.update(f"{self.image_set.digest}{part.name}".encode())
                 h.update(b"" if part.rows is None else part.rows.tobytes())
                 h.update(part.labels.tobytes())
             return h.hexdigest()[:16]
@@ -455,27 +467,28 @@ class Dataset:
                     name = os.path.basename(part.pixels.name(i))
                     about = f"{name}:{self._size(part.pixels, i)};"
                     h.update(about.encode(errors="surrogateescape"))
-            else:  # the same bytes as of pixels in memory
+            else:  # the same bytes as pixels in memory have
                 for start in range(0, len(part), 1024):
                     ids = np.arange(start, min(start + 1024, len(part)))
                     h.update(part.read(ids).data)
         return h.hexdigest()[:16]
 
     def describe(self, measured: Statistics) -> DataCard:
-        """What a run directory keeps of its data: enough to test and classify without it.
+        """The record of the data in a run: enough to test and classify without the data itself.
 
-        `measured` is what preprocessing uses: these images' statistics, or those of other weights.
+        `measured` are the statistics that preprocessing uses: of these images, or of those that the
+        initial weights were trained on.
         """
         counts = {"train": len(self.train), "val": len(self.val)}
         return DataCard(
-            kind=self.source.kind,
-            path=self.source.path,
-            folders=self.source.folders,
-            rules=None if self.source.folders is None else self.source.rules,
+            kind=self.image_set.kind,
+            path=self.image_set.path,
+            folders=self.image_set.folders,
+            rules=None if self.image_set.folders is None else self.image_set.rules,
             digest=self.digest,
             listing=self.listing,
             classes=self.classes,
-            titles=self.source.titles or None,
+            titles=self.image_set.titles or None,
             counts=counts,
             orient=self.recipe.orient,
             left_out=list(self.left_out) or None,
@@ -488,20 +501,47 @@ class Dataset:
         )
 
 
-def _call(part: LabelledImages, root: str) -> list[str] | range:
-    """What images are called in the record of a run: files by their names, others by number."""
+def take_units(units: NDArray[np.intp], count: int, splits_left: int) -> NDArray[np.bool_]:
+    """Which of a class's images, in shuffled order, a split takes. (N,) -> (N,).
+
+    Images of one unit are taken together; those of unit -1 are not taken. The split takes the
+    first images, `count` of them, or fewer where units do not fit. It takes at least one unit, and
+    leaves one for each of the `splits_left`, as far as there are enough.
+    """
+    sizes: dict[int, int] = {}  # in the order of their first images
+    for unit in units.tolist():
+        sizes[unit] = sizes.get(unit, 0) + 1
+    train_only = int(-1 in sizes)
+    sizes.pop(-1, None)
+    if len(sizes) == len(units):  # no groups
+        return np.arange(len(units)) < count
+    most = max(len(sizes) + train_only - splits_left, min(len(sizes) + train_only - 1, 1), 0)
+    chosen: set[int] = set()
+    free = count
+    for unit, size in sizes.items():
+        if size <= free and len(chosen) < most:
+            chosen.add(unit)
+            free -= size
+    if not chosen and count > 0 and most and sizes:
+        chosen.add(min(sizes, key=lambda unit: sizes[unit]))
+    return np.isin(units, list(chosen))
+
+
+def _image_keys(part: LabelledImages, root: str) -> list[str] | range:
+    """How a run's record names the images of a part: by their paths, or arrays by index."""
     if isinstance(part.images, ImageFiles):
         return part.images.paths_below(root)
     return range(len(part.labels))
 
 
 def open_dataset(recipe: Recipe, data: str | Path | None = None, *, rules: int = RULES) -> Dataset:
-    """The data of a recipe, or a folder or named set in its place; see `open_image_set`."""
+    """Open the data of a recipe, or `data` (a folder or a named set) in its place."""
     return Dataset(open_image_set(find_data(recipe, data), rules=rules), recipe)
 
 
 def find_data(recipe: Recipe, data: str | Path | None = None) -> str | Path:
-    """Where the data of a recipe lies, or a folder or named set in its place."""
+    """The path or name of a recipe's data, or of `data` in its place. DataError for a published set
+    that was not fetched."""
     name = str(recipe.data if data is None else data)
     if not name:
         raise UsageError(
@@ -519,45 +559,47 @@ def find_data(recipe: Recipe, data: str | Path | None = None) -> str | Path:
 
 
 def rules_of(described: DataCard) -> int:
-    """By which rules a run reads its class folders, see RULES: those that it began with."""
+    """The rules (see RULES) by which a run reads its class folders: those that it began with."""
     if described.kind != "folder":
         return RULES
     return 0 if described.folders is None else described.rules or 1
 
 
 def reopen_dataset(recipe: Recipe, described: DataCard, data: str | Path | None = None) -> Dataset:
-    """The data that a run was trained on, where its description says it is, or where `data` says it
-    is now. Where it changed, `split` refuses to cut it. For other images see `other_images`."""
+    """Open the data that a run was trained on, at its recorded path, or at `data` if it was moved.
+
+    `Dataset.split` refuses to cut data that changed. For other images see `external_set`.
+    """
     if data is None and described.kind == "imported":
         raise DataError(
             f"the weights were imported, and no images with them: name some with {option('data')}"
         )
     own = described.where if data is None else data
-    found = open_dataset(recipe, own, rules=rules_of(described))
-    if found.classes != (classes := tuple(described.classes)):
-        odd = sorted(set(found.classes) ^ set(classes))
+    dataset = open_dataset(recipe, own, rules=rules_of(described))
+    if dataset.classes != (classes := tuple(described.classes)):
+        differing = sorted(set(dataset.classes) ^ set(classes)) or ["another order"]
         raise DataError(
-            f"{found.source.path or found.source.kind} has other classes than were trained on "
-            f"({odd[0] if odd else 'another order'!r}): name the right folder with {option('data')}"
+            f"{dataset.image_set.where} has other classes than were trained on "
+            f"({differing[0]!r}): name the right folder with {option('data')}"
         )
-    check_orient(found.source, recipe, described)
-    same = data is None or found.source.path == described.path != ""
+    check_orient(dataset.image_set, recipe, described)
+    same = data is None or dataset.image_set.path == described.path != ""
     if not same and described.groups:  # the same folder elsewhere is cut alike
-        same = found.listing == described.listing
-    return Dataset(found.source, recipe, described) if same else found
+        same = dataset.listing == described.listing
+    return Dataset(dataset.image_set, recipe, described) if same else dataset
 
 
-def check_orient(source: ImageSet, recipe: Recipe, described: DataCard) -> None:
-    """DataError for a packed set with photos that lie otherwise than the run has its images. Runs
-    from before `orient` did not say how theirs lay."""
+def check_orient(image_set: ImageSet, recipe: Recipe, described: DataCard) -> None:
+    """DataError where a packed set has its photos in another EXIF orientation than the run. Runs
+    older than `orient` did not record theirs."""
     if (
         described.orient is not None
-        and source.turned
-        and source.orient not in (None, recipe.orient)
+        and image_set.turned
+        and image_set.orient not in (None, recipe.orient)
     ):
         raise DataError(
-            f"{source.path} was packed with {option('orient', source.orient)}, and "
-            f"{source.turned:,} of its "
+            f"{image_set.path} was packed with {option('orient', image_set.orient)}, and "
+            f"{image_set.turned:,} of its "
             "photos have an EXIF orientation, which this run has with "
             f"{option('orient', recipe.orient)}: "
             f"pack them again with {option('orient', recipe.orient)}, or name the photos themselves"

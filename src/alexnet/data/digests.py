@@ -6,7 +6,7 @@ known by its picture, whatever its file, name, folder or format.
     exact    the same pixels: a class folder, a packed set of raw pixels and a lossless copy of an
              image have one digest
     perceptual  the same picture, nearly: a copy that was compressed anew, resized or mirrored has a
-             digest that differs in a few bits (`near_copies`); in files it is called `look`
+             digest that differs in a few bits (see `copies`); in files it is called `look`
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.near_copies import near_any, perceptual_digest
+from alexnet.data.copies import near_any, perceptual_digest
 from alexnet.data.splits import Split
 
 BEFORE = "before"  # beside a run's splits: what the weights that it began with had learnt from

@@ -1,12 +1,8 @@
 """Batches as a pure function of (data, recipe, seed, step), read ahead by threads."""
 
-import math
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,21 +11,15 @@ from torch import Tensor
 
 from alexnet.data import draws
 from alexnet.data.bad_images import most_left_out
-from alexnet.data.device import sent
-from alexnet.data.pixels_ahead import PixelsAhead
+from alexnet.data.device import DeviceSplit, copy_to_device
+from alexnet.data.read_ahead import PixelsAhead, read_ahead
 from alexnet.data.splits import Split, Unread
 from alexnet.errors import DataError, Unreadable
 from alexnet.options import option
 from alexnet.recipe import Recipe
-from alexnet.signals import report_thread_exit
-from alexnet.terminal import progress
 
-T = TypeVar("T")
 LeftOut = Callable[[int], Collection[int]]  # the indices that an update leaves out
 Take = Callable[[NDArray[np.intp]], tuple[NDArray[np.uint8], Unread]]  # images by index
-
-SPARE = 0.5  # share of a GPU's free memory that a split may take
-AT_ONCE = 1024  # images that are copied there at once
 
 
 @dataclass(frozen=True)
@@ -100,59 +90,6 @@ class Batch:
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A split in a device's own memory: images uint8 (N, size, size, C), labels (N,) int64."""
-
-    images: Tensor
-    labels: Tensor
-    unread: Unread = field(default_factory=dict)  # of which the images are black
-
-    def take(self, ids: NDArray[np.integer]) -> tuple[Tensor, Tensor]:
-        """Images and labels by index, there."""
-        rows = sent(torch.from_numpy(np.asarray(ids, np.int64)), self.images.device)
-        return self.images[rows], self.labels[rows]
-
-
-def spare_bytes(device: torch.device) -> int:
-    """Free memory of a GPU; 0 of a processor, in whose memory a small split lies as it is."""
-    if device.type != "cuda":
-        return 0
-    torch.cuda.empty_cache()  # what torch holds for later is free too
-    return torch.cuda.mem_get_info(device)[0]
-
-
-def keep_on(
-    device: torch.device,
-    split: Split,
-    workers: int,
-    around: bool = False,
-    spare: int | None = None,
-) -> Kept | None:
-    """A split copied into the device's memory, read by `workers` threads, and `around` what cannot
-    be read where that is asked for; None where it takes more than a share of the `spare` bytes."""
-    shape = (len(split), split.size, split.size, split.channels)
-    if math.prod(shape) > (spare_bytes(device) if spare is None else spare) * SPARE:
-        return None
-    images = torch.empty(shape, dtype=torch.uint8, device=device)
-    unread: Unread = {}
-
-    def read(start: int) -> NDArray[np.uint8]:
-        ids = np.arange(start, min(start + AT_ONCE, len(split)))
-        if not around:
-            return split.read(ids)
-        block, missing = split.try_read(ids)
-        unread.update(missing)
-        return block
-
-    with progress(f"keeping {split.name} on the {device.type}", len(split), "images") as bar:
-        starts = range(0, len(split), AT_ONCE)
-        for start, block in zip(starts, read_ahead(read, starts, workers), strict=True):
-            images[start : start + len(block)] = torch.from_numpy(block)
-            bar.advance(len(block))
-    return Kept(images, torch.from_numpy(split.labels).to(device), dict(sorted(unread.items())))
-
-
 def steps_per_epoch(n: int, batch_size: int) -> int:
     """Whole batches in an epoch; the remainder of a shuffle is left out, others each time."""
     if n < batch_size:
@@ -171,7 +108,7 @@ def read_batch(
     recipe: Recipe,
     step: int,
     share: Share | None = None,
-    kept: Kept | None = None,
+    kept: DeviceSplit | None = None,
     left_out: LeftOut = lambda step: (),
     take: Take | None = None,
 ) -> Batch:
@@ -302,8 +239,8 @@ def training_batches(
     """
     if keep is None:
         keep = len(steps) >= 2 * steps_per_epoch(len(train), recipe.batch_size)
-    around = recipe.bad_images == "skip"
-    if keep and (kept := keep_on(device, train, workers, around, spare)) is not None:
+    skips = recipe.bad_images == "skip"
+    if keep and (kept := copy_to_device(train, device, workers, skips, spare)) is not None:
 
         def take(step: int) -> Batch:
             batch = read_batch(train, recipe, step, share, kept, left_out)
@@ -386,21 +323,3 @@ def read_in_order(
 def _in_order(split: Split, start: int, size: int, unread: Unread | None) -> NDArray[np.intp]:
     ids = np.arange(start, min(start + size, len(split)))
     return ids if unread is None else ids[~np.isin(ids, list(unread))]
-
-
-def read_ahead(read: Callable[[int], T], keys: range, workers: int) -> Iterator[T]:
-    """read(key) for each key, in order, computed by `workers` threads at most two each ahead."""
-    if workers == 0:
-        yield from map(read, keys)
-        return
-    waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
-    try:
-        for key in keys:
-            waiting.append(pool.submit(report_thread_exit(read), key))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -32,7 +32,7 @@ from alexnet.data.examine import examine
 from alexnet.data.ilsvrc import OFFICIAL
 from alexnet.data.image_set import ImageFiles, ImageSet, as_files
 from alexnet.data.images import MAX_PIXELS, Orient, image_size
-from alexnet.data.loader import read_ahead
+from alexnet.data.read_ahead import read_ahead
 from alexnet.data.statistics import Sums
 from alexnet.errors import CheckpointError, DataError, Interrupted, UsageError
 from alexnet.files import (

@@ -22,7 +22,6 @@ from alexnet.interchange.end_to_end import EndToEnd
 from alexnet.options import call
 from alexnet.predictor import Predictor
 from alexnet.recipe import Recipe
-from alexnet.recipebook.again import recorded_call
 from alexnet.runs.records import (
     Certificate,
     CertificateCheck,
@@ -41,6 +40,7 @@ from alexnet.runs.records import (
     TestEvent,
     ValEvent,
 )
+from alexnet.runs.train_command import recorded_call
 from alexnet.training.network import preprocessing
 
 Takes = Literal["images", "tensors"]

@@ -54,7 +54,7 @@ def open_index(predictor: Predictor, dataset: Dataset) -> Index:
         try:
             return _index(predictor, train, names)
         except Unreadable as error:
-            dataset.note(error)
+            dataset.report_unreadable(error)
             rest = np.setdiff1d(np.arange(len(train)), list(error.images))
             if not len(rest):
                 raise

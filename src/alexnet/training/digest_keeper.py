@@ -44,7 +44,7 @@ class DigestKeeper:
         the run no longer reads are black there, and have none."""
         if self._in_memory:
             for part in self._slices:
-                self._digests.read_all(part, workers, dataset.gone(part.name))
+                self._digests.read_all(part, workers, dataset.excluded_ids(part.name))
 
     def save(self, team: Team) -> None:
         """Writes what any process of the team has read, until all is written. All call it."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alexnet.data.bad_images import BadImage, most_left_out, remedy
 from alexnet.data.dataset import SPLITS, Dataset
-from alexnet.data.device import sent
+from alexnet.data.device import to_device
 from alexnet.data.image_set import ImageFiles
 from alexnet.data.loader import Batch, read_batch
 from alexnet.data.splits import Unread
@@ -46,7 +46,7 @@ class Intake:
         self._batch: Batch | None = None
         self._error: DataError | None = None
         self.trouble: AlexNetError | None = None
-        dataset.bad.run = run.path
+        dataset.bad_images.run = run.path
         dataset.drive.gives_up = lambda: signals.received is not None
 
     def fetch(self, clock: Clock) -> None:
@@ -62,7 +62,7 @@ class Intake:
     def evaluate(self, step: int, tally: Callable[[Unread | None], Tally]) -> Tally | None:
         """What `tally` counts without the images that are left out. None where an image that
         cannot be read is `trouble`."""
-        gone = dict.fromkeys(self._dataset.bad.out_at("val", step).tolist(), ("", ""))
+        gone = dict.fromkeys(self._dataset.bad_images.out_at("val", step).tolist(), ("", ""))
         unread = dict(gone)
         try:
             counted = tally(unread)
@@ -128,18 +128,18 @@ class Intake:
             self._trainer.share,
             left_out=self._left_out,
         )
-        images, labels = (sent(x, self._trainer.device) for x in (anew.images, anew.labels))
+        images, labels = (to_device(x, self._trainer.device) for x in (anew.images, anew.labels))
         return replace(anew, images=images, labels=labels, unread=batch.unread | anew.unread)
 
     def _left_out(self, step: int) -> NDArray[np.intp]:
-        return self._dataset.bad.out_at("train", step)
+        return self._dataset.bad_images.out_at("train", step)
 
     def _settle(self, split: str, own: Unread, step: int, over: bool = False) -> None:
         """Leaves images out from a step on, or finds that this is `trouble`: where the recipe says
         stop, or where they are `over` its share, which is then known."""
         told = self._team.share({"images": [[i, *image] for i, image in own.items()], "over": over})
         images = {int(i): (path, why) for one in told for i, path, why in one["images"]}
-        bad, recipe = self._dataset.bad, self._recipe
+        bad, recipe = self._dataset.bad_images, self._recipe
         over, out = any(one["over"] for one in told), set(bad.out_at(split, step).tolist())
         images = {i: image for i, image in sorted(images.items()) if over or i not in out}
         if not images:
@@ -150,7 +150,7 @@ class Intake:
         over = over or len(images) + len(out) > most
         fate = "reported" if stops or over else "left out"
         rows = [
-            BadImage(self._dataset.inside(path), split, i, why, step, fate)
+            BadImage(self._dataset.relative_path(path), split, i, why, step, fate)
             for i, (path, why) in images.items()
         ]
         if fate == "reported":  # all that are gone by now, so that all may stay away
@@ -189,7 +189,7 @@ class Intake:
             if not isinstance(files, ImageFiles):
                 continue
             for i in range(len(files)):
-                path = dataset.inside(files.path(i))
+                path = dataset.relative_path(files.path(i))
                 if path not in known and not files.on_disk(i).is_file():
                     missing.append((path, name, i))
         return missing

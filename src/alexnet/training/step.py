@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alexnet.data import draws
 from alexnet.data.augment import Preprocess, augment, mix
-from alexnet.data.device import sent
+from alexnet.data.device import to_device
 from alexnet.data.loader import Batch, Piece
 from alexnet.metrics import topk_hits
 from alexnet.models.net import Net
@@ -118,7 +118,7 @@ def _gradients(
     def part_of_mean(labels: Tensor) -> Tensor:
         part: Tensor | float = n / size
         if weight is not None:
-            every = labels if batch.of_all is None else sent(batch.of_all, labels.device)
+            every = labels if batch.of_all is None else to_device(batch.of_all, labels.device)
             part = weight[labels].sum() / weight[every].sum()
         return part * F.cross_entropy(
             logits, labels, weight, label_smoothing=recipe.label_smoothing

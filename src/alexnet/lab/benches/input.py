@@ -135,8 +135,8 @@ def make_photos(root: Path, count: int) -> Path:
 def _unpack(dataset: Dataset, root: Path) -> list[Path]:
     """The packed JPEGs of every split as files in class folders, as a torchvision user has them."""
     files = []
-    for part in dataset.source.parts:
-        read = dataset.source.read(part)
+    for part in dataset.image_set.parts:
+        read = dataset.image_set.read(part)
         assert isinstance(read.images, PackedJpegs)
         for i, (label, jpeg) in enumerate(zip(read.labels, read.images.files(), strict=True)):
             place = root / f"{label:04}" / f"{part}-{i:06}.jpg"
@@ -183,7 +183,7 @@ def _wait(dataset: Dataset, recipe: Recipe, device: torch.device, *, keep: bool)
     )
     trainer = Trainer(recipe, data)
     waited, began, last = 0.0, 0.0, 0.0
-    with progress(f"{recipe.model} from {dataset.source.path}", steps + 1, "steps") as bar:
+    with progress(f"{recipe.model} from {dataset.image_set.path}", steps + 1, "steps") as bar:
         for batch in _read(dataset, recipe, steps + 1, device, keep):
             waited += time.perf_counter() - last if began else 0.0
             trainer.train_step(batch, lr=0.01)

@@ -18,8 +18,7 @@ from alexnet.lab.claims.one_training import resolved
 from alexnet.lab.claims.study import Row, Study
 from alexnet.metrics import Tally, wilson
 from alexnet.options import option
-from alexnet.recipe import Recipe
-from alexnet.recipebook import find_recipe
+from alexnet.recipe import Recipe, find_recipe
 from alexnet.runs import RunDir, find_checkpoint, load_checkpoint, load_latest
 from alexnet.runs.records import ResumeEvent
 from alexnet.runtime import environment, pick_device
@@ -76,7 +75,7 @@ def table(make: Callable[[], Recipe], kind: str, study: Study) -> Outcome:
     together: list[np.ndarray] = []
     rows = []
     # The labels of 2012's test images were never published: the paper's figures are on val.
-    known = kind == "ILSVRC-2010" or "test" not in dataset.source.parts
+    known = kind == "ILSVRC-2010" or "test" not in dataset.image_set.parts
     test = dataset.split("test" if known else "val")
     for seed in range(study.seeds):
         row, outputs = _network(recipe.replace(seed=seed), dataset, statistics_, test, study.folder)

@@ -1,18 +1,18 @@
-"""Images of batches to come, read by threads, and by whoever needs a batch that is not read yet.
+"""Reads ahead in threads: any work in order, or the pixels of coming batches.
 
-A processor that trains has no core to spare, and beside busy processes a reader may be off its core
-for long. So a batch is read in pieces: who waits for it takes those that nobody has begun, with all
-of torch's threads, and does once more what a reader does not get done.
+A processor that trains has no core to spare, and beside busy processes a reading thread may get no
+core for long. So a batch is read in pieces: the consumer of a batch reads the pieces that no thread
+has begun, on all of torch's threads, and repeats those that a thread does not finish in time.
 """
 
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -22,9 +22,29 @@ from alexnet.data.splits import Split, Unread
 from alexnet.region import over_pieces
 from alexnet.signals import report_thread_exit
 
+T = TypeVar("T")
+
 PIECE_BYTES = 1 << 20  # of pixels: a few milliseconds of decoding
 LEAST_S = 0.001  # that readers are waited for who are at a piece of what is needed now
 IMPATIENT = 8  # blocks that are not waited for at all after one whose readers came too late
+
+
+def read_ahead(read: Callable[[int], T], keys: range, workers: int) -> Iterator[T]:
+    """read(key) for each key, in order, computed by `workers` threads at most two each ahead."""
+    if workers == 0:
+        yield from map(read, keys)
+        return
+    waiting: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="reader")
+    try:
+        for key in keys:
+            waiting.append(pool.submit(report_thread_exit(read), key))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class PixelsAhead:

@@ -1,5 +1,5 @@
-"""A recipe as a file: TOML that people edit, a line a field with what each is for beside it, or the
-record of a run or an export (JSON), which is taken as it is."""
+"""Recipes as files: TOML that people edit, one commented line for each field, and the JSON records
+of runs and exports, which must be unedited."""
 
 import json
 import tomllib
@@ -11,11 +11,11 @@ from typing import Any
 from alexnet.errors import UsageError
 from alexnet.files import read_json
 from alexnet.options import call
-from alexnet.recipe import Recipe
+from alexnet.recipe.fields import Recipe
 
 SUFFIX = ".toml"
 RECORD = ".json"  # recipe.json of a run, certificate.json of an export
-LIMIT = 1 << 20  # bytes; a recipe has three thousand
+MAX_BYTES = 1 << 20  # a recipe file has about three thousand
 
 
 def write_recipe(
@@ -24,8 +24,8 @@ def write_recipe(
     notes: Sequence[str] = (),
     command: str = "alexnet train THIS_FILE",
 ) -> str:
-    """The text of a recipe file. `data` is where the images are, `notes` stand at its head,
-    `command` is what trains it once it is edited."""
+    """The text of a recipe file. `data` is the path of the images, `notes` are comments at its
+    head, and `command` is the call that trains it."""
     values = {**recipe.to_dict(), **({"data": data} if data else {})}
     lines = [f"# {' '.join(note.split())}" for note in notes]
     lines += [f"# Edit, then: {' '.join(command.split())}", ""]
@@ -39,10 +39,8 @@ def write_recipe(
 
 
 def read_recipe_file(path: Path) -> Recipe:
-    """The recipe in a file; a field that is not there has its default.
-
-    UsageError for what is no such file, and for an unknown or ill-typed field.
-    """
+    """Read a recipe file; a missing field has its default. UsageError for another kind of file, and
+    for a field that is unknown or of a wrong type."""
     values = fields_in(path)
     try:
         return Recipe.from_dict({"name": path.stem, **values})
@@ -51,17 +49,17 @@ def read_recipe_file(path: Path) -> Recipe:
 
 
 def fields_written(name: str) -> frozenset[str]:
-    """The fields that a recipe's file writes down; of a named recipe none."""
+    """The names of the fields that a recipe file sets; none for the name of a shipped recipe."""
     if name.endswith(RECORD):
         return frozenset(field.name for field in fields(Recipe))
     return frozenset(fields_in(Path(name))) if name.endswith(SUFFIX) else frozenset()
 
 
 def fields_in(path: Path) -> dict[str, Any]:
-    """What a recipe file names, as it stands there. UsageError for what is no such file."""
+    """The fields that a recipe file sets, unchecked. UsageError for another kind of file."""
     try:
-        if path.stat().st_size > LIMIT:
-            raise UsageError(f"{path}: over {LIMIT:,} bytes, and a recipe has a few thousand")
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path}: over {MAX_BYTES:,} bytes, and a recipe has a few thousand")
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         why = (error.strerror or str(error)).lower()
@@ -69,14 +67,14 @@ def fields_in(path: Path) -> dict[str, Any]:
             f"{path}: {why}; name a recipe file, or see `{call('recipes')}`"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path}: no TOML ({error}); correct it there") from error
+        raise UsageError(f"{path} is not valid TOML ({error}): correct it") from error
 
 
 def read_recorded_recipe(path: Path) -> Recipe:
-    """The recipe that a run's recipe.json or a certificate.json records, to the last field.
+    """Read the complete recipe in a run's recipe.json or a certificate.json.
 
-    UsageError for any other JSON, and where the fields do not give the digest beside them;
-    CheckpointError for what is missing or damaged.
+    UsageError for any other JSON, and where the fields do not match the recorded digest;
+    CheckpointError for a missing or damaged file.
     """
     record = read_json(path)
     fields, digest = record.get("recipe"), record.get("digest", record.get("recipe_digest"))
@@ -98,5 +96,5 @@ def read_recorded_recipe(path: Path) -> Recipe:
 
 
 def _toml(value: Any) -> str:
-    """JSON's words are TOML's, but for the control character that JSON leaves as it is."""
+    """A value as TOML: its JSON, with the one control character that TOML forbids escaped."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

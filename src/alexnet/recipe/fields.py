@@ -11,7 +11,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict
 
@@ -29,12 +29,12 @@ def _f(default: Any, help: str, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
 
 
-# Networks that others superseded, and by which: runs that have them go on, new ones take others.
+# Retired networks and their successors: runs that have them go on, new trainings refuse them.
 RETIRED_MODELS = {"fast-128": "patch-128", "wide-32": "fast-32"}
 
 
 def retired_line(name: str) -> str:
-    """Why no new training takes a retired network, and what to do."""
+    """The message that refuses a retired network for a new training, with its successor."""
     new = RETIRED_MODELS[name]
     return (
         f"the network {name} is retired, since {new} is at least as accurate in the same time: "
@@ -321,8 +321,8 @@ class Recipe:
 
 
 class RecipeOverrides(TypedDict, total=False):
-    """Fields of a recipe that a call replaces, as `epochs=20`. The data is an argument of its own.
-    A test holds them equal to those of Recipe."""
+    """The fields of a recipe that a call may replace, as `epochs=20`; data is a separate argument.
+    A test keeps them equal to those of Recipe."""
 
     name: str
     model: str
@@ -400,12 +400,6 @@ def refuse_unknown(fields: Mapping[str, Any], function: str, options: Iterable[s
             raise UsageError(f"{function} takes no {name!r}{hint}")
 
 
-def first_line(recipe: Callable[[], Recipe]) -> str:
-    """The description of a recipe: the first line of the docstring of the function that makes
-    it."""
-    return (recipe.__doc__ or "").splitlines()[0]
-
-
 def _refuse_contradictions(recipe: Recipe) -> None:
     """Raise UsageError where fields contradict each other, with their values and a remedy. Each
     field by itself is valid already."""
@@ -425,7 +419,7 @@ def _refuse_contradictions(recipe: Recipe) -> None:
             f"{option('drops', (20, 30))}"
         )
     if list(recipe.drops) != sorted(set(recipe.drops)):
-        raise UsageError(f"drops {recipe.drops} are not in order: give rising epochs, each once")
+        raise UsageError(f"drops {recipe.drops} are not in order: use rising epochs, each once")
     if recipe.schedule != "onecycle" and 0 < recipe.epochs <= recipe.warmup_epochs:
         raise UsageError(
             f"warmup_epochs {recipe.warmup_epochs} leaves nothing of {recipe.epochs} epochs: "

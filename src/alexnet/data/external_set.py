@@ -1,7 +1,7 @@
-"""Labelled images that a network was not made from: read whole, classes joined by name.
+"""Labelled images from outside a network's training data: read whole, classes joined by name.
 
-A training set is cut into splits; images that somebody brings to a trained network never are. All
-images of class folders count, or all of the part that is asked for where the data has parts.
+A training set is cut into splits; an external set never is. All images of class folders count, or
+all of one part where the set has parts.
 """
 
 from collections.abc import Sequence
@@ -19,48 +19,48 @@ from alexnet.options import option
 from alexnet.recipe import Recipe
 
 ALL = "all"
-ORDER = ("test", "val")  # the part that is read where none is named: the first that is there
+DEFAULT_PARTS = ("test", "val")  # where none is named, the first of these that exists
 NAMED = 5  # classes in a message
 
-UNKNOWN = -2  # the label of a class that the network does not know; -1 is an image without a label
+UNKNOWN = -2  # the label of a class that the network does not know (-1: an unlabelled image)
 
 
-class OtherImages(Dataset):
-    """One part of a labelled source, or all of it, with the labels of a network's classes.
+class ExternalSet(Dataset):
+    """One part of a labelled image set, or all of it, with the labels of a network's classes.
 
-    `part` is train, val, test or all; None takes test, else val, else all. `split` is the one that
-    was taken, `available` the parts that there are (none of class folders alone). `absent` are the
-    network's classes without an image here, `ignored` the images of classes it does not know.
-    DataError where there is such a class, unless `ignore_unknown`; where the part is not there,
-    has no labels, or no image is left.
+    `part` is train, val, test or all; None takes test, else val, else all. `split_name` is the part
+    that was taken, `available` the parts of the set (none for class folders alone). `absent` are
+    the network's classes without an image here, `ignored` counts the images of classes that it does
+    not know. DataError for such a class (unless `ignore_unknown`), for a part without labels, and
+    where no image is left; UsageError for a part that does not exist.
     """
 
     to_train = False
 
     def __init__(
         self,
-        source: ImageSet,
+        image_set: ImageSet,
         recipe: Recipe,
         classes: Sequence[str],
         part: str | None = None,
         *,
         ignore_unknown: bool = False,
     ) -> None:
-        self.available = tuple(name for name in source.parts if name != ALL)
-        self.split_name = self._choose(source, part)
+        self.available = tuple(name for name in image_set.parts if name != ALL)
+        self.split_name = self._choose(image_set, part)
         chosen = self.available if self.split_name == ALL and self.available else [self.split_name]
-        self._loaded = {name: source.read(name) for name in chosen}
+        self._loaded = {name: image_set.read(name) for name in chosen}
         for name, loaded in self._loaded.items():
             if (loaded.labels == UNLABELLED).any():
                 raise DataError(
-                    f"{source.path}: the labels of {name} are not known: use another "
+                    f"{image_set.path}: the labels of {name} are not known: use another "
                     f"{option('split')}"
                 )
-        labels = self._join(source, classes, ignore_unknown)
+        labels = self._join(image_set, classes, ignore_unknown)
         joined = LabelledImages(labels, _chain([part.images for part in self._loaded.values()]))
         super().__init__(
             replace(
-                source,
+                image_set,
                 classes=tuple(classes),
                 parts=(self.split_name,),
                 read=lambda name: joined,
@@ -71,17 +71,16 @@ class OtherImages(Dataset):
         counts = np.bincount(labels[labels >= 0], minlength=len(classes))
         self.absent = tuple(name for name, n in zip(classes, counts, strict=True) if not n)
 
-    def _choose(self, source: ImageSet, part: str | None) -> str:
-        where = source.where
+    def _choose(self, image_set: ImageSet, part: str | None) -> str:
+        where = image_set.where
         if part is None:
-            return next((name for name in ORDER if name in self.available), ALL)
+            return next((name for name in DEFAULT_PARTS if name in self.available), ALL)
         if part == ALL or part in self.available:
             return part
         if not self.available:
             raise UsageError(
                 f"{option('split', part)}: {where} has no parts, its class folders are read "
-                "whole: leave "
-                f"{option('split')} out"
+                f"whole: leave {option('split')} out"
             )
         raise UsageError(
             f"{option('split', part)}: {where} has {', '.join(self.available)}: name one of "
@@ -89,21 +88,21 @@ class OtherImages(Dataset):
         )
 
     def _join(
-        self, source: ImageSet, classes: Sequence[str], ignore_unknown: bool
+        self, image_set: ImageSet, classes: Sequence[str], ignore_unknown: bool
     ) -> NDArray[np.int64]:
-        """The network's label of every image, by the names of classes."""
+        """The network's label of each image, by class names. Sets `ignored`."""
         places = {name: label for label, name in enumerate(classes)}
-        if all(name.isdecimal() for name in classes):  # a number is the same with zeros before it
+        if all(name.isdecimal() for name in classes):  # class 7 may be named 07
             places |= {str(int(name)): label for label, name in enumerate(classes)}
-            named = [str(int(n)) if n.isdecimal() else n for n in source.classes]
+            named = [str(int(n)) if n.isdecimal() else n for n in image_set.classes]
         else:
-            named = list(source.classes)
+            named = list(image_set.classes)
         table = np.array([places.get(name, UNKNOWN) for name in named], np.int64)
         labels = np.concatenate([part.labels for part in self._loaded.values()])
         counts = np.bincount(labels, minlength=len(table))
         unknown = [i for i in np.flatnonzero(table == UNKNOWN).tolist() if counts[i]]
-        self.ignored = {source.classes[i]: int(counts[i]) for i in unknown}
-        where, images = source.where, sum(self.ignored.values())
+        self.ignored = {image_set.classes[i]: int(counts[i]) for i in unknown}
+        where, images = image_set.where, sum(self.ignored.values())
         if images == len(labels):
             raise DataError(
                 f"{where}: none of its classes is one that the network knows: it has "
@@ -112,7 +111,7 @@ class OtherImages(Dataset):
             )
         if unknown and not ignore_unknown:
             raise DataError(
-                f"{where}: the network does not know the class {source.classes[unknown[0]]!r}"
+                f"{where}: the network does not know the class {image_set.classes[unknown[0]]!r}"
                 + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
                 + f"; it knows {name_some(classes)}: rename the folder, or leave its images "
                 f"out ({images:,}) with {option('ignore_unknown', True)}"
@@ -124,21 +123,21 @@ class OtherImages(Dataset):
     def _roles(self) -> dict[str, str]:
         return {self.split_name: self.split_name}
 
-    def _rows(self, name: str, part: LabelledImages) -> NDArray[np.intp]:
+    def _split_ids(self, name: str, part: LabelledImages) -> NDArray[np.intp]:
         return np.flatnonzero(part.labels >= 0)
 
-    def _else(self, size: int, channels: int) -> str:
+    def _packed_advice(self, size: int, channels: int) -> str:
         return f"name the photos themselves with {option('data')}"
 
     def split(self, name: str) -> Split:
-        """The images. The only name is `split_name`."""
+        """The images; `name` is `split_name`."""
         assert name == self.split_name, f"{name} of {self.split_name}"
         return self._split(name)
 
     def describe_splits(self) -> str:
-        """Which images these are, in words."""
+        """The part that was taken, in words."""
         if not self.available:
-            return "all of it" if self.source.folders is None else "all of its class folders"
+            return "all of it" if self.image_set.folders is None else "all of its class folders"
         if self.split_name == ALL:
             return f"all of {', '.join(self.available)}"
         others = [name for name in self.available if name != self.split_name]
@@ -173,7 +172,7 @@ class _Chained:
 
 
 def _chain(images: Sequence[Any]) -> Any:
-    """The images of several parts of a source, all of one kind, as those of one."""
+    """Join the images of several parts of a set, all of one kind."""
     if len(images) == 1:
         return images[0]
     if all(isinstance(one, ImageFiles) for one in images):

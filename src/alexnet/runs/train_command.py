@@ -1,5 +1,5 @@
-"""How a run is trained again: what beside its recipe and its data decides its weights, as a record
-and as the words of a command."""
+"""The command that trains a run again, the options and the machine that it depends on, and the
+conditions under which the weights are the same."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,13 +9,16 @@ from typing import Any
 
 from alexnet.runs.records import Event, ResumeEvent
 
-HOST = "HOST:29500"  # where several hosts meet: the name of the first is not in a record
+HOST = "HOST:29500"  # a placeholder: records do not name the first host
 
 
 @dataclass(frozen=True)
-class Call:
-    """What of a call and its machine the weights depend on. `threads` are those of a process, 0
-    where no record has them or a GPU computes; `doctor` is stop, say or off."""
+class TrainingCall:
+    """The options of a training call, and the properties of its machine, that affect the weights.
+
+    `threads` is the number of a process, 0 where it was not recorded or a GPU computed; `doctor` is
+    stop, say or off.
+    """
 
     processes: int = 1
     hosts: int = 1
@@ -26,36 +29,36 @@ class Call:
 
 def recorded_call(
     saved: Mapping[str, Any], environment: Mapping[str, Any], events: Iterable[Event]
-) -> Call:
-    """The call that a run's recipe.json records. Of runs from before it did, environment.json has
-    the machine, and the words of the command where there was one."""
-    known = {f.name for f in fields(Call)}
-    begun = {key: value for key, value in saved.get("call", {}).items() if key in known}
-    call = Call(**begun) if begun else _call_of_words(environment)
-    # A guard that was overruled once, to go on, would stop there again.
+) -> TrainingCall:
+    """The call that a run's recipe.json records. For older runs it is read from environment.json,
+    which has the machine and the words of the command."""
+    names = {f.name for f in fields(TrainingCall)}
+    recorded = {key: value for key, value in saved.get("call", {}).items() if key in names}
+    call = TrainingCall(**recorded) if recorded else _call_of_words(environment)
+    # The guard stopped the run, and was overruled to continue it: it would stop there again.
     overruled = any(isinstance(e, ResumeEvent) and e.doctor not in (None, "stop") for e in events)
     return replace(call, doctor="say") if overruled and call.doctor == "stop" else call
 
 
-def _call_of_words(environment: Mapping[str, Any]) -> Call:
+def _call_of_words(environment: Mapping[str, Any]) -> TrainingCall:
     try:
         words = [part for word in environment.get("command", ()) for part in word.split("=", 1)]
         after = dict(pairwise(words))
         settings = environment.get("settings") or {"chosen": environment}
-        return Call(
+        return TrainingCall(
             processes=int(environment.get("processes", 1)),
             towers=int(after.get("--towers", 1)),
             doctor="off" if "--no-doctor" in words else str(after.get("--doctor", "stop")),
             threads=0 if environment.get("gpu") else int(settings["chosen"].get("threads", 0)),
         )
-    except (TypeError, ValueError, AttributeError, KeyError):  # edited: what it says is not known
-        return Call()
+    except (TypeError, ValueError, AttributeError, KeyError):  # the file was edited
+        return TrainingCall()
 
 
 def train_command(
-    recipe: Sequence[str], call: Call, *, data: str = "", init: str = "", run: str = ""
+    recipe: Sequence[str], call: TrainingCall, *, data: str = "", init: str = "", run: str = ""
 ) -> str:
-    """The line for a shell that trains `recipe`, a name or file and flags, as a call did."""
+    """The shell line that trains `recipe` (a name or file, and flags) as in `call`."""
     words = ["alexnet", "train", *recipe]
     words += ["--data", data] if data else []
     words += ["--init", init] if init else []
@@ -75,13 +78,13 @@ def train_command(
 def conditions(
     digest: str,
     weights: str,
-    call: Call,
+    call: TrainingCall,
     environment: Mapping[str, Any],
     data: str,
     events: Iterable[Event] = (),
 ) -> list[str]:
-    """What comes out of that line, and under which conditions: sentences. `weights` says whose
-    sha256 is what, `data` is the digest of the images, `events` are the run's."""
+    """Sentences on the result of the command, and on the conditions for equal bits. `weights` is a
+    sentence with the sha256 of the weights, `data` the digest of the images."""
     gpu, cpu = environment.get("gpu"), environment.get("cpu") or "the same processor"
     packages = environment.get("packages")
     torch = packages.get("torch") if isinstance(packages, dict) else None
@@ -92,27 +95,29 @@ def conditions(
     threads = (
         f"{call.threads} thread(s)" if call.threads else "as many threads, which it does not record"
     )
-    said = [f"The recipe's digest is then {digest}; the data's must be {data}."]
+    sentences = [f"The recipe's digest is then {digest}; the data's must be {data}."]
     if gpu:
-        said.append(
+        sentences.append(
             f"It was trained on a GPU ({gpu}), where two trainings were never compared bit by bit: "
             f"the recipe is the same then, the bits may not be. {weights}"
         )
     else:
-        said.append(
+        sentences.append(
             f"The weights are the same bits on such a processor ({cpu}), in {team}{threads}, with "
             f"{version}. {weights}"
         )
-    said.append(
+    sentences.append(
         "On another processor or GPU, in another number of threads or processes, or with another "
         "version, sums are taken in another order: the figures are then those of another seed."
     )
-    said += [
+    sentences += [
         f"It was continued at step {event.step or 0:,} under other conditions ({event.changed}): "
         "no one machine gives the bits that came after."
         for event in events
         if isinstance(event, ResumeEvent) and event.changed
     ]
     if call.hosts > 1:
-        said.append(f"Start the line on each of {call.hosts} hosts; HOST is the name of the first.")
-    return said
+        sentences.append(
+            f"Start the line on each of {call.hosts} hosts; HOST is the name of the first."
+        )
+    return sentences

@@ -1,4 +1,4 @@
-"""What a folder may be trained with, by what its images are: the recipes to choose among."""
+"""The recipes that suit a set of images, by their size, number and colours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,26 +10,25 @@ from alexnet.models.net import named_parts
 from alexnet.models.zoo import find_model, model_spec
 from alexnet.options import option
 from alexnet.recipe import Recipe
-from alexnet.recipebook.imagenet import modern
-from alexnet.recipebook.small import cifar10, digits, fashion_mnist, imagenette, mnist, photos
+from alexnet.recipe.shipped import cifar10, digits, fashion_mnist, imagenette, mnist, modern, photos
 
-SMALL = 40  # pixels up to which images are seen as they are
-MANY = 20_000  # images from which IDX files are taken for one of the known sets, and photos for 224
-PATCHES = range(110, 200)  # pixels at which a packed set is for the network of patches
-# Crop, size and network, the cheapest first; 48 and 64 pixels take longer than 128 in patches.
+SMALL = 40  # pixels of the shorter side, up to which images are trained at their own size
+MANY = 20_000  # images from which IDX files are a published set, and photos get 224 pixels
+PATCHES = range(110, 200)  # sizes of a packed set that suit the network patch-128
+# (crop, size, network), the cheapest first; 48 and 64 pixels take longer than 128 with patch-128.
 SMALL_RUNGS = ((32, 36, "fast-32"), (48, 54, "fast-32"), (64, 72, "fast-32"))
 RUNGS = ((32, 36, "fast-32"), (128, 144, "patch-128"), (224, 256, "alexnet-bn"))
-# Grey images often are characters: a mirror changes them, a square or a cut hides what they are.
+# Grey images are often characters: a mirror changes them, a hidden part makes them another one.
 GREY = {"channels": 1, "flip": False, "cutout": 0, "area": 1, "label_smoothing": 0.1}
 
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What data is, from labels, headers and folder names alone.
+    """The facts of a set that a choice needs, from labels, headers and folder names alone.
 
-    `counts` are the images of each class in the part that is trained on; `sides` the smallest, the
-    median and the largest shorter side in pixels; `channels` 1 where all are grey; `held` the parts
-    that exist beside it; `read_s` the seconds that reading an image takes.
+    `counts` are the images of each class in the training part; `sides` the smallest, the median and
+    the largest shorter side in pixels; `channels` 1 where all are grey, and `mixed` where some are;
+    `held` the other parts of the set; `read_s` the seconds to read an image.
     """
 
     where: str
@@ -48,7 +47,7 @@ class DataSummary:
 
 
 def candidates(summary: DataSummary) -> list[Recipe]:
-    """Recipes by what the images are, the cheapest first."""
+    """The recipes that suit the images, the cheapest first."""
     side = summary.sides[1]
     if summary.kind in ("digits", "cifar10"):
         return [digits() if summary.kind == "digits" else cifar10()]
@@ -68,14 +67,14 @@ def candidates(summary: DataSummary) -> list[Recipe]:
             return [_photos(crop // 4 * 4, side, summary.channels, "patch-128")]
         large = side >= PATCHES.stop
         return [_photos(crop, side, summary.channels, "alexnet-bn" if large else "fast-32")]
-    # Enlarged images show nothing more.
+    # Enlarged images show no more detail.
     most = min(side, 224 if summary.images >= MANY else 128)
     fitting = [rung for rung in (RUNGS if side >= 128 else SMALL_RUNGS) if rung[0] <= most]
     return [_photos(crop, size, summary.channels, model) for crop, size, model in fitting]
 
 
 def _photos(crop: int, size: int, channels: int, model: str) -> Recipe:
-    """At a resolution, the recipe whose network is made for it."""
+    """The recipe of the network for a resolution."""
     base = {"fast-32": photos, "patch-128": imagenette, "alexnet-bn": modern}[model]()
     base = base.replace(
         name=f"photos-{crop}", about=_about(crop), size=size, crop=crop, orient="apply",
@@ -87,8 +86,8 @@ def _photos(crop: int, size: int, channels: int, model: str) -> Recipe:
 
 
 def at_own_size(summary: DataSummary, own: Mapping[str, Any]) -> Recipe:
-    """For the network that a user asked for, where no resolution of the images fits it: at the one
-    that it is made for, to which they are enlarged. UsageError where a packed set has its size."""
+    """The recipe for the user's network at the resolution it is made for, where it takes none of
+    the images' resolutions: they are enlarged. UsageError for a packed set, whose size is fixed."""
     model, side = own["model"], summary.sides[1]
     made_for = find_model(model).size
     if summary.kind == "packed":
@@ -108,35 +107,35 @@ def at_own_size(summary: DataSummary, own: Mapping[str, Any]) -> Recipe:
 
 
 def least_crop(model: str, classes: int, channels: int) -> int:
-    """The fewest pixels a side that a network takes."""
+    """The smallest input side, in pixels, that a network takes."""
     return next(n for n in range(1, 4097) if _takes(model, classes, (channels, n, n)))
 
 
-def _takes(model: str, classes: int, given: tuple[int, int, int]) -> bool:
+def _takes(model: str, classes: int, shape: tuple[int, int, int]) -> bool:
     try:
-        model_spec(model, classes, given)
+        model_spec(model, classes, shape)
     except UsageError:
         return False
     return True
 
 
 def fine_tuning(
-    summary: DataSummary, given: Mapping[str, Any], own: Mapping[str, Any]
+    summary: DataSummary, inherited: Mapping[str, Any], own: Mapping[str, Any]
 ) -> list[Recipe]:
-    """Given weights: a lower rate, the new last layer ten times as fast, few epochs."""
-    merged = {**given, **own}
+    """The recipe that fine-tunes initial weights: a low learning rate, ten times that for the new
+    last layer, few epochs. `inherited` are the fields of the weights, `own` those of the user."""
+    merged = {**inherited, **own}
     preset = find_model(merged["model"])
     crop = int(merged.get("crop", preset.size))
     size = int(merged.get("size", crop if crop <= SMALL else round(crop * 8 / 7)))
-    if "crop" in given and "crop" not in own:
+    if "crop" in inherited and "crop" not in own:
         least = least_crop(merged["model"], len(summary.classes), preset.channels)
         if crop < least:
             wide = preset.size if preset.size <= SMALL else round(preset.size * 8 / 7)
             raise UsageError(
                 f"{option('model', merged['model'])} takes images of {least} pixels a side and "
-                "more, and "
-                f"the run of {option('init')} saw {crop}: add {option('crop', preset.size)} "
-                f"{option('size', wide)}"
+                f"more, and the run of {option('init')} saw {crop}: add "
+                f"{option('crop', preset.size)} {option('size', wide)}"
             )
     spec = named_parts(
         model_spec(merged["model"], len(summary.classes), (preset.channels, crop, crop))

@@ -1,4 +1,4 @@
-"""A recipe's fields as flags of the command line, and a recipe as the flags that make it."""
+"""The fields of a recipe as flags: adds them to a parser, writes them, and reads them back."""
 
 import argparse
 import dataclasses
@@ -7,11 +7,11 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal
 
-from alexnet.recipe import Recipe
+from alexnet.recipe.fields import Recipe
 
 
 def add_recipe_flags(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Adds a flag for every field; a field without its flag keeps the recipe's value."""
+    """Add a flag for every field. Only the flags in a call appear in its parsed arguments."""
     hints = typing.get_type_hints(Recipe)
     for field in dataclasses.fields(Recipe):
         flags = field.metadata.get("flags", (f"--{field.name.replace('_', '-')}",))
@@ -48,18 +48,18 @@ def _or_none(kind: type) -> Callable[[str], Any]:
 
 
 def recipe_words(recipe: Recipe, base: Recipe) -> list[str]:
-    """The words of a command line that make `recipe` of `base`, field by field.
+    """The flags that turn `base` into `recipe`.
 
-    Fields without a flag are left out, as are the checkpoints kept and the reading threads, which
-    do not affect the result. With another network `whiten` and `freeze` are written even where they
-    are the same: `Recipe.adapted` would drop them.
+    Fields without a flag are left out, and so are `keep` and `workers`, which do not affect the
+    result. With another network `whiten` and `freeze` are written even where they are equal,
+    because `Recipe.adapted` would reset them.
     """
     words: list[str] = []
     for field in dataclasses.fields(Recipe):
-        value, idle = getattr(recipe, field.name), field.name in ("keep", "workers")
+        value, has_effect = getattr(recipe, field.name), field.name not in ("keep", "workers")
         same = value == getattr(base, field.name)
         adapted = recipe.model != base.model and field.name in ("whiten", "freeze")
-        if field.metadata.get("flags") == () or idle or (same and not adapted):
+        if field.metadata.get("flags") == () or not has_effect or (same and not adapted):
             continue
         flag = f"--{field.name.replace('_', '-')}"
         if isinstance(value, bool):
@@ -72,7 +72,7 @@ def recipe_words(recipe: Recipe, base: Recipe) -> list[str]:
 
 
 def parse_recipe_words(words: list[str]) -> tuple[str, dict[str, Any]]:
-    """The recipe's name and the fields that `alexnet train WORDS` reads."""
+    """The recipe name and the fields in the words of `alexnet train WORDS`."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("recipe")
     add_recipe_flags(parser)

@@ -1,16 +1,12 @@
-"""A recipe for data that came without one: what the data is and how fast this machine is, to a
-recipe and the reasons for it. Nothing is read or measured here."""
+"""Chooses among the candidates by the time that each takes on this machine, and gives the reasons.
+Nothing is read or measured here."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet.errors import DataError, UsageError
-from alexnet.models.zoo import model_spec
-from alexnet.options import option
-from alexnet.recipe import Recipe
-from alexnet.recipebook.candidates import (
+from alexnet.choice.candidates import (
     MANY,
     SMALL,
     DataSummary,
@@ -19,11 +15,15 @@ from alexnet.recipebook.candidates import (
     fine_tuning,
     least_crop,
 )
+from alexnet.errors import DataError, UsageError
+from alexnet.models.zoo import model_spec
+from alexnet.options import option
+from alexnet.recipe import Recipe
 from alexnet.terminal import duration
 
 MINUTES = 20.0
-TRAINING = 0.75  # of the time given: validation, the look before and the page after have the rest
-UNEVEN = 3  # times the smallest class, from which on the largest is worth a word
+TRAINING = 0.75  # of the minutes; validation, the doctor and the report have the rest
+UNEVEN = 3  # ratio of the largest to the smallest class from which a reason mentions it
 
 Pace = Callable[[Recipe], float]
 
@@ -33,11 +33,11 @@ Reasons = tuple[str, str, str, str, str]
 
 @dataclass(frozen=True)
 class Choice:
-    """A recipe, and what was known when it was chosen.
+    """A recipe and the grounds on which it was chosen.
 
-    `timed` has (recipe, images/s, epochs that fit) of each that was timed, the cheapest first; the
-    recipe is `kept` of them, with its epochs. `inherited` came with weights; `fields` are the
-    user's own. `larger` says whether a recipe of more pixels was possible.
+    `timed` has (recipe, images/s, epochs that fit) for each candidate that was timed, the cheapest
+    first; `kept` is the chosen one, and `recipe` the same with its epochs. `inherited` are fields
+    of the initial weights, `fields` the user's own. `larger`: whether more pixels were possible.
     """
 
     recipe: Recipe
@@ -50,19 +50,19 @@ class Choice:
     fields: Mapping[str, Any]
 
     def explain(self, counts: Mapping[str, int]) -> Reasons:
-        """Five lines that say why it is this recipe. `counts` are the images of each split that is
-        cut from the part to train on, as the data set has cut them, and of validation."""
+        """The reasons for the recipe, five lines. `counts` are the images of each split that the
+        data set cut from its training part, and of validation."""
         return (
-            _say_data(self.summary),
-            _say_network(self),
-            _say_augmentation(self.recipe),
-            _say_length(self, counts["train"]),
-            _say_splits(self, counts),
+            _data_reason(self.summary),
+            _network_reason(self),
+            _augmentation_reason(self.recipe),
+            _length_reason(self, counts["train"]),
+            _splits_reason(self, counts),
         )
 
     @property
     def reasons(self) -> Reasons:
-        """The lines with the counts that are planned: right but for copies that move together."""
+        """The reasons with planned counts, which ignore that copies stay together."""
         return self.explain(plan_splits(self.summary, self.recipe))
 
 
@@ -74,50 +74,50 @@ def choose_recipe(
     inherited: Mapping[str, Any] | None = None,
     fields: Mapping[str, Any] | None = None,
 ) -> Choice:
-    """The recipe for such data, in about `minutes` at `pace` (recipe -> images/s trained).
+    """Choose a recipe that trains in about `minutes` at `pace` (recipe -> images/s trained).
 
-    `inherited` is what comes with weights to start from (model, size ...): it is then fine-tuned;
-    `fields` are the user's own and stay as they are. Of several resolutions the largest is taken
-    at which enough epochs fit. `pace` is asked for the smallest first, and for a larger one only
-    while the ones before left room. DataError where a class is too small to be split.
+    `inherited` are the fields of initial weights (model, size ...), which are then fine-tuned;
+    `fields` are the user's own and stay unchanged. The choice is the largest resolution at which
+    enough epochs fit. `pace` is called for the smallest first, and for a larger one only while the
+    smaller ones left time. DataError where a class is too small to be split.
     """
     if not (math.isfinite(minutes) and minutes > 0):
         raise UsageError(
-            f"{option('minutes', minutes)}: give a time above 0, as {option('minutes', 20)}"
+            f"{option('minutes', minutes)}: use a time above 0, as {option('minutes', 20)}"
         )
-    given, own = dict(inherited or {}), dict(fields or {})
+    inherited, own = dict(inherited or {}), dict(fields or {})
     _refuse_few(summary)
 
     def fitted(candidate: Recipe) -> Recipe:
-        found = _sized(candidate, summary).adapted({**given, **own}, bool(given))
-        model_spec(found.model, len(summary.classes), (found.channels, found.crop, found.crop))
-        # Of what is not mirrored a mirror image would be another thing.
-        return found if found.flip or "views" in own else found.replace(views=1)
+        recipe = _sized(candidate, summary).adapted({**inherited, **own}, bool(inherited))
+        model_spec(recipe.model, len(summary.classes), (recipe.channels, recipe.crop, recipe.crop))
+        # Without mirrored training images, a mirrored view would show another thing.
+        return recipe if recipe.flip or "views" in own else recipe.replace(views=1)
 
     possible, faults = [], []
-    for candidate in fine_tuning(summary, given, own) if given else candidates(summary):
+    for candidate in fine_tuning(summary, inherited, own) if inherited else candidates(summary):
         try:
             possible.append(fitted(candidate))
         except UsageError as fault:  # such as a crop that this resolution does not hold
             faults.append(fault)
     whole = all(type(own.get(name, 1)) is int for name in ("size", "crop"))
-    if not possible and "model" in own and not given and whole:
+    if not possible and "model" in own and not inherited and whole:
         possible = [fitted(at_own_size(summary, own))]
     if not possible:
         raise faults[0]
-    kept, heard = possible[0], []
+    kept, timed = possible[0], []
     seconds = 60 * minutes * TRAINING - summary.images * summary.read_s
     for candidate in possible:  # the smallest first
         fits = max(seconds, 1.0) * (rate := pace(candidate)) / _train_images(summary, candidate)
-        heard.append((candidate, rate, fits))
-        if fits < (_wanted(summary, candidate) if candidate is not possible[0] else 0):
+        timed.append((candidate, rate, fits))
+        if fits < (_enough_epochs(summary, candidate) if candidate is not possible[0] else 0):
             break
         kept = candidate
-        if fits < 1.5 * _wanted(summary, candidate):
+        if fits < 1.5 * _enough_epochs(summary, candidate):
             break
-    fits = next(f for c, _, f in heard if c is kept)
+    fits = next(f for c, _, f in timed if c is kept)
     recipe = _timed(kept, summary, fits, own)
-    return Choice(recipe, summary, minutes, heard, kept, kept is not possible[-1], given, own)
+    return Choice(recipe, summary, minutes, timed, kept, kept is not possible[-1], inherited, own)
 
 
 def _refuse_few(summary: DataSummary) -> None:
@@ -133,7 +133,7 @@ def _refuse_few(summary: DataSummary) -> None:
 
 
 def _sized(recipe: Recipe, summary: DataSummary) -> Recipe:
-    """Splits and batch as a small set needs them."""
+    """The recipe with the splits and the batch size that a small set needs."""
     if recipe.name in ("digits", "mnist", "fashion-mnist", "cifar10") and summary.images >= 2000:
         return recipe
     if summary.images < 2000:
@@ -144,8 +144,8 @@ def _sized(recipe: Recipe, summary: DataSummary) -> Recipe:
 
 
 def plan_splits(summary: DataSummary, recipe: Recipe) -> dict[str, int]:
-    """Images of each split that is cut from the part to train on, class by class, as a data set
-    cuts them: but for near copies, which stay together whatever the share."""
+    """The number of images of each split that a data set cuts from its training part, class by
+    class, if no copies have to stay together."""
     held, left = set(summary.held), list(summary.counts)
     planned = {}
     shares = [] if held else [("test", recipe.test_fraction)]
@@ -162,17 +162,17 @@ def _train_images(summary: DataSummary, recipe: Recipe) -> int:
     return plan_splits(summary, recipe)["train"]
 
 
-def _wanted(summary: DataSummary, recipe: Recipe) -> float:
-    """Epochs that are enough: a small set is seen more often, for there is less in an epoch."""
+def _enough_epochs(summary: DataSummary, recipe: Recipe) -> float:
+    """The number of epochs that suffices: more for a small set, whose epochs are short."""
     if recipe.name in ("digits", "mnist", "fashion-mnist", "cifar10", "fine-tuned"):
         return recipe.epochs
     return min(60, max(15, round(12_000 / _train_images(summary, recipe))))
 
 
 def _timed(recipe: Recipe, summary: DataSummary, fits: float, own: Mapping[str, Any]) -> Recipe:
-    """Epochs that fit, at most twice what is enough; and when to stop before."""
+    """The recipe with the epochs that fit, at most twice what suffices, and its early stop."""
     if not {"epochs", "steps"} & own.keys():
-        most = _wanted(summary, recipe)
+        most = _enough_epochs(summary, recipe)
         if recipe.name.startswith(("photos-", "images-")):
             most *= 2
         fits = fits if fits < 3 else math.floor(fits)
@@ -185,7 +185,7 @@ def _timed(recipe: Recipe, summary: DataSummary, fits: float, own: Mapping[str, 
     return recipe.replace(**{k: v for k, v in changes.items() if k not in own})
 
 
-def _say_data(summary: DataSummary) -> str:
+def _data_reason(summary: DataSummary) -> str:
     low, high = min(summary.counts), max(summary.counts)
     each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     small, middle, large = summary.sides
@@ -198,40 +198,40 @@ def _say_data(summary: DataSummary) -> str:
     )
 
 
-def _say_learning(kept: Recipe) -> str:
-    said = f"{' and '.join(kept.freeze)} stay as given" if kept.freeze else "all learn"
+def _learning_text(kept: Recipe) -> str:
+    reason = f"{' and '.join(kept.freeze)} stay as given" if kept.freeze else "all learn"
     factors = [
         f"{part} {factor:g} times as fast{f' from epoch {since:g}' if since else ''}"
         for part, factor, since in kept.part_rates
     ]
-    return ", ".join([said, *factors])
+    return ", ".join([reason, *factors])
 
 
-def _say_network(choice: Choice) -> str:
+def _network_reason(choice: Choice) -> str:
     summary, kept, minutes = choice.summary, choice.kept, choice.minutes
     rate = next(rate for recipe, rate, _ in choice.timed if recipe is kept)
-    said = f"network: {kept.model} at {kept.crop} pixels, {rate:,.0f} images/s here"
+    reason = f"network: {kept.model} at {kept.crop} pixels, {rate:,.0f} images/s here"
     if choice.inherited:
-        return f"{said}, as the given weights have it; {_say_learning(kept)}"
+        return f"{reason}, as the given weights have it; {_learning_text(kept)}"
     beyond, slower, fits = choice.timed[-1]
     if beyond is not kept:
         return (
-            f"{said}; {beyond.crop} pixels would be {slower:,.0f} images/s, {fits:.0f} epochs in "
-            f"{minutes:g} min, and {_wanted(summary, beyond):.0f} are needed"
+            f"{reason}; {beyond.crop} pixels would be {slower:,.0f} images/s, {fits:.0f} epochs in "
+            f"{minutes:g} min, and {_enough_epochs(summary, beyond):.0f} are needed"
         )
     if kept.crop > max(summary.sides[1], SMALL):
         least = least_crop(kept.model, len(summary.classes), kept.channels)
         why = f": it takes {least} and more" if least > summary.sides[1] else ""
-        return f"{said}, to which images of {summary.sides[1]} are enlarged{why}"
+        return f"{reason}, to which images of {summary.sides[1]} are enlarged{why}"
     if choice.larger:
-        return f"{said}; more pixels would not fit into {minutes:g} min"
+        return f"{reason}; more pixels would not fit into {minutes:g} min"
     if summary.images < MANY and kept.crop == 128 and summary.sides[1] >= 224:
-        return f"{said}; 224 pixels are for {MANY:,} images or more"
+        return f"{reason}; 224 pixels are for {MANY:,} images or more"
     largest = kept.crop >= 224 and summary.sides[1] > 256
-    return f"{said}; {'the most that is tried' if largest else 'the images have no more'}"
+    return f"{reason}; {'the most that is tried' if largest else 'the images have no more'}"
 
 
-def _say_augmentation(recipe: Recipe) -> str:
+def _augmentation_reason(recipe: Recipe) -> str:
     parts = {
         "mirrors": recipe.flip,
         f"shifts of {recipe.shift} pixels": recipe.shift,
@@ -241,52 +241,52 @@ def _say_augmentation(recipe: Recipe) -> str:
         f"cut-outs of at least {recipe.area:.0%}": recipe.area < 1,
         f"grey squares of {recipe.cutout}": recipe.cutout,
     }
-    said = ", ".join(name for name, used in parts.items() if used) or "none"
+    reason = ", ".join(name for name, used in parts.items() if used) or "none"
     why = "a mirrored photo is the same thing" if recipe.flip else (
         f"no mirrors, which would change characters ({option('flip', True)} where they do not)"
     )  # fmt: skip
-    return f"augmentation: {said}; {why}"
+    return f"augmentation: {reason}; {why}"
 
 
-def _say_length(choice: Choice, n: int) -> str:
+def _length_reason(choice: Choice, n: int) -> str:
     recipe, summary, minutes = choice.recipe, choice.summary, choice.minutes
     rate, fits = next((r, f) for c, r, f in choice.timed if c is choice.kept)
     per_epoch = max(n // recipe.batch_size, 1)
     steps = recipe.steps or math.ceil(recipe.epochs * per_epoch)
-    said = (
+    reason = (
         f"length: {steps / per_epoch:.3g} epochs, {steps:,} steps of {recipe.batch_size}, about "
         f"{duration(steps * recipe.batch_size / rate / TRAINING + n * summary.read_s)}"
     )
     if {"epochs", "steps"} & choice.fields.keys():
-        return f"{said}, as asked"
-    if recipe.epochs < 0.5 * (wanted := _wanted(summary, recipe)):
-        needed = minutes * wanted / max(fits, 0.01)
+        return f"{reason}, as asked"
+    if recipe.epochs < 0.5 * (enough := _enough_epochs(summary, recipe)):
+        needed = minutes * enough / max(fits, 0.01)
         return (
-            f"{said}; {wanted:.0f} epochs would be better: {option('minutes', math.ceil(needed))}"
+            f"{reason}; {enough:.0f} epochs would be better: {option('minutes', math.ceil(needed))}"
         )
     early = f"; ends after {recipe.early_stop} validations without a better one"
-    return f"{said} of the {minutes:g} min" + (early if recipe.early_stop else "")
+    return f"{reason} of the {minutes:g} min" + (early if recipe.early_stop else "")
 
 
-def _say_splits(choice: Choice, counts: Mapping[str, int]) -> str:
+def _splits_reason(choice: Choice, counts: Mapping[str, int]) -> str:
     recipe, summary = choice.recipe, choice.summary
     cut = plan_splits(summary, recipe).keys() - {"train"}
-    said = f"splits: {counts['train']:,} images to train on"
+    reason = f"splits: {counts['train']:,} images to train on"
     if "val" in counts:
-        said += f", {counts['val']:,} to validate"
+        reason += f", {counts['val']:,} to validate"
     if "test" in counts:
-        said += f", {counts['test']:,} to test"
-    said += ", held out class by class" if cut else ", as the data has them"
+        reason += f", {counts['test']:,} to test"
+    reason += ", held out class by class" if cut else ", as the data has them"
     low, high = min(summary.counts), max(summary.counts)
     if recipe.class_weights == "balanced":
-        said += "; an image of a small class counts more, so that each class is even"
+        reason += "; an image of a small class counts more, so that each class is even"
     elif high >= UNEVEN * low:
-        said += (
+        reason += (
             f"; the largest class has {high / low:.0f} times the smallest: "
             f"{option('class_weights', 'balanced')} counts each class the same"
         )
     validate = counts.get("val", 0)
     if not 0 < validate < 1000:
-        return said
+        return reason
     points = min(98 / math.sqrt(validate), 100)  # 95 % of a proportion, at its widest
-    return f"{said}; on {validate:,} images a figure is sure to {points:.0f} points or less"
+    return f"{reason}; on {validate:,} images a figure is sure to {points:.0f} points or less"
