@@ -61,9 +61,7 @@ def evaluate(
     read are added to it instead of raising an error; their probabilities are NaN. The model returns
     to the mode (train or eval) that it had.
     """
-    device = next(
-        (p.device for p in model.parameters()), torch.device("cpu")
-    )  # none: other runtime
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     was_training = model.training
     model.eval()
     starts = batch_starts(len(split), batch, views)

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import torch
 
 from alexnet.models.net import Net
-from alexnet.runs.records import DoctorEvent, Event, TrainEvent, ValEvent
+from alexnet.runs.records import DoctorEvent, Event, ResumeEvent, TrainEvent, ValEvent
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import Progress, can_print, duration, percent, progress, say
 
@@ -85,6 +85,22 @@ class RunLog:
     def epoch(self, step: int) -> float:
         """Convert steps to epochs."""
         return step / self._per_epoch
+
+
+def training_pace(events: Sequence[Event], batch: int) -> float | None:
+    """Return the images a second of all logged training steps, without validation and saving.
+
+    None if the log has no steps. The rate of a line is that of the steps since the line before, or
+    since the run was continued.
+    """
+    images, seconds, before = 0.0, 0.0, 0
+    for event in events:
+        if isinstance(event, TrainEvent) and event.images_per_s:
+            images += (event.step - before) * batch
+            seconds += (event.step - before) * batch / event.images_per_s
+        if isinstance(event, TrainEvent | ResumeEvent) and event.step is not None:
+            before = event.step
+    return round(images / seconds, 1) if seconds > 0 else None
 
 
 def describe_event(event: TrainEvent | ValEvent | DoctorEvent, with_top5: bool) -> str:

@@ -9,13 +9,17 @@ from torch import Tensor, nn
 
 from alexnet.data import draws
 from alexnet.data.augment import Preprocess
+from alexnet.data.dataset import Dataset
+from alexnet.data.loader import steps_per_epoch
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, UsageError
+from alexnet.models.layers import BatchNorm
 from alexnet.models.net import Net, Spec
 from alexnet.models.zoo import find_model, model_spec
 from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import Checkpoint
+from alexnet.training.schedule import refuse_endless_warmup
 
 WHITEN_IMAGES = 5_000  # training images whose patches initialise the first layer
 WHITEN_CHUNK = 200  # images whose patches are in memory at once
@@ -45,6 +49,30 @@ def build_net(recipe: Recipe, classes: int, change: Callable[[Spec], Spec] | Non
         raise UsageError(f"freeze {' '.join(recipe.freeze)} leaves nothing to train: name fewer")
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     return model.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def check_trainable(recipe: Recipe, dataset: Dataset, recorded: bool = False) -> None:
+    """Raise UsageError if a recipe cannot be trained on this data, before anything is written.
+
+    Images that are kept in memory are read for it. A `recorded` recipe was trained once, so that
+    its warm-up may be as long as it was.
+    """
+    n_train, _ = len(dataset.train), len(dataset.val)
+    spec = model_spec(
+        recipe.model, len(dataset.classes), (recipe.channels, recipe.crop, recipe.crop)
+    )
+    micro = recipe.batch_size // recipe.accumulate
+    if micro == 1 and any(isinstance(part, BatchNorm) for part in spec):
+        raise UsageError(
+            f"batch_size is {recipe.batch_size} in {recipe.accumulate} parts, and the batch norms "
+            f"of {recipe.model} need at least 2 images: use "
+            f"{option('batch_size', 2 * recipe.accumulate)}"
+        )
+    if recipe.freeze or recipe.part_lr:
+        with torch.device("meta"):  # raises for unknown parts; draws no weights
+            build_net(recipe, len(dataset.classes))
+    if not recorded:
+        refuse_endless_warmup(recipe, steps_per_epoch(n_train, recipe.batch_size))
 
 
 def load_weights(model: Net, checkpoint: Checkpoint, recipe: Recipe) -> None:

@@ -24,7 +24,7 @@ class Watch:
     drops: int = 0
 
     def update(self, top1: float, loss: float, step: int, recipe: Recipe) -> tuple[bool, str]:
-        """Record a validation. Returns whether it is the best, and the reason to stop ("" for none).
+        """Record a validation. Returns whether it is the best, and why to stop ("" to continue).
 
         Source of the plateau policy: paper, section 5. The rate is divided by 10 when the
         validation error stops improving, three times before the end.
@@ -93,14 +93,15 @@ def _short_warmup(recipe: Recipe, per_epoch: int) -> float:
 
 
 def describe_unreached(recipe: Recipe, per_epoch: int) -> list[str]:
-    """Describe the events of a schedule that a run does not reach, and a warm-up of most of a run."""
+    """Describe events of the schedule beyond the end of a run, and a warm-up of most of the run."""
     total = total_steps(recipe, per_epoch)
     last_epoch = (total - 1) // per_epoch  # counted from 0
     validations = math.ceil(total / validation_steps(recipe, per_epoch))
     beyond = [f"{epoch:g}" for epoch in recipe.drops if epoch * per_epoch >= total]
     unreached = [f"the drop{'s' * (len(beyond) > 1)} at {', '.join(beyond)}"] if beyond else []
-    unreached += [f"{entry} of part_lr" for entry, (_, _, epoch)
-              in zip(recipe.part_lr, recipe.part_rates, strict=True) if epoch > last_epoch]  # fmt: skip
+    for entry, (_, _, epoch) in zip(recipe.part_lr, recipe.part_rates, strict=True):
+        if epoch > last_epoch:
+            unreached.append(f"{entry} of part_lr")
     if recipe.colour and recipe.colour_until > last_epoch:
         unreached.append(f"the end of colour noise at {recipe.colour_until:g}")
     waits = f"of {validations} validation{'s' * (validations > 1)} without improvement"
