@@ -257,5 +257,5 @@ def test_what_became_of_each_tensor_is_said() -> None:
     for name, value in model.state_dict().items():
         assert torch.equal(value, given[name] if name in report.copied else before[name]), name
     said = str(report)
-    assert said.startswith(f"{len(report.copied)} tensors report; made anew: fc4.weight, fc4.bias")
+    assert said.startswith(f"{len(report.copied)} tensors taken; made anew: fc4.weight, fc4.bias")
     assert said.endswith("; left in the file: fc6.weight")
