@@ -178,7 +178,7 @@ def infer(sizes: Sizes) -> dict[str, Way]:
     from alexnet.lab.benches.reference import plain_net
     from alexnet.models.zoo import find_model
     from alexnet.recipe import Recipe
-    from alexnet.training.infer import Inference
+    from alexnet.training.inference import Inference
     from alexnet.training.network import build_net
 
     side = find_model(sizes.asked).size

@@ -117,10 +117,10 @@ def work(batch: int, steps: int, model: str, out: Path) -> None:
     from alexnet.data.statistics import Statistics
     from alexnet.models.zoo import find_model
     from alexnet.recipe import Recipe
+    from alexnet.training.data_parallel import distribute
     from alexnet.training.network import build_net, preprocessing
     from alexnet.training.optim import build_optimizer
     from alexnet.training.parallel import join
-    from alexnet.training.spread import distribute
     from alexnet.training.step import train_step
 
     side = find_model(model).size

@@ -386,7 +386,7 @@ def main() -> None:
     parser.add_argument("--serve", type=int, metavar="BATCH", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        from alexnet.serving.limits import Limits
+        from alexnet.serving.requests import Limits
 
         def prepare() -> tuple[Predictor, Engine, Explainer]:
             predictor = load(args.run)

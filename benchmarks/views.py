@@ -25,7 +25,7 @@ from alexnet.lab.benches import take_turns
 from alexnet.models.zoo import find_model
 from alexnet.recipe import Recipe
 from alexnet.runtime import choose_precision, environment, pick_device
-from alexnet.training.infer import Inference
+from alexnet.training.inference import Inference
 from alexnet.training.network import build_net
 
 BATCH = 320  # crops in a forward pass

@@ -66,7 +66,7 @@ class Changing:
 
     def choosing(self, after_s: float = 1e9) -> TimingRule:
         """Every training is long for it; it looks again after an epoch, or after some seconds."""
-        return TimingRule(lambda *_: self, worth=0, long_s=0, again_after_s=after_s)
+        return TimingRule(lambda *_: self, min_operations=0, long_s=0, recheck_after_s=after_s)
 
 
 def alone_at_first(run: Path, **more: Any) -> Changing:

@@ -142,8 +142,8 @@ MISTAKES: list[tuple[Callable[[Path], object], list[str], str, str]] = [
      ["import", "RUN/checkpoints/last/model.safetensors"], "as model='alexnet-2014'",
      "as --as alexnet-2014"),
     (lambda r: alexnet.serve(r, host="0.0.0.0"), ["serve", "RUN", "--host", "0.0.0.0"],
-     "host='0.0.0.0' can be reached by others: give a token=...",
-     "--host 0.0.0.0 can be reached by others: give a --token"),
+     "other machines can reach host='0.0.0.0': add a token=...",
+     "other machines can reach --host 0.0.0.0: add a --token"),
     (lambda r: alexnet.train("digits", stop_signal="SIGNOPE"),
      ["train", "digits", "--stop-signal", "SIGNOPE"], "SIGNOPE", "SIGNOPE"),
 ]  # fmt: skip

@@ -170,7 +170,7 @@ def test_neighbours_of_a_row_as_channels_are_the_same_sums(name: str) -> None:
     net = lively(name)
     x = images_for(net, 2)
     ranges = measure_ranges(net, [x])
-    by_rows, as_it_is = Int8(net, ranges), Int8(net, ranges, few=NEVER)
+    by_rows, as_it_is = Int8(net, ranges), Int8(net, ranges, min_channels=NEVER)
     assert by_rows.steps[0](x).shape[1] == 12
     assert as_it_is.steps[0](x).shape[1] == 3
     assert torch.equal(
@@ -188,7 +188,7 @@ def test_any_strided_first_convolution(kernel: int, padding: int) -> None:
         x = torch.randn(2, *net.input_shape)
         ranges = measure_ranges(net, [x])
         found = Int8(net, ranges)(x)
-        assert torch.equal(found, Int8(net, ranges, few=NEVER)(x)), side
+        assert torch.equal(found, Int8(net, ranges, min_channels=NEVER)(x)), side
         assert (found - by_definition(net, ranges, x)).norm() < 0.02 * found.norm(), side
 
 
@@ -375,7 +375,7 @@ def test_weights_that_are_no_numbers_are_named(run: Path) -> None:
     with torch.no_grad():
         next(predictor.model.part("conv2").parameters())[0, 0, 0, 0] = math.nan
     with pytest.raises(
-        Unavailable, match=r"int8: what \w+2 is given goes from nan .*another checkpoint"
+        Unavailable, match=r"int8: the inputs of \w+2 range from nan .*another checkpoint"
     ):
         with_engine(predictor, "int8")
 

@@ -396,7 +396,7 @@ def test_a_continued_run_keeps_what_was_chosen(
 
     def quick(*wins: str) -> TimingRule:
         given = Given(**dict.fromkeys(wins, 0.5))
-        return TimingRule(prepare=lambda *_: given, worth=0)
+        return TimingRule(prepare=lambda *_: given, min_operations=0)
 
     def begin(run: Path) -> None:
         first = quick("fp32", "threads1")

@@ -25,7 +25,7 @@ from alexnet import terminal
 from alexnet.runs.records import LookEvent, TrainEvent, ValEvent
 
 # Deep because what stands under a bar is made of figures that no training of a test has.
-from alexnet.training.status import Status, spark
+from alexnet.training.log import Status, spark
 from conftest import without_report
 
 # Deep because of the same as above: this one runs in a process with a terminal of its own.

@@ -122,12 +122,12 @@ def test_what_is_made_anew_is_not_frozen(there: bool) -> None:
     del weights["conv1.weight"]
     if there:
         weights["conv1.weight"] = torch.zeros(4, 3, 3, 3)
-    with pytest.raises(CheckpointError, match=r"w: conv1.weight is frozen .*out of freeze="):
+    with pytest.raises(CheckpointError, match=r"w: conv1.weight is frozen, .*out of freeze="):
         take_weights(model, weights, "w")
     assert same_bits(model.state_dict(), before)
     model = small_net()
     model.freeze("conv2..conv3")
-    assert "conv1.weight" in " ".join(take_weights(model, weights, "w").remade)
+    assert "conv1.weight" in " ".join(take_weights(model, weights, "w").initialised)
 
 
 def test_colour_weights_on_grey_images_cannot_be_frozen(
@@ -141,7 +141,8 @@ def test_colour_weights_on_grey_images_cannot_be_frozen(
     alexnet.train("photos", run=tmp_path / "grey", **fields)
     assert "made anew: conv1.weight ((64, 1, 3, 3), (64, 3, 3, 3) in" in capsys.readouterr().err
     with pytest.raises(
-        CheckpointError, match=r"conv1.weight is frozen and is not there in \(64, 1"
+        CheckpointError,
+        match=r"conv1.weight is frozen, and the file does not have it in the shape \(64, 1",
     ):
         alexnet.train("photos", run=run, freeze=("conv1",), **fields)
     assert not run.exists()

@@ -79,7 +79,7 @@ def test_weights_with_torchvisions_names_expect_its_normalisation(
         found: list[str] = []
 
         def look(line: str) -> None:
-            if line.startswith("weights: "):  # what it is to be is written, and no step is taken
+            if line.startswith("weights: "):  # what it is to be is written, and no step is report
                 found.append(saved(run)["recipe"]["normalize"])
                 raise Cut
 
@@ -246,12 +246,16 @@ def test_what_became_of_each_tensor_is_said() -> None:
     before = {k: v.clone() for k, v in model.state_dict().items()}
     given = {k: torch.full_like(v, 3) for k, v in before.items() if not k.startswith("fc4")}
     given |= {"fc5.weight": torch.zeros(9, 7), "fc6.weight": torch.zeros(2, 2)}
-    taken = take_weights(model, given, "there")
-    assert taken.remade == ["fc4.weight", "fc4.bias", "fc5.weight ((3, 7), (9, 7) in the file)"]
-    assert taken.left == ["fc6.weight"]
-    assert sorted(taken.taken) == sorted(before.keys() - {"fc4.weight", "fc4.bias", "fc5.weight"})
+    report = take_weights(model, given, "there")
+    assert report.initialised == [
+        "fc4.weight",
+        "fc4.bias",
+        "fc5.weight ((3, 7), (9, 7) in the file)",
+    ]
+    assert report.left == ["fc6.weight"]
+    assert sorted(report.copied) == sorted(before.keys() - {"fc4.weight", "fc4.bias", "fc5.weight"})
     for name, value in model.state_dict().items():
-        assert torch.equal(value, given[name] if name in taken.taken else before[name]), name
-    said = str(taken)
-    assert said.startswith(f"{len(taken.taken)} tensors taken; made anew: fc4.weight, fc4.bias")
+        assert torch.equal(value, given[name] if name in report.copied else before[name]), name
+    said = str(report)
+    assert said.startswith(f"{len(report.copied)} tensors taken; made anew: fc4.weight, fc4.bias")
     assert said.endswith("; left in the file: fc6.weight")

@@ -27,7 +27,7 @@ from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runtime import chance_kept, choose_precision, pick_device
 from alexnet.terminal import say
 from alexnet.training.evaluate import predict_views
-from alexnet.training.infer import Inference
+from alexnet.training.inference import Inference
 from alexnet.training.network import build_net, load_weights, preprocessing
 
 Image = str | Path | bytes | NDArray[np.uint8]

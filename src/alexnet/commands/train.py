@@ -1,13 +1,13 @@
-"""alexnet train: a recipe from its beginning, or a run from where it stopped.
+"""alexnet train: train a recipe, or continue a run.
 
-A request becomes a plan, which the first process makes (`plan_training`) and every process of a
-team carries out (`run_plan`).
+The first process of a team turns a request into a plan (`plan_training`). Every process opens what
+the plan names and carries it out (`run_plan`).
 """
 
 import base64
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as dataclass_fields
@@ -35,12 +35,10 @@ from alexnet.data.unreadable import check_parts, update_fates
 from alexnet.errors import CheckpointError, DataError, Diverged, Unreadable, UsageError
 from alexnet.evaluation_set import read_digests
 from alexnet.figures.tensorboard import ValidationPictures
-from alexnet.files import read_json, sha256_of, to_json_text, write_atomic, write_json
+from alexnet.files import read_json, sha256_of, to_json_text, write_atomic
 from alexnet.interchange.certificate import certify_run
 from alexnet.launch import is_launched
 from alexnet.memory import give_back
-from alexnet.models.layers import BatchNorm
-from alexnet.models.zoo import model_spec
 from alexnet.options import DIR, call, option
 from alexnet.predictor import load, read_statistics
 from alexnet.processors import describe_kept_threads, describe_threads, find_processors
@@ -64,13 +62,10 @@ from alexnet.runs.checkpoint import (
 )
 from alexnet.runs.records import (
     DataCard,
-    Environment,
-    Event,
     PinnedFile,
     ReportResult,
     ResumeEvent,
     RunPlan,
-    TrainEvent,
     TrainResult,
     ValEvent,
     as_event,
@@ -84,27 +79,27 @@ from alexnet.signals import PREEMPT, interrupt_on, signal_number
 from alexnet.terminal import escaped, say, shorten
 from alexnet.training.fitting import fit, save_step_0
 from alexnet.training.guard import Doctor
-from alexnet.training.network import build_net, preprocessing
+from alexnet.training.log import training_pace
+from alexnet.training.network import check_trainable, preprocessing
 from alexnet.training.parallel import Team, check_same_data, join, restarted
-from alexnet.training.schedule import describe_unreached, refuse_endless_warmup, shorten_warmup
+from alexnet.training.schedule import describe_unreached, shorten_warmup
 from alexnet.training.settings import (
-    Prepare,
+    ENVIRONMENT,
+    SettingsRecheck,
     TimingRule,
     choose_settings,
-    choose_settings_again,
     chosen_threads,
-    is_worth_a_second_look,
+    is_worth_rechecking,
 )
 from alexnet.training.state import State
 from alexnet.training.trainer import SecondLook
 
 RUNS = Path("runs")
-ENVIRONMENT = "environment.json"
 RECIPE_FILE = "recipe.toml"
-BRIEF_S = 5.0  # for the doctor's look before the first step
-MANY = 8  # classes that a line names
-SAMPLED = 64  # training files whose EXIF orientation is counted
-NAMED = 12  # classes that the first lines name
+EXAMINE_S = 5.0  # that the doctor may take before the first step
+WARNED_CLASSES = 8  # that a warning names at most
+ORIENTED_FILES = 64  # training files whose EXIF orientation is counted
+NAMED_CLASSES = 12  # that the first lines name at most
 
 
 def train(
@@ -121,19 +116,21 @@ def train(
     minutes: float | None = None,
     **overrides: Unpack[RecipeOverrides],
 ) -> TrainResult:
-    """Trains a recipe, or continues a run.
+    """Train a recipe, or continue a run.
 
-    `recipe` is a name, a file (.toml), a record of one (recipe.json of a run, certificate.json of
-    an export) or a value; `overrides` replace fields of it. Without recipe and
-    data it is `digits`; with data alone one is chosen that fits into about `minutes` (default 20)
-    on this machine, with `init` one that fine-tunes, and the reasons are printed. `init` is a run
-    or a file of weights to start from: fine-tuning keeps the run's network and preprocessing,
-    unless `overrides` or a file replace them; the last layer is made anew where the classes differ.
-    `doctor` is what happens when something keeps it from learning: stop, say, or off, which does
-    not look. Processes that torchrun starts share the work; with `towers` 2 each holds a tower of
-    the paper's network. SIGINT, SIGTERM, SIGUSR1 and `stop_signal` save and stop.
-    Returns a TrainResult: the figures of the best validation, run and checkpoint; `choice`, the
-    reasons where a recipe was chosen, and `recipe_file`, the recipe as a file to edit.
+    `recipe` is a name, a file (.toml), a record (recipe.json of a run, certificate.json of an
+    export) or a Recipe; `overrides` replace fields of it. Without recipe and data it is `digits`.
+    With data alone, a recipe is chosen that takes about `minutes` (default 20) on this machine, or
+    with `init` one that fine-tunes; the reasons are printed. `init` is a run or a file of weights
+    to start from. Fine-tuning keeps the source run's network and preprocessing, unless `overrides`
+    or a recipe file replace them; the last layer is new if the classes differ.
+
+    `doctor` is the reaction when a problem keeps the run from learning: "stop", "say", or "off",
+    which does not check. Processes that torchrun starts share the work; with `towers` 2 each holds
+    a tower of the paper's network. SIGINT, SIGTERM, SIGUSR1 and `stop_signal` save and stop.
+
+    Returns a TrainResult: figures of the best validation, run and checkpoint; `choice`, the reasons
+    for a chosen recipe; `recipe_file`, the recipe as a file to edit.
     """
     request = Request(
         recipe, data, run, resume, tensorboard, init, doctor, towers, stop_signal, minutes,
@@ -165,31 +162,33 @@ class Request:
 
 
 @chance_kept()
-def train_request(request: Request, choosing: TimingRule) -> TrainResult:
-    """Trains as requested; `choosing` is how the fastest settings are found."""
+def train_request(request: Request, timing: TimingRule) -> TrainResult:
+    """Train as requested; `timing` says how the fastest settings are found."""
     refuse_unknown(request.fields, "train", (f.name for f in dataclass_fields(Request)))
     if "" in (request.run, request.recipe, request.data):
-        raise UsageError("an empty name: leave the option out, or say which")
+        raise UsageError(
+            "a recipe, run or data has an empty name: leave the option out, or name it"
+        )
     if request.resume and request.minutes is not None:
         raise UsageError(
-            f"{option('minutes')} chooses a recipe and {option('resume', True)} keeps one: leave "
-            "one out"
+            f"{option('minutes')} chooses a recipe, and {option('resume', True)} keeps that of the "
+            "run: leave one out"
         )
     if request.resume and request.init is not None:
         raise UsageError(
-            f"{option('init')} starts a run and {option('resume', True)} continues one: leave one "
+            f"{option('init')} starts a run, and {option('resume', True)} continues one: leave one "
             "out"
         )
     with interrupt_on(request.signals), join(request.towers) as team, ExitStack() as locks:
-        made = None
+        own_plan = None
         with team.all_or_none():
             if team.leads:
-                made, opened = plan_training(request, choosing, team, locks)
-        plan = team.agree(RunPlan, made)
+                own_plan, opened = plan_training(request, timing, team, locks)
+        plan = team.agree(RunPlan, own_plan)
         with team.all_or_none():
             if not team.leads:
                 opened = open_planned(plan, request.data, request.init)
-        return run_plan(plan, opened, team, choosing)
+        return run_plan(plan, opened, team, timing)
 
 
 # The plan.
@@ -197,8 +196,10 @@ def train_request(request: Request, choosing: TimingRule) -> TrainResult:
 
 @dataclass(frozen=True)
 class Opened:
-    """Data and weights that a plan names, opened and verified by this process. A new run starts
-    from `weights`, a continued one from `start`."""
+    """Data and weights of a plan, opened and verified by this process.
+
+    A new run starts from `weights`, a continued run from the checkpoint `start`.
+    """
 
     dataset: Dataset
     statistics: Statistics
@@ -207,20 +208,21 @@ class Opened:
 
 
 def plan_training(
-    request: Request, choosing: TimingRule, team: Team, locks: ExitStack
+    request: Request, timing: TimingRule, team: Team, locks: ExitStack
 ) -> tuple[RunPlan, Opened]:
-    """Plans a new run, or how one goes on: for the first process of a team alone.
+    """Plan a new run or the continuation of one. Only the first process of a team calls it.
 
-    What it opens comes with the plan; what it locks is `held` until the training ends.
+    Returns the plan with the data and weights it opened. `locks` keeps the run's folder locked
+    until the training ends.
     """
     if is_launched() and request.run is None:
         raise UsageError(
-            f"torchrun starts processes anew that have to find the run: add {option('run', DIR)}"
+            f"processes that torchrun restarts have to find the run: add {option('run', DIR)}"
         )
     if request.tensorboard and team.towers > 1:
         raise UsageError(
-            f"{option('tensorboard', True)} draws from one process: leave it or {option('towers')} "
-            "out"
+            f"{option('tensorboard', True)} needs the whole network in one process: leave it or "
+            f"{option('towers')} out"
         )
     if restarted() and RunDir(Path(request.run or RUNS)).is_begun:
         fields = request.fields.copy()
@@ -229,67 +231,69 @@ def plan_training(
         return _plan_continuation(replace(request, fields=fields), locks)
     if request.resume:
         return _plan_continuation(request, locks)
-    return _plan_new_run(request, choosing, team, locks)
+    return _plan_new_run(request, timing, team, locks)
 
 
 def _plan_new_run(
-    request: Request, choosing: TimingRule, team: Team, locks: ExitStack
+    request: Request, timing: TimingRule, team: Team, locks: ExitStack
 ) -> tuple[RunPlan, Opened]:
     # The recipe, the weights to start from, and the data.
     fields = request.fields
-    named = request.recipe if isinstance(request.recipe, str) else None
+    recipe_name = request.recipe if isinstance(request.recipe, str) else None
     initial = InitialWeights()
     if request.init is not None:
-        written = fields_written(named) if named is not None else frozenset[str]()
-        initial = read_init(request.init, {*fields, *written})
-    recipe, choice, orient = choose(
+        in_file = fields_written(recipe_name) if recipe_name is not None else frozenset[str]()
+        initial = read_init(request.init, {*fields, *in_file})
+    recipe, choice, requested_orient = choose(
         request.recipe, request.data, request.init, request.minutes, initial, fields
     )
-    recipe = Recipe.from_dict(recipe.to_dict())  # as the run's recipe.json will give it back
-    oriented = recipe.orient
-    dataset = as_packed(open_dataset(recipe, request.data), orient)
+    recipe = Recipe.from_dict(recipe.to_dict())  # as it is read from the run's recipe.json
+    recipe_orient = recipe.orient
+    dataset = oriented_as_packed(open_dataset(recipe, request.data), requested_orient)
     recipe = dataset.recipe
     check_parts(dataset)
 
-    # The folder of the run, and how the data is cut.
+    # The folder of the run, and the splits of the data.
     path = Path(request.run) if request.run else fresh_run_path(RUNS, recipe.name)
     folder = RunDir.create(path)
     locks.enter_context(folder.lock())
     locks.enter_context(_removed_unless_begun(folder, recipe))
     keep_copies_together(dataset)
     reasons = say_reasons(choice, dataset) if choice is not None else []
-    recorded = named is not None and named.endswith(RECORD)
-    if "warmup_epochs" not in fields and not recorded:
+    is_recorded = recipe_name is not None and recipe_name.endswith(RECORD)
+    if "warmup_epochs" not in fields and not is_recorded:
         n_train = len(dataset.split("train"))
-        recipe, shorter = shorten_warmup(recipe, max(n_train // recipe.batch_size, 1))
-        if shorter:
-            say(shorter)
+        recipe, line = shorten_warmup(recipe, max(n_train // recipe.batch_size, 1))
+        if line:
+            say(line)
     if recipe.bad_images == "skip" and initial.statistics_for(recipe) is None:
-        _ = dataset.statistics  # which leaves out what it cannot read
-    check_trainable(recipe, dataset, recorded)
+        _ = dataset.statistics  # measuring them leaves out images that cannot be read
+    check_trainable(recipe, dataset, is_recorded)
 
-    # Measurements: the images, and the fastest settings of a step.
+    # Measurements: the statistics of the images, and the fastest settings of a step.
     weights = initial.for_classes(recipe, dataset.classes)
     statistics = initial.statistics_for(recipe) or dataset.statistics
-    if recipe.colour and not statistics.covariance:  # that run had no colour noise
+    if recipe.colour and not statistics.covariance:  # the source run had no colour noise
         statistics = replace(statistics, covariance=dataset.statistics.covariance)
     classes = len(dataset.classes)
     n_shown = (recipe.steps or 0) * recipe.batch_size or recipe.epochs * len(dataset.train)
     fixed = {*fields, "compile"} if team.size > 1 else fields
-    prepare = choosing.prepare(preprocessing(recipe, statistics), classes, team.ranks)
+    prepare = timing.prepare(preprocessing(recipe, statistics), classes, team.ranks)
     recipe, settings = choose_settings(
-        recipe, classes, round(n_shown), fixed, prepare, team.ranks, choosing.worth
+        recipe, classes, round(n_shown), fixed, prepare, team.ranks, timing.min_operations
     )
-    count = settings.chosen.threads
+    n_threads = settings.chosen.threads
     plan = RunPlan(
         run=str(folder.path),
         recipe=recipe.to_dict(),
         data=dataset.describe(statistics),
-        threads=count,
+        threads=n_threads,
         doctor=request.doctor,
         tensorboard=request.tensorboard,
         signals=request.signals,
-        lines=tuple(describe_start(recipe, dataset, team, count, recipe.orient != oriented)),
+        lines=tuple(
+            describe_start(recipe, dataset, team, n_threads, recipe.orient != recipe_orient)
+        ),
         choice=tuple(reasons),
         settings=settings,
         mean_image=pack_mean_image(statistics),
@@ -302,8 +306,10 @@ def _plan_new_run(
 
 @contextmanager
 def _removed_unless_begun(folder: RunDir, recipe: Recipe) -> Iterator[None]:
-    """The folder is empty and removed again where a training fails before its first checkpoint:
-    there is nothing to continue."""
+    """Remove the run's folder if the training fails before its first checkpoint.
+
+    There is nothing to continue from then.
+    """
     try:
         yield
     except BaseException as error:
@@ -314,128 +320,115 @@ def _removed_unless_begun(folder: RunDir, recipe: Recipe) -> Iterator[None]:
         raise
 
 
-def as_packed(dataset: Dataset, named: str | None) -> Dataset:
-    """The data with the orientation that its pack has, which nothing can change any more. `named`
-    is what the user asks for; UsageError where that is another."""
+def oriented_as_packed(dataset: Dataset, requested: str | None) -> Dataset:
+    """Return the data with the orientation of its pack, which cannot be changed any more.
+
+    Raises UsageError if the user has `requested` another one.
+    """
     packed = dataset.image_set.orient
     if packed is None or packed == dataset.recipe.orient:
         return dataset
-    if named is not None:
+    if requested is not None:
         raise UsageError(
-            f"orient is {named!r}, and {dataset.image_set.path} was packed with "
-            f"{option('orient', packed)}: pack it again with {option('orient', named)}, or train "
-            f"with {option('orient', packed)}"
+            f"orient is {requested!r}, and {dataset.image_set.path} was packed with "
+            f"{option('orient', packed)}: pack it again with {option('orient', requested)}, or "
+            f"train with {option('orient', packed)}"
         )
     return Dataset(dataset.image_set, dataset.recipe.replace(orient=packed))
 
 
 def keep_copies_together(dataset: Dataset) -> None:
-    """Finds copies of one picture, reports them, and keeps them in one split."""
-    folder = dataset.image_set.folders is not None
-    listed = f"; `{call('data check')}` lists them" if folder else ""
+    """Find copies of one picture, report them, and keep them in one split."""
+    has_folders = dataset.image_set.folders is not None
+    hint = f"; `{call('data check')}` lists them" if has_folders else ""
     copies = find_copies(dataset.image_set, dataset.recipe.workers)
     if copies.why_not:
-        say(f"photos that are copies of others were not looked for: {copies.why_not}{listed}")
+        say(f"photos were not compared to find copies: {copies.why_not}{hint}")
     if copies.uniform:
-        names = ", ".join(copies.uniform[:MANY])
+        names = ", ".join(copies.uniform[:WARNED_CLASSES])
         say(
-            f"most images of {escaped(names)} are so alike that copies cannot be told: there "
-            "only files of the same bytes are kept together"
+            f"most images of {escaped(names)} are so alike that copies cannot be told apart: of "
+            "these classes only identical files are kept together"
         )
     for part, count in copies.across:
         say(
             f"warning: {count:,} images of {part} look like copies of training images, so its "
-            f"figures flatter{listed}"
+            f"figures are too good{hint}"
         )
     dataset.keep_together(copies.groups)
     if not copies.groups or not dataset.groups:
         return
     photos = sum(map(len, copies.groups))
-    several = "1 group" if len(copies.groups) == 1 else f"{len(copies.groups):,} groups"
+    groups = "1 group" if len(copies.groups) == 1 else f"{len(copies.groups):,} groups"
     say(
         f"{photos:,} photos are copies of others (the same file, saved anew, resized or "
-        f"mirrored): {several} kept in one split each{listed}"
+        f"mirrored): {groups} kept in one split each{hint}"
     )
     for split, classes in dataset.missing_classes().items():
         say(
-            f"warning: {split} has no image of {escaped(', '.join(classes[:MANY]))}: what there "
-            "is are copies of too few pictures"
+            f"warning: {split} has no image of {escaped(', '.join(classes[:WARNED_CLASSES]))}: "
+            "these classes have too few different pictures"
         )
-
-
-def check_trainable(recipe: Recipe, dataset: Dataset, recorded: bool = False) -> None:
-    """Refuses what cannot be trained before anything is written; what is kept in memory is read for
-    it. A `recorded` recipe was trained once, and is trained again as it was."""
-    n_train, _ = len(dataset.train), len(dataset.val)
-    spec = model_spec(
-        recipe.model, len(dataset.classes), (recipe.channels, recipe.crop, recipe.crop)
-    )
-    micro = recipe.batch_size // recipe.accumulate
-    if micro == 1 and any(isinstance(part, BatchNorm) for part in spec):
-        raise UsageError(
-            f"batch_size is {recipe.batch_size} in {recipe.accumulate} parts, and the batch norms "
-            f"of {recipe.model} need at least 2 images: use "
-            f"{option('batch_size', 2 * recipe.accumulate)}"
-        )
-    if recipe.freeze or recipe.part_lr:
-        with torch.device("meta"):  # refuses parts that are not there, draws no weights
-            build_net(recipe, len(dataset.classes))
-    if not recorded:
-        refuse_endless_warmup(recipe, steps_per_epoch(n_train, recipe.batch_size))
 
 
 def _plan_continuation(request: Request, locks: ExitStack) -> tuple[RunPlan, Opened]:
-    # The run, and the checkpoint that it goes on from.
+    # The run, and the checkpoint to continue from.
     recipe = request.recipe
     if isinstance(recipe, str) and recipe.endswith((SUFFIX, RECORD)):
         recipe = find_recipe(recipe)
-    named = recipe.name if isinstance(recipe, Recipe) else recipe
-    path = Path(request.run) if request.run else _latest(named)
+    name = recipe.name if isinstance(recipe, Recipe) else recipe
+    path = Path(request.run) if request.run else _latest_run(name)
     folder = RunDir.open(path)
     locks.enter_context(folder.lock())
     finish_restart(folder)
-    saved, described = read_recipe(folder)
-    asked = saved.replace(**request.fields)
-    if named is not None and named != saved.name:
-        raise UsageError(f"{path} is a run of {saved.name!r}, not of {named!r}: name its own")
-    if changed := saved.conflicts(asked):
-        name = changed[0]
+    saved, card = read_recipe(folder)
+    continued = saved.replace(**request.fields)
+    if name is not None and name != saved.name:
         raise UsageError(
-            f"{name} is {getattr(saved, name)!r} in {path} and {getattr(asked, name)!r} was "
-            "asked for: a continued run keeps its recipe; drop that, or start a new run"
+            f"{path} is a run of {saved.name!r}, not of {name!r}: use the name of its recipe"
+        )
+    if changed := saved.conflicts(continued):
+        field_name = changed[0]
+        raise UsageError(
+            f"{field_name} is {getattr(saved, field_name)!r} in {path}, and "
+            f"{getattr(continued, field_name)!r} was asked for: a continued run keeps its recipe: "
+            "leave the option out, or start a new run"
         )
     start = load_latest(folder.checkpoints, say)
     finished = bool(start.state.get("finished"))
 
-    # Its data, and what became of images that could not be read.
-    dataset = reopen_run_data(asked, described, request.data)
+    # The data, and images that could not be read.
+    dataset = reopen_run_data(continued, card, request.data)
     if not finished:
         update_fates(dataset, folder, start.step, call("train", resume=True, run=path))
-    check_unchanged(dataset, described, path)
-    statistics = read_statistics(folder, described)
+    check_unchanged(dataset, card, path)
+    statistics = read_statistics(folder, card)
 
-    # The machine, which may be another by now.
-    began = read_json(folder.path / ENVIRONMENT)
-    count = chosen_threads(began)
+    # The machine, which may be another one now.
+    recorded = read_json(folder.path / ENVIRONMENT)
+    n_threads = chosen_threads(recorded)
     lines = []
-    if kept := describe_kept_threads(count, torch.get_num_threads(), find_processors()):
-        lines.append(kept)
-    with threads(count):
-        if moved := changed_since(began):
-            lines.append(f"warning: not the machine it began on, so bits may differ: {moved}")
+    if line := describe_kept_threads(n_threads, torch.get_num_threads(), find_processors()):
+        lines.append(line)
+    with threads(n_threads):
+        if changes := changed_since(recorded):
+            lines.append(
+                "warning: this is not the machine that the run began on, so bits may differ: "
+                f"{changes}"
+            )
     resumed = None
     if not finished:
         resumed = ResumeEvent(
             step=start.step,
             doctor=request.doctor if request.doctor != "stop" else None,
-            changed=moved or None,
+            changed=changes or None,
         )
         lines.append(f"continuing {path} from step {start.step:,}")
     plan = RunPlan(
         run=str(path),
-        recipe=asked.to_dict(),
-        data=described,
-        threads=count,
+        recipe=continued.to_dict(),
+        data=card,
+        threads=n_threads,
         doctor=request.doctor,
         tensorboard=request.tensorboard,
         signals=request.signals,
@@ -447,27 +440,30 @@ def _plan_continuation(request: Request, locks: ExitStack) -> tuple[RunPlan, Ope
     return plan, Opened(dataset, statistics, start=start)
 
 
-def _latest(name: str | None) -> Path:
+def _latest_run(name: str | None) -> Path:
+    """Return the newest run of a recipe, or of all recipes. Raises UsageError if there is none."""
     names = [name] if name else sorted({p.name.rpartition("-")[0] for p in RUNS.glob("*-*")})
     runs = [path for n in names if n and (path := latest_run(RUNS, n))]
     if not runs:
-        kind = f"run of {name!r}" if name else "run"
+        missing = f"run of {name!r}" if name else "run"
         raise UsageError(
-            f"{option('resume', True)}: there is no {kind} in {RUNS.absolute()} to continue: "
+            f"{option('resume', True)}: there is no {missing} in {RUNS.absolute()} to continue: "
             f"name one with {option('run', DIR)}, or leave {option('resume', True)} out to start "
             "one"
         )
     return max(runs, key=lambda path: (path / "recipe.json").stat().st_mtime)
 
 
-# The first lines.
+# The lines before the first step.
 
 
 def describe_start(
-    recipe: Recipe, dataset: Dataset, team: Team, threads: int, as_packed: bool
+    recipe: Recipe, dataset: Dataset, team: Team, n_threads: int, orient_of_pack: bool
 ) -> list[str]:
-    """The lines that are printed before the first step. `threads` is the number it computes with;
-    `as_packed` says that photos lie as the data was packed, and not as in the recipe."""
+    """Describe a new run, in the lines that are printed before its first step.
+
+    `orient_of_pack` says that photos have the orientation of the packed data, not of the recipe.
+    """
     n_train, n_val = len(dataset.train), len(dataset.val)
     lines = [
         f"recipe {recipe.name} ({recipe.model}, {recipe.opt}, {recipe.schedule}, seed "
@@ -480,18 +476,19 @@ def describe_start(
         )
     lines.append(f"splits: {dataset.describe_splits()}; test is not read here")
     lines.append(_name_classes(dataset))
-    lines += _describe_turned(dataset)
+    lines += _describe_orientation(dataset)
     lines += describe_unreached(recipe, steps_per_epoch(n_train, recipe.batch_size))
     lines += _describe_processes(recipe, team)
-    took = torch.get_num_threads()  # fewer were chosen by measuring, and that was said
-    if threads == took and (line := describe_threads(took, find_processors())):
+    default = torch.get_num_threads()  # a choice of fewer by timing has its own line
+    if n_threads == default and (line := describe_threads(default, find_processors())):
         lines.append(line)
-    if as_packed:
-        lines.append(f"orient {recipe.orient}: so {dataset.image_set.path} was packed")
+    if orient_of_pack:
+        lines.append(f"orient {recipe.orient}: {dataset.image_set.path} was packed so")
     return lines
 
 
 def _describe_processes(recipe: Recipe, team: Team) -> list[str]:
+    """Describe the processes of a team, and warn where a restart by torchrun would not work."""
     lines = []
     if team.size > 1:
         towers = f", each a tower of {team.towers}" if team.towers > 1 else ""
@@ -502,54 +499,61 @@ def _describe_processes(recipe: Recipe, team: Team) -> list[str]:
     shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if is_launched() and shares_store and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
         lines.append(
-            "warning: processes that are started anew will not find each other: give torchrun "
+            "warning: restarted processes will not find each other: give torchrun "
             "--standalone (one host) or --rdzv-backend c10d, and set "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
         )
     return lines
 
 
-def _describe_turned(dataset: Dataset) -> list[str]:
-    """How many of some training files have an EXIF orientation, and what is done about it."""
+def _describe_orientation(dataset: Dataset) -> list[str]:
+    """Count the EXIF orientations among some training files, and say how they are treated."""
     if dataset.image_set.folders is None:
         return []
     train = dataset.train
     if isinstance(train.pixels, np.ndarray):
-        train = dataset.split("train")  # the files that were decoded
+        train = dataset.split("train")  # the files behind the pixels in memory
     assert isinstance(train.pixels, ImageFiles)
-    at = np.linspace(0, len(train) - 1, min(SAMPLED, len(train))).astype(int)
-    turned = sum(lies_turned(train.pixels.source(i)) for i in at)
+    sample = np.linspace(0, len(train) - 1, min(ORIENTED_FILES, len(train))).astype(int)
+    turned = sum(lies_turned(train.pixels.source(i)) for i in sample)
     if not turned:
         return []
     applied = f"they are turned upright ({option('orient', 'ignore')} leaves them)"
     ignored = f"they are left as stored ({option('orient', 'apply')} turns them upright)"
-    done = applied if train.orient == "apply" else ignored
-    return [f"{turned} of {len(at)} training images looked at have an EXIF orientation: {done}"]
+    treatment = applied if train.orient == "apply" else ignored
+    return [
+        f"{turned} of {len(sample)} sampled training images have an EXIF orientation: {treatment}"
+    ]
 
 
 def _name_classes(dataset: Dataset) -> str:
-    """The first classes by name, in their order, with the training images of each."""
+    """Name the first classes, in their order, with the training images of each."""
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes)).tolist()
     titles = dataset.image_set.titles
-    even = min(counts) == max(counts)
+    is_balanced = min(counts) == max(counts)
     named = [
         shorten(f"{name} ({titles[name]})" if name in titles else name, 40)
-        + ("" if even else f" {count:,}")
+        + ("" if is_balanced else f" {count:,}")
         for name, count in zip(dataset.classes, counts, strict=True)
     ]
-    more = f" and {len(named) - NAMED:,} more" if len(named) > NAMED else ""
-    each = f"; {counts[0]:,} images of each to train on" if even else "; images to train on"
-    if more and not even:
-        each = f"; {min(counts):,} to {max(counts):,} images to train on"
-    return f"classes: {', '.join(named[:NAMED])}{more}{each}"
+    more = f" and {len(named) - NAMED_CLASSES:,} more" if len(named) > NAMED_CLASSES else ""
+    images = (
+        f"; {counts[0]:,} images of each to train on" if is_balanced else "; images to train on"
+    )
+    if more and not is_balanced:
+        images = f"; {min(counts):,} to {max(counts):,} images to train on"
+    return f"classes: {', '.join(named[:NAMED_CLASSES])}{more}{images}"
 
 
 # The run.
 
 
 def open_planned(plan: RunPlan, data: str | Path | None, init: str | Path | None) -> Opened:
-    """Opens what the first process planned with, where this process has it: `data` and `init` may
-    lie elsewhere on each host. Raises an error for what is not the same."""
+    """Open the data and weights of a plan on this process.
+
+    `data` and `init` are their places here, which may differ between hosts. Raises DataError or
+    CheckpointError if they are not those of the first process.
+    """
     recipe = Recipe.from_dict(plan.recipe)
     statistics = planned_statistics(plan)
     if plan.checkpoint is not None:
@@ -577,13 +581,13 @@ def open_planned(plan: RunPlan, data: str | Path | None, init: str | Path | None
     return Opened(dataset, statistics, weights)
 
 
-def reopen_run_data(recipe: Recipe, described: DataCard, data: str | Path | None) -> Dataset:
-    """The data of a run that goes on, wherever it lies now."""
-    return Dataset(reopen_dataset(recipe, described, data).image_set, recipe, described)
+def reopen_run_data(recipe: Recipe, card: DataCard, data: str | Path | None) -> Dataset:
+    """Open the data of a continued run, wherever it is now."""
+    return Dataset(reopen_dataset(recipe, card, data).image_set, recipe, card)
 
 
-def check_unchanged(dataset: Dataset, described: DataCard, run: Path) -> None:
-    """DataError where the data is no longer what a run began with."""
+def check_unchanged(dataset: Dataset, card: DataCard, run: Path) -> None:
+    """Raise DataError if the data differs from the data card of the run."""
     if dataset.has_bad_images and dataset.recorded_files:
         if resized := dataset.resized_files():
             _, _, file, size = resized[0]
@@ -591,23 +595,23 @@ def check_unchanged(dataset: Dataset, described: DataCard, run: Path) -> None:
                 f"{file} and {len(resized) - 1:,} other files changed since {run} began (it "
                 f"had {size:,} bytes): put it back, or start a new run"
             )
-    elif dataset.digest != described.digest:
+    elif dataset.digest != card.digest:
         raise DataError(
             f"the data in {dataset.image_set.path} changed since {run} began "
-            f"(digest {described.digest} then, {dataset.digest} now): "
-            f"put it back, name the old one with {option('data')}, or start a new run"
+            f"(digest {card.digest} then, {dataset.digest} now): "
+            f"put it back, name the old data with {option('data')}, or start a new run"
         )
 
 
 def pack_mean_image(statistics: Statistics) -> str | None:
-    """The mean image as a plan has it."""
+    """Encode the mean image for a plan; None without one."""
     if statistics.image is None:
         return None
     return base64.b64encode(pack_tensors({"mean": statistics.image})).decode()
 
 
 def planned_statistics(plan: RunPlan) -> Statistics:
-    """The statistics that preprocessing uses, to the bit as the first process has them."""
+    """Return the statistics of a plan, to the bit those of the first process."""
     image = None
     if plan.mean_image is not None:
         packed = base64.b64decode(plan.mean_image)
@@ -616,10 +620,10 @@ def planned_statistics(plan: RunPlan) -> Statistics:
     return Statistics(tuple(plan.data.mean), tuple(plan.data.std), covariance, image)
 
 
-def run_plan(plan: RunPlan, opened: Opened, team: Team, choosing: TimingRule) -> TrainResult:
-    """Trains as planned, alone or as one of a team; returns the figures of the best validation.
+def run_plan(plan: RunPlan, opened: Opened, team: Team, timing: TimingRule) -> TrainResult:
+    """Train as planned, alone or in a team, and return the figures of the best validation.
 
-    A process that is alone may find, while it trains, that other settings are faster by now: then
+    A process that is alone times its settings again during training. If others are faster by then,
     it starts again with them, once.
     """
     folder = RunDir(Path(plan.run), writes=team.leads)
@@ -629,14 +633,15 @@ def run_plan(plan: RunPlan, opened: Opened, team: Team, choosing: TimingRule) ->
                 _begin_run(plan, opened, folder, team)
             else:
                 _continue_run(plan, folder)
-    recheck = None
-    if plan.settings and team.size == 1 and is_worth_a_second_look(plan.settings, choosing.long_s):
+    recheck, second_look = None, None
+    if plan.settings and team.size == 1 and is_worth_rechecking(plan.settings, timing.long_s):
         preprocess = preprocessing(Recipe.from_dict(plan.recipe), opened.statistics)
-        prepare = choosing.prepare(preprocess, len(opened.dataset.classes), team.ranks)
+        prepare = timing.prepare(preprocess, len(opened.dataset.classes), team.ranks)
         recheck = SettingsRecheck(plan, folder, prepare)
-    state = _train(plan, opened, folder, team, recheck, choosing.again_after_s)
+        second_look = SecondLook(recheck, timing.recheck_after_s)
+    state = _train(plan, opened, folder, team, second_look)
     if recheck is not None and not state.finished:
-        # Not from here on: a run is to be a function of one recipe and one number of threads.
+        # From step 0: the bits of a run depend on one recipe and one number of threads.
         plan = recheck.better_plan(state.seconds)
         opened = _start_again(plan, opened, folder, team, state.seconds)
         state = _train(plan, opened, folder, team)
@@ -651,7 +656,7 @@ def run_plan(plan: RunPlan, opened: Opened, team: Team, choosing: TimingRule) ->
 
 
 def _begin_run(plan: RunPlan, opened: Opened, folder: RunDir, team: Team) -> None:
-    """Says what is trained, and writes all that the folder of a run has before its first step."""
+    """Print the first lines, and write the files that a run has before its first step."""
     for line in plan.lines:
         say(line)
     if opened.statistics.image is not None:
@@ -660,7 +665,7 @@ def _begin_run(plan: RunPlan, opened: Opened, folder: RunDir, team: Team) -> Non
         write_atomic(folder.path / name, text)
     write_file_lists(folder.path, opened.dataset.file_lists())
     if plan.init is not None:
-        _keep_what_weights_learnt_from(plan.init.path, folder)
+        _copy_source_digests(plan.init.path, folder)
     if plan.doctor != "off":
         _examine_before(plan, opened)
 
@@ -673,7 +678,7 @@ def _continue_run(plan: RunPlan, folder: RunDir) -> None:
 
 
 def run_records(plan: RunPlan, team: Team) -> dict[str, str]:
-    """The texts that say what a run is, by the names of their files."""
+    """Return the files that describe a run: their texts by file name."""
     recipe = Recipe.from_dict(plan.recipe)
     call, init = _call(plan, team), ""
     saved = {
@@ -697,81 +702,44 @@ def run_records(plan: RunPlan, team: Team) -> dict[str, str]:
 
 
 def _call(plan: RunPlan, team: Team) -> TrainingCall:
-    """The parts of this call that a reproduction has to repeat."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", team.size)) if team.size > 1 else 1
-    hosts = max(team.size // here, 1)
-    computed = 0 if pick_device().type == "cuda" else plan.threads
-    return TrainingCall(team.size, hosts, team.towers, plan.doctor, computed)
+    """Return the parts of this call that a reproduction has to repeat."""
+    on_host = int(os.environ.get("LOCAL_WORLD_SIZE", team.size)) if team.size > 1 else 1
+    hosts = max(team.size // on_host, 1)
+    n_threads = 0 if pick_device().type == "cuda" else plan.threads
+    return TrainingCall(team.size, hosts, team.towers, plan.doctor, n_threads)
 
 
-def _keep_what_weights_learnt_from(init: str, folder: RunDir) -> None:
-    """Of a run that is begun with: the digests of its images, so that those are no test."""
+def _copy_source_digests(init: str, folder: RunDir) -> None:
+    """Copy the image digests of the run whose weights are used, so that its images are no test."""
     if not (Path(init) / "recipe.json").is_file():
         return
-    learnt = read_digests(RunDir.open(Path(init)))
-    if learnt is None:
-        say(f"{init} has no digests of what it was trained on: tests cannot tell those images")
+    digests = read_digests(RunDir.open(Path(init)))
+    if digests is None:
+        say(
+            f"{init} has no digests of its training images: tests of the new run cannot tell "
+            "whether an image was trained on there"
+        )
         return
-    arrays = ImageDigests({BEFORE: learnt.merged()}).to_arrays()
+    arrays = ImageDigests({BEFORE: digests.merged()}).to_arrays()
     folder.write_digests({name: torch.from_numpy(x) for name, x in arrays.items()})
 
 
 def _examine_before(plan: RunPlan, opened: Opened) -> None:
-    """Examines data, signals and contract briefly before the first step, without trial steps."""
+    """Let the doctor examine data, signals and contract briefly, without trial steps."""
     dataset = opened.dataset
     diagnosis = diagnose_recipe(
         Recipe.from_dict(plan.recipe), len(dataset.classes), dataset.train, dataset.val,
-        opened.statistics, BRIEF_S, steps=0, weights=opened.weights,
+        opened.statistics, EXAMINE_S, steps=0, weights=opened.weights,
     )  # fmt: skip
     for verdict in diagnosis.verdicts:
         if verdict.severity != "note":
             say(f"doctor: {verdict.name}: {verdict.evidence}; {verdict.advice}")
 
 
-class SettingsRecheck:
-    """Times the settings of a plan again while it runs."""
-
-    def __init__(self, plan: RunPlan, folder: RunDir, prepare: Prepare) -> None:
-        self._plan, self._folder, self._prepare = plan, folder, prepare
-        self._better: RunPlan | None = None
-        self._said = ""
-
-    def __call__(self, step: int) -> bool:
-        """Whether others are faster by now; else the run keeps what was timed."""
-        assert self._plan.settings is not None
-        recipe = Recipe.from_dict(self._plan.recipe)
-        recipe, settings, said = choose_settings_again(
-            recipe, self._plan.settings, self._prepare, step
-        )
-        if settings.chosen == self._plan.settings.chosen:
-            file = self._folder.path / ENVIRONMENT
-            machine = Environment.from_json(read_json(file), str(file))
-            write_json(file, replace(machine, settings=settings))
-            say(f"settings, timed again at step {step:,}: {said}")
-            return False
-        self._said = said
-        self._better = replace(
-            self._plan,
-            recipe=recipe.to_dict(),
-            settings=settings,
-            threads=settings.chosen.threads,
-        )
-        return True
-
-    def better_plan(self, lost_s: float) -> RunPlan:
-        """The plan with the faster settings, whose record has the seconds that were lost."""
-        assert self._better is not None
-        assert self._better.settings is not None
-        assert self._better.settings.again is not None
-        again = replace(self._better.settings.again, lost_s=round(lost_s, 1))
-        say(f"settings: {self._said}: starting again, {lost_s:.0f} s are lost")
-        return replace(self._better, settings=replace(self._better.settings, again=again))
-
-
 def _start_again(
     plan: RunPlan, opened: Opened, folder: RunDir, team: Team, lost_s: float
 ) -> Opened:
-    """The run at step 0 of another plan, in place of what it was."""
+    """Put the run back to step 0, with the recipe and threads of another plan."""
     assert plan.settings is not None
     recipe = Recipe.from_dict(plan.recipe)
     give_back()
@@ -794,54 +762,27 @@ def _train(
     opened: Opened,
     folder: RunDir,
     team: Team,
-    recheck: SettingsRecheck | None = None,
-    again_after_s: float = 0.0,
-) -> State:
-    how = How(plan.tensorboard, plan.doctor, plan.signals)
-    second_look = SecondLook(recheck, again_after_s) if recheck is not None else None
-    with threads(plan.threads):
-        return train_on(
-            Recipe.from_dict(plan.recipe), opened.dataset, opened.statistics, folder,
-            opened.start, how, team, opened.weights, second_look,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class How:
-    """Options that do not affect the result."""
-
-    tensorboard: bool
-    doctor: Doctor
-    stop: Sequence[int]
-
-
-def train_on(
-    recipe: Recipe,
-    dataset: Dataset,
-    statistics: Statistics,
-    folder: RunDir,
-    start: Checkpoint | None,
-    how: How,
-    team: Team,
-    weights: Mapping[str, Tensor] | None = None,
     second_look: SecondLook | None = None,
 ) -> State:
-    """Trains from the beginning or from `start` as far as `fit` goes."""
+    """Train as planned, in the planned number of threads, until `fit` ends."""
+    recipe = Recipe.from_dict(plan.recipe)
+    dataset, statistics = opened.dataset, opened.statistics
     board, show = None, None
-    if how.tensorboard and team.leads:
-        board = TensorBoard(folder.path, start.step if start else 0)
-        show = ValidationPictures(
-            board, dataset.val, preprocessing(recipe, statistics), dataset.classes
-        )
     try:
-        state = fit(
-            recipe, dataset, statistics, folder, start,
-            weights=weights, board=board, show=show, doctor=how.doctor, team=team, stop=how.stop,
-            second_look=second_look,
-        )  # fmt: skip
-        if board is not None and state.finished:
-            best_of = {"best/acc1": state.watch.best_top1, "best/loss": state.watch.best_loss}
-            board.add_recipe(recipe.to_dict(), best_of)
+        with threads(plan.threads):
+            if plan.tensorboard and team.leads:
+                board = TensorBoard(folder.path, opened.start.step if opened.start else 0)
+                show = ValidationPictures(
+                    board, dataset.val, preprocessing(recipe, statistics), dataset.classes
+                )
+            state = fit(
+                recipe, dataset, statistics, folder, opened.start,
+                weights=opened.weights, board=board, show=show, doctor=plan.doctor, team=team,
+                stop=plan.signals, second_look=second_look,
+            )  # fmt: skip
+            if board is not None and state.finished:
+                best = {"best/acc1": state.watch.best_top1, "best/loss": state.watch.best_loss}
+                board.add_recipe(recipe.to_dict(), best)
     except Diverged as error:
         page = _page(folder)
         raise Diverged(f"{error}; its page: {page.out}" if page else str(error)) from error
@@ -853,28 +794,12 @@ def train_on(
 
 
 def _page(folder: RunDir) -> ReportResult | None:
-    """The run's page, or None where there can be none."""
+    """Make the run's page; None if that fails."""
     try:
         return report(folder.path, brief=True)
-    except CheckpointError as error:  # what was trained is worth more than its page
+    except CheckpointError as error:  # a missing page must not fail a training
         say(f"warning: no report: {error}")
     return None
-
-
-def training_pace(events: Sequence[Event], batch: int) -> float | None:
-    """Images a second of training steps alone, over every stretch of steps that the log has:
-    without validation, saving and reports. None where it has none.
-
-    The rate of each line is of the steps since the line before, or since the run was continued.
-    """
-    images, seconds, before = 0.0, 0.0, 0
-    for event in events:
-        if isinstance(event, TrainEvent) and event.images_per_s:
-            images += (event.step - before) * batch
-            seconds += (event.step - before) * batch / event.images_per_s
-        if isinstance(event, TrainEvent | ResumeEvent) and event.step is not None:
-            before = event.step
-    return round(images / seconds, 1) if seconds > 0 else None
 
 
 def finish(recipe: Recipe, folder: RunDir, state: State) -> TrainResult:
@@ -887,7 +812,7 @@ def finish(recipe: Recipe, folder: RunDir, state: State) -> TrainResult:
     page = _page(folder)
     card = read_recipe(folder)[1]
     return TrainResult(
-        # Without its line in the log the state still knows two of them.
+        # If the log lacks the line of the best validation, the state still has two figures.
         top1=watch.best_top1 if best is None else best.top1,
         top1_ci95=None if best is None else best.top1_ci95,
         top5=None if best is None else best.top5,

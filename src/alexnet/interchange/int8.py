@@ -19,7 +19,7 @@ from alexnet.metrics import wilson
 from alexnet.options import DIR, call, option
 from alexnet.predictor import Predictor
 from alexnet.terminal import percent, progress, say
-from alexnet.training.int8 import Int8, Ranges, measure_ranges, require_int8
+from alexnet.training.inference import Int8, Ranges, measure_ranges, require_int8
 
 RANGES_FILE = "int8.json"
 REMEDY = "delete it, and it is made anew"

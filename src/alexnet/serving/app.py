@@ -1,4 +1,4 @@
-"""The HTTP interface of a run."""
+"""The HTTP application: endpoints, metrics and the OpenAPI descriptions."""
 
 import asyncio
 import time
@@ -23,15 +23,14 @@ from alexnet.interchange.certificate import describe_network
 from alexnet.predictor import Predictor
 from alexnet.serving.batcher import Answer, Batcher, Engine
 from alexnet.serving.explain import Explainer
-from alexnet.serving.guard import Guard
-from alexnet.serving.limits import Limits, Refused, read_images, refusal
+from alexnet.serving.requests import Limits, Refused, RequestFilter, read_images, refusal
 
 DECODERS = 2  # threads
-DRAWN = 40  # pixels; grey images up to this size are drawn by hand
-BUSY = "there is too much to do at the moment: try again in a second"
-_DOT = b"P5 1 1 255\n\0"  # an image
+MAX_DRAWN = 40  # pixels a side; the page offers to draw grey images up to this size
+BUSY = "the server has too many requests at the moment: try again in a second"
+_ONE_PIXEL = b"P5 1 1 255\n\0"  # a PGM image
 
-# What the OpenAPI document says of requests and refusals.
+# Descriptions of requests and refusals in the OpenAPI document.
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {
     "schema": {
@@ -39,7 +38,7 @@ _FORM = {
         "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
     }
 }
-BODY: dict[str, Any] = {
+IMAGES_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -49,7 +48,7 @@ BODY: dict[str, Any] = {
         },
     }
 }
-ONE: dict[str, Any] = {
+IMAGE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {"image/*": _IMAGE, "application/octet-stream": _IMAGE},
@@ -66,22 +65,22 @@ ERROR = {
         }
     }
 }
-_REFUSALS = {
+_REFUSAL_REASONS = {
     400: "no image, or a form that cannot be read",
     401: "the token is missing or wrong",
     408: "the request did not arrive in time",
     413: "too many bytes or images",
     415: "neither an image nor a form",
-    422: "not an image that can be decoded, or too large a one; or top is out of range",
-    503: "too much to do: try again after Retry-After seconds",
+    422: "an image that cannot be decoded or is too large; or top is out of range",
+    503: "too many requests: try again after Retry-After seconds",
 }
-ANSWERS: dict[int | str, dict[str, Any]] = {
-    status: {"description": why, **ERROR} for status, why in _REFUSALS.items()
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": why, **ERROR} for status, why in _REFUSAL_REASONS.items()
 }
 
 
 class Metrics:
-    """What /metrics counts."""
+    """The counters that /metrics shows."""
 
     def __init__(self) -> None:
         own = self.registry = CollectorRegistry()
@@ -103,16 +102,19 @@ def build_app(
     network: ThreadPoolExecutor,
     token: str | None = None,
 ) -> FastAPI:
-    """The application; `engine` is called on the one thread of `network` and `explainer` on one of
-    its own, never twice at once. `predictor.precision` is that of the engine."""
+    """Build the application.
+
+    `engine` runs on the one thread of `network`, `explainer` on one thread of its own.
+    `predictor.precision` is that of the engine.
+    """
     metrics = Metrics()
-    about = _about(predictor, limits)
+    description = _describe_model(predictor, limits)
     decoding = pending = explaining = 0
     batcher: Batcher
     ready = False
     metrics.pending.set_function(lambda: pending)
     decoders = ThreadPoolExecutor(DECODERS, "decoder")
-    thinker = ThreadPoolExecutor(1, "explainer")
+    explaining_thread = ThreadPoolExecutor(1, "explainer")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -120,7 +122,7 @@ def build_app(
         batcher = Batcher(engine, lambda: decoding, limits.batch, network)
         work = asyncio.create_task(batcher.run())
         side, channels = predictor.preprocess.size, predictor.preprocess.channels
-        decode("warm-up", _DOT)  # the first of each kind takes long
+        decode("warm-up", _ONE_PIXEL)  # the first call of each kind is slow
         for n in (1, 2):
             await batcher(np.zeros((n, side, side, channels), np.uint8))
         ready = True
@@ -129,22 +131,24 @@ def build_app(
         work.cancel()
         with suppress(asyncio.CancelledError):
             await work
-        for threads in (decoders, thinker):
+        for threads in (decoders, explaining_thread):
             threads.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
         title=f"alexnet: {predictor.recipe.model}",
         version=metadata.version("alexnet"),
         lifespan=lifespan,
-        docs_url=None,  # theirs come from another host
+        docs_url=None,  # FastAPI's pages load scripts from another host
         redoc_url=None,
     )
 
-    app.add_middleware(Guard, paths=lambda: _paths(app), token=token, answered=metrics.requests)
+    app.add_middleware(
+        RequestFilter, paths=lambda: _paths(app), token=token, answered=metrics.requests
+    )
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
-        # What is still to come of it is not read: whoever sends without an end would go on.
+        # The rest of the request is not read: a client might send without end.
         close = {"Connection": "close"} if error.status in (408, 413) else None
         return refusal(error.status, str(error), close)
 
@@ -154,18 +158,18 @@ def build_app(
         return refusal(422, f"{first['loc'][-1]}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
-    async def other(request: Request, error: HTTPException) -> Response:
-        said = f"{request.method} {request.url.path[:200]}: {error.detail}".lower()
-        return refusal(error.status_code, said, error.headers)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        sentence = f"{request.method} {request.url.path[:200]}: {error.detail}".lower()
+        return refusal(error.status_code, sentence, error.headers)
 
     def decode(name: str, data: bytes) -> NDArray[np.uint8]:
-        given = predictor.preprocess
+        stored = predictor.preprocess
         return decode_image(
-            data, channels=given.channels, size=given.size, name=name, max_pixels=limits.pixels,
+            data, channels=stored.channels, size=stored.size, name=name, max_pixels=limits.pixels,
             orient=predictor.recipe.orient,
         )  # fmt: skip
 
-    async def decoded(images: Sequence[tuple[str, bytes]]) -> list[NDArray[np.uint8]]:
+    async def decode_all(images: Sequence[tuple[str, bytes]]) -> list[NDArray[np.uint8]]:
         nonlocal decoding
         loop = asyncio.get_running_loop()
         decoding += 1
@@ -178,14 +182,14 @@ def build_app(
             decoding -= 1
 
     @asynccontextmanager
-    async def in_time() -> AsyncIterator[None]:
+    async def time_limit() -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(limits.answer_s):
                 yield
         except TimeoutError:
             raise Refused(503, f"no answer within {limits.answer_s:g} s: try again") from None
 
-    @app.post("/classify", openapi_extra=BODY, responses=ANSWERS)
+    @app.post("/classify", openapi_extra=IMAGES_BODY, responses=REFUSALS)
     async def classify(request: Request, top: int = Query(5, ge=1, le=1000)) -> JSONResponse:
         """The likeliest classes of one image (the body) or of several (a form)."""
         nonlocal pending
@@ -196,8 +200,8 @@ def build_app(
         try:
             images = await read_images(request, limits)
             arrived = time.perf_counter()
-            async with in_time():
-                pixels = await decoded(images)
+            async with time_limit():
+                pixels = await decode_all(images)
                 ready_at = time.perf_counter()
                 answer = await batcher(np.stack(pixels))
         finally:
@@ -213,17 +217,17 @@ def build_app(
                 ],
                 "batch": answer.batch,
                 "precision": predictor.precision,
-                "ms": _spent(began, arrived, ready_at, answer),
+                "ms": _timings(began, arrived, ready_at, answer),
             }
         )
 
-    @app.post("/explain", openapi_extra=ONE, responses=ANSWERS)
+    @app.post("/explain", openapi_extra=IMAGE_BODY, responses=REFUSALS)
     async def explain(
         request: Request, label: int | None = Query(None, ge=0, lt=len(predictor.classes))
     ) -> JSONResponse:
-        """Where in one image the evidence for a class (`label`, an index; the likeliest without
-        it) lies, the filters that it excites, and the nearest training images if there is an
-        index."""
+        """Where one image has the evidence for a class, which filters respond to the image, and the
+        nearest training images if there is an index. `label` is the index of a class, by default
+        the likeliest."""
         nonlocal explaining
         if explaining >= limits.explained:
             raise Refused(503, BUSY)
@@ -231,18 +235,20 @@ def build_app(
         try:
             images = await read_images(request, limits)
             if len(images) > 1:
-                raise Refused(413, f"one image is explained at a time, and {len(images)} were sent")
-            async with in_time():
-                (pixels,) = await decoded(images)
+                raise Refused(413, f"{len(images)} images: send one image to explain at a time")
+            async with time_limit():
+                (pixels,) = await decode_all(images)
                 loop = asyncio.get_running_loop()
-                return JSONResponse(await loop.run_in_executor(thinker, explainer, pixels, label))
+                return JSONResponse(
+                    await loop.run_in_executor(explaining_thread, explainer, pixels, label)
+                )
         finally:
             explaining -= 1
 
     @app.get("/model")
     async def model() -> JSONResponse:
-        """The network, its classes, what it expects, and the limits of a request."""
-        return JSONResponse(about)
+        """The network, its classes, its input, and the limits of a request."""
+        return JSONResponse(description)
 
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
@@ -251,11 +257,11 @@ def build_app(
 
     @app.get("/readyz", responses={503: {"description": "not ready", **ERROR}})
     async def readyz() -> JSONResponse:
-        """Whether images are taken."""
+        """Whether the server accepts images."""
         return JSONResponse({"ok": True}) if ready else refusal(503, "not ready yet, or stopping")
 
     @app.get("/metrics", response_class=PlainTextResponse)
-    async def counted() -> Response:
+    async def show_metrics() -> Response:
         """Counters in Prometheus's text format."""
         return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
 
@@ -266,32 +272,31 @@ def build_app(
     return app
 
 
-def _about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
-    said = describe_network(predictor)
-    grey = predictor.preprocess.channels == 1 and predictor.preprocess.size <= DRAWN
-    kept = ("model", "classes", "recipe_digest", "metrics", "step")
-    found = said.to_json()
+def _describe_model(predictor: Predictor, limits: Limits) -> dict[str, Any]:
+    network = describe_network(predictor).to_json()
+    is_drawable = predictor.preprocess.channels == 1 and predictor.preprocess.size <= MAX_DRAWN
+    shown = ("model", "classes", "recipe_digest", "metrics", "step")
     return {
-        **{key: found[key] for key in kept},
+        **{key: network[key] for key in shown},
         "precision": predictor.precision,
         "preprocessing": {
-            k: found["preprocessing"][k] for k in ("size", "crop", "channels", "orient")
+            key: network["preprocessing"][key] for key in ("size", "crop", "channels", "orient")
         },
         "limits": {"body": limits.body, "images": limits.images, "pixels": limits.pixels},
-        "draw": grey,
+        "draw": is_drawable,
     }
 
 
-def _spent(began: float, arrived: float, ready: float, answer: Answer) -> dict[str, float]:
-    """Where the time of a request went, in milliseconds."""
-    spent = {
+def _timings(began: float, arrived: float, ready: float, answer: Answer) -> dict[str, float]:
+    """Return the milliseconds of each stage of a request."""
+    seconds = {
         "receive": arrived - began,
         "decode": ready - arrived,
         "wait": answer.waited_s,
         "network": answer.network_s,
         "total": time.perf_counter() - began,
     }
-    return {key: round(1e3 * seconds, 3) for key, seconds in spent.items()}
+    return {key: round(1e3 * stage_s, 3) for key, stage_s in seconds.items()}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Images of many requests through the network together."""
+"""Batches of images from many requests."""
 
 import asyncio
 import time
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Engine = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""What computes a server's answers: stored images to probabilities, uint8 (N, size, size, C) ->
-float32 (N, K), by the network of a run, in int8, or on another runtime."""
+"""Computes probabilities from stored images, uint8 (N, size, size, C) -> float32 (N, K), by the
+network of a run, in int8, or on another runtime."""
 
-WAIT_S = 0.003  # for images that are being decoded, so that they come along
-STEP_S = 0.0005
+WAIT_S = 0.003  # that a batch waits for images that are being decoded
+POLL_S = 0.0005
 
 
 @dataclass
@@ -29,18 +29,20 @@ class Answer:
 
 
 @dataclass
-class _Asked:
+class _Pending:
+    """A request that waits for its answer."""
+
     pixels: NDArray[np.uint8]
     answer: "asyncio.Future[Answer]"
     since: float = field(default_factory=time.perf_counter)
 
 
 class Batcher:
-    """Takes whatever has come while the batch before was in the network, `largest` images at most;
-    one batch at a time.
+    """Sends the requests that arrived during one batch through the network as the next batch.
 
-    An image that comes alone is not held up: only where `expected()` says that others are being
-    decoded are they waited for, three milliseconds at most. `thread` is the network's own.
+    A batch has at most `largest` images, unless one request has more. A single image is not
+    delayed: the batcher waits, for WAIT_S at most, only if `expected()` says that other images are
+    being decoded. `thread` is that of the network.
     """
 
     def __init__(
@@ -51,62 +53,66 @@ class Batcher:
         thread: ThreadPoolExecutor,
     ) -> None:
         self._engine, self._expected, self._largest = engine, expected, largest
-        self._asked: deque[_Asked] = deque()
-        self._come = asyncio.Event()
+        self._queue: deque[_Pending] = deque()
+        self._arrival = asyncio.Event()
         self._thread = thread
 
     async def __call__(self, pixels: NDArray[np.uint8]) -> Answer:
         """Probabilities of decoded images, uint8 (N, size, size, C)."""
-        asked = _Asked(pixels, asyncio.get_running_loop().create_future())
-        self._asked.append(asked)
-        self._come.set()
-        return await asked.answer
+        pending = _Pending(pixels, asyncio.get_running_loop().create_future())
+        self._queue.append(pending)
+        self._arrival.set()
+        return await pending.answer
 
     async def run(self) -> None:
-        """Works until it is cancelled."""
+        """Answer requests until cancelled."""
         while True:
-            await self._come.wait()
-            await self._gather()
+            await self._arrival.wait()
+            await self._wait_for_more()
             await self._answer(self._take())
 
-    async def _gather(self) -> None:
-        until = time.perf_counter() + WAIT_S
-        while self._waiting() < self._largest and self._expected() and time.perf_counter() < until:
-            await asyncio.sleep(STEP_S)
+    async def _wait_for_more(self) -> None:
+        deadline = time.perf_counter() + WAIT_S
+        while (
+            self._images_waiting() < self._largest
+            and self._expected()
+            and time.perf_counter() < deadline
+        ):
+            await asyncio.sleep(POLL_S)
 
-    def _waiting(self) -> int:
-        return sum(len(asked.pixels) for asked in self._asked)
+    def _images_waiting(self) -> int:
+        return sum(len(pending.pixels) for pending in self._queue)
 
-    def _take(self) -> list[_Asked]:
-        """Whole requests up to the largest batch, but at least one; nobody waits for an answer that
-        was given up."""
-        taken, images = list[_Asked](), 0
-        while self._asked and (not taken or images + len(self._asked[0].pixels) <= self._largest):
-            asked = self._asked.popleft()
-            if not asked.answer.done():
-                taken.append(asked)
-                images += len(asked.pixels)
-        if not self._asked:
-            self._come.clear()
-        return taken
+    def _take(self) -> list[_Pending]:
+        """Remove whole requests from the queue, up to the largest batch but at least one; requests
+        that were cancelled are dropped."""
+        batch, images = list[_Pending](), 0
+        while self._queue and (not batch or images + len(self._queue[0].pixels) <= self._largest):
+            pending = self._queue.popleft()
+            if not pending.answer.done():
+                batch.append(pending)
+                images += len(pending.pixels)
+        if not self._queue:
+            self._arrival.clear()
+        return batch
 
-    async def _answer(self, taken: list[_Asked]) -> None:
-        if not taken:
+    async def _answer(self, batch: list[_Pending]) -> None:
+        if not batch:
             return
         began = time.perf_counter()
-        pixels = np.concatenate([asked.pixels for asked in taken])
+        pixels = np.concatenate([pending.pixels for pending in batch])
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(self._thread, self._engine, pixels)
-        except Exception as error:  # of the network: each who asked is to hear of it
-            for asked in taken:
-                if not asked.answer.done():
-                    asked.answer.set_exception(error)
+            probabilities = await loop.run_in_executor(self._thread, self._engine, pixels)
+        except Exception as error:  # of the network: every request of the batch fails with it
+            for pending in batch:
+                if not pending.answer.done():
+                    pending.answer.set_exception(error)
             return
-        spent, start = time.perf_counter() - began, 0
-        for asked in taken:
-            part = found[start : start + len(asked.pixels)]
-            start += len(asked.pixels)
-            if not asked.answer.done():
-                answer = Answer(part, began - asked.since, spent, len(pixels))
-                asked.answer.set_result(answer)
+        network_s, start = time.perf_counter() - began, 0
+        for pending in batch:
+            rows = probabilities[start : start + len(pending.pixels)]
+            start += len(pending.pixels)
+            if not pending.answer.done():
+                answer = Answer(rows, began - pending.since, network_s, len(pixels))
+                pending.answer.set_result(answer)

@@ -1,4 +1,4 @@
-"""The training images of a run by what the network makes of them, to find those near an image."""
+"""Index of a run's training images by their features, to find those nearest to an image."""
 
 import hashlib
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from alexnet.predictor import Predictor
 from alexnet.terminal import say
 
 FOLDER = "index"  # within the run
-LARGEST = 50_000  # images: of more training images so many, drawn by a fixed rule
+MAX_IMAGES = 50_000  # of an index; more training images are sampled by a fixed rule
 
 
 @dataclass(frozen=True)
 class Index:
-    """features float32 (N, D), a memory map, of a `part` for the images of a slice.
+    """Features of images: the output of a `part`, float32 (N, D), as a memory map.
 
-    The images stay where the data is, and are read when they are shown.
+    The images themselves are read from the data when they are shown.
     """
 
     part: str
@@ -36,7 +36,7 @@ class Index:
     names: list[str]
 
     def near(self, features: NDArray[np.float32], k: int) -> list[tuple[int, float]]:
-        """(row, Euclidean distance) of the k nearest, the nearest first. Shapes: (D,)."""
+        """Return (row, Euclidean distance) of the k nearest to (D,), the nearest first."""
         distances, rows = nearest_neighbours(
             features[None], self.features, min(k, len(self.features))
         )
@@ -44,36 +44,35 @@ class Index:
 
 
 def open_index(predictor: Predictor, dataset: Dataset) -> Index:
-    """The index in the run's folder; made, or made anew, where weights or images are others,
-    without the images that cannot be read.
+    """Open the index in the run's folder; build it if missing, or if weights or images differ.
 
-    Raises CheckpointError where it cannot be written.
+    Images that cannot be read are left out. Raises CheckpointError if it cannot be written.
     """
     train, names = dataset.split("train"), dataset.names("train")
     while True:
         try:
-            return _index(predictor, train, names)
+            return _open_or_build(predictor, train, names)
         except Unreadable as error:
             dataset.report_unreadable(error)
-            rest = np.setdiff1d(np.arange(len(train)), list(error.images))
-            if not len(rest):
+            readable = np.setdiff1d(np.arange(len(train)), list(error.images))
+            if not len(readable):
                 raise
-            train, names = train.take(rest), [names[i] for i in rest]
+            train, names = train.take(readable), [names[i] for i in readable]
 
 
-def _index(predictor: Predictor, train: Split, names: list[str]) -> Index:
-    if len(train) > LARGEST:
-        ids = np.sort(draws.permutation(0, 0, len(train), draws.SPLIT)[:LARGEST])
+def _open_or_build(predictor: Predictor, train: Split, names: list[str]) -> Index:
+    if len(train) > MAX_IMAGES:
+        ids = np.sort(draws.permutation(0, 0, len(train), draws.SPLIT)[:MAX_IMAGES])
         train, names = train.take(ids), [names[i] for i in ids]
     part, precision = last_hidden(predictor.model), predictor.precision
-    said: dict[str, Any] = {
+    contents: dict[str, Any] = {
         "part": part,
         "precision": precision,
         "weights": sha256_of(predictor.checkpoint / "model.safetensors"),
         "images": _digest(names, train),
     }
     folder = predictor.run.path / FOLDER
-    features = _load(folder, said)
+    features = _load(folder, contents)
     if features is None:
         say(f"building the index of {len(train):,} training images in {folder}")
         try:
@@ -84,26 +83,29 @@ def _index(predictor: Predictor, train: Split, names: list[str]) -> Index:
             folder / "features.npy", predictor.model, train, predictor.preprocess, part,
             precision=precision, workers=predictor.recipe.workers,
         )  # fmt: skip
-        write_json(folder / "index.json", {**said, "shape": list(shape)})
-        features = _load(folder, said)
+        write_json(folder / "index.json", {**contents, "shape": list(shape)})
+        features = _load(folder, contents)
         if features is None:
-            raise CheckpointError(f"{folder} changed while it was written: serve it once")
+            raise CheckpointError(
+                f"{folder} changed while it was written: start one server of this run at a time"
+            )
     return Index(part, precision, features, train, names)
 
 
-def _load(folder: Path, said: dict[str, Any]) -> NDArray[np.float32] | None:
-    """The features, where they are of these weights and images."""
+def _load(folder: Path, contents: dict[str, Any]) -> NDArray[np.float32] | None:
+    """Load the features; None unless they are of these weights and images."""
     try:
-        found = read_json(folder / "index.json")
+        recorded = read_json(folder / "index.json")
         features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
     except (CheckpointError, OSError, ValueError):
         return None
-    same = found == {**said, "shape": list(features.shape)} and features.dtype == np.float32
-    return features.reshape(len(features), -1) if same else None
+    matches = recorded == {**contents, "shape": list(features.shape)}
+    matches = matches and features.dtype == np.float32
+    return features.reshape(len(features), -1) if matches else None
 
 
 def _digest(names: list[str], train: Split) -> str:
-    h = hashlib.sha256("\0".join(names).encode(errors="surrogateescape"))
-    h.update(f"{train.size} {train.channels}".encode())
-    h.update(np.ascontiguousarray(train.labels).tobytes())
-    return h.hexdigest()
+    digest = hashlib.sha256("\0".join(names).encode(errors="surrogateescape"))
+    digest.update(f"{train.size} {train.channels}".encode())
+    digest.update(np.ascontiguousarray(train.labels).tobytes())
+    return digest.hexdigest()

@@ -1,7 +1,8 @@
-"""The one place that uses uvicorn's internals: a connection whose request does not come is dropped.
+"""An HTTP protocol that drops connections whose request does not arrive in time.
 
-uvicorn itself waits for ever. Where this version of uvicorn lacks a part that this needs, its own
-protocol serves, and a line says so; ALEXNET_PLAIN=1 takes it anyway.
+uvicorn itself waits for ever. No other module uses internals of uvicorn. If this version of uvicorn
+lacks one that is needed, its own protocol serves and a line says so; ALEXNET_PLAIN=1 always uses
+uvicorn's own.
 """
 
 import asyncio
@@ -9,13 +10,13 @@ from typing import Any
 
 from alexnet.plain import is_plain, report_missing
 
-HEADERS_S = 5.0  # from the connection, or the answer before, to the end of a request's headers
+HEADERS_S = 5.0  # from the connection or the last answer to the end of the next request's headers
 PLAIN = "h11"  # uvicorn's own protocol, by the name that its settings take
 METHODS = ("connection_made", "data_received", "on_response_complete", "connection_lost")
 
 
 def choose_protocol(headers_s: float = HEADERS_S) -> type[asyncio.Protocol] | str:
-    """What uvicorn's setting `http` takes: ours, or the name of its own."""
+    """Return the value of uvicorn's setting `http`: our protocol, or the name of uvicorn's own."""
     if is_plain():
         return PLAIN
     try:
@@ -25,12 +26,12 @@ def choose_protocol(headers_s: float = HEADERS_S) -> type[asyncio.Protocol] | st
     if not all(hasattr(H11Protocol, name) for name in METHODS):
         report_missing("uvicorn's H11Protocol as it was", "slow requests are never dropped")
         return PLAIN
-    return _impatient(H11Protocol, headers_s)
+    return _with_timeout(H11Protocol, headers_s)
 
 
-def _impatient(plain: Any, headers_s: float) -> type[asyncio.Protocol]:
+def _with_timeout(plain: Any, headers_s: float) -> type[asyncio.Protocol]:
     class ImpatientProtocol(plain):  # type: ignore[misc]
-        """HTTP that drops a connection whose request does not come in time."""
+        """HTTP protocol that drops a connection whose request does not arrive in time."""
 
         _timer: asyncio.TimerHandle | None = None
 

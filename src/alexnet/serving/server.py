@@ -1,4 +1,4 @@
-"""The server process: one socket, one worker, drained on SIGTERM."""
+"""The server process: one socket, one worker; SIGTERM lets open requests finish."""
 
 import ipaddress
 import socket
@@ -15,18 +15,16 @@ from alexnet.serving.explain import Explainer
 from alexnet.terminal import say
 
 if TYPE_CHECKING:
-    from alexnet.serving.limits import Limits  # needs the extra
+    from alexnet.serving.requests import Limits  # needs the extra
 
-DRAIN_S = 20
-KEEP_S = 5  # an idle connection stays open
+DRAIN_S = 20  # for open requests to finish after a signal
+KEEP_ALIVE_S = 5  # that an idle connection stays open
 
 
 def check_address(host: str, token: str | None) -> None:
-    """Loopback needs no token; every other address does."""
+    """Raise UsageError unless host and token are valid. Only loopback needs no token."""
     if token == "" or (token is not None and not token.isascii()):
-        raise UsageError(
-            f"{option('token')} is empty or not plain ASCII: give some letters and digits"
-        )
+        raise UsageError(f"{option('token')} is empty or not ASCII: give letters and digits")
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -35,34 +33,34 @@ def check_address(host: str, token: str | None) -> None:
         ) from None
     if not loopback and token is None:
         raise UsageError(
-            f"{option('host', host)} can be reached by others: give a {option('token')} that "
-            "they need"
+            f"other machines can reach {option('host', host)}: add a {option('token')}, which "
+            "clients then have to send"
         )
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """Bound and not yet listening; port 0 takes a free one."""
+    """Bind a socket, without listening yet; port 0 takes a free port."""
     if not 0 <= port < 2**16:
         raise UsageError(f"{option('port', port)}: give 0 to 65535")
-    place = "127.0.0.1" if host == "localhost" else host
-    family = socket.AF_INET6 if ":" in place else socket.AF_INET
-    # Of sockets that do not say TCP asyncio leaves Nagle's algorithm on: the body of an answer then
-    # waits for the client's delayed acknowledgement of its head, 40 ms.
-    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    address = "127.0.0.1" if host == "localhost" else host
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    # Without IPPROTO_TCP asyncio leaves Nagle's algorithm on. The body of an answer would then wait
+    # 40 ms for the client's delayed acknowledgement of its headers.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((place, port))
+        bound.bind((address, port))
     except OSError as error:
-        found.close()
+        bound.close()
         raise UsageError(
-            f"{host}:{port} cannot be served from ({error.strerror}): choose another "
+            f"the server cannot listen at {host}:{port} ({error.strerror}): choose another "
             f"{option('port')}"
         ) from None
-    return found
+    return bound
 
 
 def check_packages() -> None:
-    """The one line where the extra is not installed."""
+    """Raise Unavailable, with the line to install it, if a package of the extra is missing."""
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
@@ -78,16 +76,16 @@ def serve_on(
     token: str | None,
     limits: "Limits | None" = None,
 ) -> None:
-    """Serves what `prepare` makes until a signal; requests that have begun are answered first.
+    """Serve the network that `prepare` loads, until a signal; open requests are answered first.
 
-    It is made on the thread that will compute: OpenMP makes a team for each thread that ever did,
-    and where teams are more than the processors their threads no longer wait awake.
+    `prepare` runs on the thread that will compute. OpenMP starts a team of threads for each thread
+    that ever computed. Once the teams exceed the processors, idle threads sleep and wake slowly.
     """
     import uvicorn
 
     from alexnet.serving.app import build_app
-    from alexnet.serving.limits import Limits
     from alexnet.serving.protocol import choose_protocol
+    from alexnet.serving.requests import Limits
 
     with ThreadPoolExecutor(1, "network") as network:
         predictor, engine, explainer = network.submit(prepare).result()
@@ -100,7 +98,7 @@ def serve_on(
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_S,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_S,
             backlog=512,
         )

@@ -7,10 +7,10 @@ from alexnet.metrics import Tally, topk_hits, wilson
 from alexnet.runs.records import Settings
 from alexnet.runtime import threads
 from alexnet.training.compiled import Compiled
+from alexnet.training.data_parallel import distribute
 from alexnet.training.evaluate import evaluate, predict_views
 from alexnet.training.fitting import fit
-from alexnet.training.infer import Inference
-from alexnet.training.int8 import Int8, measure_ranges
+from alexnet.training.inference import Inference, Int8, measure_ranges
 from alexnet.training.network import (
     build_net,
     load_weights,
@@ -34,7 +34,6 @@ from alexnet.training.settings import (
     choose_settings,
     measure_pace,
 )
-from alexnet.training.spread import distribute
 from alexnet.training.state import State
 from alexnet.training.step import class_weights, plain_step, train_step
 from alexnet.training.towers import build_towers, plan_towers

@@ -1,4 +1,4 @@
-"""Every image of a split through a network, once."""
+"""Evaluation of a network on all images of a split."""
 
 import math
 from collections.abc import Callable
@@ -18,20 +18,20 @@ from alexnet.training.parallel import ALONE, Team
 def predict_views(
     model: nn.Module, images: Tensor, preprocess: Preprocess, views: int, precision: str = "fp32"
 ) -> tuple[Tensor, Tensor]:
-    """What to rank classes by, and their log-probabilities.
+    """Return the scores that rank the classes, and the log-probabilities.
 
-    Shapes: uint8 (N, size, size, C) -> (N, K) twice. Of one view the first are the logits, in
-    which no two tie by rounding; of several the logarithm of the mean of the softmax outputs,
-    taken without rounding a small one to 0.
+    Shapes: uint8 (N, size, size, C) -> (N, K) twice. For one view the scores are the logits, which
+    do not tie by rounding. For several views they are the logarithm of the mean softmax output,
+    computed so that small outputs are not rounded to 0.
     """
-    kind = getattr(model, "kind", torch.float32)  # what a network made for answers takes
-    crops = preprocess.views(images, views, kind)
+    dtype = getattr(model, "kind", torch.float32)  # input type of an `Inference` network
+    crops = preprocess.views(images, views, dtype)
     with autocast(images.device, precision):
         logits = model(crops.flatten(0, 1)).float()
     if views == 1:
         return logits, logits.log_softmax(1)
-    each = logits.log_softmax(1).reshape(views, len(images), -1)
-    mean = each.logsumexp(0) - math.log(views)
+    by_view = logits.log_softmax(1).reshape(views, len(images), -1)
+    mean = by_view.logsumexp(0) - math.log(views)
     return mean, mean
 
 
@@ -50,19 +50,18 @@ def evaluate(
     team: Team = ALONE,
     unread: Unread | None = None,
 ) -> Tally:
-    """Loss, top-1, top-5 and confusion over the whole split.
+    """Compute loss, top-1, top-5 and confusion over a whole split.
 
-    The ranks of a team take the batches in turn; what is found is to the bit what one process finds
-    on the same hardware, and every rank has it. `each` sees the rank's own. What one rank cannot
-    read ends all of them.
+    The ranks of a team take the batches in turn. Every rank returns the same tally, to the bit that
+    of one process on the same hardware. An image that one rank cannot read ends all of them.
 
-    With several views the softmax outputs are averaged and the loss is that of the mean (paper,
-    section 4.1). `each` is given (index of the first image, probabilities (N, K)) a batch, on the
-    CPU. Where `unread` is given, the images in it are left out, and those that cannot be read come
-    to it, the rank's own; their probabilities are NaN. The mode (train or eval) of the model is
-    put back afterwards.
+    With several views the softmax outputs are averaged, and the loss is that of the mean (paper,
+    section 4.1). `each` is called for each batch of this rank with (index of the first image,
+    probabilities (N, K) on the CPU). Images in `unread` are left out. Images that this rank cannot
+    read are added to it instead of raising an error; their probabilities are NaN. The model returns
+    to the mode (train or eval) that it had.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))  # another runtime
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     was_training = model.training
     model.eval()
     starts = batch_starts(len(split), batch, views)
@@ -85,17 +84,17 @@ def evaluate(
             rows[block.step] = tally.sums()
             confusion.add_(tally.confusion)
             if each is not None:
-                found = log_p.exp().cpu()
-                whole = min(starts.step, len(split) - first)
-                if len(found) < whole:
-                    found = found.new_full((whole, classes), math.nan).index_copy(
-                        0, torch.from_numpy(block.ids - first), found
+                probabilities = log_p.exp().cpu()
+                count = min(starts.step, len(split) - first)
+                if len(probabilities) < count:  # some images were left out
+                    probabilities = probabilities.new_full((count, classes), math.nan).index_copy(
+                        0, torch.from_numpy(block.ids - first), probabilities
                     )
-                each(first, found)
+                each(first, probabilities)
     model.train(was_training)
     return Tally.of(team.sum(rows), team.sum(confusion))
 
 
 def batch_starts(n: int, batch: int, views: int) -> range:
-    """The index of the first image of every batch; `batch` counts views."""
+    """Return the index of the first image of each batch; `batch` counts views."""
     return range(0, n, max(batch // views, 1))

@@ -1,12 +1,16 @@
-"""Training in a run directory: the trainer, with all that a run keeps."""
+"""Training in a run directory: the trainer with checkpoints, log, image digests and doctor."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from alexnet.data.dataset import Dataset
+from alexnet.data.digests import BEFORE, UNREAD, ImageDigests, SplitDigests
+from alexnet.data.splits import Split
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel
 from alexnet.errors import Diverged, Elsewhere
@@ -20,11 +24,10 @@ from alexnet.runs.records import DivergedEvent
 from alexnet.runs.rundir import RunDir
 from alexnet.signals import PREEMPT, DeferredSignals
 from alexnet.terminal import shows_top5
-from alexnet.training.digest_keeper import DigestKeeper
 from alexnet.training.guard import Doctor, RunGuard
-from alexnet.training.intake import Intake
 from alexnet.training.log import RunLog
 from alexnet.training.parallel import ALONE, Team
+from alexnet.training.reader import RunReader
 from alexnet.training.state import State
 from alexnet.training.trainer import NotFinite, SecondLook, Trainer, TrainingData
 
@@ -44,44 +47,44 @@ def fit(
     stop: Sequence[int] = PREEMPT,
     second_look: SecondLook | None = None,
 ) -> State:
-    """Train from the beginning or from a checkpoint to the recipe's end, and save on the way; or,
-    alone in the team, until `second_look` says that training has to start again: what comes back
-    is then not `finished`.
+    """Train to the recipe's end, from step 0 or from the checkpoint `start`, and save on the way.
 
-    `weights` replace the seed's at a beginning, as far as they fit; `show` is called with the step
-    and the network after each validation. Every process of a `team` calls this; the first writes
-    and looks, and all stop at the same step.
+    Training ends early, with a state that is not `finished`, where `second_look` decides to start
+    again; only a process that is alone passes one. `weights` replace the initial weights of the
+    seed where names and shapes agree. `show` is called with the step and the network after each
+    validation. Every process of a `team` calls this function: only the first writes and runs the
+    doctor, and all stop at the same step.
 
-    Raises Interrupted, after saving, when a signal of `stop` arrives, and Diverged when the loss is
-    not a number or, with `doctor` at "stop", when the sentinel finds that it will not learn.
+    Raises Interrupted, after saving, when a signal of `stop` arrives. Raises Diverged when the loss
+    is not finite or, with `doctor` "stop", when the sentinel finds that the run will not learn.
     """
-    keeper = DigestKeeper(run, dataset.train, dataset.val, resumed=start is not None)
-    data = TrainingData(keeper.train, keeper.val, len(dataset.classes), statistics)
-    begun = None if start is None else start.state_dict()
-    trainer = Trainer(recipe, data, start=begun, weights=weights, team=team)
+    recorder = DigestRecorder(run, dataset.train, dataset.val, resumed=start is not None)
+    data = TrainingData(recorder.train, recorder.val, len(dataset.classes), statistics)
+    saved = None if start is None else start.state_dict()
+    trainer = Trainer(recipe, data, start=saved, weights=weights, team=team)
     if trainer.state.finished:
         return trainer.state
-    _ = trainer.quick  # refuses, before anything is saved, what cannot be compiled
-    keeper.read_what_is_in_memory(dataset, recipe.workers)
+    _ = trainer.step_model  # raises before anything is saved if the model cannot be compiled
+    recorder.digest_memory(dataset, recipe.workers)
     clock = trainer.clock()
     again = call("train", resume=True, run=run.path)
     log = RunLog(run, trainer.steps_per_epoch, board, show, top5=shows_top5(data.classes))
     sentinel = Sentinel(trainer.net, trainer.class_shares.tolist())
     guard = RunGuard(sentinel, log, again, doctor if team.leads else "off")
     if start is not None:
-        guard.read_back(run.events(), trainer)
-    if any(team.largest(guard.fatal is not None)):  # before a restart
+        guard.replay(run.events(), trainer)
+    if any(team.largest(guard.fatal is not None)):  # found before the run was interrupted
         raise guard.fatal or Elsewhere()
 
     signals = DeferredSignals(stop, patient=is_launched())
-    reader = Intake(dataset, trainer, run, again, signals)
-    checkpoints = RunCheckpoints(run, keeper, again)
+    reader = RunReader(dataset, trainer, run, again, signals)
+    checkpoints = RunCheckpoints(run, recorder, again)
     with checkpoints, signals, log.progress(trainer.state.step, trainer.total_steps):
         try:
-            if start is None:  # so that a kill before the first validation loses no more than that
+            if start is None:  # a run killed before its first validation can be continued
                 trainer.save(checkpoints, clock, best=False)
                 with clock.paused(), team.all_or_none():
-                    checkpoints.wait()  # figures without a checkpoint cannot be gone on from
+                    checkpoints.wait()  # a log without a checkpoint cannot be continued
             return trainer.run(
                 reader=reader,
                 log=log,
@@ -94,8 +97,7 @@ def fit(
         except NotFinite as error:
             run.log(DivergedEvent(step=error.step, loss=str(error.loss), where=error.where))
             raise Diverged(
-                f"{error}: try {option('lr', recipe.lr / 10)}; the checkpoints before it are "
-                "kept in "
+                f"{error}: try {option('lr', recipe.lr / 10)}; the checkpoints saved before are in "
                 f"{run.path}"
             ) from error
 
@@ -109,8 +111,10 @@ def save_step_0(
     weights: Mapping[str, Tensor] | None = None,
     seconds: float = 0.0,
 ) -> None:
-    """Save the checkpoint that `fit` begins with, alone in its team, into a new folder of
-    checkpoints; training goes on from it as if it had begun so. `seconds` were spent before.
+    """Save the checkpoint of step 0, as `fit` does in one process, into the folder `checkpoints`.
+
+    A training that continues from it has the same bits as one that begins. `seconds` is the time
+    already spent on the run.
     """
     data = TrainingData(dataset.train, dataset.val, len(dataset.classes), statistics)
     trainer = Trainer(recipe, data, weights=weights)
@@ -118,19 +122,75 @@ def save_step_0(
     save_checkpoint(checkpoints, 0, **trainer.state_dict(), best=False, keep=recipe.keep)
 
 
-class RunCheckpoints:
-    """The checkpoints of a run directory, written by a thread while training goes on.
+class DigestRecorder:
+    """Records the digest of every image that a run trains or validates on, for later tests.
 
-    `with RunCheckpoints(...)` waits for the last one at its end.
+    Images in memory are digested before the first step, all others as they are read. `train` and
+    `val` are the splits to read from. The digests are in the run's folder from its first checkpoint
+    on. A `resumed` run without digests (of version 0.1.0) gets them only when they are complete:
+    incomplete ones would say that the run never learnt from the other images.
     """
 
-    def __init__(self, run: RunDir, keeper: DigestKeeper, again: AdvisedCall) -> None:
+    def __init__(self, run: RunDir, train: Split, val: Split, *, resumed: bool) -> None:
+        self._run = run
+        recorded = run.digests() or {}
+        self._digests = ImageDigests.unread(train=len(train), val=len(val))
+        for name, digests in self._digests.to_arrays().items():
+            if name in recorded and len(recorded[name]) == len(digests):
+                digests[:] = recorded[name].numpy()
+        if BEFORE in recorded:  # of the run whose weights this one started from
+            self._digests.splits[BEFORE] = SplitDigests(
+                recorded[BEFORE].numpy(), recorded[f"{BEFORE}.look"].numpy()
+            )
+        self._only_complete = resumed and not {*recorded} - {BEFORE, f"{BEFORE}.look"}
+        self._saved = self._digests.missing == 0
+        self._in_memory = isinstance(train.pixels, np.ndarray) and isinstance(
+            val.pixels, np.ndarray
+        )
+        self._splits = train, val
+        self.train = train if self._in_memory else self._digests.watch(train)
+        self.val = val if self._in_memory else self._digests.watch(val)
+
+    def digest_memory(self, dataset: Dataset, workers: int) -> None:
+        """Compute the digests of images in memory: a few seconds for two gigabytes.
+
+        Images that the run has left out are black in memory, and get no digest.
+        """
+        if self._in_memory:
+            for part in self._splits:
+                self._digests.read_all(part, workers, dataset.excluded_ids(part.name))
+
+    def save(self, team: Team) -> None:
+        """Write the digests of all processes, until they are complete. Every process calls it."""
+        if self._saved:
+            return
+        tensors: dict[str, Tensor] = {}
+        for name, digests in self._digests.to_arrays().items():
+            shares = torch.stack(team.gather(torch.from_numpy(digests)))
+            # Processes that read an image have the same digest, the others have UNREAD, which is 0.
+            first = (shares != UNREAD).int().argmax(0)
+            tensors[name] = shares.gather(0, first[None])[0]
+            read = tensors[name].numpy() != UNREAD
+            digests[read] = tensors[name].numpy()[read]  # readers write into it meanwhile
+        complete = not self._digests.missing
+        if team.leads and (complete or not self._only_complete):
+            self._run.write_digests(tensors)
+        self._saved = complete
+
+
+class RunCheckpoints:
+    """Writes the checkpoints of a run directory in a thread, while training continues.
+
+    The end of a `with` block waits for the last one.
+    """
+
+    def __init__(self, run: RunDir, recorder: DigestRecorder, again: AdvisedCall) -> None:
         self.again = again
-        self._run, self._keeper, self._writer = run, keeper, CheckpointWriter()
+        self._run, self._recorder, self._writer = run, recorder, CheckpointWriter()
 
     def save(self, trainer: Trainer, best: bool) -> None:
-        """Copy what a checkpoint holds, and leave it to be written."""
-        self._keeper.save(trainer.team)
+        """Copy the state of the training and queue it for the writing thread."""
+        self._recorder.save(trainer.team)
         saved = trainer.state_dict()
         if trainer.team.leads:
             self._writer.submit(

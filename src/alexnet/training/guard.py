@@ -1,4 +1,4 @@
-"""The doctor beside a training: it reads the log, looks at some steps, and may stop it."""
+"""The doctor during training: it reads the log, measures some steps, and may stop the run."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,23 +20,23 @@ from alexnet.terminal import say
 from alexnet.training.log import RunLog
 from alexnet.training.trainer import Trainer
 
-Doctor = Literal["stop", "say", "off"]  # what is done when the sentinel finds something
+Doctor = Literal["stop", "say", "off"]  # reaction to a verdict of the sentinel
 
-BY_THE_CLOCK = ("starved-loader",)
+TIMING_VERDICTS = ("starved-loader",)  # depend on the machine, not on recipe and data
 
 
 class RunGuard:
-    """Lets a sentinel read the log and look at steps; writes what it finds into the log.
+    """Feeds the sentinel with log events and measured steps, and logs its verdicts.
 
-    `fatal` is why the run is to stop: set where the sentinel finds what keeps it from learning and
-    `doctor` is "stop". `again` is the command that goes on.
+    `fatal` is the reason to stop the run. It is set by a verdict "will not learn" if `doctor` is
+    "stop". `again` is the command that continues the run.
     """
 
     def __init__(self, sentinel: Sentinel, log: RunLog, again: AdvisedCall, doctor: Doctor) -> None:
         self._sentinel, self._log, self._again, self._doctor = sentinel, log, again, doctor
         self.fatal: Diverged | None = None
         if doctor != "off":
-            log.readers.append(self._read)
+            log.listeners.append(self._listen)
 
     def looks_at(self, step: int) -> bool:
         return step % self._sentinel.every == 0
@@ -49,35 +49,35 @@ class RunGuard:
         with self._sentinel.look(step):
             yield
         if measured := self._sentinel.measured:
-            at = {"event": "look", "step": step + 1, "epoch": self._log.epoch(step + 1)}
-            self._log.write(LookEvent.from_json({**at, **measured}, "a look"))
-        self._heed(self._sentinel.verdicts, step + 1)
+            position = {"event": "look", "step": step + 1, "epoch": self._log.epoch(step + 1)}
+            self._log.write(LookEvent.from_json({**position, **measured}, "a look"))
+        self._report(self._sentinel.verdicts, step + 1)
 
-    def read_back(self, lines: Iterable[Mapping[str, Any]], trainer: Trainer) -> None:
-        """Let the sentinel know what was before a restart, and heed what nobody heeded then."""
-        step, unsaid = trainer.state.step, dict[str, Verdict]()
+    def replay(self, lines: Iterable[Mapping[str, Any]], trainer: Trainer) -> None:
+        """Feed the sentinel the events of a continued run, and report verdicts not yet logged."""
+        step, unlogged = trainer.state.step, dict[str, Verdict]()
         for event in map(as_event, lines):
-            self._log.read_back(event)
+            self._log.replay(event)
             if isinstance(event, TrainEvent) and event.n is None:  # as 0.1.0 wrote it
                 steps = (event.step - 1) % trainer.steps_per_epoch + 1
                 event = replace(event, n=steps * trainer.recipe.batch_size)
             if isinstance(event, DoctorEvent):
-                said = unsaid.pop(event.name, None)
-                # An earlier version stopped some that had learnt: those go on.
+                verdict = unlogged.pop(event.name, None)
+                # Earlier versions stopped some runs that had learnt: those may continue.
                 fatal = event.severity == "will not learn" and not self._sentinel.has_learnt()
                 if fatal and self._doctor == "stop":
-                    self.fatal = self._stopped(said or event, step)
-            unsaid |= {v.name: v for v in self._sentinel.note(event)}
+                    self.fatal = self._stop_reason(verdict or event, step)
+            unlogged |= {v.name: v for v in self._sentinel.note(event)}
         if self._doctor != "off":
-            self._heed(list(unsaid.values()), step)
+            self._report(list(unlogged.values()), step)
 
-    def _read(self, event: Event) -> None:
+    def _listen(self, event: Event) -> None:
         if not isinstance(event, DoctorEvent) and event.step is not None:
-            self._heed(self._sentinel.note(event), event.step)
+            self._report(self._sentinel.note(event), event.step)
 
-    def _heed(self, verdicts: list[Verdict], step: int) -> None:
+    def _report(self, verdicts: list[Verdict], step: int) -> None:
         for v in verdicts:
-            if v.name in BY_THE_CLOCK:  # not a function of recipe and data, as the log is
+            if v.name in TIMING_VERDICTS:  # the log holds only what recipe and data determine
                 say(f"doctor: {v.name}: {v.evidence}; {v.advice}")
                 continue
             self._log.add(
@@ -92,10 +92,10 @@ class RunGuard:
                 )
             )
             if v.severity == "will not learn" and self._doctor == "stop" and not self.fatal:
-                self.fatal = self._stopped(v, step)
+                self.fatal = self._stop_reason(v, step)
 
-    def _stopped(self, v: Verdict | DoctorEvent, step: int) -> Diverged:
+    def _stop_reason(self, v: Verdict | DoctorEvent, step: int) -> Diverged:
         return Diverged(
             f"stopped at step {step:,}: {v.name}: {v.evidence}; {v.advice}; "
-            f"to go on all the same: {self._again.also(doctor='say')}"
+            f"to continue anyway: {self._again.also(doctor='say')}"
         )

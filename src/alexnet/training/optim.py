@@ -15,10 +15,10 @@ from alexnet.recipe import Recipe
 class PaperSGD(torch.optim.Optimizer):
     """v <- m v - decay lr w - lr g; w <- w + v. Source: paper, section 5.
 
-    The learning rate is inside the velocity. torch's SGD multiplies the velocity by the rate when
-    it is applied, so the two differ for a while after every change of the rate. Without momentum
-    there is no velocity to keep. A group that is `held` (see `set_rate`) stays as it is. `exact`
-    are the kinds of devices whose kernels take the rate as float64.
+    The learning rate is part of the velocity. torch's SGD multiplies the velocity by the rate when
+    it is applied, so that the two differ for some steps after each change of the rate. Without
+    momentum there is no velocity. A group that is `held` (see `set_rate`) does not change. `exact`
+    are the types of devices whose kernels take the rate as float64.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class PaperSGD(torch.optim.Optimizer):
 
 
 def _laid_out_as(weight: Tensor) -> Tensor:
-    """The weight's gradient in the weight's memory layout, which the kernel takes for granted."""
+    """Return the gradient in the memory layout of its weight, as the kernel assumes."""
     gradient = weight.grad
     assert gradient is not None
     if gradient.stride() == weight.stride():
@@ -70,11 +70,10 @@ def _laid_out_as(weight: Tensor) -> Tensor:
 
 
 class Lars(PaperSGD):
-    """The paper's update with a rate for each layer: lr times trust |w| / (|g| + decay |w|), so
-    that one step moves no matrix or kernel by more than trust lr of its size.
+    """The paper's update with a rate for each layer: lr times trust |w| / (|g| + decay |w|).
 
-    Biases and norms take lr as it is. Source: You, Gitman, Ginsburg 2017 (arXiv 1708.03888),
-    algorithm 1.
+    So one step changes no matrix or kernel by more than the share trust lr of its norm. Biases and
+    norm layers use lr itself. Source: You, Gitman, Ginsburg 2017 (arXiv 1708.03888), algorithm 1.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class Lars(PaperSGD):
         self.trust = trust
         for group in self.param_groups:
             group["decay"] = group["weight_decay"]
-            if group["params"][0].dim() > 1:  # there it is part of the scaled gradient
+            if group["params"][0].dim() > 1:  # the decay is part of the scaled gradient
                 group["weight_decay"] = 0.0
 
     @torch.no_grad()
@@ -99,18 +98,21 @@ class Lars(PaperSGD):
             for w in group["params"]:
                 if w.grad is None or w.dim() == 1:
                     continue
-                size, slope = w.norm(), w.grad.norm()
-                local = self.trust * size / (slope + group["decay"] * size)
-                # Zero weights would never move, and without a gradient there is nothing to scale.
-                local = torch.where((size > 0) & (slope > 0), local, torch.ones_like(local))
-                w.grad.add_(w, alpha=group["decay"]).mul_(local)
+                w_norm, g_norm = w.norm(), w.grad.norm()
+                local_rate = self.trust * w_norm / (g_norm + group["decay"] * w_norm)
+                # Weights of 0 would never move; without a gradient there is nothing to scale.
+                local_rate = torch.where(
+                    (w_norm > 0) & (g_norm > 0), local_rate, torch.ones_like(local_rate)
+                )
+                w.grad.add_(w, alpha=group["decay"]).mul_(local_rate)
         super().step(closure)
 
 
 def build_optimizer(model: Net, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser. Vectors (biases, norms) are not decayed unless `decay_biases`.
+    """Build the recipe's optimiser.
 
-    Parameters are grouped by what multiplies their rate, see `set_rate`; frozen ones are left out.
+    Vectors (biases and norm layers) have no weight decay unless `decay_biases`. Parameters are
+    grouped by the factors of their rates, see `set_rate`; frozen parameters are left out.
     """
     covered = {part: set(model.stretch(part)) for part, _, _ in recipe.part_rates}
     groups: dict[Any, dict[str, Any]] = {}
@@ -130,27 +132,30 @@ def build_optimizer(model: Net, recipe: Recipe) -> torch.optim.Optimizer:
             )
             if parameter.requires_grad:
                 group["params"].append(parameter)
-    found = [group for group in groups.values() if group["params"]]
+    trainable = [group for group in groups.values() if group["params"]]
     if recipe.trust:
-        return Lars(found, recipe.lr, recipe.momentum, recipe.weight_decay, recipe.trust)
+        return Lars(trainable, recipe.lr, recipe.momentum, recipe.weight_decay, recipe.trust)
     if recipe.opt == "sgd":
-        return PaperSGD(found, recipe.lr, recipe.momentum, recipe.weight_decay)
-    kind = torch.optim.Adam if recipe.opt == "adam" else torch.optim.AdamW
-    return kind(found, lr=recipe.lr, fused=True)
+        return PaperSGD(trainable, recipe.lr, recipe.momentum, recipe.weight_decay)
+    optimizer_class = torch.optim.Adam if recipe.opt == "adam" else torch.optim.AdamW
+    return optimizer_class(trainable, lr=recipe.lr, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float, epoch: int) -> None:
-    """The learning rate of a step, times each group's factors; of a part's own factors the one
-    that began last holds. A factor of 0 holds a part still, where the paper's update by itself
-    would let it coast on: conv1 of the 2012 run, for one, was frozen at the end."""
+    """Set the learning rate of a step: `lr` times the factors of each group.
+
+    Of the factors of a part, the one with the latest epoch so far applies. A factor of 0 freezes a
+    part at once, although its velocity would still move it: conv1 of the 2012 run was frozen at the
+    end, for example.
+    """
     for group in optimizer.param_groups:
-        begun = [(since, factor) for factor, since in group["factors"] if epoch >= since]
-        factor = max(begun, key=lambda b: b[0])[1] if begun else 1.0
+        started = [(since, factor) for factor, since in group["factors"] if epoch >= since]
+        factor = max(started, key=lambda pair: pair[0])[1] if started else 1.0
         group["lr"], group["held"] = lr * group["times"] * factor, factor == 0
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimiser's state by parameter name: `conv1.weight/velocity`."""
+    """Return the optimiser's state by parameter name, as `conv1.weight/velocity`."""
     return {
         f"{name}/{key}": value
         for name, parameter in model.named_parameters()
@@ -161,10 +166,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 def load_optimizer(
     optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
 ) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """Load the state that `optimizer_tensors` returned."""
     parameters = dict(model.named_parameters())
-    for full, value in tensors.items():
-        name, _, key = full.rpartition("/")
+    for entry, value in tensors.items():
+        name, _, key = entry.rpartition("/")
         if name not in parameters:
             raise CheckpointError(f"optimiser state for {name!r}, which this model does not have")
         parameter = parameters[name]

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step; and the one policy that needs a memory."""
+"""The learning-rate schedule, and the validations that the plateau policy and early stop need."""
 
 import math
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from alexnet.recipe import Recipe
 
 @dataclass
 class Watch:
-    """What validation has shown so far: the best, how long ago, and the plateau policy's drops.
+    """History of the validations: the best so far, and the drops of the plateau policy.
 
-    All of it is in every checkpoint. `waited` counts validations since the best or the last drop.
+    Every checkpoint has it. `stale` counts validations since the best, `waited` those since the
+    best or the last drop.
     """
 
     best_top1: float = -1.0
@@ -23,10 +24,10 @@ class Watch:
     drops: int = 0
 
     def update(self, top1: float, loss: float, step: int, recipe: Recipe) -> tuple[bool, str]:
-        """Takes one validation in. Returns whether it is the best, and why to stop ("" to go on).
+        """Record a validation. Returns whether it is the best, and why to stop ("" to continue).
 
-        Source of the plateau policy: paper, section 5: divide by 10 when the validation error
-        stops improving with the current rate; three times prior to termination.
+        Source of the plateau policy: paper, section 5. The rate is divided by 10 when the
+        validation error stops improving, three times before the end.
         """
         best = (top1, -loss) > (self.best_top1, -self.best_loss)
         if best:
@@ -46,14 +47,15 @@ class Watch:
 
 
 def total_steps(recipe: Recipe, per_epoch: int) -> int:
-    """Updates of a whole run on data of so many an epoch."""
+    """Return the number of updates of a whole run; `per_epoch` is updates an epoch."""
     return recipe.steps or math.ceil(recipe.epochs * per_epoch)
 
 
 def refuse_endless_warmup(recipe: Recipe, per_epoch: int) -> None:
-    """UsageError where a run ends before its learning rate has risen to what it should be.
+    """Raise UsageError if a run ends within its warm-up.
 
-    Known only with the data, where the run's length is in steps: a warm-up is in epochs.
+    The size of the data decides this where a recipe has its length in steps: a warm-up is in
+    epochs.
     """
     warmup, total = recipe.warmup_epochs * per_epoch, total_steps(recipe, per_epoch)
     if warmup < total:
@@ -67,8 +69,11 @@ def refuse_endless_warmup(recipe: Recipe, per_epoch: int) -> None:
 
 
 def shorten_warmup(recipe: Recipe, per_epoch: int) -> tuple[Recipe, str]:
-    """A recipe whose `steps` end within its warm-up, with one that takes the share of the run that
-    it has of the recipe's own epochs; and a line that says so. Any other recipe as it is."""
+    """Shorten the warm-up of a recipe whose `steps` end within it, and describe that in a line.
+
+    The new warm-up is the same share of the run as the old one is of the recipe's epochs, at most a
+    tenth. Any other recipe is returned unchanged, with an empty line.
+    """
     warmup, total = recipe.warmup_epochs * per_epoch, total_steps(recipe, per_epoch)
     if warmup < total or not recipe.steps:
         return recipe, ""
@@ -82,30 +87,32 @@ def shorten_warmup(recipe: Recipe, per_epoch: int) -> tuple[Recipe, str]:
 
 
 def _short_warmup(recipe: Recipe, per_epoch: int) -> float:
-    """A tenth of the run at most, in epochs."""
+    """Return a warm-up of at most a tenth of the run, in epochs."""
     share = min(recipe.warmup_epochs / recipe.epochs, 0.1)
     return float(f"{share * total_steps(recipe, per_epoch) / per_epoch:.1g}")
 
 
 def describe_unreached(recipe: Recipe, per_epoch: int) -> list[str]:
-    """Lines on what of a recipe's schedule lies beyond the end of a run, or takes most of it."""
+    """Describe events of the schedule beyond the end of a run, and a warm-up of most of the run."""
     total = total_steps(recipe, per_epoch)
-    last = (total - 1) // per_epoch  # epoch, counted from 0, of the last update
+    last_epoch = (total - 1) // per_epoch  # counted from 0
     validations = math.ceil(total / validation_steps(recipe, per_epoch))
     beyond = [f"{epoch:g}" for epoch in recipe.drops if epoch * per_epoch >= total]
-    found = [f"the drop{'s' * (len(beyond) > 1)} at {', '.join(beyond)}"] if beyond else []
-    found += [f"{entry} of part_lr" for entry, (_, _, epoch)
-              in zip(recipe.part_lr, recipe.part_rates, strict=True) if epoch > last]  # fmt: skip
-    if recipe.colour and recipe.colour_until > last:
-        found.append(f"the end of colour noise at {recipe.colour_until:g}")
+    unreached = [f"the drop{'s' * (len(beyond) > 1)} at {', '.join(beyond)}"] if beyond else []
+    for entry, (_, _, epoch) in zip(recipe.part_lr, recipe.part_rates, strict=True):
+        if epoch > last_epoch:
+            unreached.append(f"{entry} of part_lr")
+    if recipe.colour and recipe.colour_until > last_epoch:
+        unreached.append(f"the end of colour noise at {recipe.colour_until:g}")
     waits = f"of {validations} validation{'s' * (validations > 1)} without improvement"
     if recipe.schedule == "plateau" and validations <= recipe.plateau_patience:
-        found.append(f"a lower rate after {recipe.plateau_patience} {waits}")
+        unreached.append(f"a lower rate after {recipe.plateau_patience} {waits}")
     if recipe.early_stop and validations <= recipe.early_stop:
-        found.append(f"an early stop after {recipe.early_stop} {waits}")
+        unreached.append(f"an early stop after {recipe.early_stop} {waits}")
     lines = []
-    if found:
-        lines.append(f"a run of {total / per_epoch:.3g} epochs does not reach: {'; '.join(found)}")
+    if unreached:
+        epochs = f"{total / per_epoch:.3g}"
+        lines.append(f"a run of {epochs} epochs does not reach: {'; '.join(unreached)}")
     warmup = recipe.warmup_epochs * per_epoch
     if warmup > total / 2:
         lines.append(f"warm-up takes {warmup / total:.0%} of this run's {total:,} steps")
@@ -113,14 +120,15 @@ def describe_unreached(recipe: Recipe, per_epoch: int) -> list[str]:
 
 
 def validation_steps(recipe: Recipe, per_epoch: int) -> int:
-    """Updates from one validation to the next."""
+    """Return the number of updates from one validation to the next."""
     return max(1, round(recipe.eval_every * per_epoch))
 
 
 def learning_rate(recipe: Recipe, step: int, per_epoch: int, total: int, drops: int = 0) -> float:
-    """The rate of update `step` (from 0) of `total`; `drops` is the plateau policy's.
+    """Return the rate of update `step` (from 0) of `total`, after `drops` of the plateau policy.
 
-    `poly` falls with the square of what is left (You, Gitman, Ginsburg 2017, section 5).
+    `poly` falls with the square of the remaining share of the run (You, Gitman, Ginsburg 2017,
+    section 5).
     """
     peak = recipe.peak_lr
     warmup = recipe.warmup_epochs * per_epoch

@@ -1,4 +1,4 @@
-"""What a run is in the middle of, and the time that it takes."""
+"""The state of a training between two steps, and the clock that measures its speed."""
 
 import time
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from alexnet.training.schedule import Watch
 
 @dataclass
 class State:
-    """What a run is in the middle of; with the weights and the optimiser, all of a checkpoint.
+    """State of a training; with weights and optimiser state, this is a whole checkpoint.
 
-    `sums` are this epoch's images, loss, top-1 and top-5 hits so far, of this rank; `seconds` is
-    time spent; `finished` says why the run ended, or is empty; `due` is whether this step was to
-    be validated and could not be.
+    `sums` are this rank's images, loss, top-1 and top-5 hits of this epoch so far. `seconds` is the
+    time the run has taken. `finished` is the reason why the run ended, or empty. `due` is whether
+    the validation of this step is still to be made.
     """
 
     step: int = 0
@@ -32,7 +32,7 @@ class State:
     due: bool = False
 
     def to_dict(self, recipe: Recipe, team: Team = ALONE) -> dict[str, Any]:
-        """Plain data. Every rank's sums are in it: float sums depend on their order."""
+        """Convert to plain data, with the sums of every rank: float sums depend on their order."""
         by_rank = torch.stack(team.gather(self.sums)).tolist()
         sums = by_rank[0] if team.ranks == 1 else by_rank
         watch = asdict(self.watch)
@@ -41,7 +41,7 @@ class State:
 
     @staticmethod
     def from_dict(values: dict[str, Any], team: Team = ALONE) -> "State":
-        """The inverse; from another number of ranks the first takes all sums."""
+        """Convert from plain data; if the number of ranks differs, the first rank gets all sums."""
         by_rank = torch.tensor(values["sums"], dtype=torch.float64).view(-1, 4)
         if len(by_rank) != team.ranks:
             by_rank = torch.cat([by_rank.sum(0)[None], by_rank.new_zeros(team.ranks - 1, 4)])
@@ -52,7 +52,7 @@ class State:
 
 
 class Pace(TypedDict):
-    """How fast training is: see TrainEvent."""
+    """Speed figures of a TrainEvent."""
 
     data_wait: float
     images_per_s: float
@@ -61,7 +61,7 @@ class Pace(TypedDict):
 
 
 class Clock:
-    """Throughput and time left, of training alone: validation and saving are not counted."""
+    """Measures throughput and time left of the training steps, without validation and saving."""
 
     def __init__(self, state: State, total: int, batch: int) -> None:
         self._total, self._batch, self._before = total, batch, state.seconds
@@ -69,9 +69,11 @@ class Clock:
         self._step, self._rate, self._waited = state.step, 0.0, 0.0
 
     def seconds(self) -> float:
+        """Return the seconds of the whole run, also those before it was continued."""
         return self._before + time.monotonic() - self._began
 
     def read(self, step: int) -> Pace:
+        """Return the speed since the last call."""
         now = time.monotonic()
         spent = max(now - self._since, 1e-9)
         self._rate = (step - self._step) / spent
@@ -86,7 +88,7 @@ class Clock:
         }
 
     def waiting(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the time that each is waited for is counted."""
+        """Yield the batches, and measure the time spent waiting for them."""
         began = time.monotonic()
         for batch in batches:
             self._waited += time.monotonic() - began
@@ -95,6 +97,7 @@ class Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
+        """Leave the time of the block out of the speed figures."""
         paused_at = time.monotonic()
         yield
         self._since += time.monotonic() - paused_at

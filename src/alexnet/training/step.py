@@ -1,4 +1,4 @@
-"""One update of the weights."""
+"""One training step: augment, forward, backward, update."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -33,11 +33,11 @@ def train_step(
     weight: Tensor | None = None,
     team: Team = ALONE,
 ) -> Tensor:
-    """One update from a batch, or from a rank's share of it, on the model's device.
+    """Update the weights once, from a batch or from a rank's share of it, on the model's device.
 
-    `weight` (K,) is what each class counts; `model` is a Net, or what `spread` or `compiled` made
-    of one. Returns this rank's share of the mean loss (the ranks' are summed), and adds to `sums`
-    without waiting for the device.
+    `model` is a Net, or the result of `distribute` or `compiled`. `weight` (K,) is the weight of
+    each class in the loss. Returns this rank's share of the mean loss: the sum over the ranks is
+    the mean. Adds images, loss, top-1 and top-5 hits to `sums` (4,) without waiting for the device.
     """
     size = batch.size or len(batch.labels)
     pieces = batch.pieces or (Piece(slice(0, size), range(size)),)
@@ -46,9 +46,9 @@ def train_step(
     total = None
     for piece in pieces:
         last = piece is pieces[-1]
-        waits = isinstance(model, DistributedDataParallel) and not last
-        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            loss = _gradients(model, batch, piece, size, recipe, preprocess, sums, weight, team)
+        no_sync = isinstance(model, DistributedDataParallel) and not last
+        with model.no_sync() if no_sync else nullcontext():  # type: ignore[operator]
+            loss = _add_gradients(model, batch, piece, size, recipe, preprocess, sums, weight, team)
         total = loss if total is None else total + loss
     optimizer.step()
     assert total is not None
@@ -62,7 +62,7 @@ def plain_step(
     labels: Tensor,
     precision: str = "fp32",
 ) -> Tensor:
-    """One update of any network by the mean cross-entropy, from images as it takes them.
+    """Update any network once by the mean cross-entropy of preprocessed images.
 
     Shapes: (N, C, H, W), (N,). Returns the loss, on the device.
     """
@@ -78,15 +78,17 @@ def plain_step(
 def class_weights(
     recipe: Recipe, counts: NDArray[np.integer], device: torch.device
 ) -> Tensor | None:
-    """What an image of each class counts in the loss, (K,) with mean 1 over the images, from the
-    number of images a class, (K,); None for all alike."""
+    """Return the weight of each class in the loss, (K,), with mean 1 over the images.
+
+    `counts` (K,) are the images of each class. None if all classes have the same weight.
+    """
     if recipe.class_weights == "none":
         return None
     weights = counts.sum() / (len(counts) * counts)
     return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
-def _gradients(
+def _add_gradients(
     model: Any,
     batch: Batch,
     piece: Piece,
@@ -97,7 +99,7 @@ def _gradients(
     weight: Tensor | None,
     team: Team,
 ) -> Tensor:
-    """Adds a micro-batch's gradients; returns its share of the mean loss."""
+    """Add the gradients of a micro-batch; return its share of the mean loss."""
     net: Net = getattr(model, "module", model)
     rows, n = piece.rows, len(piece.places)
     ids, labels = batch.ids[rows], batch.labels[rows]
@@ -107,7 +109,7 @@ def _gradients(
     x, labels, other_labels = (v[piece.before :] for v in (x, labels, other_labels))
     if recipe.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    elif x.is_cuda:  # there the images' layout, which is channels last as they come, decides
+    elif x.is_cuda:  # stored images are channels last, which cuDNN would follow
         x = x.contiguous()
     if (mask_slice := team.mask_slice(piece.places, size)) is not None:
         net.set_mask_slice(mask_slice)

@@ -19,8 +19,8 @@ from alexnet.models.net import Net, Spec, named_parts
 from alexnet.models.zoo import find_model, model_spec
 from alexnet.options import option
 from alexnet.recipe import Recipe
+from alexnet.training.data_parallel import joined, summed
 from alexnet.training.parallel import Team
-from alexnet.training.spread import joined, summed
 
 SAME = (Dropout, MeanTo, Pool, ReLU)  # parts that look at one map or unit at a time
 

@@ -1,4 +1,4 @@
-"""The trainer: a network, its optimiser and its data, and the loop that brings them together.
+"""The trainer: a network, its optimiser, its data, and the training loop.
 
     trainer = Trainer(recipe, data)
     trainer.run()                                   # to the recipe's end, or
@@ -6,8 +6,8 @@
     for batch in trainer.batches():                 # step by step
         loss = trainer.train_step(batch)
 
-What a run directory needs besides is handed to `run`: who reads, keeps the log, saves, guards,
-tells the time and takes signals. Without them nothing is written and nothing is said.
+`run` takes the parts that a run directory adds: reader, log, checkpoints, guard, clock, signals.
+Without them nothing is written or printed.
 """
 
 import math
@@ -38,6 +38,7 @@ from alexnet.runtime import pick_device
 from alexnet.signals import DeferredSignals
 from alexnet.terminal import say
 from alexnet.training.compiled import compiled
+from alexnet.training.data_parallel import distribute
 from alexnet.training.evaluate import evaluate
 from alexnet.training.network import (
     WHITEN_IMAGES,
@@ -51,18 +52,16 @@ from alexnet.training.network import (
 from alexnet.training.optim import build_optimizer, load_optimizer, optimizer_tensors
 from alexnet.training.parallel import ALONE, Team
 from alexnet.training.schedule import learning_rate, total_steps, validation_steps
-from alexnet.training.spread import distribute
 from alexnet.training.state import Clock, State
 from alexnet.training.step import class_weights, train_step
 from alexnet.training.towers import build_towers
 
-PINNED = 64  # flags of a GPU's losses that are on their way at once
+PINNED = 64  # flags of losses that may be on their way from the GPU at once
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training sees: images to train on and to validate on, `classes` as a number, and the
-    statistics that preprocessing takes from the images to train on."""
+    """Training and validation images, the number of classes, and statistics for preprocessing."""
 
     train: Split
     val: Split
@@ -71,45 +70,44 @@ class TrainingData:
 
 
 class NotFinite(Diverged):
-    """A loss or a weight is not a number: at which step, the loss, and the first layer or weight
-    that is not finite."""
+    """A loss or a weight is not finite: the step, the loss, and the first layer or weight."""
 
     def __init__(self, step: int, loss: float, where: str) -> None:
         self.step, self.loss, self.where = step, loss, where
-        said = f"the loss is {loss} at step {step:,}, from {where} on"
-        if math.isfinite(loss):  # that of the weights before the step
-            said = f"{where} is not finite after step {step:,}, whose loss was {loss:.4g}"
-        super().__init__(said)
+        message = f"the loss is {loss} at step {step:,}, from {where} on"
+        if math.isfinite(loss):  # computed with the weights before the step
+            message = f"{where} is not finite after step {step:,}, whose loss was {loss:.4g}"
+        super().__init__(message)
 
 
 class Reader(Protocol):
-    """Gives `Trainer.run` its batches, and says what is odd about the images it reads."""
+    """Reads the batches for `Trainer.run`, and handles images that cannot be read."""
 
     @property
-    def trouble(self) -> Exception | None:
-        """Why there is no next batch; all processes of a team have it."""
+    def failure(self) -> Exception | None:
+        """Why there is no next batch; all processes of a team have one at the same step."""
 
     @property
-    def is_odd(self) -> bool:
-        """Whether this process has come upon something that the others have to know."""
+    def needs_agreement(self) -> bool:
+        """Whether this process met an error or an image that the others have to know of."""
 
     def fetch(self, clock: Clock) -> None:
         """Wait for the next batch."""
 
     def take(self) -> Batch:
-        """Return the batch that was waited for."""
+        """Return the batch that `fetch` waited for."""
 
     def agree(self, step: int) -> None:
-        """Settle with the other processes what is odd. All of them call it."""
+        """Exchange errors and unreadable images with the other processes. All of them call it."""
 
-    def evaluate(self, step: int, tally: Callable[[Unread | None], Tally]) -> Tally | None:
-        """Return what `tally` counts without the images that are left out; None in `trouble`."""
+    def evaluate(self, step: int, measure: Callable[[Unread | None], Tally]) -> Tally | None:
+        """Return the tally of `measure`, called with the images to leave out; None on failure."""
 
     def reason(self) -> Exception:
-        """Return `trouble` with how to go on."""
+        """Return `failure`, with the command that continues the run."""
 
     def close(self) -> None:
-        """End what reads ahead."""
+        """Stop reading ahead."""
 
 
 class Log(Protocol):
@@ -119,45 +117,46 @@ class Log(Protocol):
         """Take the figures of this epoch's images so far."""
 
     def val(self, event: ValEvent, net: Net) -> None:
-        """Take the figures of a validation, and see the network that made them."""
+        """Take the figures of a validation and the network that was validated."""
 
     def advance(self) -> None:
-        """Note that a step is done."""
+        """Count a step."""
 
 
 class TrainingGuard(Protocol):
-    """Looks at some steps, and may find that the training cannot learn."""
+    """Measures some steps, and may find that the training cannot learn."""
 
     @property
     def fatal(self) -> Exception | None:
         """Why this training has to stop, or None."""
 
     def looks_at(self, step: int) -> bool:
-        """Whether it looks at this step by hooks, which compiled code does not call."""
+        """Whether this step is measured by hooks, which compiled code does not call."""
 
     def look(self, step: int) -> AbstractContextManager[None]:
-        """Surround a step."""
+        """Measure the step that is made in the `with` block."""
 
 
 class Checkpoints(Protocol):
-    """Where a training is saved. `again` is the command that goes on from there."""
+    """Saves a training. `again` is the command that continues it."""
 
     again: AdvisedCall
 
     def save(self, trainer: "Trainer", best: bool) -> None:
-        """Save what `Trainer.state_dict` gives. All processes of a team call it."""
+        """Save `Trainer.state_dict`. All processes of a team call it."""
 
     def failed(self) -> bool:
-        """Whether saving has failed by now."""
+        """Whether a save has failed so far."""
 
     def wait(self) -> None:
-        """Wait until all is on the disk; raise what failed."""
+        """Wait until everything is on the disk; raise the error of a save that failed."""
 
 
 @dataclass(frozen=True)
 class SecondLook:
-    """Look once more at how a training is computed, after its first seconds or at the end of its
-    first epoch. `look` is given the step and says whether training has to start again from step 0.
+    """A check after `after_s` seconds, or after the first epoch if that ends sooner.
+
+    `look` takes the step. It returns whether training has to start again from step 0.
     """
 
     look: Callable[[int], bool]
@@ -165,14 +164,14 @@ class SecondLook:
 
 
 class Trainer:
-    """A network in training, from its first step, from given weights, or from a checkpoint.
+    """A network in training: from step 0, from other weights, or from a checkpoint (`start`).
 
-    Weights and figures are a function of recipe and data alone: wherever a training is cut and
-    continued, they are the same bits on the same processor, with the same number of threads and of
-    processes. Every process of a `team` makes one.
+    Weights and figures depend on recipe and data alone: wherever a training is interrupted and
+    continued, the bits are the same on the same processor, with the same number of threads and
+    processes. Every process of a `team` builds a trainer.
 
-    `weights` replace the seed's, as far as they fit; `change` alters the specification of the
-    network, for an ablation that has no name.
+    `weights` replace the initial weights of the seed where names and shapes agree. `change` alters
+    the specification of the network, for an ablation that has no name.
     """
 
     def __init__(
@@ -192,7 +191,7 @@ class Trainer:
         self.total_steps = total_steps(recipe, self.steps_per_epoch)
         self.steps_per_validation = validation_steps(recipe, self.steps_per_epoch)
         self.share = Share(team.rank, team.ranks, recipe.accumulate)
-        self.share.places(recipe.batch_size)  # refuses what leaves a process without images
+        self.share.places(recipe.batch_size)  # raises if a process would get no images
         self.state = State()
         self.state.sums = self.state.sums.to(self.device)
 
@@ -210,28 +209,30 @@ class Trainer:
         counts = np.bincount(data.train.labels, minlength=data.classes)
         self.class_weights = class_weights(recipe, counts, self.device)
         self.class_shares = counts / counts.sum()  # of the training labels
-        if self.class_weights is not None:  # as the loss sees them
+        if self.class_weights is not None:  # the loss weighs all classes alike
             self.class_shares = np.full(data.classes, 1 / data.classes)
         self.model: nn.Module = self.net
         if not self.state.finished:
             self.model = distribute(self.net, team)
 
     @cached_property
-    def quick(self) -> nn.Module:
-        """The model as steps use it that nobody looks into: compiled, where the recipe says so."""
+    def step_model(self) -> nn.Module:
+        """The model for steps without hooks: compiled if the recipe asks for it."""
         return compiled(self.model, self.recipe, self.team)
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step."""
+        """The learning rate of the next step."""
         state = self.state
         return learning_rate(
             self.recipe, state.step, self.steps_per_epoch, self.total_steps, state.watch.drops
         )
 
     def batches(self, steps: range | None = None, **options: Any) -> Iterator[Batch]:
-        """The batches of these steps, of all that are left where none are named; this process's
-        share of each. `options` are those of `training_batches`."""
+        """Yield this process's share of the batches of `steps`, by default all remaining steps.
+
+        `options` are passed to `training_batches`.
+        """
         steps = range(self.state.step, self.total_steps) if steps is None else steps
         recipe = self.recipe
         return training_batches(
@@ -248,9 +249,9 @@ class Trainer:
     ) -> Tensor:
         """Update the weights once. Returns this process's share of the mean loss, on the device.
 
-        The schedule says the rate, unless `lr` does. Images, loss and hits are added to `sums`
-        (4,), which are the state's of this epoch unless they are given. A step that hooks look
-        into (`hooked`) is not compiled.
+        `lr` replaces the learning rate of the schedule. Images, loss, top-1 and top-5 hits are
+        added to `sums` (4,), by default those of this epoch in the state. With `hooked` the step
+        is not compiled, so that hooks on parts of the network are called.
         """
         state = self.state
         if sums is None:
@@ -258,7 +259,7 @@ class Trainer:
                 state.sums = torch.zeros_like(state.sums)
             sums = state.sums
         loss = train_step(
-            self.model if hooked else self.quick,
+            self.model if hooked else self.step_model,
             self.optimizer,
             batch,
             self.learning_rate if lr is None else lr,
@@ -272,7 +273,7 @@ class Trainer:
         return loss
 
     def validate(self, unread: Unread | None = None) -> Tally:
-        """Evaluate on the images to validate on, all processes together; see `evaluate`."""
+        """Evaluate on the validation images, all processes together; see `evaluate`."""
         recipe = self.recipe
         return evaluate(
             self.net,
@@ -288,8 +289,11 @@ class Trainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `load_state_dict` needs: `model` and `optimizer` as tensors by name, of
-        both towers where there are two, and `state` as plain data. All processes call it."""
+        """Return everything that `load_state_dict` needs. All processes call it.
+
+        `model` and `optimizer` are whole tensors by name, also where towers hold halves; `state`
+        is plain data.
+        """
         model, moments = dict(self.net.state_dict()), optimizer_tensors(self.optimizer, self.net)
         if self.towers is not None:
             model, moments = self.towers.whole(model), self.towers.whole(moments)
@@ -300,10 +304,10 @@ class Trainer:
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave, also with another number of processes.
+        """Restore what `state_dict` returned, also with another number of processes.
 
-        Raises CheckpointError, which names the `source` of what is saved, where it is of another
-        recipe or network.
+        Raises CheckpointError if it is of another recipe or network; the message names the entry
+        `source` of `saved`.
         """
         source = str(saved.get("source", "the state"))
         check_recipe(saved["state"], self.recipe, source)
@@ -327,17 +331,17 @@ class Trainer:
         signals: DeferredSignals | None = None,
         second_look: SecondLook | None = None,
     ) -> State:
-        """Train to the recipe's end; or, alone in the team, until `second_look` says that training
-        has to start again: what comes back is then not `finished`.
+        """Train to the recipe's end, or until `second_look` decides to start again.
 
-        Raises Interrupted, after saving, when a signal has come; NotFinite at the first loss that
-        is not a number; what `guard` finds fatal; and what the reader is in trouble about.
+        In the second case, only for a process that is alone, the state is not `finished`.
+        Raises Interrupted, after saving, when a signal has arrived; NotFinite at the first loss
+        that is not finite; `guard.fatal`; and the reader's failure.
         """
         state, recipe, losses = self.state, self.recipe, LossWatch(self.total_steps)
-        reader, log = reader or PlainReader(self), log or Silence()
-        checkpoints, guard = checkpoints or Unsaved(), guard or Unguarded()
+        reader, log = reader or PlainReader(self), log or NoLog()
+        checkpoints, guard = checkpoints or NoCheckpoints(), guard or NoGuard()
         clock, signals = clock or self.clock(), signals or DeferredSignals(())
-        _ = self.quick  # says that it compiles before the first step
+        _ = self.step_model  # prints that it compiles before the first step
         saves, loss, batch = False, torch.tensor(0.0), None
         while True:
             if second_look and self._is_time_for(second_look, clock):
@@ -348,20 +352,22 @@ class Trainer:
                 second_look = None
             validates = state.due
             best = validates and self._validate(reader, log, clock, loss)
-            if not state.finished and reader.trouble is None:
+            if not state.finished and reader.failure is None:
                 reader.fetch(clock)
-            asked = self._ask_all(reader, checkpoints, guard, signals, losses)
-            if asked.not_finite:
-                raise self._not_finite(loss, asked.not_finite, batch)
-            if validates or asked.stop or asked.fatal or saves or reader.trouble:
+            requests = self._exchange_requests(reader, checkpoints, guard, signals, losses)
+            if requests.not_finite:
+                raise self._not_finite(loss, requests.not_finite, batch)
+            if validates or requests.stop or requests.fatal or saves or reader.failure:
                 self.save(checkpoints, clock, loss, best=best)
-            if asked.fatal:  # also at the last step: what cannot learn has not ended well
+            if requests.fatal:  # also at the last step: a run that cannot learn is a failure
                 raise guard.fatal or Elsewhere()
             if state.finished:
                 break
-            if asked.stop or reader.trouble:
+            if requests.stop or reader.failure:
                 checkpoints.wait()
-                raise reader.reason() if not asked.stop else self._interrupted(asked, checkpoints)
+                if requests.stop:
+                    raise self._interrupted(requests, checkpoints)
+                raise reader.reason()
 
             batch, lr = reader.take(), self.learning_rate
             with guard.look(state.step):
@@ -385,21 +391,23 @@ class Trainer:
         return self.state.step == self.total_steps
 
     def clock(self) -> Clock:
-        """A clock that goes on from the seconds that were spent so far."""
+        """A clock that continues from the seconds that the training has taken so far."""
         return Clock(self.state, self.total_steps, self.recipe.batch_size)
 
     def save(
         self, checkpoints: Checkpoints, clock: Clock, loss: Tensor | None = None, *, best: bool
     ) -> None:
-        """Save the training; NotFinite where a step left what cannot be gone on from."""
+        """Save the training. Raises NotFinite if weights or optimiser state are not finite."""
         with clock.paused():
             self._refuse_not_finite(loss)
             self.state.seconds = clock.seconds()
             checkpoints.save(self, best)
 
     def _validate(self, reader: Reader, log: Log, clock: Clock, loss: Tensor) -> bool:
-        """Validate; whether this is the best so far. An image that cannot be read may leave the
-        validation due, so that it is made up for before the next step."""
+        """Validate, and return whether this is the best so far.
+
+        If images cannot be read the validation stays due, and is made after the run continues.
+        """
         self._refuse_not_finite(loss)
         state, recipe = self.state, self.recipe
         with clock.paused():
@@ -407,20 +415,22 @@ class Trainer:
             if tally is None:
                 return False
             state.due = False
-            found = tally.figures()
+            figures = tally.figures()
             event = ValEvent(
                 step=state.step,
                 epoch=state.step / self.steps_per_epoch,
-                **found.by_field(),
+                **figures.by_field(),
                 views=recipe.views if recipe.views > 1 else None,
             )
             log.val(event, self.net)
-            best, state.finished = state.watch.update(found.top1, found.loss, state.step, recipe)
+            best, state.finished = state.watch.update(
+                figures.top1, figures.loss, state.step, recipe
+            )
             if self.is_at_end:
                 state.finished = state.finished or "all steps are done"
             return best
 
-    def _ask_all(
+    def _exchange_requests(
         self,
         reader: Reader,
         checkpoints: Checkpoints,
@@ -428,27 +438,27 @@ class Trainer:
         signals: DeferredSignals,
         losses: "LossWatch",
     ) -> "_StopRequests":
-        """What any process asks for, which then all do at the same step."""
-        stop, fatal, failed, odd, early = self.team.largest(
+        """Return the requests of all processes, so that all follow them at the same step."""
+        stop, fatal, failed, disagree, early = self.team.largest(
             signals.received or 0,
             guard.fatal is not None,
             checkpoints.failed(),
-            reader.is_odd,
+            reader.needs_agreement,
             losses.earliness,
         )
-        if stop:  # of whichever process: all end with its status, and note what follows
+        if stop:  # of any process: all end with its exit status
             signals.received = stop
         if failed:
             checkpoints.wait()
             raise Elsewhere()
         not_finite = self.total_steps + 1 - early if early else 0
-        if odd and not stop and not not_finite:
+        if disagree and not stop and not not_finite:
             reader.agree(self.state.step)
         return _StopRequests(stop, bool(fatal), not_finite)
 
-    def _interrupted(self, asked: "_StopRequests", checkpoints: Checkpoints) -> Interrupted:
+    def _interrupted(self, requests: "_StopRequests", checkpoints: Checkpoints) -> Interrupted:
         say(f"saved at step {self.state.step:,} of {self.total_steps:,}")
-        return Interrupted(asked.stop, str(checkpoints.again))
+        return Interrupted(requests.stop, str(checkpoints.again))
 
     def _is_time_for(self, second: SecondLook, clock: Clock) -> bool:
         step = self.state.step
@@ -457,7 +467,7 @@ class Trainer:
         )
 
     def _train_event(self, loss: float, lr: float, clock: Clock) -> TrainEvent:
-        """Figures of this epoch's images so far, of all processes, and the last step's loss."""
+        """Figures of this epoch so far over all processes, with the mean loss of the last step."""
         step = self.state.step
         n, losses, hits1, hits5 = self.team.sum(self.state.sums).tolist()
         return TrainEvent(
@@ -473,7 +483,7 @@ class Trainer:
         )
 
     def _refuse_not_finite(self, loss: Tensor | None) -> None:
-        """Raise NotFinite where a step left what can be neither used nor gone on from."""
+        """Raise NotFinite if weights or optimiser state are not finite."""
         tensors = {**self.net.state_dict(), **optimizer_tensors(self.optimizer, self.net)}
         bad = [name for name, t in tensors.items() if not bool(t.isfinite().all())]
         if any(self.team.largest(bool(bad))):
@@ -491,26 +501,28 @@ class Trainer:
             x = augment(
                 batch.images, batch.ids, batch.epoch, self.recipe, self.preprocess, batch.leaders
             )
-        # Among several a batch norm would wait for the others.
+        # In training mode a batch norm of several processes would wait for the others.
         net = self.net if self.team.size == 1 else self.net.eval()
         return NotFinite(step, mean, where or first_not_finite(net, x))
 
     def _whiten_first_layer(self) -> None:
-        """Make the first layer from training images. Unreadable where some cannot be read, unless
-        the recipe leaves such out."""
+        """Initialise the first layer from training images; see `whiten`.
+
+        Raises Unreadable if images cannot be read, unless the recipe skips them.
+        """
         train = self.data.train
         ids = draws.permutation(0, 0, len(train), draws.SPLIT)[:WHITEN_IMAGES]
         pixels, unread = train.try_read(ids)
         if unread and self.recipe.bad_images == "stop":
             raise Unreadable("train", unread)
-        seen = torch.from_numpy(pixels[~np.isin(ids, list(unread))])
-        whiten(self.net, self.preprocess.views(seen, 1)[0])
+        images = torch.from_numpy(pixels[~np.isin(ids, list(unread))])
+        whiten(self.net, self.preprocess.views(images, 1)[0])
 
 
 @dataclass(frozen=True)
 class _StopRequests:
-    """The signal to stop at, whether a guard found something fatal, and the step whose loss was the
-    first that is not finite; 0 where there is none."""
+    """What any process of the team asks for: a signal to `stop` with, a `fatal` verdict of a guard,
+    and the first step whose loss is not finite; 0 or False for none."""
 
     stop: int
     fatal: bool
@@ -518,10 +530,10 @@ class _StopRequests:
 
 
 class LossWatch:
-    """Sees the first loss that is not finite, and its step, without waiting for the device.
+    """Finds the first step whose loss is not finite, without waiting for the device.
 
-    On a processor that is at once. On a GPU each step's flag is copied to the host behind the step,
-    and looked at when the copy has come: usually a step later, with the number of its own step.
+    On a CPU the loss is read at once. On a GPU a flag of each step is copied to the host behind the
+    step, and read when the copy has arrived: usually one step later.
     """
 
     def __init__(self, total: int) -> None:
@@ -530,14 +542,14 @@ class LossWatch:
         self._pending: deque[tuple[int, int, Any]] = deque()
 
     def note(self, step: int, loss: Tensor) -> None:
-        """Take the loss of step `step`, counted from 1."""
+        """Record the loss of step `step`, counted from 1."""
         if loss.device.type != "cuda":
             if not self._first and not math.isfinite(loss.item()):
                 self._first = step
             return
         if self._flags is None:
             self._flags = torch.empty(PINNED, dtype=torch.bool, pin_memory=True)
-        if len(self._pending) == PINNED:  # the host is that far ahead
+        if len(self._pending) == PINNED:  # the host is that many steps ahead
             self._pending[0][2].synchronize()
             self._read()
         place = step % PINNED
@@ -548,14 +560,16 @@ class LossWatch:
 
     @property
     def first(self) -> int:
-        """The first step, counted from 1, whose loss is known not to be finite, or 0."""
+        """The first step, counted from 1, whose loss is known not to be finite; 0 for none."""
         self._read()
         return self._first
 
     @property
     def earliness(self) -> int:
-        """A number that is larger the earlier that step was, or 0: the largest of several
-        processes is of the earliest."""
+        """A number that grows the earlier that step was; 0 for none.
+
+        The largest of several processes belongs to the earliest step.
+        """
         return self._total + 1 - self.first if self.first else 0
 
     def _read(self) -> None:
@@ -569,8 +583,8 @@ class LossWatch:
 class PlainReader:
     """Reads the batches of a trainer in order; an image that cannot be read ends the training."""
 
-    trouble: Exception | None = None
-    is_odd = False
+    failure: Exception | None = None
+    needs_agreement = False
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -588,18 +602,18 @@ class PlainReader:
 
     def agree(self, step: int) -> None: ...
 
-    def evaluate(self, step: int, tally: Callable[[Unread | None], Tally]) -> Tally | None:
-        return tally(None)
+    def evaluate(self, step: int, measure: Callable[[Unread | None], Tally]) -> Tally | None:
+        return measure(None)
 
     def reason(self) -> Exception:
-        raise AssertionError("a plain reader raises what it comes upon")
+        raise AssertionError("a plain reader raises its errors at once")
 
     def close(self) -> None:
         self._batches = None
 
 
-class Silence:
-    """A log that nobody keeps."""
+class NoLog:
+    """A log that records nothing."""
 
     def train(self, event: TrainEvent) -> None: ...
 
@@ -608,8 +622,8 @@ class Silence:
     def advance(self) -> None: ...
 
 
-class Unsaved:
-    """Checkpoints that nobody keeps."""
+class NoCheckpoints:
+    """Checkpoints that are not written."""
 
     again = call("train", resume=True)
 
@@ -621,8 +635,8 @@ class Unsaved:
     def wait(self) -> None: ...
 
 
-class Unguarded:
-    """A guard that does not look."""
+class NoGuard:
+    """A guard that measures nothing."""
 
     fatal: Exception | None = None
 

@@ -110,7 +110,7 @@ def _our_step(recipe: Recipe, x: Tensor, y: Tensor, classes: int) -> Way:
     x = x.contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
-        plain_step(trainer.quick, trainer.optimizer, x, y, recipe.precision)
+        plain_step(trainer.step_model, trainer.optimizer, x, y, recipe.precision)
 
     return _several(step, x)
 

@@ -1,8 +1,8 @@
-"""The batches of a training as they come in, and what is done about images that cannot be read.
+"""Reads the batches of a run, and handles images that cannot be read.
 
-All processes of a team leave out the same images from the same updates on. One that is found is of
-the update whose batch wants it first, not of the moment at which a thread that reads ahead came
-upon it; and a batch that was read ahead with it is read again without it.
+All processes of a team leave out the same images from the same update on. An unreadable image
+counts from the first update whose batch contains it, not from the moment at which a thread that
+reads ahead meets it. Batches that were read ahead with this image are read again without it.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterator
@@ -27,10 +27,12 @@ from alexnet.training.state import Clock
 from alexnet.training.trainer import Trainer
 
 
-class Intake:
-    """What is read of a run's data while it trains. `trouble` is why no batch can be given: all
-    processes of the team have it, and the first says what it is. `again` is the command that goes
-    on with the run."""
+class RunReader:
+    """Reads the batches of a run, and leaves out or reports images that cannot be read.
+
+    `failure` is why there is no next batch. All processes of the team have one at the same step;
+    that of the first names the cause. `again` is the command that continues the run.
+    """
 
     def __init__(
         self,
@@ -45,116 +47,124 @@ class Intake:
         self._batches: Iterator[Batch] | None = None
         self._batch: Batch | None = None
         self._error: DataError | None = None
-        self.trouble: AlexNetError | None = None
+        self.failure: AlexNetError | None = None
         dataset.bad_images.run = run.path
         dataset.drive.gives_up = lambda: signals.received is not None
 
     def fetch(self, clock: Clock) -> None:
-        """Waits for the next batch."""
+        """Wait for the next batch."""
         try:
             if self._batches is None:
                 batches = self._trainer.batches(left_out=self._left_out)
                 self._batches = clock.waiting(batches)
-            self._batch = self._renewed(next(self._batches))
+            self._batch = self._reread(next(self._batches))
         except DataError as error:
             self._error = error
 
-    def evaluate(self, step: int, tally: Callable[[Unread | None], Tally]) -> Tally | None:
-        """What `tally` counts without the images that are left out. None where an image that
-        cannot be read is `trouble`."""
-        gone = dict.fromkeys(self._dataset.bad_images.out_at("val", step).tolist(), ("", ""))
-        unread = dict(gone)
+    def evaluate(self, step: int, measure: Callable[[Unread | None], Tally]) -> Tally | None:
+        """Return the tally of `measure`, called with the images to leave out.
+
+        None where an image that cannot be read is a `failure`.
+        """
+        left_out = dict.fromkeys(self._dataset.bad_images.out_at("val", step).tolist(), ("", ""))
+        unread = dict(left_out)
         try:
-            counted = tally(unread)
+            tally = measure(unread)
         except (DataError, Elsewhere) as error:
-            self.trouble = error
+            self.failure = error
             return None
-        self._settle("val", {i: x for i, x in unread.items() if i not in gone}, step)
-        return None if self.trouble else counted
+        self._settle("val", {i: x for i, x in unread.items() if i not in left_out}, step)
+        return None if self.failure else tally
 
     def close(self) -> None:
-        """Ends what reads ahead."""
+        """Stop reading ahead."""
         if isinstance(self._batches, Generator):
             self._batches.close()
         self._batches = None
 
     @property
-    def is_odd(self) -> bool:
-        """Whether this process came upon something that the others are to know."""
+    def needs_agreement(self) -> bool:
+        """Whether this process met an error or an image that the others have to know of."""
         return self._error is not None or (self._batch is not None and bool(self._batch.unread))
 
     def agree(self, step: int) -> None:
-        """What the processes found in their shares of an update's batch, settled by all of them."""
-        while self.trouble is None:
+        """Exchange errors and unreadable images of this batch. Every process calls it."""
+        while self.failure is None:
             own: Unread = {}
             if isinstance(self._error, Unreadable):
                 own = self._error.images
             elif self._batch is not None:
                 own, self._batch = self._batch.unread, replace(self._batch, unread={})
             self._pass_on(None if isinstance(self._error, Unreadable) else self._error)
-            if self.trouble is not None:
+            if self.failure is not None:
                 return
             self._settle("train", own, step, over=self._error is not None)
-            if self._batch is not None and self.trouble is None:
+            if self._batch is not None and self.failure is None:
                 try:
-                    self._batch = self._renewed(self._batch)
+                    self._batch = self._reread(self._batch)
                 except DataError as error:
                     self._error = error
-            if not any(self._team.largest(self.is_odd)):
+            if not any(self._team.largest(self.needs_agreement)):
                 return
 
     def reason(self) -> AlexNetError:
-        """`trouble`, which says how to go on."""
-        assert self.trouble is not None
-        if type(self.trouble) in (Elsewhere, ReaderEnded, Unreadable):
-            return self.trouble
-        return DataError(f"{self.trouble}; all is saved, go on with `{self._again}`")
+        """Return the failure, with the command that continues the run."""
+        assert self.failure is not None
+        if type(self.failure) in (Elsewhere, ReaderEnded, Unreadable):
+            return self.failure
+        return DataError(f"{self.failure}; everything is saved: continue with `{self._again}`")
 
     def take(self) -> Batch:
-        """The batch that was waited for."""
+        """Return the batch that `fetch` waited for."""
         batch, self._batch = self._batch, None
         assert batch is not None
         return batch
 
-    def _renewed(self, batch: Batch) -> Batch:
-        """The batch, read again where it has an image that is left out by now."""
-        out = self._left_out(batch.step)
-        if batch.whole is None or not len(out) or not np.isin(batch.whole, out).any():
+    def _reread(self, batch: Batch) -> Batch:
+        """Return the batch, read again if one of its images has been left out meanwhile."""
+        left_out = self._left_out(batch.step)
+        if batch.whole is None or not len(left_out) or not np.isin(batch.whole, left_out).any():
             return batch
-        anew = read_batch(
+        fresh = read_batch(
             self._trainer.data.train,
             self._recipe,
             batch.step,
             self._trainer.share,
             left_out=self._left_out,
         )
-        images, labels = (to_device(x, self._trainer.device) for x in (anew.images, anew.labels))
-        return replace(anew, images=images, labels=labels, unread=batch.unread | anew.unread)
+        images, labels = (to_device(x, self._trainer.device) for x in (fresh.images, fresh.labels))
+        return replace(fresh, images=images, labels=labels, unread=batch.unread | fresh.unread)
 
     def _left_out(self, step: int) -> NDArray[np.intp]:
         return self._dataset.bad_images.out_at("train", step)
 
     def _settle(self, split: str, own: Unread, step: int, over: bool = False) -> None:
-        """Leaves images out from a step on, or finds that this is `trouble`: where the recipe says
-        stop, or where they are `over` its share, which is then known."""
-        told = self._team.share({"images": [[i, *image] for i, image in own.items()], "over": over})
-        images = {int(i): (path, why) for one in told for i, path, why in one["images"]}
+        """Leave images out from this step on, or set `failure`.
+
+        `own` are the unreadable images of this process. It is a failure if the recipe stops at bad
+        images, or if they are more than the recipe allows; `over` says that this is known already.
+        """
+        shares = self._team.share(
+            {"images": [[i, *image] for i, image in own.items()], "over": over}
+        )
+        images = {int(i): (path, why) for share in shares for i, path, why in share["images"]}
         bad, recipe = self._dataset.bad_images, self._recipe
-        over, out = any(one["over"] for one in told), set(bad.out_at(split, step).tolist())
-        images = {i: image for i, image in sorted(images.items()) if over or i not in out}
+        over = any(share["over"] for share in shares)
+        left_out = set(bad.out_at(split, step).tolist())
+        images = {i: image for i, image in sorted(images.items()) if over or i not in left_out}
         if not images:
             return
         count = len(self._trainer.data.train if split == "train" else self._dataset.val)
         most = most_left_out(recipe.bad_share, count)
         stops = recipe.bad_images == "stop"
-        over = over or len(images) + len(out) > most
+        over = over or len(images) + len(left_out) > most
         fate = "reported" if stops or over else "left out"
         rows = [
             BadImage(self._dataset.relative_path(path), split, i, why, step, fate)
             for i, (path, why) in images.items()
         ]
-        if fate == "reported":  # all that are gone by now, so that all may stay away
-            rows += self._gone({row.path for row in rows} | bad.paths, step)
+        if fate == "reported":  # with all missing files, so that one answer covers them
+            rows += self._missing_files({row.path for row in rows} | bad.paths, step)
         bad.put(rows, keep=self._run.writes)
         for row in rows:
             self._run.log(row.event())
@@ -162,25 +172,25 @@ class Intake:
             for path, why in images.values():
                 say(f"warning: step {step:,}: left out of {split} from here on: {path}: {why}")
         elif not self._team.leads:
-            self.trouble = Elsewhere(exit_status=2)
+            self.failure = Elsewhere(exit_status=2)
         else:
             share = None if stops else recipe.bad_share
-            self.trouble = Unreadable(split, images, remedy(self._again, step, share, most))
+            self.failure = Unreadable(split, images, remedy(self._again, step, share, most))
 
-    def _gone(self, known: Collection[str], step: int) -> list[BadImage]:
-        """The files that are not there, of every split that is cut from those that it trains on,
-        but for those that are known by their paths."""
-        gone: list[tuple[str, str, int]] = []
+    def _missing_files(self, reported: Collection[str], step: int) -> list[BadImage]:
+        """Return missing files of the splits cut from the training images, without those whose
+        paths are `reported`. Every process calls it."""
+        missing: list[tuple[str, str, int]] = []
         with self._team.all_or_none():
             if self._team.leads:
-                gone = self._missing(known)
+                missing = self._find_missing(reported)
         return [
             BadImage(path, name, int(i), "no such file", step)
-            for path, name, i in self._team.broadcast(gone)
+            for path, name, i in self._team.broadcast(missing)
         ]
 
-    def _missing(self, known: Collection[str]) -> list[tuple[str, str, int]]:
-        """Path, split and index of each."""
+    def _find_missing(self, reported: Collection[str]) -> list[tuple[str, str, int]]:
+        """Return path, split and index of each missing file."""
         dataset, missing = self._dataset, []
         for name in SPLITS:
             if name == "test" and dataset.own_part(name) is not None:
@@ -190,15 +200,15 @@ class Intake:
                 continue
             for i in range(len(files)):
                 path = dataset.relative_path(files.path(i))
-                if path not in known and not files.on_disk(i).is_file():
+                if path not in reported and not files.on_disk(i).is_file():
                     missing.append((path, name, i))
         return missing
 
     def _pass_on(self, error: DataError | None) -> None:
-        """An error that is no image's own is trouble for all."""
+        """Make an error that concerns no single image the failure of all processes."""
         try:
             with self._team.all_or_none():
                 if error is not None:
                     raise error
         except AlexNetError as raised:
-            self.trouble = raised
+            self.failure = raised
