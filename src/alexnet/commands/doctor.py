@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet.argument_checks import Range, checked
 from alexnet import figures, pages
 from alexnet.commands.recipe_choice import choose_for_data, say_reasons
 from alexnet.data.augment import augment
@@ -27,7 +28,7 @@ from alexnet.files import write_atomic
 from alexnet.models.zoo import model_spec
 from alexnet.options import option
 from alexnet.predictor import load, read_statistics
-from alexnet.recipe import Recipe, RecipeOverrides, refuse_unknown
+from alexnet.recipe import Recipe, RecipeOverrides, check_overrides
 from alexnet.recipebook import find_recipe
 from alexnet.runs.records import (
     Diagnosis,
@@ -50,6 +51,7 @@ MEMORY = 256 << 20  # bytes of images that are examined
 SAMPLE = 500  # images that mean and deviation are taken from, where no packed set brings them
 
 
+@checked(seconds=Range(0, 10**9))
 @chance_kept()
 def doctor(
     target: str | Path | Recipe | None = None,
@@ -66,7 +68,7 @@ def doctor(
     false, or None where it could not be told, and `unmeasured` says why), the verdicts, worst
     first, and what each layer does; of a recipe also all that was measured.
     """
-    refuse_unknown(overrides, "doctor", ("target", "data", "seconds", "out"))
+    overrides = check_overrides(overrides, "doctor", ("target", "data", "seconds", "out"))
     page = Path(out) if out is not None else None
     if page is not None and page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from alexnet.argument_checks import Range, checked
 from alexnet.commands.train import RUNS
 from alexnet.data.dataset import find_data
 from alexnet.data.forms import open_image_set
@@ -39,6 +40,7 @@ HUB = "hf:"
 LIST_LIMIT = 2**22  # bytes of a list of classes
 
 
+@checked(size=Range(1, 4096), crop=Range(1, 4096))
 @chance_kept()
 def import_weights(
     file: str | Path,

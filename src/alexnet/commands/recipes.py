@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from typing import Any
 
+from alexnet.argument_checks import Range, checked
 from alexnet.errors import UsageError, did_you_mean
 from alexnet.models import MODELS, RETIRED, find_model, model_spec
 from alexnet.models.compare import Difference, compare_presets
@@ -25,8 +26,9 @@ _APART = ("name", "about", "model")  # what a recipe is called, and what is comp
 _BIASES = {"bias_lr": "biases' learning rate", "decay_biases": "decay on biases"}
 
 
+@checked(classes=Range(high=10**6))
 def recipes(
-    name: str | None = None, *, diff: str | None = None, classes: int | None = None
+    name: str | Path | None = None, *, diff: str | Path | None = None, classes: int | None = None
 ) -> RecipeList | RecipeDifferences | RecipeResult | NetworkResult:
     """All recipes and networks, one whole, or what differs between `name` and `diff`.
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from alexnet.argument_checks import checked
 from alexnet import figures
 from alexnet.commands.doctor import doctor
 from alexnet.commands.inspect import (
@@ -43,6 +44,7 @@ from alexnet.terminal import percent, say, shows_top5
 Pictures = list[tuple[str, Path, str]]
 
 
+@checked()
 def report(
     runs: str | Path | Sequence[str | Path],
     *,
@@ -58,7 +60,8 @@ def report(
     report-of-N.html in the first of N runs.
     Returns a ReportResult: the page, its size, the pictures, and those that did not fit.
     """
-    paths = [runs] if isinstance(runs, str | Path) else list(runs)
+    assert not isinstance(runs, str | Path)  # `checked` makes a list of one
+    paths = list(runs)
     if not paths:
         raise UsageError("a report on nothing: name one run or more")
     opened = [InspectedRun(path, data, _checkpoint(path)) for path in paths]

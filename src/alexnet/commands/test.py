@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.argument_checks import checked
 from alexnet import figures
 from alexnet.analysis.answers import Mistakes, count_answers
 from alexnet.data.splits import Split, Unread
@@ -31,6 +32,7 @@ from alexnet.training.parallel import Team, check_same_data, join
 SHOWN = 24  # mistakes in the picture
 
 
+@checked()
 @chance_kept()
 def test(
     run: str | Path,

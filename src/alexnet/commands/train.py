@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet.argument_checks import Range, checked
 from alexnet.commands.doctor import diagnose_recipe
 from alexnet.commands.initial_weights import InitialWeights, read_init
 from alexnet.commands.recipe_choice import choose, say_reasons
@@ -45,7 +46,7 @@ from alexnet.models.zoo import model_spec
 from alexnet.options import DIR, call, option
 from alexnet.predictor import load, read_statistics
 from alexnet.processors import describe_kept_threads, describe_threads, find_processors
-from alexnet.recipe import Recipe, RecipeOverrides, refuse_unknown
+from alexnet.recipe import Recipe, RecipeOverrides, check_overrides
 from alexnet.recipebook import find_recipe
 from alexnet.recipebook.again import Call, train_command
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_written, write_recipe
@@ -101,8 +102,9 @@ SAMPLED = 64  # training files whose EXIF orientation is counted
 NAMED = 12  # classes that the first lines name
 
 
+@checked(minutes=Range(high=10**6))
 def train(
-    recipe: str | Recipe | None = None,
+    recipe: str | Path | Recipe | None = None,
     *,
     data: str | Path | None = None,
     run: str | Path | None = None,
@@ -111,7 +113,7 @@ def train(
     init: str | Path | None = None,
     doctor: Doctor = "stop",
     towers: int = 1,
-    stop_signal: str | None = None,
+    stop_signal: int | str | None = None,
     minutes: float | None = None,
     **overrides: Unpack[RecipeOverrides],
 ) -> TrainResult:
@@ -129,6 +131,8 @@ def train(
     Returns a TrainResult: the figures of the best validation, run and checkpoint; `choice`, the
     reasons where a recipe was chosen, and `recipe_file`, the recipe as a file to edit.
     """
+    overrides = check_overrides(overrides, "train", (f.name for f in dataclass_fields(Request)))
+    recipe = str(recipe) if isinstance(recipe, Path) else recipe
     request = Request(
         recipe, data, run, resume, tensorboard, init, doctor, towers, stop_signal, minutes,
         overrides,
@@ -148,7 +152,7 @@ class Request:
     init: str | Path | None = None
     doctor: Doctor = "stop"
     towers: int = 1
-    stop_signal: str | None = None
+    stop_signal: int | str | None = None
     minutes: float | None = None
     fields: RecipeOverrides = field(default_factory=RecipeOverrides)
 
@@ -161,9 +165,6 @@ class Request:
 @chance_kept()
 def train_request(request: Request, choosing: TimingRule) -> TrainResult:
     """Trains as requested; `choosing` is how the fastest settings are found."""
-    refuse_unknown(request.fields, "train", (f.name for f in dataclass_fields(Request)))
-    if "" in (request.run, request.recipe, request.data):
-        raise UsageError("an empty name: leave the option out, or say which")
     if request.resume and request.minutes is not None:
         raise UsageError(
             f"{option('minutes')} chooses a recipe and {option('resume', True)} keeps one: leave "

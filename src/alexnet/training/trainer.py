@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alexnet.argument_checks import checked
+from alexnet.data.dataset import Dataset
 from alexnet.data import draws
 from alexnet.data.augment import augment
 from alexnet.data.loader import Batch, Share, steps_per_epoch, training_batches
@@ -175,16 +177,20 @@ class Trainer:
     network, for an ablation that has no name.
     """
 
+    @checked()
     def __init__(
         self,
         recipe: Recipe,
-        data: TrainingData,
+        data: TrainingData | Dataset,
         *,
         start: Mapping[str, Any] | None = None,
         weights: Mapping[str, Tensor] | None = None,
         change: Callable[[Spec], Spec] | None = None,
         team: Team = ALONE,
     ) -> None:
+        if isinstance(data, Dataset):
+            classes = len(data.classes)
+            data = TrainingData(data.train, data.val, classes, data.statistics)
         self.recipe, self.data, self.team = recipe, data, team
         self.device = pick_device()
         self.preprocess = preprocessing(recipe, data.statistics)

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from alexnet.argument_checks import Range, checked
 from alexnet.errors import DataError, Interrupted, UsageError
 from alexnet.files import read_json, write_json
 from alexnet.lab.claims.catalogue import CLAIMS, find_claim
@@ -29,6 +30,7 @@ _BUDGET = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
+@checked(seeds=Range(high=10**6), images=Range(high=10**9))
 @chance_kept()
 def claim(
     name: str | None = None,
