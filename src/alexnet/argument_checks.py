@@ -117,7 +117,9 @@ def check_argument(name: str, value: Any, annotation: Any, within: Range | None 
 
 def quote_value(value: object) -> str:
     """A value in a message: its repr, on one line, without control characters, shortened."""
-    short = reprlib.Repr(maxstring=SHOWN, maxother=SHOWN, maxlong=24, maxlevel=2)
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = SHOWN
+    short.maxlong, short.maxlevel = 24, 2
     try:
         text = short.repr(value)
     except Exception:  # a repr of anybody's, and whole numbers of more than 4,300 digits
@@ -177,7 +179,7 @@ def _union_converter(members: Sequence[Any]) -> Converter:
     takes_none, takes_path = type(None) in members, Path in members
     rest = [m for m in members if m is not type(None) and not (takes_path and m in (str, Path))]
     lists = [m for m in rest if typing.get_origin(m) in (tuple, list, Sequence)]
-    converters = [_convert_path] if takes_path else []
+    converters: list[Converter] = [_convert_path] if takes_path else []
     converters += [_converter(m) for m in rest if m not in lists]
     list_converters = [_converter(m) for m in lists]
     of_one = bool(converters) and bool(lists)
@@ -238,7 +240,9 @@ def _list_converter(kind: type, item: Any) -> Converter:
     expected = f"a list, each {one}"
 
     def convert_list(value: Any) -> Any:
-        if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping | os.PathLike):
+        if not isinstance(value, Iterable) or isinstance(
+            value, str | bytes | Mapping | os.PathLike
+        ):
             raise Mismatch(value, expected)
         if getattr(value, "ndim", 1) == 0:  # an array of NumPy that is one number
             raise Mismatch(value, expected)

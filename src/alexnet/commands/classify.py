@@ -66,9 +66,8 @@ def classify(
             try:
                 raw = (stdin or sys.stdin.buffer).read() if read is None else read()
                 decoded.append((path, predictor.decode(raw, name=path)))
-                is_file = not isinstance(raw, np.ndarray)
-                if is_file and predictor.recipe.orient == "ignore" and lies_turned(raw):
-                    lying.append(path)
+                if predictor.recipe.orient == "ignore" and isinstance(raw, Path | bytes):
+                    lying += [path] * lies_turned(raw)
             except AlexNetError as error:
                 decoded.append((path, error))
         return decoded

@@ -3,14 +3,14 @@
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Unpack, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.argument_checks import Range, checked
 from alexnet import figures, pages
+from alexnet.argument_checks import Range, checked
 from alexnet.commands.recipe_choice import choose_for_data, say_reasons
 from alexnet.data.augment import augment
 from alexnet.data.dataset import open_dataset, reopen_dataset
@@ -49,6 +49,28 @@ from alexnet.training.optim import build_optimizer, set_rate
 
 MEMORY = 256 << 20  # bytes of images that are examined
 SAMPLE = 500  # images that mean and deviation are taken from, where no packed set brings them
+
+
+@overload
+def doctor(
+    target: Recipe | None = None,
+    *,
+    data: str | Path | None = None,
+    seconds: float = 60.0,
+    out: str | Path | None = None,
+    **overrides: Unpack[RecipeOverrides],
+) -> RecipeDiagnosis: ...
+
+
+@overload
+def doctor(
+    target: str | Path,
+    *,
+    data: str | Path | None = None,
+    seconds: float = 60.0,
+    out: str | Path | None = None,
+    **overrides: Unpack[RecipeOverrides],
+) -> RecipeDiagnosis | RunDiagnosis: ...
 
 
 @checked(seconds=Range(0, 10**9))

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.argument_checks import Range, checked
 from alexnet import figures
 from alexnet.analysis import features as feats
 from alexnet.analysis import saliency as evidence
@@ -34,9 +33,10 @@ from alexnet.analysis.maps import most_excited, receptive_field, strongest
 from alexnet.analysis.neighbours import METRICS, Matrix, Metric, class_agreement, nearest_neighbours
 from alexnet.analysis.probe import fit_linear_probe, linear_cka
 from alexnet.analysis.saliency import Method
+from alexnet.argument_checks import Range, checked
 from alexnet.commands.inspected_run import InspectedRun
 from alexnet.data.augment import Preprocess, augment, mix
-from alexnet.errors import DataError, UsageError, did_you_mean
+from alexnet.errors import DataError, UsageError
 from alexnet.files import open_atomic
 from alexnet.models.zoo import model_spec
 from alexnet.options import RUN, Placeholder, call, option

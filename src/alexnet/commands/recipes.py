@@ -1,6 +1,7 @@
 """alexnet recipes: what there is, one of it whole, or what differs between two."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from alexnet.argument_checks import Range, checked
@@ -36,6 +37,7 @@ def recipes(
     `classes` classes); of a network a NetworkResult; of two RecipeDifferences. Of a network alone,
     what its biases learn at is of the recipe it was trained with, where it has one.
     """
+    name, diff = (str(one) if isinstance(one, Path) else one for one in (name, diff))
     if classes is not None and classes < 2:
         raise UsageError(f"{classes} class cannot be told apart from anything: give at least 2")
     if name is None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alexnet.argument_checks import checked
 from alexnet import figures
+from alexnet.argument_checks import checked
 from alexnet.commands.doctor import doctor
 from alexnet.commands.inspect import (
     describe_calibration,

@@ -61,7 +61,12 @@ def narrowed(spec: Spec, by: int) -> Spec:
     return parts
 
 
-@checked(classes=Range(high=10**6), channels=Range(high=4096), size=Range(high=4096), dropout=Range(low=0, below=1))
+@checked(
+    classes=Range(high=10**6),
+    channels=Range(high=4096),
+    size=Range(high=4096),
+    dropout=Range(low=0, below=1),
+)
 def build_model(
     name: str,
     classes: int = 1000,

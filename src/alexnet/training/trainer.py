@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.argument_checks import checked
-from alexnet.data.dataset import Dataset
 from alexnet.data import draws
 from alexnet.data.augment import augment
+from alexnet.data.dataset import Dataset
 from alexnet.data.loader import Batch, Share, steps_per_epoch, training_batches
 from alexnet.data.splits import Split, Unread
 from alexnet.data.statistics import Statistics
