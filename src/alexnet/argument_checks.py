@@ -86,7 +86,7 @@ def checked(**ranges: Range) -> Callable[[F], F]:
                 bound = signature.bind(*args, **kwargs)
             except TypeError:
                 return function(*args, **kwargs)  # Python's own error says what is missing
-            for name in bound.arguments.keys() & parameters.keys():
+            for name in [n for n in bound.arguments if n in parameters]:
                 parameter, value = parameters[name], bound.arguments[name]
                 flag = parameter.kind is inspect.Parameter.KEYWORD_ONLY
                 called = argument(name, flag=flag)

@@ -67,7 +67,7 @@ def classify(
                 raw = (stdin or sys.stdin.buffer).read() if read is None else read()
                 decoded.append((path, predictor.decode(raw, name=path)))
                 if predictor.recipe.orient == "ignore" and isinstance(raw, Path | bytes):
-                    lying += [path] * lies_turned(raw)
+                    lying.extend([path] * lies_turned(raw))
             except AlexNetError as error:
                 decoded.append((path, error))
         return decoded
