@@ -202,15 +202,15 @@ def test_wrong_arguments_get_one_clear_line(
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"batch_size": -5}, "batch_size is -5; it must be 1 to 1,000,000,000"),
-        ({"batch_size": 0}, "batch_size is 0; it must be 1 to 1,000,000,000"),
+        ({"batch_size": -5}, "batch_size is -5; it must be at least 1"),
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ({"views": -3}, "views is -3; it must be 1 to 2"),
         ({"dropout": "x"}, "dropout is 'x'; it takes float or None"),
         ({"steps": 1.5}, "steps is 1.5; it takes int or None"),
         ({"epochs": HUGE}, "epochs is 1000000000...00000000000; it takes a finite number"),
         ({"area": 2}, "area is 2; it must be above 0 and at most 1"),
         ({"drops": [1, "x"]}, "drops[1] is 'x'; it takes float"),
-        ({"opt": "sdg"}, "opt is 'sdg'; it takes 'sgd', 'adam' or 'adamw'"),
+        ({"opt": "sdg"}, "opt is 'sdg'; it takes one of sgd, adam, adamw"),
     ],
 )
 def test_a_field_names_its_whole_range_at_once(fields: dict[str, Any], line: str) -> None:
@@ -313,9 +313,9 @@ def test_a_misspelt_verb_gets_the_nearest(cli: Any) -> None:
 
 def test_the_command_line_has_the_same_ranges(cli: Any) -> None:
     for words, says in [
-        (["doctor", "--seconds", "-1"], "--seconds is -1.0; it must be 0 to"),
+        (["doctor", "--seconds", "-1"], "--seconds is -1.0; it must be 0 or more"),
         (["doctor", "--seconds", "nan"], "--seconds is nan; it takes a finite number"),
-        (["data", "check", ".", "--max-pixels", "0"], "--max-pixels is 0; it must be 1 to"),
+        (["data", "check", ".", "--max-pixels", "0"], "--max-pixels is 0; it must be at least 1"),
         (["test", ""], "run is ''; it takes a path that is not empty"),
     ]:
         status, _, lines = cli(*words)

@@ -16,7 +16,7 @@ import reprlib
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, cast
 
@@ -29,6 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 INT_LIMIT = 2**63  # whole numbers of this size or more do not fit into 64 bits
 PATH_LIMIT, NAME_LIMIT = 4096, 255  # bytes of a path, and of a name in it, on any common system
 TEXT_LIMIT = 1000  # characters of a name, a token or another text
+FAR = 10**6  # an upper limit of this size or more is only against slips
 SHOWN = 80  # characters of a value in a message
 
 
@@ -56,6 +57,14 @@ class Range:
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
         )
+
+    def describe(self, value: float) -> str:
+        """What a value outside of the range must be. A far upper limit is named only where it is
+        passed, since nobody means such numbers."""
+        if self.high is not None and self.high >= FAR:
+            passed = value > self.high
+            return str(replace(self, low=None, above=None) if passed else replace(self, high=None))
+        return str(self)
 
     def __str__(self) -> str:
         if self.low is not None and self.high is not None:
@@ -111,7 +120,9 @@ def check_argument(name: str, value: Any, annotation: Any, within: Range | None 
         ) from None
     for number in converted if isinstance(converted, list | tuple) else (converted,):
         if within is not None and isinstance(number, int | float) and number not in within:
-            raise UsageError(f"{name} is {quote_value(value)}; it must be {within}")
+            raise UsageError(
+                f"{name} is {quote_value(value)}; it must be {within.describe(number)}"
+            )
     return converted
 
 
@@ -216,7 +227,7 @@ def one_of(words: Iterable[str]) -> str:
 
 
 def _choice_converter(choices: tuple[Any, ...]) -> Converter:
-    expected = one_of(map(repr, choices))
+    expected = f"one of {', '.join(map(str, choices))}"
 
     def convert_choice(value: Any) -> Any:
         for choice in choices:

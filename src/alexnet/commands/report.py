@@ -20,6 +20,8 @@ from alexnet.commands.inspect import (
 from alexnet.commands.inspected_run import InspectedRun
 from alexnet.commands.reproduction import reproduce
 from alexnet.data.bad_images import left_out_of
+from alexnet.data.dataset import find_data
+from alexnet.data.forms import open_image_set
 from alexnet.diagnosis.ranking import as_severity
 from alexnet.diagnosis.rules import find_run_faults
 from alexnet.errors import DataError, UsageError
@@ -65,6 +67,8 @@ def report(
     if not paths:
         raise UsageError("a report on nothing: name one run or more")
     opened = [InspectedRun(path, data, _checkpoint(path)) for path in paths]
+    if data is not None:  # pictures are drawn without images that cannot be opened
+        open_image_set(find_data(read_recipe(opened[0].folder)[0], data), aloud=False)
     where = (
         Path(out).expanduser()
         if out
