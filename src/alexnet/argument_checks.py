@@ -7,6 +7,7 @@ of a recipe are checked by the same converters.
 """
 
 import collections.abc
+import difflib
 import functools
 import inspect
 import math
@@ -34,11 +35,12 @@ SHOWN = 80  # characters of a value in a message
 
 
 class Mismatch(Exception):
-    """A value does not fit its annotation; `place` leads to it in the argument, as [2]."""
+    """A value does not fit its annotation; `place` leads to it in the argument, as [2]; `hint` ends
+    the message."""
 
-    def __init__(self, value: object, expected: str, place: str = "") -> None:
-        super().__init__(value, expected, place)
-        self.value, self.expected, self.place = value, expected, place
+    def __init__(self, value: object, expected: str, place: str = "", hint: str = "") -> None:
+        super().__init__(value, expected, place, hint)
+        self.value, self.expected, self.place, self.hint = value, expected, place, hint
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def check_argument(name: str, value: Any, annotation: Any, within: Range | None 
     except Mismatch as mismatch:
         raise UsageError(
             f"{name}{mismatch.place} is {quote_value(mismatch.value)}; it takes {mismatch.expected}"
+            f"{mismatch.hint}"
         ) from None
     for number in converted if isinstance(converted, list | tuple) else (converted,):
         if within is not None and isinstance(number, int | float) and number not in within:
@@ -215,7 +218,8 @@ def _union_converter(members: Sequence[Any]) -> Converter:
                     raise
                 mismatches.append(mismatch)
         expected = [m.expected for m in mismatches] + ["None"] * takes_none
-        raise Mismatch(value, one_of(dict.fromkeys(expected)))
+        hint = next((m.hint for m in mismatches if m.hint), "")
+        raise Mismatch(value, one_of(dict.fromkeys(expected)), hint=hint)
 
     return convert_union
 
@@ -237,7 +241,8 @@ def _choice_converter(choices: tuple[Any, ...]) -> Converter:
                 with_number = isinstance(value, str) and value == choice
             if with_number:
                 return choice
-        raise Mismatch(value, expected)
+        close = difflib.get_close_matches(value, map(str, choices), 1) if _is_text(value) else []
+        raise Mismatch(value, expected, hint=f": did you mean {close[0]!r}?" if close else "")
 
     return convert_choice
 
@@ -309,6 +314,10 @@ def _convert_path(value: Any) -> str | Path:
     if len(encoded) > PATH_LIMIT or max(map(len, encoded.split(b"/"))) > NAME_LIMIT:
         raise Mismatch(value, f"a path of at most {PATH_LIMIT:,} bytes, {NAME_LIMIT} a name")
     return path
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= TEXT_LIMIT
 
 
 def _convert_text(value: Any) -> str:
