@@ -161,7 +161,12 @@ def test_pictures_go_where_they_are_asked(run: Path, image: str, tmp_path: Path)
         ("confusion", [], {"split": "tset"}, "no split 'tset': there are train, val, test"),
         ("confusion", [], {"out": "x.jpg"}, "a picture ends in .png or .svg"),
         ("confusion", [], {"out": "no/x.png"}, "no is no folder"),
-        ("neighbors", [], {"metric": "manhattan"}, "metric is 'manhattan'; it takes one of euclidean, cosine"),
+        (
+            "neighbors",
+            [],
+            {"metric": "manhattan"},
+            "'manhattan'; it takes one of euclidean, cosine",
+        ),
         ("neighbors", [], {"split": "train"}, "a training image is its own nearest one"),
         ("activations", [], {"channels": [99]}, "relu1 has no channel 99: there are 0 to 31"),
         ("saliency", [], {}, "saliency of what?"),

@@ -210,7 +210,7 @@ def test_wrong_arguments_get_one_clear_line(
         ({"epochs": HUGE}, "epochs is 1000000000...00000000000; it takes a finite number"),
         ({"area": 2}, "area is 2; it must be above 0 and at most 1"),
         ({"drops": [1, "x"]}, "drops[1] is 'x'; it takes float"),
-        ({"opt": "sdg"}, "opt is 'sdg'; it takes one of sgd, adam, adamw"),
+        ({"opt": "sdg"}, "opt is 'sdg'; it takes one of sgd, adam, adamw: did you mean 'sgd'?"),
     ],
 )
 def test_a_field_names_its_whole_range_at_once(fields: dict[str, Any], line: str) -> None:

@@ -169,6 +169,10 @@ class SecondLook:
 class Trainer:
     """A network in training, from its first step, from given weights, or from a checkpoint.
 
+    `data` is a data set as `open_dataset` of alexnet.data opens it, as in
+    `Trainer(recipe, open_dataset(recipe))`, or splits and statistics (`Split` and `Statistics` of
+    alexnet.data) of your own in a TrainingData.
+
     Weights and figures are a function of recipe and data alone: wherever a training is cut and
     continued, they are the same bits on the same processor, with the same number of threads and of
     processes. Every process of a `team` makes one.
@@ -295,7 +299,8 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs: `model` and `optimizer` as tensors by name, of
-        both towers where there are two, and `state` as plain data. All processes call it."""
+        both towers where there are two, and `state` as plain data. All processes call it. The
+        tensors are the network's own, which the next step changes: clone what you keep."""
         model, moments = dict(self.net.state_dict()), optimizer_tensors(self.optimizer, self.net)
         if self.towers is not None:
             model, moments = self.towers.whole(model), self.towers.whole(moments)
