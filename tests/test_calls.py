@@ -41,8 +41,8 @@ WRONG = {
     'alexnet.train("digits", doctor="maybe")': 'Argument "doctor" to "train"',
     'alexnet.doctor("digits", rate=0.1)': 'Unexpected keyword argument "rate"',
     'alexnet.inspect("run", "filter")': 'Argument 2 to "inspect"',
-    'alexnet.import_weights("file", crop="3")': 'Argument "crop" to "import_weights"',
-    'alexnet.test("run", precision="fp16")': 'Argument "precision" to "test"',
+    'alexnet.import_weights("file", crop="3")': 'No overload variant of "import_weights"',
+    'alexnet.test("run", precision="fp16")': 'No overload variant of "test"',
 }
 
 
@@ -56,9 +56,9 @@ def test_a_type_checker_sees_wrong_calls(tmp_path: Path) -> None:
         env={"MYPYPATH": str(SOURCE), "PATH": ""},
     )  # fmt: skip
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
-    assert [line.partition(":")[0] for line in errors] == ["wrong.py"] * len(WRONG), done.stdout
-    for line, says in zip(errors, WRONG.values(), strict=True):
-        assert says in line
+    for number, says in enumerate(WRONG.values(), 2):  # an overloaded function has two errors
+        assert any(says in e for e in errors if e.startswith(f"wrong.py:{number}:")), done.stdout
+    assert all(line.startswith("wrong.py:") for line in errors), done.stdout
 
 
 def test_overrides_are_the_fields_of_a_recipe() -> None:

@@ -305,7 +305,7 @@ def test_what_cannot_be_exported_is_said(run: Path, tmp_path: Path) -> None:
         ({"format": "onnx", "out": "a.onnx", "push": "me/it"}, "push=..."),
         ({"format": "onnx", "out": "run/recipe.json"}, "choose another out="),
         ({"format": "onnx", "out": "nowhere/a.onnx"}, "is no folder"),
-        ({"format": "tflite", "out": "a"}, "there are onnx"),
+        ({"format": "tflite", "out": "a"}, "one of onnx"),
     ):
         with pytest.raises(UsageError, match=words):
             alexnet.export(run, **{**options, "out": tmp_path / options["out"]})  # type: ignore[arg-type]

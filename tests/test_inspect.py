@@ -153,7 +153,7 @@ def test_pictures_go_where_they_are_asked(run: Path, image: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("what", "items", "options", "says"),
     [
-        ("filtres", [], {}, "cannot inspect 'filtres': did you mean 'filters'"),
+        ("filtres", [], {}, "similarity: did you mean 'filters'?"),
         ("filters", [], {"part": "conv9"}, "no part 'conv9': there are conv1"),
         ("filters", [], {"part": "fc6"}, "fc6 has no kernels to show: there are those of conv1"),
         ("filters", ["a.png"], {}, "inspect filters takes no 'a.png'"),
@@ -161,14 +161,19 @@ def test_pictures_go_where_they_are_asked(run: Path, image: str, tmp_path: Path)
         ("confusion", [], {"split": "tset"}, "no split 'tset': there are train, val, test"),
         ("confusion", [], {"out": "x.jpg"}, "a picture ends in .png or .svg"),
         ("confusion", [], {"out": "no/x.png"}, "no is no folder"),
-        ("neighbors", [], {"metric": "manhattan"}, "metric 'manhattan': euclidean or cosine"),
+        (
+            "neighbors",
+            [],
+            {"metric": "manhattan"},
+            "'manhattan'; it takes one of euclidean, cosine",
+        ),
         ("neighbors", [], {"split": "train"}, "a training image is its own nearest one"),
         ("activations", [], {"channels": [99]}, "relu1 has no channel 99: there are 0 to 31"),
         ("saliency", [], {}, "saliency of what?"),
         ("saliency", ["missing.png"], {}, "missing.png: no such file"),
         ("features", [], {}, "give out=FILE.npy or FILE.parquet"),
         ("similarity", [], {}, "of two runs and 1 were named"),
-        ("predictions", [], {"count": 0}, "count=0: 1 to 10,000"),
+        ("predictions", [], {"count": 0}, "count is 0; it must be 1 to 10,000"),
         ("probe", [], {"split": "train"}, "a probe is fitted to train"),
     ],
 )
@@ -185,8 +190,13 @@ def test_bad_input_is_one_line(
 def test_data_that_is_gone(run: Path, tmp_path: Path) -> None:
     with pytest.raises(AlexNetError, match=r"nowhere"):
         alexnet.inspect(run, "confusion", data=tmp_path / "nowhere")
-    found = alexnet.report(run, data=tmp_path / "nowhere", out=tmp_path / "r.html")
-    assert "Without confusion, calibration, mistakes and neighbours" in Path(found.out).read_text()
+    with pytest.raises(AlexNetError, match=r"nowhere"):
+        alexnet.report(run, data=tmp_path / "nowhere", out=tmp_path / "r.html")
+    for name in ("cat", "dog"):  # classes that the run does not know
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        Image.new("RGB", (28, 28)).save(tmp_path / "pets" / name / "1.png")
+    result = alexnet.report(run, data=tmp_path / "pets", out=tmp_path / "r.html")
+    assert "Without confusion, calibration, mistakes and neighbours" in Path(result.out).read_text()
 
 
 def test_training_ends_with_a_page_that_reads_no_image(trained: Path) -> None:

@@ -5,7 +5,7 @@ import json
 import pickle
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 from types import UnionType
@@ -167,6 +167,35 @@ def test_a_record_is_still_the_dictionary_that_it_was() -> None:
     assert record.class_name == dict(record)["class"] == "eight"
     with pytest.raises(FrozenInstanceError):
         record.index = 4
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda r: r.update({"index": 7}, probability=0.5), {"index": 7, "probability": 0.5}),
+        (lambda r: r.__ior__({"index": 7}), {"index": 7}),
+        (lambda r: r.setdefault("index", 7), {"index": 3}),
+        (lambda r: r.pop("index"), {"index": None}),
+        (lambda r: r.__delitem__("index"), {"index": None}),
+        (lambda r: r.pop("no key", 5), {}),
+        (lambda r: r.popitem(), {}),
+        (lambda r: r.clear(), {"class": None, "index": None}),
+        (lambda r: r.values(), {}),
+        (lambda r: r | {"x": 1}, {}),
+        (lambda r: {"x": 1} | r, {}),
+    ],
+)
+def test_a_change_as_to_a_dictionary_warns_and_changes_both_faces(
+    change: Callable[[Any], object], expected: dict[str, Any]
+) -> None:
+    record = made(ClassProbability, class_name="seven")
+    with pytest.warns(DeprecationWarning, match=r"stops working in version"):
+        change(record)
+    assert record.to_json() == dict(record)
+    assert json.loads(json.dumps(record)) == dict(record)
+    for key, value in expected.items():
+        assert dict(record).get(key) == value
+    assert dict(pickle.loads(pickle.dumps(record))) == dict(record)
 
 
 def test_records_are_copied_whole() -> None:

@@ -29,6 +29,7 @@ LAYERS = (
         "terminal",
         "recipe",
         "options",
+        "argument_checks",
         "memory",
         "launch",
         "processors",

@@ -48,6 +48,12 @@ def option(name: str, value: Any = ...) -> str:
     return " ".join(_words(name, value, str))
 
 
+def argument(name: str, *, flag: bool) -> str:
+    """The name of a parameter as the caller writes it: of the command line "--max-pixels" where it
+    is a flag, else and in Python its name."""
+    return f"--{name.replace('_', '-')}" if flag and _speaks_flags else name
+
+
 @dataclass(frozen=True)
 class AdvisedCall:
     """A call that a message advises, rendered by `str`: "alexnet train --resume --run r" or

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from torch import nn
 
+from alexnet.argument_checks import checked
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import rules_of
 from alexnet.data.image_set import Opening
@@ -114,15 +115,15 @@ class Predictor:
             cut_floats=rules_of(self.data) < 2,
         )  # fmt: skip
 
+    @checked()
     def predict(
-        self, images: Sequence[Image], views: int = 1, precision: str | None = None
+        self, images: Image | Sequence[Image], views: int = 1, precision: str | None = None
     ) -> NDArray[np.float32]:
-        """Probabilities of N images: (N, K), the mean over the views. `precision` is auto, fp32 or
-        bf16; None is the one of `load`."""
+        """Probabilities of N images: (N, K), the mean over the views; one image needs no list.
+        `precision` is auto, fp32 or bf16; None is the one of `load`."""
         if precision is not None:
             return self.at(precision).predict(images, views)
-        if isinstance(images, str | bytes | Path):
-            raise UsageError("predict takes a list of images: put the one in brackets")
+        assert isinstance(images, list)  # as `checked` makes it
         if not len(images):
             return np.empty((0, len(self.classes)), np.float32)
         return self.answer(np.stack([self.decode(image) for image in images]), views)
@@ -161,6 +162,7 @@ def pick_precision(requested: str, recipe: Recipe, device: torch.device) -> str:
     return "bf16" if choose_precision("auto", device) == recipe.precision == "bf16" else "fp32"
 
 
+@checked()
 @chance_kept()
 def load(run: str | Path, checkpoint: str = "best", precision: str = "auto") -> Predictor:
     """Load the network of a run directory for prediction.

@@ -67,12 +67,12 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-def signal_number(name: str) -> int:
+def signal_number(name: int | str) -> int:
     """The number of a signal that is named as SIGUSR2, USR2 or 12.
 
     Raises UsageError where it does not exist or cannot be caught.
     """
-    word = name.strip().upper()
+    word = str(int(name) if isinstance(name, int) else name).strip().upper()
     numbers = {s.name: int(s) for s in signal.Signals}
     number = int(word) if word.isdigit() else numbers.get(f"SIG{word.removeprefix('SIG')}", 0)
     if number not in numbers.values() or number in (signal.SIGKILL, signal.SIGSTOP):

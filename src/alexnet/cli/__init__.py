@@ -149,6 +149,9 @@ def _read(argv: Sequence[str]) -> tuple[Verb, dict[str, Any]]:
     if not argv:
         top.print_help()
         raise SystemExit(0)
+    verbs = next(a.choices for a in top._actions if isinstance(a.choices, dict))
+    if not argv[0].startswith("-") and argv[0] not in verbs:
+        raise UsageError(f"there is no verb {argv[0]!r:.80}{did_you_mean(argv[0], verbs)}")
     args, unknown = top.parse_known_args(argv)
     options = vars(args)
     verb, sub, needs = (options.pop(key) for key in ("verb", "parser", "needs"))

@@ -38,7 +38,8 @@ def add(verbs: Verbs) -> None:
 def call(**options: Any) -> ClaimList | ClaimResult:
     from alexnet.lab import claim
 
-    return claim(**options)
+    result: ClaimList | ClaimResult = claim(**options)
+    return result
 
 
 def show(r: ClaimList | ClaimResult) -> None:

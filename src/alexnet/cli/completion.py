@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from alexnet.argument_checks import quote_value
 from alexnet.cli import make_parser
 from alexnet.cli.arguments import Verbs, add_verb
 from alexnet.errors import UsageError
@@ -37,8 +38,8 @@ def completion(shell: str = "bash") -> CompletionResult:
     from alexnet.recipe import RECIPES
     from alexnet.runs.records import CompletionResult
 
-    if shell not in HOW:
-        raise UsageError(f"no completion for {shell!r}: there are {', '.join(HOW)}")
+    if not isinstance(shell, str) or shell not in HOW:
+        raise UsageError(f"shell is {quote_value(shell)}; there are {', '.join(HOW)}")
     by_metavar = {"DIR": shtab.DIRECTORY, "FILE": shtab.FILE, "RUN_OR_FILE": shtab.FILE}
     by_name = {
         "run": shtab.DIRECTORY,

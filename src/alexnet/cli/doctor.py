@@ -38,7 +38,8 @@ def add(verbs: Verbs) -> None:
 def call(**options: Any) -> RecipeDiagnosis | RunDiagnosis:
     from alexnet.commands.doctor import doctor
 
-    return doctor(**options)
+    result: RecipeDiagnosis | RunDiagnosis = doctor(**options)
+    return result
 
 
 def show(r: RecipeDiagnosis | RunDiagnosis) -> None:

@@ -52,7 +52,8 @@ def add(verbs: Verbs) -> None:
 def call(**options: Any) -> ImportResult | ImportTestResult:
     from alexnet.commands.import_weights import import_weights
 
-    return import_weights(**options)
+    result: ImportResult | ImportTestResult = import_weights(**options)
+    return result
 
 
 def show(r: ImportResult | ImportTestResult) -> None:

@@ -45,7 +45,8 @@ def add(verbs: Verbs) -> None:
 def call(**options: Any) -> TestResult | ProofResult:
     from alexnet.commands.test import test
 
-    return test(**options)
+    result: TestResult | ProofResult = test(**options)
+    return result
 
 
 def show(r: TestResult | ProofResult) -> None:

@@ -4,11 +4,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.argument_checks import checked
 from alexnet.data.archive import is_archive
 from alexnet.data.digests import digest_images
 from alexnet.data.forms import list_images
@@ -17,7 +18,7 @@ from alexnet.data.read_ahead import read_ahead
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import read_digests
 from alexnet.interchange.runtimes import EngineName, with_engine
-from alexnet.predictor import load
+from alexnet.predictor import Image, load
 from alexnet.recipe import Precision
 from alexnet.runs.records import ClassifyResult, ImageAnswer, UnreadFile
 from alexnet.terminal import progress, say
@@ -25,9 +26,10 @@ from alexnet.terminal import progress, say
 CLASSIFY_BATCH = 64  # images decoded and shown at a time
 
 
+@checked()
 def classify(
     run: str | Path,
-    images: Sequence[str | Path],
+    images: Image | Sequence[Image],
     *,
     top: int = 5,
     views: int = 1,
@@ -36,7 +38,8 @@ def classify(
     precision: Precision = "auto",
     stdin: BinaryIO | None = None,
 ) -> ClassifyResult:
-    """The likeliest classes of images: files, folders and archives whole, "-" for standard input.
+    """The likeliest classes of images: files, folders and archives whole, "-" for standard input,
+    the bytes of files, and pixels uint8 (H, W, C). One image needs no list.
 
     Returns a ClassifyResult: `results`, and `errors` for the files that could not be read; the
     others are classified all the same. `engine` is what computes: torch, int8, onnx or openvino;
@@ -44,6 +47,9 @@ def classify(
     """
     if top < 1:
         raise UsageError(f"top is {top}; it must be at least 1")
+    assert isinstance(images, list)  # as `checked` makes it
+    if not images:
+        raise UsageError("images is empty: name one file or more")
     predictor = load(run, checkpoint)
     predictor.preprocess.check_views(views)
     predictor = with_engine(predictor, engine, precision=precision)
@@ -60,8 +66,8 @@ def classify(
             try:
                 raw = (stdin or sys.stdin.buffer).read() if read is None else read()
                 decoded.append((path, predictor.decode(raw, name=path)))
-                if predictor.recipe.orient == "ignore" and lies_turned(raw):
-                    lying.append(path)
+                if predictor.recipe.orient == "ignore" and isinstance(raw, Path | bytes):
+                    lying.extend([path] * lies_turned(raw))
             except AlexNetError as error:
                 decoded.append((path, error))
         return decoded
@@ -107,11 +113,14 @@ def classify(
 
 
 def _find_images(
-    images: Iterable[str | Path],
-) -> Iterator[tuple[str, Callable[[], Path | bytes] | None]]:
-    """The name of each image, and what gives its file or bytes; None for standard input."""
-    for name in map(str, images):
-        path = Path(name)
+    images: Iterable[Image],
+) -> Iterator[tuple[str, Callable[[], Path | bytes | NDArray[np.uint8]] | None]]:
+    """The name of each image, and what gives its file, bytes or pixels; None for standard input."""
+    for i, image in enumerate(images):
+        if not isinstance(image, str | Path):
+            yield f"images[{i}]", partial(_itself, image)
+            continue
+        name, path = str(image), Path(image)
         if name == "-":
             yield name, None
         elif path.is_dir() or (path.is_file() and not is_image(name) and is_archive(path)):
@@ -120,3 +129,10 @@ def _find_images(
                 yield files.path(i), partial(files.source, i)
         else:
             yield name, partial(Path, name)
+
+
+T = TypeVar("T")
+
+
+def _itself(value: T) -> T:
+    return value

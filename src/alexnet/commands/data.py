@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from alexnet.argument_checks import Range, checked
 from alexnet.data import check, fetch
 from alexnet.data.forms import open_image_set
 from alexnet.data.images import MAX_PIXELS, MOST_PIXELS, Orient
@@ -25,8 +26,10 @@ from alexnet.runs.records import DataCheckResult, DataGetResult, DataPackResult,
 from alexnet.terminal import progress, say
 
 PAPER_SIZE = 256  # pixels, section 2
+WORKERS = Range(0, 1024)  # threads that read images
 
 
+@checked()
 def data_get(name: str, *, offline: bool = False) -> DataGetResult:
     """Fetches a data set into the cache, checksum verified; returns where it is."""
     if name not in fetch.PUBLISHED_SETS:
@@ -39,6 +42,7 @@ def data_get(name: str, *, offline: bool = False) -> DataGetResult:
     return DataGetResult(name=name, path=str(path))
 
 
+@checked(max_pixels=Range(1, MOST_PIXELS), workers=WORKERS)
 def data_check(
     path: str | Path,
     *,
@@ -51,9 +55,6 @@ def data_check(
     Returns a DataCheckResult: what is fine, repairable and refused, duplicates and near copies,
     classes that are empty or tiny, counts, and why it cannot be packed as it is.
     """
-    _check_options(orient, max_pixels, workers)
-    if not str(path):
-        raise UsageError("an empty path: name images to check")
     began = time.monotonic()
     report = check.check(
         Path(path).expanduser(), orient=orient, max_pixels=max_pixels, workers=workers
@@ -77,6 +78,7 @@ def data_check(
     )
 
 
+@checked(size=Range(1, 4096), max_pixels=Range(1, MOST_PIXELS), workers=WORKERS)
 def data_pack(
     source: str | Path,
     *,
@@ -98,15 +100,6 @@ def data_pack(
     ILSVRC's own archives with their development kit. Killed, the same call continues. Returns
     a DataPackResult: what was packed, repaired, refused and left out.
     """
-    _check_options(orient, max_pixels, workers)
-    if size is not None and not 1 <= size <= 4096:
-        raise UsageError(f"size {size}: 1 to 4096 pixels")
-    if channels not in (1, 3):
-        raise UsageError(f"channels {channels}: 1 (grey) or 3 (RGB)")
-    if encoding not in ("raw", "jpeg"):
-        raise UsageError(f"encoding {encoding!r}: raw or jpeg")
-    if not str(source) or not str(out):
-        raise UsageError(f"an empty path: name the source, and with {option('out')} a new folder")
     began = time.monotonic()
     images = list_source(open_image_set(Path(source).expanduser().absolute()))
     side = _choose_size(images, size, channels, encoding)
@@ -165,12 +158,3 @@ def _choose_size(source: PackSource, size: int | None, channels: int, encoding: 
             f"{option('size', middle)}"
         )
     return chosen
-
-
-def _check_options(orient: str, max_pixels: int, workers: int) -> None:
-    if orient not in ("apply", "ignore"):
-        raise UsageError(f"orient {orient!r}: apply or ignore")
-    if workers < 0:
-        raise UsageError(f"workers {workers}: 0 or more")
-    if not 1 <= max_pixels <= MOST_PIXELS:
-        raise UsageError(f"max_pixels {max_pixels:,} must be 1 to {MOST_PIXELS:,}")

@@ -3,13 +3,14 @@
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Unpack, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from alexnet import figures, pages
+from alexnet.argument_checks import Range, checked
 from alexnet.commands.recipe_choice import choose_for_data, say_reasons
 from alexnet.data.augment import augment
 from alexnet.data.dataset import open_dataset, reopen_dataset
@@ -27,7 +28,7 @@ from alexnet.files import write_atomic
 from alexnet.models.zoo import model_spec
 from alexnet.options import option
 from alexnet.predictor import load, read_statistics
-from alexnet.recipe import Recipe, RecipeOverrides, find_recipe, refuse_unknown
+from alexnet.recipe import Recipe, RecipeOverrides, check_overrides, find_recipe
 from alexnet.runs.records import (
     Diagnosis,
     DoctorEvent,
@@ -49,6 +50,29 @@ MEMORY = 256 << 20  # bytes of images that are examined
 SAMPLE = 500  # images that mean and deviation are taken from, where no packed set brings them
 
 
+@overload
+def doctor(
+    target: Recipe | None = None,
+    *,
+    data: str | Path | None = None,
+    seconds: float = 60.0,
+    out: str | Path | None = None,
+    **overrides: Unpack[RecipeOverrides],
+) -> RecipeDiagnosis: ...
+
+
+@overload
+def doctor(
+    target: str | Path,
+    *,
+    data: str | Path | None = None,
+    seconds: float = 60.0,
+    out: str | Path | None = None,
+    **overrides: Unpack[RecipeOverrides],
+) -> RecipeDiagnosis | RunDiagnosis: ...
+
+
+@checked(seconds=Range(0, 10**9))
 @chance_kept()
 def doctor(
     target: str | Path | Recipe | None = None,
@@ -65,7 +89,7 @@ def doctor(
     false, or None where it could not be told, and `unmeasured` says why), the verdicts, worst
     first, and what each layer does; of a recipe also all that was measured.
     """
-    refuse_unknown(overrides, "doctor", ("target", "data", "seconds", "out"))
+    overrides = check_overrides(overrides, "doctor", ("target", "data", "seconds", "out"))
     page = Path(out) if out is not None else None
     if page is not None and page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(

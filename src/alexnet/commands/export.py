@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet.argument_checks import checked
 from alexnet.data.splits import Split
 from alexnet.errors import DataError, UsageError
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
@@ -25,6 +26,7 @@ from alexnet.runtime import chance_kept
 from alexnet.terminal import say
 
 
+@checked()
 @chance_kept()
 def export(
     run: str | Path,
@@ -52,8 +54,6 @@ def export(
     answers were at most, of `int8` the accuracies before and after, and where it was pushed.
     """
     target = Path(out)
-    if format not in FORMATS:
-        raise UsageError(f"format {format!r}: there are {', '.join(FORMATS)}")
     folder = format == "safetensors" and target.suffix != ".safetensors"
     if preprocess and format not in ("onnx", "torch-export"):
         raise UsageError(

@@ -4,8 +4,9 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+from alexnet.argument_checks import Range, checked
 from alexnet.commands.train import RUNS
 from alexnet.data.dataset import find_data
 from alexnet.data.forms import open_image_set
@@ -39,6 +40,64 @@ HUB = "hf:"
 LIST_LIMIT = 2**22  # bytes of a list of classes
 
 
+@overload
+def import_weights(
+    file: str | Path,
+    *,
+    model: str | None = None,
+    run: str | Path | None = None,
+    classes: str | Path | None = None,
+    data: None = None,
+    mean: str | Path | None = None,
+    bgr: bool | None = None,
+    split: str | None = None,
+    ignore_unknown: bool = False,
+    size: int | None = None,
+    crop: int | None = None,
+    normalize: Normalize | None = None,
+    orient: Orient | None = None,
+) -> ImportResult: ...
+
+
+@overload
+def import_weights(
+    file: str | Path,
+    *,
+    model: str | None = None,
+    run: str | Path | None = None,
+    classes: str | Path | None = None,
+    data: str | Path,
+    mean: str | Path | None = None,
+    bgr: bool | None = None,
+    split: str | None = None,
+    ignore_unknown: bool = False,
+    size: int | None = None,
+    crop: int | None = None,
+    normalize: Normalize | None = None,
+    orient: Orient | None = None,
+) -> ImportTestResult: ...
+
+
+@overload
+def import_weights(
+    file: str | Path,
+    *,
+    model: str | None = None,
+    run: str | Path | None = None,
+    classes: str | Path | None = None,
+    data: str | Path | None,
+    mean: str | Path | None = None,
+    bgr: bool | None = None,
+    split: str | None = None,
+    ignore_unknown: bool = False,
+    size: int | None = None,
+    crop: int | None = None,
+    normalize: Normalize | None = None,
+    orient: Orient | None = None,
+) -> ImportResult | ImportTestResult: ...
+
+
+@checked(size=Range(1, 4096), crop=Range(1, 4096))
 @chance_kept()
 def import_weights(
     file: str | Path,

@@ -33,9 +33,10 @@ from alexnet.analysis.maps import most_excited, receptive_field, strongest
 from alexnet.analysis.neighbours import METRICS, Matrix, Metric, class_agreement, nearest_neighbours
 from alexnet.analysis.probe import fit_linear_probe, linear_cka
 from alexnet.analysis.saliency import Method
+from alexnet.argument_checks import Range, checked
 from alexnet.commands.inspected_run import InspectedRun
 from alexnet.data.augment import Preprocess, augment, mix
-from alexnet.errors import DataError, UsageError, did_you_mean
+from alexnet.errors import DataError, UsageError
 from alexnet.files import open_atomic
 from alexnet.models.zoo import model_spec
 from alexnet.options import RUN, Placeholder, call, option
@@ -84,11 +85,12 @@ WITHOUT_ANSWERS = ("filters", "curves", "data")  # show no answer of the network
 EXACT = ("saliency", "features")  # are computed in fp32 whatever the run was trained in
 
 
+@checked(channels=Range(0), count=Range(1, 10_000), top=Range(1, 10_000))
 @chance_kept()
 def inspect(
     run: str | Path,
     what: What,
-    items: Sequence[str | Path] = (),
+    items: str | Path | Sequence[str | Path] = (),
     *,
     out: str | Path | None = None,
     data: str | Path | None = None,
@@ -96,7 +98,7 @@ def inspect(
     part: str | None = None,
     count: int | None = None,
     top: int | None = None,
-    channels: Sequence[int] | None = None,
+    channels: int | Sequence[int] | None = None,
     metric: Metric | None = None,
     method: Method | None = None,
     label: str | None = None,
@@ -117,8 +119,6 @@ def inspect(
     answers: auto, fp32 or bf16. Returns a record of its own for each thing, as MistakesResult, with
     the pictures made and the figures they show.
     """
-    if what not in SHOWN:
-        raise UsageError(f"cannot inspect {what!r}{did_you_mean(what, SHOWN)}")
     show = SHOWN[what]
     takes = [name for name in python.signature(show).parameters if name != "run"]
     options: dict[str, Any] = {
@@ -127,6 +127,7 @@ def inspect(
     }  # fmt: skip
     options = {name: value for name, value in options.items() if value is not None}
     if items:
+        assert not isinstance(items, str | Path)  # `checked` makes a list of one
         kind = next((name for name in ("images", "others") if name in takes), None)
         if kind is None:
             raise UsageError(f"inspect {what} takes no {str(items[0])!r}: leave it out")
@@ -137,9 +138,6 @@ def inspect(
             raise UsageError(
                 f"inspect {what} takes no {option(name)}" + (f": it takes {known}" if known else "")
             )
-    for name in ("count", "top"):
-        if name in options and not 1 <= options[name] <= 10_000:
-            raise UsageError(f"{option(name, options[name])}: 1 to 10,000")
     path = None if out is None else Path(out).expanduser()
     if path is not None and what != "features" and path.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"{option('out', out)}: a picture ends in .png or .svg")

@@ -1,8 +1,10 @@
 """alexnet recipes: what there is, one of it whole, or what differs between two."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
+from alexnet.argument_checks import Range, checked
 from alexnet.errors import UsageError, did_you_mean
 from alexnet.models import MODELS, RETIRED, find_model, model_spec
 from alexnet.models.compare import Difference, compare_presets
@@ -23,8 +25,9 @@ _APART = ("name", "about", "model")  # what a recipe is called, and what is comp
 _BIASES = {"bias_lr": "biases' learning rate", "decay_biases": "decay on biases"}
 
 
+@checked(classes=Range(high=10**6))
 def recipes(
-    name: str | None = None, *, diff: str | None = None, classes: int | None = None
+    name: str | Path | None = None, *, diff: str | Path | None = None, classes: int | None = None
 ) -> RecipeList | RecipeDifferences | RecipeResult | NetworkResult:
     """All recipes and networks, one whole, or what differs between `name` and `diff`.
 
@@ -32,6 +35,7 @@ def recipes(
     `classes` classes); of a network a NetworkResult; of two RecipeDifferences. Of a network alone,
     what its biases learn at is of the recipe it was trained with, where it has one.
     """
+    name, diff = (str(one) if isinstance(one, Path) else one for one in (name, diff))
     if classes is not None and classes < 2:
         raise UsageError(f"{classes} class cannot be told apart from anything: give at least 2")
     if name is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet import figures
+from alexnet.argument_checks import checked
 from alexnet.commands.doctor import doctor
 from alexnet.commands.inspect import (
     describe_calibration,
@@ -19,6 +20,8 @@ from alexnet.commands.inspect import (
 from alexnet.commands.inspected_run import InspectedRun
 from alexnet.commands.reproduction import reproduce
 from alexnet.data.bad_images import left_out_of
+from alexnet.data.dataset import find_data
+from alexnet.data.forms import open_image_set
 from alexnet.diagnosis.ranking import as_severity
 from alexnet.diagnosis.rules import find_run_faults
 from alexnet.errors import DataError, UsageError
@@ -43,6 +46,7 @@ from alexnet.terminal import percent, say, shows_top5
 Pictures = list[tuple[str, Path, str]]
 
 
+@checked()
 def report(
     runs: str | Path | Sequence[str | Path],
     *,
@@ -58,10 +62,13 @@ def report(
     report-of-N.html in the first of N runs.
     Returns a ReportResult: the page, its size, the pictures, and those that did not fit.
     """
-    paths = [runs] if isinstance(runs, str | Path) else list(runs)
+    assert not isinstance(runs, str | Path)  # `checked` makes a list of one
+    paths = list(runs)
     if not paths:
         raise UsageError("a report on nothing: name one run or more")
     opened = [InspectedRun(path, data, _checkpoint(path)) for path in paths]
+    if data is not None:  # pictures are drawn without images that cannot be opened
+        open_image_set(find_data(read_recipe(opened[0].folder)[0], data), aloud=False)
     where = (
         Path(out).expanduser()
         if out

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from alexnet.argument_checks import checked
 from alexnet.commands.inspected_run import InspectedRun
 from alexnet.errors import UsageError
 from alexnet.interchange.runtimes import EngineName, refuse_precision, with_engine
@@ -15,6 +16,7 @@ from alexnet.serving.index import open_index
 from alexnet.serving.server import check_address, check_packages, open_socket, serve_on
 
 
+@checked()
 def serve(
     run: str | Path,
     *,

@@ -3,13 +3,14 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet import figures
 from alexnet.analysis.answers import Mistakes, count_answers
+from alexnet.argument_checks import checked
 from alexnet.data.splits import Split, Unread
 from alexnet.errors import CheckpointError, Unreadable, UsageError
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
@@ -31,6 +32,55 @@ from alexnet.training.parallel import Team, check_same_data, join
 SHOWN = 24  # mistakes in the picture
 
 
+@overload
+def test(
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: str | None = None,
+    views: int = 1,
+    checkpoint: str = "best",
+    certificate: Literal[False] = False,
+    engine: EngineName = "torch",
+    ignore_unknown: bool = False,
+    with_seen: bool = False,
+    precision: Precision = "auto",
+) -> TestResult: ...
+
+
+@overload
+def test(
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: str | None = None,
+    views: int = 1,
+    checkpoint: str = "best",
+    certificate: Literal[True],
+    engine: EngineName = "torch",
+    ignore_unknown: bool = False,
+    with_seen: bool = False,
+    precision: Precision = "auto",
+) -> ProofResult: ...
+
+
+@overload
+def test(
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: str | None = None,
+    views: int = 1,
+    checkpoint: str = "best",
+    certificate: bool,
+    engine: EngineName = "torch",
+    ignore_unknown: bool = False,
+    with_seen: bool = False,
+    precision: Precision = "auto",
+) -> TestResult | ProofResult: ...
+
+
+@checked()
 @chance_kept()
 def test(
     run: str | Path,

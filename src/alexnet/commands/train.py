@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet.argument_checks import Range, checked
 from alexnet.commands.doctor import diagnose_recipe
 from alexnet.commands.initial_weights import InitialWeights, read_init
 from alexnet.commands.recipe_choice import choose, say_reasons
@@ -47,9 +48,9 @@ from alexnet.recipe import (
     SUFFIX,
     Recipe,
     RecipeOverrides,
+    check_overrides,
     fields_written,
     find_recipe,
-    refuse_unknown,
     write_recipe,
 )
 from alexnet.runs.checkpoint import (
@@ -102,8 +103,9 @@ ORIENTED_FILES = 64  # training files whose EXIF orientation is counted
 NAMED_CLASSES = 12  # that the first lines name at most
 
 
+@checked(minutes=Range(high=10**6))
 def train(
-    recipe: str | Recipe | None = None,
+    recipe: str | Path | Recipe | None = None,
     *,
     data: str | Path | None = None,
     run: str | Path | None = None,
@@ -112,7 +114,7 @@ def train(
     init: str | Path | None = None,
     doctor: Doctor = "stop",
     towers: int = 1,
-    stop_signal: str | None = None,
+    stop_signal: int | str | None = None,
     minutes: float | None = None,
     **overrides: Unpack[RecipeOverrides],
 ) -> TrainResult:
@@ -132,6 +134,8 @@ def train(
     Returns a TrainResult: figures of the best validation, run and checkpoint; `choice`, the reasons
     for a chosen recipe; `recipe_file`, the recipe as a file to edit.
     """
+    overrides = check_overrides(overrides, "train", (f.name for f in dataclass_fields(Request)))
+    recipe = str(recipe) if isinstance(recipe, Path) else recipe
     request = Request(
         recipe, data, run, resume, tensorboard, init, doctor, towers, stop_signal, minutes,
         overrides,
@@ -151,7 +155,7 @@ class Request:
     init: str | Path | None = None
     doctor: Doctor = "stop"
     towers: int = 1
-    stop_signal: str | None = None
+    stop_signal: int | str | None = None
     minutes: float | None = None
     fields: RecipeOverrides = field(default_factory=RecipeOverrides)
 
@@ -164,11 +168,6 @@ class Request:
 @chance_kept()
 def train_request(request: Request, timing: TimingRule) -> TrainResult:
     """Train as requested; `timing` says how the fastest settings are found."""
-    refuse_unknown(request.fields, "train", (f.name for f in dataclass_fields(Request)))
-    if "" in (request.run, request.recipe, request.data):
-        raise UsageError(
-            "a recipe, run or data has an empty name: leave the option out, or name it"
-        )
     if request.resume and request.minutes is not None:
         raise UsageError(
             f"{option('minutes')} chooses a recipe, and {option('resume', True)} keeps that of the "

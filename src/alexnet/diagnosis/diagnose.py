@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from alexnet.argument_checks import Range, checked
 from alexnet.diagnosis.batches import BatchSample, fixed_permutation, sample_batches
 from alexnet.diagnosis.findings import DataFindings, NetworkFindings
 from alexnet.diagnosis.label_probe import probe_labels
@@ -28,6 +29,7 @@ BATCH_SIZE = 32  # images that the network gets at a time
 MAX_BATCHES = 16
 
 
+@checked(classes=Range(1, 10**6), steps=Range(0), seconds=Range(0, 10**9), images=Range(1))
 def diagnose(
     model: nn.Module,
     loader: Iterable[Any],

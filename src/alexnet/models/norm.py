@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from torch import Tensor, nn
 
+from alexnet.argument_checks import quote_value
 from alexnet.errors import UsageError
 from alexnet.models.fast.norm import Neighbours, Window, chunked_norm, plain_norm
 from alexnet.models.fast.tracing import is_traced, is_transformed
@@ -36,6 +37,8 @@ def response_norm(
     most numbers that are worked on at a time, without it as many as suit the device; the result is
     the same.
     """
+    if not isinstance(x, Tensor):
+        raise UsageError(f"x is {quote_value(x)}; it takes a Tensor")
     if x.dim() != 4 or not x.is_floating_point():
         raise UsageError(f"response_norm takes floats (N, C, H, W), not {x.dtype} {tuple(x.shape)}")
     if window not in get_args(Window):

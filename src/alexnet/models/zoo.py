@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from alexnet.argument_checks import Range, checked
 from alexnet.errors import UsageError, did_you_mean
 from alexnet.models.family import FAMILY
 from alexnet.models.layers import Conv, Linear, Part
@@ -60,6 +61,12 @@ def narrowed(spec: Spec, by: int) -> Spec:
     return parts
 
 
+@checked(
+    classes=Range(high=10**6),
+    channels=Range(high=4096),
+    size=Range(high=4096),
+    dropout=Range(low=0, below=1),
+)
 def build_model(
     name: str,
     classes: int = 1000,

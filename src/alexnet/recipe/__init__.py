@@ -7,7 +7,7 @@ from alexnet.recipe.fields import (
     Precision,
     Recipe,
     RecipeOverrides,
-    refuse_unknown,
+    check_overrides,
     retired_line,
 )
 from alexnet.recipe.files import RECORD, SUFFIX, fields_in, fields_written, write_recipe
@@ -25,12 +25,12 @@ __all__ = [
     "Recipe",
     "RecipeOverrides",
     "add_recipe_flags",
+    "check_overrides",
     "fields_in",
     "fields_written",
     "find_recipe",
     "parse_recipe_words",
     "recipe_words",
-    "refuse_unknown",
     "retired_line",
     "source_of",
     "write_recipe",

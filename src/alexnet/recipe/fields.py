@@ -9,12 +9,12 @@ import hashlib
 import json
 import math
 import re
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
+from alexnet.argument_checks import Range, check_argument, quote_value
 from alexnet.errors import UsageError, did_you_mean
 from alexnet.options import option
 
@@ -198,52 +198,10 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            self._check_type(f.name)
-        self._check_ranges()
+        for name, value in check_fields(vars(self)).items():
+            object.__setattr__(self, name, value)
         self._check_parts()
         _refuse_contradictions(self)
-
-    def _check_type(self, name: str) -> None:
-        """Convert whole numbers to float where the field is a float; refuse other types, unknown
-        words, and numbers that are negative or not finite."""
-        value, kinds = getattr(self, name), _KINDS[name]
-        if float in kinds and type(value) is int:
-            object.__setattr__(self, name, value := float(value))
-        if type(value) not in kinds:
-            names = " or ".join(kind.__name__ for kind in kinds)
-            raise UsageError(f"{name} is {value!r}; it takes {names}")
-        if choices := _CHOICES.get(name):
-            _require(value in choices, name, value, "one of " + ", ".join(choices))
-        if name in ("lr", "epochs", "eval_every"):
-            _require(value > 0, name, value, "above 0")
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int | float):
-                _require(math.isfinite(number), name, value, "a finite number")
-                _require(number >= 0, name, value, "0 or more")
-
-    def _check_ranges(self) -> None:
-        allowed = "letters, digits, -, _ and . only, a letter or digit first"
-        _require(bool(_NAME.fullmatch(self.name)), "name", self.name, allowed)
-        counts = ("size", "crop", "batch_size", "eval_batch", "log_every", "keep", "crop_chunk",
-                  "accumulate")  # fmt: skip
-        for name in counts:
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("momentum", "label_smoothing", "scale", "lr_factor", "dropout"):
-            value = getattr(self, name)
-            _require(value is None or value < 1, name, value, "below 1")
-        for name in ("mixup", "cutmix", "area"):
-            _require(getattr(self, name) <= 1, name, getattr(self, name), "at most 1")
-        _require(self.area > 0, "area", self.area, "above 0")
-        for name in ("seed", "split_seed"):
-            _require(getattr(self, name) < 2**63, name, getattr(self, name), "below 2^63")
-        _require(self.size <= 4096, "size", self.size, "at most 4096 pixels")
-        _require(self.views in (1, 2), "views", self.views, "1 or 2")
-        _require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (RGB)")
-        _require(self.steps is None or self.steps >= 1, "steps", self.steps, "at least 1")
-        _require(self.bad_share <= 1, "bad_share", self.bad_share, "at most 1")
-        _require(0 < self.val_fraction < 1, "val_fraction", self.val_fraction, "between 0 and 1")
-        _require(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")
 
     def _check_parts(self) -> None:
         for entry in self.part_lr:
@@ -294,11 +252,9 @@ class Recipe:
     def replace(self, **changes: Any) -> "Recipe":
         """A copy with changed fields. Raises UsageError for an unknown name, with the nearest
         one."""
-        for key, value in changes.items():
-            if key not in _KINDS:
-                raise UsageError(f"unknown recipe field {key!r}{did_you_mean(key, _KINDS)}")
-            if isinstance(value, list | tuple) and tuple in _KINDS[key]:
-                changes[key] = tuple(float(v) if type(v) is int else v for v in value)
+        for key in changes:
+            if key not in _HINTS:
+                raise UsageError(f"unknown recipe field {key!r:.80}{did_you_mean(key, _HINTS)}")
         return dataclasses.replace(self, **changes)
 
     def adapted(self, changes: Mapping[str, Any], weights: bool = False) -> "Recipe":
@@ -391,13 +347,31 @@ class RecipeOverrides(TypedDict, total=False):
     wait_for_data: float
 
 
-def refuse_unknown(fields: Mapping[str, Any], function: str, options: Iterable[str]) -> None:
-    """UsageError for a keyword of a call that is no field of a recipe, with the nearest field or
-    other option of the function."""
+def check_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of recipe fields, each converted to its type: lists to tuples, whole numbers to
+    float, numbers of NumPy to plain ones. UsageError for one that its field does not take."""
+    checked = {}
+    for name, value in fields.items():
+        checked[name] = check_argument(name, value, _HINTS[name], _RANGES.get(name, Range(low=0)))
+    if "name" in checked:
+        expected = "letters, digits, -, _ and . only, a letter or digit first"
+        _require(bool(_NAME.fullmatch(checked["name"])), "name", checked["name"], expected)
+    if "channels" in checked:
+        _require(checked["channels"] in (1, 3), "channels", checked["channels"],
+                 "1 (grey) or 3 (RGB)")  # fmt: skip
+    return checked
+
+
+def check_overrides(
+    fields: RecipeOverrides, function: str, options: Iterable[str]
+) -> RecipeOverrides:
+    """The recipe fields of a call, converted. UsageError for a keyword that is no field of a
+    recipe, with the nearest field or other option of the function."""
     for name in fields:
-        if name not in _KINDS:
-            hint = did_you_mean(name, [*_KINDS, *options])
-            raise UsageError(f"{function} takes no {name!r}{hint}")
+        if name not in _HINTS:
+            hint = did_you_mean(name, [*_HINTS, *options], f"help(alexnet.{function})")
+            raise UsageError(f"{function} takes no {name!r:.80}{hint}")
+    return cast(RecipeOverrides, check_fields(fields))
 
 
 def _refuse_contradictions(recipe: Recipe) -> None:
@@ -475,25 +449,31 @@ def _refuse_contradictions(recipe: Recipe) -> None:
 
 def _require(ok: bool, name: str, value: Any, expected: str) -> None:
     if not ok:
-        raise UsageError(f"{name} is {value!r}; it must be {expected}")
+        raise UsageError(f"{name} is {quote_value(value)}; it must be {expected}")
 
 
-def _kinds(hint: Any) -> tuple[type, ...]:
-    """The types of the values that a field with this annotation may have."""
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        return (str,)
-    if origin is types.UnionType:
-        return typing.get_args(hint)
-    return (origin or hint,)
+_COUNT, _SEED = Range(low=1, high=10**9), Range(low=0, below=2**63)
+_FRACTION, _PART = Range(low=0, high=1), Range(low=0, below=1)
+_RANGES = {
+    **dict.fromkeys(("crop", "batch_size", "eval_batch", "log_every", "keep"), _COUNT),
+    **dict.fromkeys(("crop_chunk", "accumulate", "steps"), _COUNT),
+    **dict.fromkeys(("momentum", "label_smoothing", "scale", "lr_factor", "dropout"), _PART),
+    **dict.fromkeys(("mixup", "cutmix", "bad_share"), _FRACTION),
+    **dict.fromkeys(("val_fraction", "test_fraction"), Range(above=0, below=1)),
+    **dict.fromkeys(("seed", "split_seed"), _SEED),
+    **dict.fromkeys(("epochs", "eval_every"), Range(above=0, high=10**9)),
+    "lr": Range(above=0),
+    "area": Range(above=0, high=1),
+    "size": Range(low=1, high=4096),
+    "views": Range(low=1, high=2),
+    "workers": Range(low=0, high=1024),
+}
 
 
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 _PART_LR = re.compile(r"([a-z]+[0-9]+)=([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)(?:@([0-9]*\.?[0-9]+))?")
 _PARTS = re.compile(r"[a-z]+[0-9]+(\.\.[a-z]+[0-9]+)?")
 _HINTS = typing.get_type_hints(Recipe)
-_KINDS: dict[str, tuple[type, ...]] = {name: _kinds(hint) for name, hint in _HINTS.items()}
-_CHOICES = {n: typing.get_args(h) for n, h in _HINTS.items() if typing.get_origin(h) is Literal}
 _FREE = {f.name for f in fields(Recipe) if f.metadata.get("free")} | {"about"}
 _DEFAULTS = Recipe().to_dict()
 _LATER_DEFAULTS = {f.name: _DEFAULTS[f.name] for f in fields(Recipe) if f.metadata.get("later")}

@@ -22,8 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alexnet.argument_checks import checked
 from alexnet.data import draws
 from alexnet.data.augment import augment
+from alexnet.data.dataset import Dataset
 from alexnet.data.loader import Batch, Share, steps_per_epoch, training_batches
 from alexnet.data.splits import Split, Unread
 from alexnet.data.statistics import Statistics
@@ -166,6 +168,10 @@ class SecondLook:
 class Trainer:
     """A network in training: from step 0, from other weights, or from a checkpoint (`start`).
 
+    `data` is a data set as `open_dataset` of alexnet.data opens it, as in
+    `Trainer(recipe, open_dataset(recipe))`, or splits and statistics (`Split` and `Statistics` of
+    alexnet.data) of your own in a TrainingData.
+
     Weights and figures depend on recipe and data alone: wherever a training is interrupted and
     continued, the bits are the same on the same processor, with the same number of threads and
     processes. Every process of a `team` builds a trainer.
@@ -174,16 +180,20 @@ class Trainer:
     the specification of the network, for an ablation that has no name.
     """
 
+    @checked()
     def __init__(
         self,
         recipe: Recipe,
-        data: TrainingData,
+        data: TrainingData | Dataset,
         *,
         start: Mapping[str, Any] | None = None,
         weights: Mapping[str, Tensor] | None = None,
         change: Callable[[Spec], Spec] | None = None,
         team: Team = ALONE,
     ) -> None:
+        if isinstance(data, Dataset):
+            classes = len(data.classes)
+            data = TrainingData(data.train, data.val, classes, data.statistics)
         self.recipe, self.data, self.team = recipe, data, team
         self.device = pick_device()
         self.preprocess = preprocessing(recipe, data.statistics)
@@ -292,7 +302,8 @@ class Trainer:
         """Return everything that `load_state_dict` needs. All processes call it.
 
         `model` and `optimizer` are whole tensors by name, also where towers hold halves; `state`
-        is plain data.
+        is plain data. The tensors are the network's own, which the next step changes: clone those
+        that you keep.
         """
         model, moments = dict(self.net.state_dict()), optimizer_tensors(self.optimizer, self.net)
         if self.towers is not None:

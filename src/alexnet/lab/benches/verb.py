@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from alexnet.argument_checks import Range, checked
 from alexnet.errors import UsageError
 from alexnet.lab.benches.company import COMPANIES, no_company
 from alexnet.lab.benches.infer import bench_infer
@@ -16,9 +17,10 @@ from alexnet.runs.records import InferBench, InputBench, TrainBench
 from alexnet.runtime import chance_kept, pick_device
 
 
+@checked(batches=Range(1, 10**6), rounds=Range(1, 10**6), batch_size=Range(1, 10**6))
 @chance_kept()
 def bench(
-    what: str = "input",
+    what: Literal["input", "train", "infer"] = "input",
     *,
     data: str | Path | None = None,
     batches: int | None = None,
@@ -40,11 +42,6 @@ def bench(
     the lowest priority and of an equal one, in turns with the quiet rounds, with the fraction of
     each way's own quiet rate.
     """
-    if what not in ("input", "train", "infer"):
-        raise UsageError(f"cannot bench {what!r}: there are input, train and infer")
-    for name, count in (("batches", batches), ("rounds", rounds), ("batch_size", batch_size)):
-        if count is not None and count < 1:
-            raise UsageError(f"{option(name, count)}: it takes 1 or more")
     if model is not None:
         find_model(model)
     if compile and what != "train":

@@ -6,7 +6,9 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, overload
 
+from alexnet.argument_checks import Range, checked
 from alexnet.errors import DataError, Interrupted, UsageError
 from alexnet.files import read_json, write_json
 from alexnet.lab.claims.catalogue import CLAIMS, find_claim
@@ -29,6 +31,46 @@ _BUDGET = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
+@overload
+def claim(
+    name: None = None,
+    *,
+    data: str | Path | None = None,
+    seeds: int | None = None,
+    images: int | None = None,
+    out: str | Path = "results/claims",
+    all: bool = False,
+    budget: str | None = None,
+) -> ClaimList: ...
+
+
+@overload
+def claim(
+    name: str,
+    *,
+    data: str | Path | None = None,
+    seeds: int | None = None,
+    images: int | None = None,
+    out: str | Path = "results/claims",
+    all: Literal[False] = False,
+    budget: str | None = None,
+) -> ClaimResult: ...
+
+
+@overload
+def claim(
+    name: str | None,
+    *,
+    data: str | Path | None = None,
+    seeds: int | None = None,
+    images: int | None = None,
+    out: str | Path = "results/claims",
+    all: bool = False,
+    budget: str | None = None,
+) -> ClaimList | ClaimResult: ...
+
+
+@checked(seeds=Range(high=10**6), images=Range(high=10**9))
 @chance_kept()
 def claim(
     name: str | None = None,

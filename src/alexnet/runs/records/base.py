@@ -142,9 +142,70 @@ class Record(Entry, dict[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         _warn(self, f"[{key!r}] = ...", "dataclasses.replace")
+        self._set(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        _warn(self, f"del [{key!r}]", "to_json() for a dictionary of your own")
+        self._remove(key)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        _warn(self, f".pop({key!r})", "to_json() for a dictionary of your own")
+        if key not in self and default:
+            return default[0]
+        return self._remove(key)
+
+    def popitem(self) -> tuple[str, Any]:
+        _warn(self, ".popitem()", "to_json() for a dictionary of your own")
+        key = list(self)[-1]
+        return key, self._remove(key)
+
+    def clear(self) -> None:
+        _warn(self, ".clear()", "to_json() for a dictionary of your own")
+        for key in list(self):
+            self._remove(key)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        _warn(self, f".setdefault({key!r})", "to_json() for a dictionary of your own")
+        if key not in self:
+            self._set(key, default)
+        return super().__getitem__(key)
+
+    def update(self, *others: Any, **values: Any) -> None:
+        _warn(self, ".update(...)", "dataclasses.replace")
+        for key, value in dict(*others, **values).items():
+            self._set(key, value)
+
+    def values(self) -> Any:
+        _warn(self, ".values()", "to_json() for a dictionary")
+        return super().values()
+
+    def __or__(self, other: Any) -> Any:
+        _warn(self, " | ...", "to_json() for a dictionary")
+        return super().__or__(other)
+
+    def __ror__(self, other: Any) -> Any:
+        _warn(self, "... | ", "to_json() for a dictionary")
+        return super().__ror__(other)
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override]
+        _warn(self, " |= ...", "dataclasses.replace")
+        for key, value in dict(other).items():
+            self._set(key, value)
+        return self
+
+    def _set(self, key: str, value: Any) -> None:
+        """Sets a key and its field, so that both say the same."""
         super().__setitem__(key, value)
         if (name := _field_name(type(self), key)) is not None:
             object.__setattr__(self, name, value)
+            vars(self)[_ABSENT] = set(vars(self).get(_ABSENT, ())) - {name}
+
+    def _remove(self, key: str) -> Any:
+        """Removes a key; its field is left out by `to_json` too."""
+        value = super().pop(key)
+        if (name := _field_name(type(self), key)) is not None:
+            vars(self)[_ABSENT] = {*vars(self).get(_ABSENT, ()), name}
+        return value
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), dict(vars(self)))
