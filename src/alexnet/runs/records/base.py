@@ -187,7 +187,7 @@ class Record(Entry, dict[str, Any]):
         _warn(self, "... | ", "to_json() for a dictionary")
         return super().__ror__(other)
 
-    def __ior__(self, other: Any) -> Self:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override]
         _warn(self, " |= ...", "dataclasses.replace")
         for key, value in dict(other).items():
             self._set(key, value)
