@@ -291,7 +291,7 @@ def test_unknown_model_and_one_class() -> None:
         build_model("alexnet")
     with pytest.raises(UsageError, match="1 class"):
         build_model("alexnet-28", 1)
-    with pytest.raises(UsageError, match="after a flattened"):
+    with pytest.raises(UsageError, match="input is flattened"):
         Net([Linear("fc1", 4), Conv("conv2", 1, 1)], (3, 2, 2))
 
 

@@ -1,7 +1,7 @@
-"""The parts a network is specified with, each a frozen value that knows its arithmetic.
+"""The parts of a network's specification, each a frozen dataclass.
 
-Every part can say its output shape, the span of its input that one output sees, and build its
-module. Shapes here leave out the batch: (C, H, W) for maps, (F,) after the first fully connected
+Every part knows its output shape and the window of its input that one output sees, and builds its
+module. Shapes do not include the batch: (C, H, W) for maps, (F,) after the first fully connected
 layer.
 """
 
@@ -20,34 +20,37 @@ from alexnet.models.norm import ResponseNormLayer
 
 Shape = tuple[int, ...]
 Std = float | Literal["he", "torch"]
-"""Deviation of the first weights, drawn from a normal distribution; "he" is sqrt(2 / fan_in), the
-scale that ReLU keeps; "torch" is torch's own rule, uniform in +-1 / sqrt(fan_in), biases too."""
+"""Standard deviation of the normally distributed initial weights. "he" is sqrt(2 / fan_in), with
+which ReLU keeps the size of signals. "torch" is torch's own rule: weights and biases are uniform in
++-1 / sqrt(fan_in)."""
 
 
 class TooSmall(UsageError):
-    """An input on which a window does not fit."""
+    """An input is smaller than a window."""
 
 
 class Part:
-    """One step of a network. `label` is its name, or its kind where the position names it."""
+    """One part of a network. `label` is the name of a layer, or the kind of any other part."""
 
     label: str
 
-    def span(self, given: Shape) -> tuple[int, int]:
-        """(side of the window on its input, stride), in positions."""
+    def span(self, in_shape: Shape) -> tuple[int, int]:
+        """Return (side of the window on the input, stride), in positions."""
         return 1, 1
 
-    def shape(self, given: Shape) -> Shape:
-        return given
+    def shape(self, in_shape: Shape) -> Shape:
+        """Return the output shape."""
+        return in_shape
 
-    def build(self, given: Shape) -> nn.Module:
+    def build(self, in_shape: Shape) -> nn.Module:
+        """Build the module, with initial weights from torch's global generator."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Conv(Part):
-    """Convolution with bias. `ceil` rounds the number of outputs up, as cuda-convnet does: the
-    last window reaches over the edge, into zeros."""
+    """Convolution with bias. `ceil` rounds the number of outputs up, as cuda-convnet does: the last
+    window reaches beyond the edge, into zeros."""
 
     label: str
     out: int
@@ -59,30 +62,30 @@ class Conv(Part):
     bias: float = 0.0
     ceil: bool = False
 
-    def span(self, given: Shape) -> tuple[int, int]:
+    def span(self, in_shape: Shape) -> tuple[int, int]:
         return self.kernel, self.stride
 
-    def shape(self, given: Shape) -> Shape:
-        return (self.out, *(_slide(self, side) for side in _sides(self, given)))
+    def shape(self, in_shape: Shape) -> Shape:
+        return (self.out, *(_slide(self, side) for side in _sides(self, in_shape)))
 
-    def build(self, given: Shape) -> nn.Module:
-        channels, sides = given[0], given[1:]
+    def build(self, in_shape: Shape) -> nn.Module:
+        channels, sides = in_shape[0], in_shape[1:]
         pad, groups = self.padding, self.groups
         if self.stride == 1:
             layer = nn.Conv2d(channels, self.out, self.kernel, 1, pad, groups=groups)
         else:
-            below, right = (  # how far the last window reaches over the edge
+            below, right = (  # how far the last window reaches beyond the edge
                 max((count - 1) * self.stride + self.kernel - side - 2 * pad, 0)
-                for count, side in zip(self.shape(given)[1:], sides, strict=True)
+                for count, side in zip(self.shape(in_shape)[1:], sides, strict=True)
             )
             around = (pad, pad + right, pad, pad + below)
             layer = StridedConv(channels, self.out, self.kernel, self.stride, around, groups)
-        return _initialise(layer, self.std, self.bias, fan_in(self, given))
+        return _initialise(layer, self.std, self.bias, fan_in(self, in_shape))
 
 
 @dataclass(frozen=True)
 class Local(Part):
-    """A convolution whose weights and biases are not shared between places. Stride 1."""
+    """A convolution whose weights and biases differ from place to place. Stride 1."""
 
     label: str
     out: int
@@ -93,19 +96,19 @@ class Local(Part):
     stride: Literal[1] = 1
     ceil: Literal[False] = False
 
-    def span(self, given: Shape) -> tuple[int, int]:
+    def span(self, in_shape: Shape) -> tuple[int, int]:
         return self.kernel, 1
 
-    def shape(self, given: Shape) -> Shape:
-        return (self.out, *(_slide(self, side) for side in _sides(self, given)))
+    def shape(self, in_shape: Shape) -> Shape:
+        return (self.out, *(_slide(self, side) for side in _sides(self, in_shape)))
 
-    def build(self, given: Shape) -> nn.Module:
-        layer = UnsharedConv(given[0], self.shape(given), self.kernel, self.padding)
-        return _initialise(layer, self.std, self.bias, fan_in(self, given))
+    def build(self, in_shape: Shape) -> nn.Module:
+        layer = UnsharedConv(in_shape[0], self.shape(in_shape), self.kernel, self.padding)
+        return _initialise(layer, self.std, self.bias, fan_in(self, in_shape))
 
 
 class UnsharedConv(nn.Module):
-    """A convolution whose weights are not shared between places: cuda-convnet's local layers.
+    """A convolution whose weights differ from place to place: cuda-convnet's local layer.
 
     weight (H'W', C k k, out), bias (out, H', W'). Shapes: (N, C, H, W) -> (N, out, H', W').
 
@@ -122,7 +125,7 @@ class UnsharedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         windows = F.unfold(x, self.kernel, padding=self.padding)  # (N, C k k, H'W')
         places = torch.bmm(windows.permute(2, 0, 1), self.weight)  # (H'W', N, out)
-        # Not by the number of images, which an export would take for a constant.
+        # Without the number of images, which an export would treat as a constant.
         maps: Tensor = torch.unflatten(places.permute(1, 2, 0), 2, self.out[1:])
         return maps + self.bias
 
@@ -136,19 +139,19 @@ class Linear(Part):
     std: Std = "he"
     bias: float = 0.0
 
-    def shape(self, given: Shape) -> Shape:
+    def shape(self, in_shape: Shape) -> Shape:
         return (self.out,)
 
-    def build(self, given: Shape) -> nn.Module:
-        layer = nn.Linear(math.prod(given), self.out)
-        return _initialise(layer, self.std, self.bias, fan_in(self, given))
+    def build(self, in_shape: Shape) -> nn.Module:
+        layer = nn.Linear(math.prod(in_shape), self.out)
+        return _initialise(layer, self.std, self.bias, fan_in(self, in_shape))
 
 
 @dataclass(frozen=True)
 class ReLU(Part):
     label: str = "relu"
 
-    def build(self, given: Shape) -> nn.Module:
+    def build(self, in_shape: Shape) -> nn.Module:
         return nn.ReLU()
 
 
@@ -156,7 +159,7 @@ class ReLU(Part):
 class Tanh(Part):
     label: str = "tanh"
 
-    def build(self, given: Shape) -> nn.Module:
+    def build(self, in_shape: Shape) -> nn.Module:
         return nn.Tanh()
 
 
@@ -164,8 +167,8 @@ class Tanh(Part):
 class Pool(Part):
     """Max or mean of a window. padding "same" is TensorFlow's: ceil(side / stride) outputs.
 
-    `ceil` rounds the number of outputs up, as Caffe and cuda-convnet do; a mean is over the part
-    of the window that is inside.
+    `ceil` rounds the number of outputs up, as Caffe and cuda-convnet do. A mean counts only the
+    part of a window within the map.
     """
 
     kernel: int
@@ -175,23 +178,23 @@ class Pool(Part):
     ceil: bool = False
     label: str = "pool"
 
-    def span(self, given: Shape) -> tuple[int, int]:
+    def span(self, in_shape: Shape) -> tuple[int, int]:
         return self.kernel, self.stride
 
-    def shape(self, given: Shape) -> Shape:
-        sides = _sides(self, given)
+    def shape(self, in_shape: Shape) -> Shape:
+        sides = _sides(self, in_shape)
         if self.padding == "same":
-            return (given[0], *(math.ceil(side / self.stride) for side in sides))
-        return (given[0], *(_slide(self, side) for side in sides))
+            return (in_shape[0], *(math.ceil(side / self.stride) for side in sides))
+        return (in_shape[0], *(_slide(self, side) for side in sides))
 
-    def build(self, given: Shape) -> nn.Module:
+    def build(self, in_shape: Shape) -> nn.Module:
         if self.kind == "mean":
             if self.padding == "same":
                 raise UsageError(f"{self.label}: padding 'same' is for max pools only")
             return nn.AvgPool2d(self.kernel, self.stride, self.padding, self.ceil, False)
         if self.padding != "same":
             return nn.MaxPool2d(self.kernel, self.stride, self.padding, ceil_mode=self.ceil)
-        (top, bottom), (left, right) = (self._pads(side) for side in given[1:])
+        (top, bottom), (left, right) = (self._pads(side) for side in in_shape[1:])
         pad = nn.ConstantPad2d((left, right, top, bottom), float("-inf"))
         return nn.Sequential(pad, nn.MaxPool2d(self.kernel, self.stride))
 
@@ -202,23 +205,23 @@ class Pool(Part):
 
 @dataclass(frozen=True)
 class MeanTo(Part):
-    """Means over as many windows as make a map of `side` x `side`; one of that side passes."""
+    """Adaptive average pooling to `side` x `side`; a map of that size does not change."""
 
     side: int
     label: str = "avgpool"
 
-    def span(self, given: Shape) -> tuple[int, int]:
-        side = max(given[1:])
+    def span(self, in_shape: Shape) -> tuple[int, int]:
+        side = max(in_shape[1:])
         starts = [i * side // self.side for i in range(self.side)]
         ends = [math.ceil((i + 1) * side / self.side) for i in range(self.side)]
         window = max(end - start for start, end in zip(starts, ends, strict=True))
         return window, max(side // self.side, 1)
 
-    def shape(self, given: Shape) -> Shape:
-        _sides(self, given)
-        return (given[0], self.side, self.side)
+    def shape(self, in_shape: Shape) -> Shape:
+        _sides(self, in_shape)
+        return (in_shape[0], self.side, self.side)
 
-    def build(self, given: Shape) -> nn.Module:
+    def build(self, in_shape: Shape) -> nn.Module:
         return nn.AdaptiveAvgPool2d(self.side)
 
 
@@ -227,9 +230,9 @@ class BatchNorm(Part):
     momentum: float = 0.1
     label: str = "bn"
 
-    def build(self, given: Shape) -> nn.Module:
-        kind = nn.BatchNorm2d if len(given) == 3 else nn.BatchNorm1d
-        return kind(given[0], momentum=self.momentum)
+    def build(self, in_shape: Shape) -> nn.Module:
+        kind = nn.BatchNorm2d if len(in_shape) == 3 else nn.BatchNorm1d
+        return kind(in_shape[0], momentum=self.momentum)
 
 
 @dataclass(frozen=True)
@@ -245,59 +248,59 @@ class ResponseNorm(Part):
     window: Window = "channels"
     label: str = "norm"
 
-    def span(self, given: Shape) -> tuple[int, int]:
+    def span(self, in_shape: Shape) -> tuple[int, int]:
         return (self.n if self.window == "map" else 1), 1
 
-    def build(self, given: Shape) -> nn.Module:
+    def build(self, in_shape: Shape) -> nn.Module:
         names = ("n", "alpha", "beta", "k", "divide", "groups", "window")
         return ResponseNormLayer(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)
 class Dropout(Part):
-    """With `rescale`, what is kept is divided by 1 - rate in training, and testing changes nothing;
-    without, it is kept as it is and testing multiplies by 1 - rate (paper, section 4.2)."""
+    """Dropout. With `rescale`, training divides kept activations by 1 - rate. Without, inference
+    multiplies all activations by 1 - rate (paper, section 4.2)."""
 
     rate: float = 0.5
     rescale: bool = True
     label: str = "drop"
 
-    def build(self, given: Shape) -> nn.Module:
+    def build(self, in_shape: Shape) -> nn.Module:
         return DropoutLayer(self.rate) if self.rescale else PaperDropout(self.rate)
 
 
-def fan_in(part: Conv | Local | Linear, given: Shape) -> int:
-    """Numbers that one output is a sum of."""
+def fan_in(part: Conv | Local | Linear, in_shape: Shape) -> int:
+    """Return the number of inputs that one output depends on."""
     if isinstance(part, Linear):
-        return math.prod(given)
-    return given[0] // (part.groups if isinstance(part, Conv) else 1) * part.kernel**2
+        return math.prod(in_shape)
+    return in_shape[0] // (part.groups if isinstance(part, Conv) else 1) * part.kernel**2
 
 
-def initial(part: Conv | Local | Linear, given: Shape) -> float:
-    """The deviation its first weights are drawn with."""
+def initial_std(part: Conv | Local | Linear, in_shape: Shape) -> float:
+    """Return the standard deviation of the initial weights."""
     if part.std == "he":
-        return math.sqrt(2 / fan_in(part, given))
-    return math.sqrt(1 / 3 / fan_in(part, given)) if part.std == "torch" else part.std
+        return math.sqrt(2 / fan_in(part, in_shape))
+    return math.sqrt(1 / 3 / fan_in(part, in_shape)) if part.std == "torch" else part.std
 
 
-def _sides(part: Part, given: Shape) -> Shape:
-    if len(given) != 3:
-        raise UsageError(f"{part.label} works on maps and comes after a flattened {given}")
-    return given[1:]
+def _sides(part: Part, in_shape: Shape) -> Shape:
+    if len(in_shape) != 3:
+        raise UsageError(f"{part.label} works on maps, and its input is flattened: {in_shape}")
+    return in_shape[1:]
 
 
 def _slide(part: Conv | Local | Pool, side: int) -> int:
     assert part.padding != "same"
-    room = side + 2 * part.padding - part.kernel
-    if room < 0:
+    free = side + 2 * part.padding - part.kernel
+    if free < 0:
         least = part.kernel - 2 * part.padding
-        raise TooSmall(f"{part.label} needs {least} pixels a side and is given {side}")
+        raise TooSmall(f"{part.label} needs {least} pixels a side, and its input has {side}")
     if not part.ceil:
-        return room // part.stride + 1
-    count = math.ceil(room / part.stride) + 1
-    # A pool leaves out a last window that would begin outside.
-    outside = (count - 1) * part.stride >= side + part.padding
-    return count - (isinstance(part, Pool) and outside)
+        return free // part.stride + 1
+    count = math.ceil(free / part.stride) + 1
+    # A pool has no window that begins beyond the edge.
+    is_outside = (count - 1) * part.stride >= side + part.padding
+    return count - (isinstance(part, Pool) and is_outside)
 
 
 def _initialise(layer: Any, std: Std, bias: float, inputs: int) -> nn.Module:

@@ -21,21 +21,21 @@ from alexnet.models.layers import (
     Shape,
     TooSmall,
     fan_in,
-    initial,
+    initial_std,
 )
 from alexnet.options import option
 
 Spec = Sequence[Part]
 
-LARGEST = 1024  # pixels; where the search for an input that fits ends
+MAX_SIZE = 1024  # pixels a side; largest input that `check_fits` tries
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named network, with the input and classes it was made for.
+    """A named network, with the input and the classes that it was designed for.
 
-    `sources` says where each kind of choice comes from (see `compare`; "biases" is how they are
-    trained); `keys` gives parts another name in the state dict: {"conv1": "features.0"}.
+    `sources` names the source of each kind of choice (see `compare`; "biases" is how they are
+    trained). `keys` maps parts to other names in the state dict: {"conv1": "features.0"}.
     """
 
     spec: Callable[[int], Spec]
@@ -51,12 +51,12 @@ class Preset:
 
 
 def stage_of(name: str) -> str:
-    """The number in a part's name: pool5 is of stage 5."""
+    """Return the number in a part's name: "5" for pool5."""
     return name.lstrip(string.ascii_lowercase)
 
 
 def named_parts(spec: Spec) -> list[tuple[str, Part]]:
-    """Each part with its name: conv1, then relu1, pool1 ... after the layer they follow."""
+    """Return (name, part) pairs: conv1, then relu1, pool1, ... with the number of their layer."""
     named: list[tuple[str, Part]] = []
     number = ""
     for part in spec:
@@ -66,13 +66,13 @@ def named_parts(spec: Spec) -> list[tuple[str, Part]]:
         else:
             named.append((f"{part.label}{number}", part))
     names = [name for name, _ in named]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UsageError(f"two parts are called {twice[0]!r}: give one another label")
+    if duplicates := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"two parts have the name {duplicates[0]!r}: give one another label")
     return named
 
 
 def with_dropout(spec: Spec, rate: float | None) -> Spec:
-    """The same network with another rate in every dropout, or as it is where the rate is None."""
+    """Set the rate of every dropout; None changes nothing."""
     if rate is None:
         return spec
     return [replace(p, rate=rate) if isinstance(p, Dropout) else p for p in spec]
@@ -81,20 +81,20 @@ def with_dropout(spec: Spec, rate: float | None) -> Spec:
 class Net(nn.Module):
     """The network of a specification. Shapes: (N, C, H, W) -> logits (N, K), always float32.
 
-    Parts are attributes by name, so the keys of the state dict are `conv1.weight` ... `fc8.bias`,
-    unless `keys` gives them other names. The last layer is computed in float32 even under
+    Parts are attributes by name. So the keys of the state dict are `conv1.weight` ... `fc8.bias`,
+    unless `keys` maps them to other names. The last layer is computed in float32 even under
     autocast: bfloat16 logits tie, and ties make top-5 figures meaningless.
     """
 
     def __init__(
         self,
         spec: Spec,
-        given: Shape,
+        input_shape: Shape,
         dropout: float | None = None,
         keys: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
-        self.input_shape = given
+        self.input_shape = shape = input_shape
         spec = with_dropout(spec, dropout)
         self.parts: dict[str, str] = {}
         self.layers: list[str] = []  # the parts with weights: conv1 ... fc8
@@ -104,20 +104,20 @@ class Net(nn.Module):
             home, _, leaf = path.rpartition(".")
             if home and home not in self._modules:
                 self.add_module(home, nn.Module())
-            self.get_submodule(home).add_module(leaf, part.build(given))
-            given = part.shape(given)
+            self.get_submodule(home).add_module(leaf, part.build(shape))
+            shape = part.shape(shape)
             self.parts[name] = path
             if isinstance(part, Conv | Local | Linear):
                 self.layers.append(name)
 
     def part(self, name: str) -> nn.Module:
-        """The module of a named part. A part that is not there is a UsageError."""
+        """Return the module of a named part. Raises UsageError for an unknown name."""
         if name not in self.parts:
             raise UsageError(f"no part {name!r}: there are {', '.join(self.parts)}")
         return self.get_submodule(self.parts[name])
 
     def stretch(self, entry: str) -> list[str]:
-        """The parts that "conv2" or "conv1..conv5" names: each layer with what follows it."""
+        """Return the parts of "conv2" or "conv1..conv5", with those after each layer, by name."""
         first, _, last = entry.partition("..")
         for name in (first, last or first):
             if name not in self.layers:
@@ -130,7 +130,7 @@ class Net(nn.Module):
         return names[names.index(first) : stop]
 
     def freeze(self, entry: str) -> None:
-        """Keeps the parts of a stretch as they are: weights, and the averages of batch norms."""
+        """Freeze the parts of a stretch: their weights, and the running averages of batch norms."""
         for name in self.stretch(entry):
             self.part(name).requires_grad_(False)
             self._frozen.append(name)
@@ -144,7 +144,7 @@ class Net(nn.Module):
         return self
 
     def set_mask_slice(self, mask_slice: MaskSlice | None) -> None:
-        """Draw dropout masks for a whole batch, and use this part of them."""
+        """Draw dropout masks for a whole batch and use this slice of them."""
         for module in self.modules():
             if isinstance(module, DropoutLayer):
                 module.mask_slice = mask_slice
@@ -153,15 +153,15 @@ class Net(nn.Module):
         return self.activations(images, ())[0]
 
     def activations(self, images: Tensor, names: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits, and the output of each named part. A part that is not there is a UsageError."""
-        kept_names = set(names)
-        for name in kept_names:  # torch.compile of 2.11 cannot take keys from a set
+        """Return logits and outputs of the named parts. Raises UsageError for an unknown name."""
+        output_names = set(names)
+        for name in output_names:  # torch.compile of 2.11 cannot take keys from a set
             if name not in self.parts:
                 self.part(name)
-        kept: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         last, x = next(reversed(self.parts)), images
         order: Iterable[str] = self.parts
-        if self.training and not kept_names and not torch.compiler.is_compiling():
+        if self.training and not output_names and not torch.compiler.is_compiling():
             order = order_of_training_step({name: self.part(name) for name in self.parts})
         for name in order:
             layer = self.get_submodule(self.parts[name])
@@ -172,18 +172,19 @@ class Net(nn.Module):
                     x = layer(x.float())
             else:
                 x = layer(x)
-            if name in kept_names:
-                kept[name] = x
-        return x, kept
+            if name in output_names:
+                outputs[name] = x
+        return x, outputs
 
 
 @dataclass(frozen=True)
 class LayerRow:
     """One line of a network's table.
 
-    shape is without the batch; macs, multiply-adds, are per image; receptive_field is the side in
-    input pixels of what one output sees. std and bias are what the weights start from: std of the
-    `distribution` they are drawn from, biases at one value (None where they are drawn too).
+    `shape` is that of the output, without the batch. `macs` are multiply-adds per image.
+    `receptive_field` is the side, in input pixels, of the region that one output sees. Initial
+    weights have the `distribution` and `std`, initial biases the value `bias` (None if they are
+    random too).
     """
 
     name: str
@@ -196,62 +197,61 @@ class LayerRow:
     bias: float | None = None
 
 
-def summarize(spec: Spec, given: Shape) -> list[LayerRow]:
-    """A row for every part, from the specification alone."""
+def summarize(spec: Spec, in_shape: Shape) -> list[LayerRow]:
+    """Describe every part in a row, from the specification alone."""
     rows = []
-    side, seen, jump = max(given[1:]), 1, 1
+    side, field_side, jump = max(in_shape[1:]), 1, 1
     for name, part in named_parts(spec):
-        out = part.shape(given)
+        out = part.shape(in_shape)
         with torch.device("meta"):
-            parameters = sum(p.numel() for p in part.build(given).parameters())
-        window, stride = part.span(given)
-        seen, jump = min(seen + (window - 1) * jump, side), jump * stride
+            parameters = sum(p.numel() for p in part.build(in_shape).parameters())
+        window, stride = part.span(in_shape)
+        field_side, jump = min(field_side + (window - 1) * jump, side), jump * stride
         if isinstance(part, Linear):
-            seen = side
-        row = LayerRow(name, out, parameters, 0, seen)
+            field_side = side
+        row = LayerRow(name, out, parameters, 0, field_side)
         if isinstance(part, Conv | Local | Linear):
-            drawn = part.std == "torch"
+            is_uniform = part.std == "torch"
             row = replace(
                 row,
-                macs=math.prod(out) * fan_in(part, given),
-                distribution="uniform" if drawn else "normal",
-                std=initial(part, given),
-                bias=None if drawn else part.bias,
+                macs=math.prod(out) * fan_in(part, in_shape),
+                distribution="uniform" if is_uniform else "normal",
+                std=initial_std(part, in_shape),
+                bias=None if is_uniform else part.bias,
             )
         rows.append(row)
-        given = out
+        in_shape = out
     return rows
 
 
-def training_operations(spec: Spec, given: Shape, *, image_gradient: bool = False) -> int:
-    """Additions and multiplications of one training step, for each image, in layers with weights.
+def training_operations(spec: Spec, in_shape: Shape, *, image_gradient: bool = False) -> int:
+    """Count the operations of one training step per image, in layers with weights.
 
-    A multiply-add is two of them, and a layer does its multiply-adds three times: for its outputs,
-    for the gradient of its weights, and for the gradient of its inputs. Of the first part the last
-    is the gradient of the images, which nothing needs and no step computes; `image_gradient` counts
-    it nevertheless: 6 for every multiply-add.
+    A multiply-add is two operations. A layer makes its multiply-adds three times: for its outputs,
+    for the gradient of its weights, and for the gradient of its inputs. The first layer makes them
+    twice, since no step needs the gradient of the images; `image_gradient` counts that too.
     """
-    rows = summarize(spec, given)
+    rows = summarize(spec, in_shape)
     return 6 * sum(row.macs for row in rows) - (0 if image_gradient else 2 * rows[0].macs)
 
 
-def check_fits(name: str, spec: Spec, given: Shape) -> None:
-    """Refuses an input that a network cannot take, naming the sizes that it can."""
+def check_fits(name: str, spec: Spec, in_shape: Shape) -> None:
+    """Raise UsageError, naming a size that fits, if an input is too small for a network."""
 
-    def walk(shape: Shape) -> None:
+    def check(shape: Shape) -> None:
         for part in spec:
             shape = part.shape(shape)
 
     try:
-        walk(given)
+        check(in_shape)
     except TooSmall as error:
-        for size in range(max(given[1:]), LARGEST + 1):
+        for size in range(max(in_shape[1:]), MAX_SIZE + 1):
             try:
-                walk((given[0], size, size))
+                check((in_shape[0], size, size))
             except TooSmall:
                 continue
             raise UsageError(
-                f"{name} takes images of {size} pixels a side and more, and {given[1]} were "
+                f"{name} takes images of {size} pixels a side and more, and {in_shape[1]} were "
                 f"asked for ({error}): use {option('crop', size)} or another model"
             ) from None
         raise

@@ -15,7 +15,7 @@ MODELS: dict[str, Preset] = dict(sorted({**FAMILY, **SMALL}.items()))
 
 
 def find_model(name: str) -> Preset:
-    """A preset by name, also a retired one; a misspelt name gets the nearest."""
+    """Return a preset by name, also a retired one. Raises UsageError with the nearest name."""
     if name in RETIRED:
         return RETIRED[name]
     if name not in MODELS:
@@ -24,38 +24,38 @@ def find_model(name: str) -> Preset:
 
 
 def refuse_retired(name: str | None) -> None:
-    """UsageError where a new training names a network that another one superseded."""
+    """Raise UsageError for a retired network, which a new training cannot use."""
     if name in RETIRED_MODELS:
         raise UsageError(retired_line(name))
 
 
-def model_spec(name: str, classes: int, given: tuple[int, ...] | None = None) -> Spec:
-    """The specification of a named network, checked against an input (C, H, W) where given."""
+def model_spec(name: str, classes: int, in_shape: tuple[int, ...] | None = None) -> Spec:
+    """Return the specification of a named network, checked against an input shape (C, H, W)."""
     if classes < 2:
         raise UsageError(f"{classes} class cannot be told apart from anything: give at least 2")
     spec = find_model(name).spec(classes)
-    if given is not None and min(given) < 1:
+    if in_shape is not None and min(in_shape) < 1:
         raise UsageError(
-            f"an input of {'x'.join(map(str, given))}: every number must be at least 1"
+            f"an input of {'x'.join(map(str, in_shape))}: every number must be at least 1"
         )
-    if given is not None:
-        check_fits(name, spec, given)
+    if in_shape is not None:
+        check_fits(name, spec, in_shape)
     return spec
 
 
 def narrowed(spec: Spec, by: int) -> Spec:
-    """The same network with a `by`-th of the units in every layer but the last.
+    """Divide the units of every layer but the last by `by`.
 
-    Weights are drawn as much larger as keeps the size of its signals: sqrt(by) times, but in the
-    first layer, whose inputs stay as many.
+    Initial weights become sqrt(by) times larger, which keeps the size of the signals, except in the
+    first layer, whose number of inputs does not change.
     """
-    sized = [part for part in spec if isinstance(part, Conv | Linear)]
+    layers = [part for part in spec if isinstance(part, Conv | Linear)]
     parts: list[Part] = []
     for part in spec:
         if isinstance(part, Conv | Linear):
-            out = part.out if part is sized[-1] else part.out // by
-            grows = part is not sized[0] and not isinstance(part.std, str)
-            std = part.std * by**0.5 if grows and not isinstance(part.std, str) else part.std
+            out = part.out if part is layers[-1] else part.out // by
+            is_scaled = part is not layers[0] and not isinstance(part.std, str)
+            std = part.std * by**0.5 if is_scaled and not isinstance(part.std, str) else part.std
             part = replace(part, out=out, std=std)
         parts.append(part)
     return parts
@@ -75,14 +75,14 @@ def build_model(
     size: int | None = None,
     dropout: float | None = None,
 ) -> Net:
-    """A named network with fresh weights, drawn from torch's global generator.
+    """Build a named network with initial weights from torch's global generator.
 
-    `channels` and `size` (pixels) default to what the network was designed for; `dropout` replaces
-    every dropout rate. A size that does not fit is a UsageError that says which do.
+    `channels` and `size` (pixels) default to the input that the network was designed for. `dropout`
+    replaces every dropout rate. Raises UsageError, naming a size that fits, for a size too small.
     Shapes: (N, channels, size, size) -> logits (N, classes).
     """
     preset = find_model(name)
     channels = preset.channels if channels is None else channels
     size = preset.size if size is None else size
-    given = (channels, size, size)
-    return Net(model_spec(name, classes, given), given, dropout, preset.keys)
+    input_shape = (channels, size, size)
+    return Net(model_spec(name, classes, input_shape), input_shape, dropout, preset.keys)

@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from alexnet.errors import Unavailable
 from alexnet.models.dropout import DropoutLayer, PaperDropout
 from alexnet.models.fast import (
-    MOST_CHANNELS,
+    MAX_CHANNELS,
     IntegerPool,
     Product,
     Steps,
@@ -191,7 +191,7 @@ def _rearrange_first(stretches: list[_Stretch], min_channels: int) -> tuple[tupl
     (stride, _), (kernel, _), (left, right, top, bottom) = (
         layer.stride, layer.kernel_size, layer.around,
     )  # fmt: skip
-    if not min_channels <= channels * stride <= MOST_CHANNELS:
+    if not min_channels <= channels * stride <= MAX_CHANNELS:
         return (0, 0, 0, 0), 1
     reach = -(-kernel // stride)
     columns = (left + width + right - kernel) // stride + reach

@@ -1,9 +1,9 @@
-"""Layers of a network whose signals are integers of 8 bits: rounding, products, pools.
+"""Layers on 8-bit integers: rounding, products, pools.
 
-What goes in and out is uint8 with `Steps`, one scale a tensor; weights are int8 with one scale an
-output channel. Products are oneDNN's, as torch's own quantised programs call them. With
-ALEXNET_PLAIN=1 they are sums of float64, exact and slow, and oneDNN's differ by 1 in
-an integer and a relative 1e-5 in a number at most (a test).
+Inputs and outputs are uint8 with `Steps`, one scale a tensor; weights are int8 with one scale for
+each output channel. Products are oneDNN's, as torch's own quantised models call them. With
+ALEXNET_PLAIN=1 they are exact, slow sums in float64. oneDNN's differ from these by at most 1 in an
+integer and a relative 1e-5 in a float (a test).
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from alexnet.models.fast.strided import StridedConv
 from alexnet.plain import is_plain
 from alexnet.region import over_pieces
 
-CHUNK = 200_000  # numbers rounded at a time
+CHUNK = 200_000  # numbers rounded at a time, which fit into a core's cache
 
 
 def has_int8() -> bool:
-    """Whether this build of torch has products of integers (oneDNN's), and this processor sums them
-    without a loss: one without VNNI or AMX cuts pairs of large ones off at 16 bits. With
-    ALEXNET_PLAIN=1 everywhere."""
+    """Whether this build of torch has integer products (oneDNN's) and this processor sums them
+    exactly: without VNNI or AMX, sums of two large products overflow 16 bits. Always True with
+    ALEXNET_PLAIN=1."""
     return is_plain() or _has_exact_products()
 
 
@@ -36,28 +36,30 @@ def _has_exact_products() -> bool:
     nn.init.ones_(layer.weight)
     full = torch.full((2, 64), 255, dtype=torch.uint8)
     with torch.inference_mode():
-        made = Product(layer, full.shape, Steps(1.0, 0), torch.float32, relu=False)(full)
-    return bool((made - 64 * 255).abs().max() < 1)
+        sums = Product(layer, full.shape, Steps(1.0, 0), torch.float32, relu=False)(full)
+    return bool((sums - 64 * 255).abs().max() < 1)
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What the integers 0 ... 255 stand for: (integer - zero) * scale."""
+    """The numbers that the integers 0 ... 255 stand for: (integer - zero) * scale."""
 
     scale: float
     zero: int
 
     @staticmethod
     def over(low: float, high: float) -> "Steps":
-        """From low to high, and exactly 0, which is what convolutions pad with."""
+        """Steps from low to high that have 0 exactly, since convolutions pad with it."""
         low, high = min(low, 0.0), max(high, 0.0)
         scale = (high - low) / 255 or 1.0
         return Steps(scale, round(-low / scale))
 
 
 class ToIntegers(nn.Module):
-    """Rounds numbers to steps, as many at a time as a core's cache holds; of maps, which it pads,
-    `step` neighbours of a row become channels of one place."""
+    """Rounds numbers to steps, and pads maps.
+
+    With `step` above 1, so many neighbours of a row become the channels of one place.
+    """
 
     def __init__(self, steps: Steps) -> None:
         super().__init__()
@@ -73,8 +75,9 @@ class ToIntegers(nn.Module):
         out = x.new_empty((n, *sides, channels), dtype=torch.uint8)
         if any(self.around):
             out.fill_(self.rounds.zero)
-        inside = out[:, top : top + height, left : left + width]  # or less: what no window reaches
-        self._round(x.permute(0, 2, 3, 1)[:, :, : inside.shape[2]], inside)
+        # The last columns, which no window reaches, may not fit into `out`.
+        unpadded = out[:, top : top + height, left : left + width]
+        self._round(x.permute(0, 2, 3, 1)[:, :, : unpadded.shape[2]], unpadded)
         return out.view(n, sides[0], -1, self.step * channels).permute(0, 3, 1, 2)
 
     def _round(self, x: Tensor, out: Tensor) -> Tensor:
@@ -91,8 +94,10 @@ class ToIntegers(nn.Module):
 
 
 class IntegerPool(nn.Module):
-    """The maximum of windows of uint8, along one axis after the other: torch's own has indices of
-    8 bits there. What is outside is 0, the least there is."""
+    """Max pool of uint8, along one axis after the other: torch's own uses indices of 8 bits here.
+
+    The padding is 0, the smallest integer.
+    """
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -118,7 +123,7 @@ class IntegerPool(nn.Module):
         room = side + before + after - kernel
         count = (-(-room // stride) if self.ceil else room // stride) + 1
         if self.ceil and (count - 1) * stride >= side + before:
-            count -= 1  # torch leaves out a last window that would begin outside
+            count -= 1  # torch has no window that begins beyond the edge
         beyond = max((count - 1) * stride + kernel - side - before, 0)
         if before or beyond:
             maps = F.pad(maps, (0, 0) * (3 - axis) + (before, beyond))
@@ -126,33 +131,36 @@ class IntegerPool(nn.Module):
         shifted = [
             maps[(slice(None),) * axis + (slice(k, k + reach, stride),)] for k in range(kernel)
         ]
-        most = torch.maximum(shifted[0], shifted[1]) if kernel > 1 else shifted[0]
-        for one in shifted[2:]:
-            torch.maximum(most, one, out=most)
-        return most
+        largest = torch.maximum(shifted[0], shifted[1]) if kernel > 1 else shifted[0]
+        for other in shifted[2:]:
+            torch.maximum(largest, other, out=largest)
+        return largest
 
 
 class Product(nn.Module):
-    """A convolution, fully connected layer or batch norm of maps: integers of `given` to integers
-    or, without rounding, to numbers of a type. `shape` is what it takes, of one image: weights
-    that are packed for another are packed again at every call."""
+    """A convolution, fully connected layer or batch norm of maps, on integers.
+
+    Inputs are integers with the steps `in_steps`. Outputs are integers with the steps `gives`, or
+    floats of the type `gives`, not rounded. `shape` is the input shape of one image: for another
+    shape oneDNN packs the weights again at every call.
+    """
 
     def __init__(
         self,
         layer: nn.Module,
         shape: torch.Size,
-        given: Steps,
+        in_steps: Steps,
         gives: Steps | torch.dtype,
         relu: bool,
     ) -> None:
         super().__init__()
-        self.given, self.around = given, None
-        self.kind = torch.uint8 if isinstance(gives, Steps) else gives
-        self.out = gives if isinstance(gives, Steps) else Steps(1.0, 0)
-        self.then = "relu" if relu else "none"
-        self.how: tuple[Any, ...] = ()
+        self.in_steps, self.around = in_steps, None
+        self.dtype = torch.uint8 if isinstance(gives, Steps) else gives
+        self.out_steps = gives if isinstance(gives, Steps) else Steps(1.0, 0)
+        self.activation = "relu" if relu else "none"
+        self.conv_arguments: tuple[Any, ...] = ()
         if isinstance(layer, nn.BatchNorm2d):
-            layer = _by_channel(layer)
+            layer = _as_convolution(layer)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         weight = layer.weight.detach().float()
         self.bias = None if layer.bias is None else layer.bias.detach().float()
@@ -162,56 +170,70 @@ class Product(nn.Module):
         by_channel = self.scales.view(-1, *[1] * (weight.dim() - 1))
         integers = (weight / by_channel).round().to(torch.int8)
         if isinstance(layer, nn.Conv2d):
-            if isinstance(layer, StridedConv) and not layer.even:
+            if isinstance(layer, StridedConv) and not layer.is_even:
                 self.around = layer.around
                 shape = F.pad(torch.empty(shape, device="meta"), self.around).shape
             stride, padding, dilation = map(list, (layer.stride, layer.padding, layer.dilation))
-            self.how = (stride, padding, dilation, layer.groups)
+            self.conv_arguments = (stride, padding, dilation, layer.groups)
         self.plain = is_plain()
         self.weight = integers if self.plain else self._pack(integers, list(shape))
 
     def _pack(self, integers: Tensor, shape: list[int]) -> Any:
-        """The weights as oneDNN keeps them."""
-        if not self.how:
+        """Pack the weights as oneDNN keeps them."""
+        if not self.conv_arguments:
             return torch.ops.onednn.qlinear_prepack(integers, None)
         return torch.ops.onednn.qconv_prepack(
-            integers, self.scales, self.given.scale, self.given.zero, *self.how, shape
+            integers,
+            self.scales,
+            self.in_steps.scale,
+            self.in_steps.zero,
+            *self.conv_arguments,
+            shape,
         )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.around is not None:
-            x = F.pad(x, self.around, value=self.given.zero)
-        x = x if self.how else x.flatten(1)
+            x = F.pad(x, self.around, value=self.in_steps.zero)
+        x = x if self.conv_arguments else x.flatten(1)
         if self.plain:
-            return self._multiply_plainly(x)
-        do = torch.ops.onednn.qconv2d_pointwise if self.how else torch.ops.onednn.qlinear_pointwise
-        made: Tensor = do(
-            x, self.given.scale, self.given.zero, self.weight, self.scales, self.zeros, self.bias,
-            *self.how, self.out.scale, self.out.zero, self.kind, self.then, [], "",
+            return self._plain_product(x)
+        product: Any = torch.ops.onednn.qlinear_pointwise
+        if self.conv_arguments:
+            product = torch.ops.onednn.qconv2d_pointwise
+        output: Tensor = product(
+            x, self.in_steps.scale, self.in_steps.zero, self.weight, self.scales, self.zeros,
+            self.bias, *self.conv_arguments, self.out_steps.scale, self.out_steps.zero,
+            self.dtype, self.activation, [], "",
         )  # fmt: skip
-        return made
+        return output
 
-    def _multiply_plainly(self, x: Tensor) -> Tensor:
-        """The same product in float64: sums of integers are exact there."""
-        numbers, weight = x.double() - self.given.zero, self.weight.double()
-        if self.how:
-            stride, padding, dilation, groups = self.how
+    def _plain_product(self, x: Tensor) -> Tensor:
+        """The same product in float64, where sums of integers are exact."""
+        numbers, weight = x.double() - self.in_steps.zero, self.weight.double()
+        if self.conv_arguments:
+            stride, padding, dilation, groups = self.conv_arguments
             sums = F.conv2d(numbers, weight, None, stride, padding, dilation, groups)
         else:
             sums = F.linear(numbers, weight)
         by_channel = (1, -1, *[1] * (sums.dim() - 2))
-        made = sums * (self.given.scale * self.scales.double()).view(by_channel)
+        output = sums * (self.in_steps.scale * self.scales.double()).view(by_channel)
         if self.bias is not None:
-            made = made + self.bias.double().view(by_channel)
-        if self.then == "relu":
-            made = made.relu()
-        if self.kind != torch.uint8:
-            return made.to(self.kind)
-        return (made / self.out.scale).round().add(self.out.zero).clamp(0, 255).to(torch.uint8)
+            output = output + self.bias.double().view(by_channel)
+        if self.activation == "relu":
+            output = output.relu()
+        if self.dtype != torch.uint8:
+            return output.to(self.dtype)
+        return (
+            (output / self.out_steps.scale)
+            .round()
+            .add(self.out_steps.zero)
+            .clamp(0, 255)
+            .to(torch.uint8)
+        )
 
 
-def _by_channel(norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """A batch norm as a convolution of one weight a channel."""
+def _as_convolution(norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Convert a batch norm to a convolution with one weight for each channel."""
     channels = norm.num_features
     layer = nn.Conv2d(channels, channels, 1, groups=channels)
     assert norm.running_mean is not None

@@ -1,4 +1,4 @@
-"""Takes a ReLU after the max pool that follows it: a quarter of the work."""
+"""Calls a max pool before the ReLU in front of it, which leaves a quarter of the work for ReLU."""
 
 import itertools
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def order_of_training_step(parts: Mapping[str, nn.Module]) -> list[str]:
-    """The names of the parts in the order in which a training step calls them.
+    """Return the names of the parts in the order in which a training step calls them.
 
-    A ReLU is called after the max pool that follows it: the same numbers and gradients, to the bit.
-    The order stays as it is where a hook is on either, and with ALEXNET_PLAIN=1.
+    A ReLU in front of a max pool is called after it, for the same outputs and gradients, to the
+    bit. The order does not change if one of them has a hook, or with ALEXNET_PLAIN=1.
     """
     names = list(parts)
     if is_plain():
         return names
     order = list(names)
-    for at, (first, second) in enumerate(itertools.pairwise(names)):
+    for i, (first, second) in enumerate(itertools.pairwise(names)):
         relu, pool = parts[first], parts[second]
-        swaps = isinstance(relu, nn.ReLU) and isinstance(pool, nn.MaxPool2d)
-        if swaps and not (_has_hooks(relu) or _has_hooks(pool)):
-            order[at : at + 2] = second, first
+        can_swap = isinstance(relu, nn.ReLU) and isinstance(pool, nn.MaxPool2d)
+        if can_swap and not (_has_hooks(relu) or _has_hooks(pool)):
+            order[i : i + 2] = second, first
     return order
 
 

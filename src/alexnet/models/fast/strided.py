@@ -1,4 +1,4 @@
-"""The first convolution of an AlexNet, taken in blocks where it strides over few channels."""
+"""A convolution with a stride over few channels, as AlexNet's first, computed on blocks."""
 
 import torch
 import torch.nn.functional as F
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 from alexnet.models.fast.tracing import is_traced
 from alexnet.plain import is_plain
 
-MOST_CHANNELS = 64  # of a block; with more of them there is nothing to gain
+MAX_CHANNELS = 64  # of a block; with more there is nothing to gain
 
 
 class StridedConv(nn.Conv2d):
-    """A convolution with any padding, whose training is quick where it strides over few channels.
+    """A convolution with any padding that trains fast if it strides over few channels.
 
-    `around` is (left, right, top, bottom). The gradient of a kernel over 3 channels keeps a
-    processor's units for matrices mostly empty. So with `stride` s the image is taken as blocks of
-    s x s pixels, s^2 times as many channels, and the kernel, with zeros at its end, steps from
-    block to block: the same sums, in training more than twice as fast on a CPU. Anywhere else, and
+    `around` is the padding (left, right, top, bottom). The gradient of a kernel over 3 channels
+    leaves a CPU's matrix units mostly empty. So with `stride` s the image becomes blocks of s x s
+    pixels with s^2 times as many channels, and the kernel, padded with zeros, moves from block to
+    block: the same sums, and training more than twice as fast on a CPU. In all other cases, and
     with ALEXNET_PLAIN=1, it is torch's own convolution.
     """
 
@@ -29,26 +29,27 @@ class StridedConv(nn.Conv2d):
         around: tuple[int, int, int, int],
         groups: int,
     ) -> None:
-        even = len(set(around)) == 1
-        super().__init__(channels, out, kernel, stride, around[0] if even else 0, groups=groups)
-        self.around, self.even = around, even
-        self.in_blocks = stride > 1 and groups == 1 and channels * stride**2 <= MOST_CHANNELS
+        is_even = len(set(around)) == 1
+        padding = around[0] if is_even else 0
+        super().__init__(channels, out, kernel, stride, padding, groups=groups)
+        self.around, self.is_even = around, is_even
+        self.in_blocks = stride > 1 and groups == 1 and channels * stride**2 <= MAX_CHANNELS
 
     def forward(self, x: Tensor) -> Tensor:
-        in_training = self.in_blocks and x.device.type == "cpu" and self._learns()
-        if in_training and not is_traced() and not is_plain():
+        is_training = self.in_blocks and x.device.type == "cpu" and self._is_trained()
+        if is_training and not is_traced() and not is_plain():
             return self._over_blocks(x)
-        return super().forward(x if self.even else F.pad(x, self.around))
+        return super().forward(x if self.is_even else F.pad(x, self.around))
 
-    def _learns(self) -> bool:
+    def _is_trained(self) -> bool:
         return torch.is_grad_enabled() and self.weight.requires_grad
 
     def _over_blocks(self, x: Tensor) -> Tensor:
-        if torch.is_autocast_enabled("cpu"):  # before the copies, not after
+        if torch.is_autocast_enabled("cpu"):  # casting first makes the copies smaller
             x = x.to(torch.get_autocast_dtype("cpu"))
         (step, _), (kernel, _) = self.stride, self.kernel_size
         left, right, top, bottom = self.around
-        reach = -(-kernel // step)  # blocks a window covers, in each direction
+        reach = -(-kernel // step)  # blocks that a window covers in each direction
         rows, columns = (
             (side + before + after - kernel) // step + reach
             for side, before, after in ((x.shape[2], top, bottom), (x.shape[3], left, right))

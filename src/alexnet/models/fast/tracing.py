@@ -1,4 +1,4 @@
-"""Whether somebody follows torch's operations and therefore needs plain ones."""
+"""Detects compilers, exporters and torch.func, which need plain operations."""
 
 import torch
 
@@ -11,7 +11,7 @@ def is_traced() -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether torch.func (vmap, grad, jacobians) is at work; yes where this torch cannot say."""
+    """Whether torch.func (vmap, grad, jacobians) is active; True if this torch cannot tell."""
     active = getattr(torch._C, "_are_functorch_transforms_active", None)
     if active is None:
         report_missing("torch._C._are_functorch_transforms_active", "response norm is plain")

@@ -1,8 +1,8 @@
-"""The paper's update of the weights in one pass over memory, and a plain one beside it.
+"""The paper's update of the weights in one pass over memory, and a plain implementation.
 
 v <- m v - decay lr w - lr g; w <- w + v. Source: paper, section 5. Without momentum there is no
-velocity: w <- w - lr (g + decay w). Both ways round differently: relative 1e-5 in float32 after
-twenty steps (a test).
+velocity: w <- w - lr (g + decay w). The two round differently: by a relative 1e-5 in float32
+after twenty steps (a test).
 """
 
 from collections.abc import Collection, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alexnet.plain import is_plain, report_missing
 
-EXACT = ("cpu",)  # devices where torch's fused update takes its numbers as float64
+EXACT = ("cpu",)  # devices on which torch's fused update takes its numbers as float64
 
 
 def update_weights(
@@ -25,9 +25,11 @@ def update_weights(
     decay: float,
     exact: Collection[str] = EXACT,
 ) -> None:
-    """Updates weights and velocities in place. `velocities` is empty where momentum is 0; gradients
-    have the memory layout of their weights. `exact` are the devices whose kernels take the rate as
-    float64."""
+    """Update weights and velocities in place.
+
+    `velocities` is empty if momentum is 0. Gradients have the memory layout of their weights.
+    `exact` are the devices whose kernels take the rate as float64.
+    """
     fused = None if is_plain() else getattr(torch, "_fused_sgd_", None)
     scale_all = getattr(torch, "_foreach_mul", None)
     if fused is None or scale_all is None:
@@ -35,9 +37,9 @@ def update_weights(
             report_missing("torch._fused_sgd_", "weights are updated one after the other")
         plain_update(weights, gradients, velocities, lr=lr, momentum=momentum, decay=decay)
         return
-    # torch's pass over memory, b <- m b + (1 - dampening) (-g + decay w), w <- w - lr b, is the
-    # paper's where b is the velocity and the rate goes into the dampening. On a GPU that is a
-    # float32, next to 1, where a small rate is rounded: there gradients are scaled before.
+    # torch's fused update is b <- m b + (1 - dampening) (-g + decay w), w <- w - lr b. It is the
+    # paper's if b is the velocity and dampening is 1 - lr. On a GPU dampening is a float32 close to
+    # 1, which rounds a small rate: there the gradients are multiplied by the rate before.
     dampening = 1 - lr
     if velocities and weights[0].device.type not in exact:
         gradients = list(scale_all(gradients, lr))
@@ -65,7 +67,7 @@ def plain_update(
     momentum: float,
     decay: float,
 ) -> None:
-    """The same as the paper writes it, one tensor after the other."""
+    """The update as the paper writes it, one tensor after the other."""
     if not velocities:
         for w, g in zip(weights, gradients, strict=True):
             w.sub_(g.add(w, alpha=decay), alpha=lr)
