@@ -18,16 +18,16 @@ from alexnet.errors import DataError, Unreadable
 from alexnet.options import option
 from alexnet.recipe import Recipe
 
-LeftOut = Callable[[int], Collection[int]]  # the indices that an update leaves out
+LeftOut = Callable[[int], Collection[int]]  # step -> the indices that this update leaves out
 Take = Callable[[NDArray[np.intp]], tuple[NDArray[np.uint8], Unread]]  # images by index
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which images of every batch are this process's.
+    """The images of every batch that this process reads.
 
-    A batch is cut into `accumulate` micro-batches, and each of these into `ranks` slices, of which
-    the rank-th is ours. Sizes differ by one at most; none is left out and none is in two.
+    A batch is cut into `accumulate` micro-batches, and each of these into `ranks` slices; this
+    process has the one numbered `rank`. Slice sizes differ by one at most.
     """
 
     rank: int = 0
@@ -35,13 +35,12 @@ class Share:
     accumulate: int = 1
 
     def places(self, size: int) -> list[range]:
-        """Ours in a batch of `size` images: a range for each micro-batch."""
+        """The places of this process in a batch of `size` images: a range for each micro-batch."""
         if size < self.ranks * self.accumulate:
             raise DataError(
                 f"a batch of {size} images has none for some of {self.ranks} processes with "
                 f"accumulate {self.accumulate}: use "
-                f"{option('batch_size', self.ranks * self.accumulate)} "
-                "or more, or fewer of them"
+                f"{option('batch_size', self.ranks * self.accumulate)} or more, or fewer processes"
             )
         micro = [_cut(range(size), self.accumulate, i) for i in range(self.accumulate)]
         return [_cut(one, self.ranks, self.rank) for one in micro]
@@ -53,9 +52,9 @@ def _cut(whole: range, count: int, i: int) -> range:
 
 @dataclass(frozen=True)
 class Piece:
-    """A micro-batch's images that are ours: `rows` of a `Batch`, `places` in the batch of all.
+    """This process's images of a micro-batch: `rows` of its `Batch`, `places` in the whole batch.
 
-    `before` is 1 where the first row is only there to be mixed into the second.
+    `before` is 1 where the first row is an extra image that is only mixed into the second.
     """
 
     rows: slice
@@ -67,10 +66,10 @@ class Piece:
 class Batch:
     """images uint8 (N, size, size, C), labels (N,) int64, ids (N,) indices into the split.
 
-    Of a batch of `size` images (0: just these) the `pieces` (none: one of all) are here; `leaders`
-    (N,) are the ids whose crop each image shares (see `crop_chunk`), if not known from `ids`;
-    `of_all` (size,) are the labels of the whole batch, on the CPU, and `whole` (size,) its ids.
-    `unread` are images that could not be read, in whose place others are.
+    These are the `pieces` (none: all) of a batch of `size` images (0: only these). `of_all` (size,)
+    are the labels of the whole batch, on the CPU, and `whole` (size,) its ids. `leaders` (N,) are
+    the ids whose crop each image shares (see `crop_chunk`), where `ids` do not determine them.
+    `unread` are images that could not be read, and that others replace.
     """
 
     step: int
@@ -86,12 +85,12 @@ class Batch:
     unread: Unread = field(default_factory=dict)
 
     def pinned(self) -> "Batch":
-        """The same in page-locked memory, from which a GPU copies by itself."""
+        """The batch in page-locked memory, which a GPU copies without the CPU."""
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Whole batches in an epoch; the remainder of a shuffle is left out, others each time."""
+    """Whole batches in an epoch. The rest of each shuffle is left out, other images each time."""
     if n < batch_size:
         raise DataError(
             f"{n} training images are fewer than one batch of {batch_size}: use "
@@ -112,12 +111,12 @@ def read_batch(
     left_out: LeftOut = lambda step: (),
     take: Take | None = None,
 ) -> Batch:
-    """The batch of update `step` (from 0), or a share: the same whoever asks, and whenever.
+    """The batch of update `step` (from 0), or this process's share: a function of its arguments.
 
-    The place of an image that is left out, or with the recipe's `bad_images` at "skip" cannot be
-    read, is taken by the next one in the order of its epoch. Raises Unreadable at "stop", and where
-    more than the recipe's share of the split cannot be read. `take` is where the images of the
-    batch come from, if not from `Split.try_read`.
+    An image that is left out, or that cannot be read where the recipe skips such images, is
+    replaced by the next one in the order of its epoch. Raises Unreadable where the recipe stops,
+    and where more than its share of the split cannot be read. `take` reads the images of the batch
+    (default: `Split.try_read`).
     """
     size, share = recipe.batch_size, share or Share(accumulate=recipe.accumulate)
     plan = _plan(recipe, len(split), step, share, left_out)
@@ -126,18 +125,18 @@ def read_batch(
     if kept is not None:
         images, labels = kept.take(ids)
     else:
-        pixels, found = (take or split.try_read)(ids)
-        while found:
-            unread |= found
+        pixels, failed = (take or split.try_read)(ids)
+        while failed:
+            unread |= failed
             if recipe.bad_images == "stop" or len(unread) > most_left_out(
                 recipe.bad_share, len(split)
             ):
                 raise Unreadable(split.name, unread)
-            missing |= found.keys()
-            earlier, whole = ids, _around(plan.order, plan.start, size, missing)
+            missing |= failed.keys()
+            earlier, whole = ids, _replace_missing(plan.order, plan.start, size, missing)
             ids = whole[plan.rows]
-            others = np.flatnonzero(ids != earlier)
-            pixels[others], found = split.try_read(ids[others])
+            replaced = np.flatnonzero(ids != earlier)
+            pixels[replaced], failed = split.try_read(ids[replaced])
         images, labels = torch.from_numpy(pixels), torch.from_numpy(split.labels[ids])
     leaders = whole[np.asarray(plan.rows) % size // recipe.crop_chunk * recipe.crop_chunk]
     of_all = torch.from_numpy(split.labels[whole])
@@ -148,9 +147,9 @@ def read_batch(
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which images a batch is of: `whole` (batch_size,) are all processes', `start` is its place in
-    the `order` of its `epoch`, without those `missing`; `rows` of it are this process's, in
-    `pieces`."""
+    """The images of a batch: `whole` (batch_size,) are the ids for all processes, from place
+    `start` of the `order` of its `epoch`, without those `missing`; this process has the `rows` of
+    `whole`, in `pieces`."""
 
     epoch: int
     start: int
@@ -165,8 +164,8 @@ def _plan(recipe: Recipe, n: int, step: int, share: Share, left_out: LeftOut) ->
     size = recipe.batch_size
     epoch, place = divmod(step, steps_per_epoch(n, size))
     order, missing = _order(recipe.seed, epoch, n), set(left_out(step))
-    whole = _around(order, place * size, size, missing)
-    # Mixing takes the image before, which in a share may be another's.
+    whole = _replace_missing(order, place * size, size, missing)
+    # Mixing needs the image before, which another process may have.
     before = int(bool(recipe.mixup or recipe.cutmix) and share.ranks * share.accumulate > 1)
     pieces: list[Piece] = []
     rows: list[int] = []
@@ -176,16 +175,16 @@ def _plan(recipe: Recipe, n: int, step: int, share: Share, left_out: LeftOut) ->
     return _Plan(epoch, place * size, order, missing, whole, rows, tuple(pieces))
 
 
-def _around(
+def _replace_missing(
     order: NDArray[np.intp], start: int, size: int, missing: Collection[int]
 ) -> NDArray[np.intp]:
-    """`size` images of an epoch's order, each that is missing replaced by the next that is not."""
+    """`size` ids of an epoch's order, each missing one replaced by the next that is not missing."""
     whole = order[start : start + size]
     if not missing:
         return whole
     out = np.array(sorted(missing), np.intp)
     if len(out) >= len(order):
-        raise DataError("no image of train can be read: see what became of its folder")
+        raise DataError("no image of train can be read: check the folder of the data")
     whole = whole.copy()
     for row in np.flatnonzero(np.isin(whole, out)):
         place = start + int(row)
@@ -196,23 +195,21 @@ def _around(
 
 
 def feed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The same batches on the device. On CUDA a batch is copied while the one before is computed.
-
-    The copy runs beside the computation only from pinned memory: see `Batch.pinned`.
-    """
+    """Yield the batches on the device. On CUDA a batch is copied while the previous one is
+    computed; this needs page-locked memory, see `Batch.pinned`."""
     if device.type != "cuda":
         yield from batches
         return
-    aside, waiting = torch.cuda.Stream(device), None  # type: ignore[no-untyped-call]
+    copies, waiting = torch.cuda.Stream(device), None  # type: ignore[no-untyped-call]
     for batch in batches:
-        with torch.cuda.stream(aside):
+        with torch.cuda.stream(copies):
             images = batch.images.to(device, non_blocking=True)
             labels = batch.labels.to(device, non_blocking=True)
-            copied = aside.record_event()
+            copied = copies.record_event()
         if waiting is not None:
             yield waiting
         torch.cuda.current_stream(device).wait_event(copied)
-        for tensor in (images, labels):  # its memory is not for the side stream to take back
+        for tensor in (images, labels):  # the copying stream must not reuse its memory yet
             tensor.record_stream(torch.cuda.current_stream(device))
         waiting = replace(batch, images=images, labels=labels)
     if waiting is not None:
@@ -230,12 +227,12 @@ def training_batches(
     left_out: LeftOut = lambda step: (),
     spare: int | None = None,
 ) -> Iterator[Batch]:
-    """The batches of the steps in order, on the device: from a split that is kept there, where it
-    fits into the `spare` bytes of it (None: what a GPU has) and (unless `keep` says so) is used
-    twice, else read ahead by threads that step back.
+    """The batches of the steps in order, on the device.
 
-    What is `left_out` may grow meanwhile: a batch is then of what it was when it was read, or of
-    what it is when it is given.
+    The split is copied to the device where it fits into the `spare` bytes (None: the GPU's free
+    memory) and is used at least twice, or where `keep` is true. Otherwise threads read ahead.
+    `left_out` may grow meanwhile; a batch then follows it as of some time between its reading and
+    its use.
     """
     if keep is None:
         keep = len(steps) >= 2 * steps_per_epoch(len(train), recipe.batch_size)
@@ -254,10 +251,10 @@ def training_batches(
             return read_batch(train, recipe, step, share, left_out=left_out).pinned()
 
         return feed(read_ahead(read, steps, workers), device)
-    return _beside(train, recipe, steps, workers, share, left_out)
+    return _batches_on_cpu(train, recipe, steps, workers, share, left_out)
 
 
-def _beside(
+def _batches_on_cpu(
     train: Split,
     recipe: Recipe,
     steps: range,
@@ -265,14 +262,14 @@ def _beside(
     share: Share | None,
     left_out: LeftOut,
 ) -> Iterator[Batch]:
-    """The batches of the steps on the processor that also computes."""
+    """The batches of the steps on the CPU, which also computes."""
     own = share or Share(accumulate=recipe.accumulate)
 
-    def foretold(step: int) -> NDArray[np.intp]:
+    def expected_ids(step: int) -> NDArray[np.intp]:
         plan = _plan(recipe, len(train), step, own, left_out)
         return plan.whole[plan.rows]
 
-    with PixelsAhead(train, map(foretold, steps), workers) as ahead:
+    with PixelsAhead(train, map(expected_ids, steps), workers) as ahead:
         for step in steps:
             yield read_batch(train, recipe, step, share, left_out=left_out, take=ahead.take)
 
@@ -285,8 +282,8 @@ def batches_in_order(
     device: torch.device,
     unread: Unread | None = None,
 ) -> Iterator[Batch]:
-    """`read_in_order` from each of the starts on, read ahead by threads: in page-locked memory
-    where the device is a GPU."""
+    """`read_in_order` from each of the starts, read ahead by threads; in page-locked memory for a
+    GPU."""
     if device.type == "cuda":
         yield from read_ahead(
             lambda start: read_in_order(split, start, size, unread).pinned(), starts, workers
@@ -305,17 +302,19 @@ def read_in_order(
     unread: Unread | None = None,
     take: Take | None = None,
 ) -> Batch:
-    """Images start .. start + size of a split, in order, for evaluation: where `unread` is given
-    without those in it, and without those that cannot be read, which then are in it. `take` is
-    where the images come from, if not from the split."""
+    """Images start .. start + size of a split, in order, for evaluation.
+
+    With `unread`, the images in it are left out, and those that cannot be read are added to it;
+    without it they raise Unreadable. `take` reads the images (default: `Split.try_read`).
+    """
     ids = _in_order(split, start, size, unread)
     pixels, missing = (take or split.try_read)(ids)
     if missing:
         if unread is None:
             raise Unreadable(split.name, missing)
         unread.update(missing)
-        good = ~np.isin(ids, list(missing))
-        ids, pixels = ids[good], pixels[good]
+        readable = ~np.isin(ids, list(missing))
+        ids, pixels = ids[readable], pixels[readable]
     images = torch.from_numpy(pixels)
     return Batch(start // size, 0, ids, images, torch.from_numpy(split.labels[ids]))
 
