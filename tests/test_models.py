@@ -281,7 +281,7 @@ def test_dropout_can_be_replaced() -> None:
 
 
 def test_too_small_an_input_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"16 pixels .* and 15 .*given 1\): use crop=16"):
+    with pytest.raises(UsageError, match=r"16 pixels .* and 15 .*its input has 1\): use crop=16"):
         build_model("cifar-alexnet", 10, size=15)
     assert build_model("cifar-alexnet", 10, size=16).eval()(torch.rand(1, 3, 16, 16)).shape[1] == 10
 
