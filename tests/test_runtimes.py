@@ -123,5 +123,7 @@ def test_what_answers_otherwise_is_refused(trained: Path, tmp_path: Path) -> Non
     run = overflowing_run(trained, tmp_path)
     with pytest.raises(Differs, match=r"engine onnx in fp32 is .* from the network"):
         alexnet.test(run, engine="onnx")
-    with pytest.raises(UsageError, match="engine 'tvm': there are torch, int8, onnx, openvino"):
+    with pytest.raises(
+        UsageError, match="engine is 'tvm'; it takes one of torch, int8, onnx, openvino"
+    ):
         alexnet.test(run, engine="tvm")  # type: ignore[arg-type]
