@@ -82,6 +82,15 @@ def test_features_wrapped_alone(tmp_path: Path) -> None:
         alexnet.import_weights(file, model="alexnet-2014", run=tmp_path / "run")
 
 
+def test_wrapped_safetensors(net: Net, tmp_path: Path) -> None:
+    """DataParallel's prefix is removed there too, as in a file of torch."""
+    save_file({f"module.{k}": v for k, v in net.state_dict().items()}, tmp_path / "w.safetensors")
+    run = tmp_path / "run"
+    alexnet.import_weights(tmp_path / "w.safetensors", model=MODEL, run=run)
+    x = torch.randn(3, 1, 28, 28)
+    torch.testing.assert_close(logits(run, x), net(x), rtol=1e-5, atol=3e-4)
+
+
 def test_an_imported_run_does_what_a_run_does(net: Net, tmp_path: Path, idx_folder: Path) -> None:
     file = tmp_path / "w.safetensors"
     save_file({**net.state_dict(), "extra.weight": torch.ones(3)}, file)

@@ -23,6 +23,7 @@ from alexnet.data.images import (
     turn_upright,
     unknown_scale,
     unpack_gzip,
+    why_undecodable,
 )
 from alexnet.errors import DataError
 from alexnet.options import option
@@ -117,8 +118,7 @@ def examine(
         return Examined((), f"more than {MOST_PIXELS:,} pixels, the limit is {max_pixels:,}")
     # Pillow's parsers raise almost anything on hostile bytes: struct.error, SyntaxError, ...
     except Exception as error:
-        why = " ".join((getattr(error, "strerror", None) or str(error) or repr(error)).split())
-        return Examined((), f"cannot be decoded ({why})")
+        return Examined((), why_undecodable(error))
     return Examined(tuple(repairs), "", pixels, extracted)
 
 

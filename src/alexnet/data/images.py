@@ -111,8 +111,13 @@ def decode_image(
         raise DataError(f"{label}: {(error.strerror or '').lower()}; name an image") from error
     # Pillow's parsers raise almost anything on hostile bytes: struct.error, SyntaxError, ...
     except Exception as error:
-        why = " ".join((getattr(error, "strerror", None) or str(error) or repr(error)).split())
-        raise DataError(f"{label}: cannot be decoded ({why}); replace or remove it") from error
+        raise DataError(f"{label}: {why_undecodable(error)}; replace or remove it") from error
+
+
+def why_undecodable(error: Exception) -> str:
+    """The reason in words, on one line, of an exception that Pillow raised while it decoded."""
+    why = " ".join((getattr(error, "strerror", None) or str(error) or repr(error)).split())
+    return f"cannot be decoded ({why})"
 
 
 def unknown_scale(image: Image.Image) -> str:

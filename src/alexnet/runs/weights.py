@@ -31,7 +31,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def parse_weights(data: bytes, path: Path) -> dict[str, Tensor]:
     """The state dict in the content of a file; the suffix of `path` says the format."""
     if path.suffix == ".safetensors":
-        return unpack_tensors(data, path)
+        return {_unwrapped(name): x for name, x in unpack_tensors(data, path).items()}
     try:
         # torchvision's training scripts save their options as a Namespace of plain values.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
