@@ -121,8 +121,10 @@ def check_argument(name: str, value: Any, annotation: Any, within: Range | None 
             f"{name}{mismatch.place} is {quote_value(mismatch.value)}; it takes {mismatch.expected}"
             f"{mismatch.hint}"
         ) from None
+    if within is None:
+        return converted  # a list may be a loader, whose batches are read once
     for number in converted if isinstance(converted, list | tuple) else (converted,):
-        if within is not None and isinstance(number, int | float) and number not in within:
+        if isinstance(number, int | float) and number not in within:
             raise UsageError(
                 f"{name} is {quote_value(value)}; it must be {within.describe(number)}"
             )
