@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Unpack
@@ -36,7 +36,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError, Diverged, Unreadable, UsageError
 from alexnet.evaluation_set import read_digests
 from alexnet.figures.tensorboard import ValidationPictures
-from alexnet.files import read_json, sha256_of, to_json_text, write_atomic, write_json
+from alexnet.files import sha256_of, to_json_text, write_atomic
 from alexnet.interchange.certificate import certify_run
 from alexnet.launch import is_launched
 from alexnet.memory import give_back
@@ -47,7 +47,7 @@ from alexnet.predictor import load, read_statistics
 from alexnet.processors import describe_kept_threads, describe_threads, find_processors
 from alexnet.recipe import Recipe, RecipeOverrides, refuse_unknown
 from alexnet.recipebook import find_recipe
-from alexnet.recipebook.again import Call, train_command
+from alexnet.recipebook.again import train_command
 from alexnet.recipebook.written import RECORD, SUFFIX, fields_written, write_recipe
 from alexnet.runs.checkpoint import (
     Checkpoint,
@@ -59,21 +59,23 @@ from alexnet.runs.checkpoint import (
 )
 from alexnet.runs.records import (
     DataCard,
-    Environment,
     Event,
     PinnedFile,
     ReportResult,
     ResumeEvent,
+    RunCall,
+    RunInit,
     RunPlan,
+    RunStart,
     TrainEvent,
     TrainResult,
     ValEvent,
     as_event,
 )
 from alexnet.runs.restart import finish_restart, restart_run
-from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run, read_recipe
+from alexnet.runs.rundir import ENVIRONMENT, RunDir, fresh_run_path, latest_run, read_recipe
 from alexnet.runs.tensorboard import TensorBoard
-from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
+from alexnet.runtime import chance_kept, environment, machine, pick_device, threads
 from alexnet.signals import PREEMPT, interrupt_on, signal_number
 from alexnet.terminal import escaped, say, shorten
 from alexnet.training.fitting import fit, save_step_0
@@ -93,7 +95,6 @@ from alexnet.training.state import State
 from alexnet.training.trainer import SecondLook
 
 RUNS = Path("runs")
-ENVIRONMENT = "environment.json"
 RECIPE_FILE = "recipe.toml"
 BRIEF_S = 5.0  # for the doctor's look before the first step
 MANY = 8  # classes that a line names
@@ -409,13 +410,13 @@ def _plan_continuation(request: Request, locks: ExitStack) -> tuple[RunPlan, Ope
     statistics = read_statistics(folder, described)
 
     # The machine, which may be another by now.
-    began = read_json(folder.path / ENVIRONMENT)
+    began = folder.environment(required=True)
     count = chosen_threads(began)
     lines = []
     if kept := describe_kept_threads(count, torch.get_num_threads(), find_processors()):
         lines.append(kept)
     with threads(count):
-        if moved := changed_since(began):
+        if moved := began.changes(machine()):
             lines.append(f"warning: not the machine it began on, so bits may differ: {moved}")
     resumed = None
     if not finished:
@@ -669,33 +670,34 @@ def _continue_run(plan: RunPlan, folder: RunDir) -> None:
 def run_records(plan: RunPlan, team: Team) -> dict[str, str]:
     """The texts that say what a run is, by the names of their files."""
     recipe = Recipe.from_dict(plan.recipe)
-    call, init = _call(plan, team), ""
-    saved = {
-        "recipe": recipe.to_dict(), "digest": recipe.digest, "data": plan.data.to_json(),
-        "call": asdict(call),
-    }  # fmt: skip
+    call, init = _call(plan, team), None
     if plan.init is not None:
-        init = str(Path(plan.init.path).absolute())
-        saved["init"] = {"path": init, "sha256": plan.init.sha256}
+        init = RunInit(path=str(Path(plan.init.path).absolute()), sha256=plan.init.sha256)
+    start = RunStart(
+        recipe=recipe.to_dict(), digest=recipe.digest, data=plan.data, call=call, init=init
+    )
     with threads(plan.threads):
-        machine = replace(environment(), settings=plan.settings)
+        computed_on = replace(environment(), settings=plan.settings)
     again = train_command(
-        ["THIS_FILE"], replace(call, doctor="stop", threads=0), init=init,
+        ["THIS_FILE"], replace(call, doctor="stop", threads=0),
+        init=init.path if init else "",
         run="DIR" if call.processes > 1 else "",
     )  # fmt: skip
     return {
-        ENVIRONMENT: to_json_text(machine),
-        "recipe.json": to_json_text(saved),
+        ENVIRONMENT: to_json_text(computed_on),
+        "recipe.json": to_json_text(start),
         RECIPE_FILE: write_recipe(recipe, plan.data.path, plan.choice, again),
     }
 
 
-def _call(plan: RunPlan, team: Team) -> Call:
+def _call(plan: RunPlan, team: Team) -> RunCall:
     """The parts of this call that a reproduction has to repeat."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", team.size)) if team.size > 1 else 1
     hosts = max(team.size // here, 1)
     computed = 0 if pick_device().type == "cuda" else plan.threads
-    return Call(team.size, hosts, team.towers, plan.doctor, computed)
+    return RunCall(
+        processes=team.size, hosts=hosts, towers=team.towers, doctor=plan.doctor, threads=computed
+    )
 
 
 def _keep_what_weights_learnt_from(init: str, folder: RunDir) -> None:
@@ -738,9 +740,7 @@ class SettingsRecheck:
             recipe, self._plan.settings, self._prepare, step
         )
         if settings.chosen == self._plan.settings.chosen:
-            file = self._folder.path / ENVIRONMENT
-            machine = Environment.from_json(read_json(file), str(file))
-            write_json(file, replace(machine, settings=settings))
+            self._folder.write_settings(settings)
             say(f"settings, timed again at step {step:,}: {said}")
             return False
         self._said = said

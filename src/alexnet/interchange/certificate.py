@@ -5,7 +5,7 @@ folder. It names the network, classes, preprocessing, recipe, data and figures. 
 the weights, and the logits of four images that a rule draws, so that anybody can draw them too.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -36,8 +36,6 @@ from alexnet.runs.records import (
     NetworkDescription,
     ProbeOutputs,
     ResumeEvent,
-    RunCall,
-    RunStart,
     TestEvent,
     ValEvent,
 )
@@ -85,9 +83,8 @@ def _training(predictor: Predictor) -> CertifiedTraining:
     the initial weights. For imported weights, their origin alone. Files appear by name, without the
     paths of this machine."""
     run, data = predictor.run, predictor.data
-    saved, environment_file = run.recipe, run.path / "environment.json"
-    environment = read_json(environment_file) if environment_file.is_file() else {}
-    init = RunStart.from_json(saved, str(run.path / "recipe.json")).init
+    environment, start = run.environment(), run.start()
+    init = start.init
     if init is not None and not init.path.startswith("hf:"):
         init = replace(init, path=Path(init.path).name)
     training = CertifiedTraining(
@@ -99,8 +96,8 @@ def _training(predictor: Predictor) -> CertifiedTraining:
     cached = {str((fetch.cache_dir() / name).absolute()): name for name in fetch.PUBLISHED_SETS}
     return replace(
         training,
-        call=RunCall(**asdict(recorded_call(saved, environment, events))),
-        machine={key: environment.get(key) for key in ("cpu", "gpu", "packages")},
+        call=recorded_call(start, environment, events),
+        machine=environment.machine(),
         changed=[e for e in events if isinstance(e, ResumeEvent) and e.changed],
         data=cached.get(data.path, "") if data.path else data.kind,
     )

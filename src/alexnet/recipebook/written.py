@@ -12,6 +12,7 @@ from alexnet.errors import UsageError
 from alexnet.files import read_json
 from alexnet.options import call
 from alexnet.recipe import Recipe
+from alexnet.runs.records import Misfit, RecordedRecipe
 
 SUFFIX = ".toml"
 RECORD = ".json"  # recipe.json of a run, certificate.json of an export
@@ -78,21 +79,22 @@ def read_recorded_recipe(path: Path) -> Recipe:
     UsageError for any other JSON, and where the fields do not give the digest beside them;
     CheckpointError for what is missing or damaged.
     """
-    record = read_json(path)
-    fields, digest = record.get("recipe"), record.get("digest", record.get("recipe_digest"))
-    if not isinstance(fields, dict) or digest is None:
+    values = read_json(path)
+    try:
+        record = RecordedRecipe.read(values)
+    except Misfit:
         raise UsageError(
             f"{path} records no recipe: name recipe.json of a run, certificate.json of an export, "
             f"or a recipe file ({SUFFIX})"
-        )
+        ) from None
     try:
-        recipe = Recipe.from_dict(fields)
+        recipe = Recipe.from_dict(record.recipe)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
-    if digest != recipe.digest:
+    if record.digest != recipe.digest:
         raise UsageError(
-            f"{path} was edited: its digest is {digest} and its fields give {recipe.digest}; put "
-            "the original back, or edit recipe.toml, which is there for it"
+            f"{path} was edited: its digest is {record.digest} and its fields give "
+            f"{recipe.digest}; put the original back, or edit recipe.toml, which is there for it"
         )
     return recipe
 

@@ -9,7 +9,7 @@ import math
 import os
 import statistics as stats
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,11 +28,11 @@ from alexnet.options import option
 from alexnet.processors import given_threads
 from alexnet.recipe import Recipe
 from alexnet.runs.records import (
+    RecordedEnvironment,
     SecondTiming,
     Settings,
     SettingsChoice,
     TimedSettings,
-    recorded_threads,
 )
 from alexnet.runtime import (
     HOPELESS,
@@ -333,10 +333,10 @@ def _changes(first: Settings, fixed: Collection[str], hardware: Hardware) -> lis
     return changes
 
 
-def chosen_threads(environment: Mapping[str, Any]) -> int:
+def chosen_threads(environment: RecordedEnvironment) -> int:
     """The number of threads that a run began with. It keeps it for equal bits, also under a smaller
     quota. Where it is not recorded, or this machine has fewer processors, torch's number."""
-    count = recorded_threads(environment)
+    count = environment.threads
     is_possible = count is not None and 1 <= count <= (os.cpu_count() or 1)
     return count if count is not None and is_possible else torch.get_num_threads()
 

@@ -8,6 +8,7 @@ from alexnet.runs.records.base import (
     INT_LIMIT,
     Entry,
     Misfit,
+    MissingKey,
     Record,
     json_key,
     optional,
@@ -54,7 +55,7 @@ from alexnet.runs.records.doctor import (
     Severity,
     Verdict,
 )
-from alexnet.runs.records.environment import Environment
+from alexnet.runs.records.environment import Environment, RecordedEnvironment
 from alexnet.runs.records.evaluation import (
     ClassCount,
     ClassifyResult,
@@ -125,13 +126,19 @@ from alexnet.runs.records.recipes import (
     RecipeListItem,
     RecipeResult,
 )
-from alexnet.runs.records.run_files import DataCard, RunCall, RunInit, RunStart
+from alexnet.runs.records.run_files import (
+    DataCard,
+    RecordedRecipe,
+    RestartJournal,
+    RunCall,
+    RunInit,
+    RunStart,
+)
 from alexnet.runs.records.settings import (
     SecondTiming,
     Settings,
     SettingsChoice,
     TimedSettings,
-    recorded_threads,
 )
 from alexnet.runs.records.sharing import (
     CertificateCheck,
@@ -222,6 +229,7 @@ __all__ = [
     "MapsResult",
     "Measurements",
     "Misfit",
+    "MissingKey",
     "Mistake",
     "MistakesResult",
     "NamedProbability",
@@ -250,7 +258,10 @@ __all__ = [
     "RecipeListItem",
     "RecipeResult",
     "Record",
+    "RecordedEnvironment",
+    "RecordedRecipe",
     "ReportResult",
+    "RestartJournal",
     "ResumeEvent",
     "RunCall",
     "RunDiagnosis",
@@ -280,5 +291,4 @@ __all__ = [
     "json_key",
     "optional",
     "read_event",
-    "recorded_threads",
 ]

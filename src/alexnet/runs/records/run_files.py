@@ -1,4 +1,4 @@
-"""The parts of a run's recipe.json beside the recipe: data, call and initial weights."""
+"""The recipe.json of a run, and the journal of a restart."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -116,10 +116,40 @@ class RunInit(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunStart(Entry):
-    """The start of a run: the `data` it was trained on, the `call`, and the weights it started from
-    (`init`). `call` is None in runs of 0.1.0; `init` is None where the weights were random."""
+class RunStart(Record):
+    """The content of a run's recipe.json.
 
+    `recipe` has the fields of the recipe, and `digest` is its digest. `data` describes the data it
+    was trained on. `call` is None in runs of 0.1.0; `init` are the initial weights, None where they
+    were random. `imported` are the options of `alexnet import`, for imported weights only.
+    """
+
+    recipe: Mapping[str, Any]
+    digest: str
     data: DataCard
     call: RunCall | None = optional()
     init: RunInit | None = optional()
+    imported: Sequence[str] | None = optional("import")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRecipe(Entry):
+    """The `recipe` and its `digest` in a recipe.json or a certificate.json."""
+
+    recipe: Mapping[str, Any]
+    digest: str
+
+    @classmethod
+    def read(cls, values: object) -> Self:
+        if isinstance(values, Mapping) and "digest" not in values and "recipe_digest" in values:
+            values = {**values, "digest": values["recipe_digest"]}  # a certificate
+        return super().read(values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestartJournal(Record):
+    """The content of a run's starting-again.json, see `runs.restart`: the new texts of files by
+    their names (`records`), and the new `line` of the log."""
+
+    records: Mapping[str, str]
+    line: Mapping[str, Any]
