@@ -154,7 +154,7 @@ def _import(
             0,
             model=net.state_dict(),
             optimizer={},
-            state=State(finished="imported").to_dict(recipe),
+            state=State(finished="imported").to_record(recipe),
             best=True,
         )
         told = {k: v for k, v in result.by_field().items() if k != "run"}

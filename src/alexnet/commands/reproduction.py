@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet.errors import CheckpointError
-from alexnet.files import read_json, sha256_of
+from alexnet.files import sha256_of
 from alexnet.recipe import Recipe
 from alexnet.recipe_flags import parse_recipe_words, recipe_words
 from alexnet.recipebook import RECIPES, find_recipe
 from alexnet.recipebook.again import conditions, recorded_call, train_command
-from alexnet.runs.checkpoint import find_checkpoint
+from alexnet.runs.checkpoint import find_checkpoint, read_state
 from alexnet.runs.records import DataCard, Event, RunInit, RunStart, TestEvent, ValEvent
 from alexnet.runs.rundir import RunDir, fresh_run_path, read_recipe
 
@@ -62,7 +62,7 @@ def _read_back(words: list[str]) -> Recipe:
 
 
 def _weights(folder: RunDir) -> str:
-    last = read_json(find_checkpoint(folder.checkpoints, "last") / "state.json")
+    last = read_state(find_checkpoint(folder.checkpoints, "last"))
     validated = any(isinstance(event, ValEvent) for event in folder.events())
     name = "best" if validated else "last"  # a run may be stopped before its first validation
     kept = find_checkpoint(folder.checkpoints, name)
@@ -70,7 +70,7 @@ def _weights(folder: RunDir) -> str:
         f"The sha256 of checkpoints/{name}/model.safetensors (its {kept.name}) is "
         f"{sha256_of(kept / 'model.safetensors')}."
     )
-    if not last.get("finished"):
+    if not last.has_ended:
         sentence += " It had not ended when this was written; the command trains to the end."
     return sentence
 

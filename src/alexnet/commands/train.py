@@ -400,7 +400,7 @@ def _plan_continuation(request: Request, locks: ExitStack) -> tuple[RunPlan, Ope
             "asked for: a continued run keeps its recipe; drop that, or start a new run"
         )
     start = load_latest(folder.checkpoints, say)
-    finished = bool(start.state.get("finished"))
+    finished = start.has_ended
 
     # Its data, and what became of images that could not be read.
     dataset = reopen_run_data(asked, described, request.data)

@@ -34,6 +34,7 @@ from alexnet.runs.records import (
     ClaimedVal,
     Misfit,
     NetworkDescription,
+    OtherFormat,
     ProbeOutputs,
     ResumeEvent,
     TestEvent,
@@ -43,7 +44,6 @@ from alexnet.training.network import preprocessing
 
 Takes = Literal["images", "tensors"]
 
-FORMAT = 1
 CERTIFICATE_FILE = "certificate.json"
 PROBE_COUNT = 4
 # Relative to the largest logit, or to 1 where that is larger:
@@ -154,7 +154,9 @@ def certify(
         logits=[[round(logit, 6) for logit in row] for row in logits.tolist()],
         tolerance=tolerance,
     )
-    return Certificate(format=FORMAT, **description.by_field(), sha256=sha256, probes=probes)
+    return Certificate(
+        format=Certificate.FORMAT, **description.by_field(), sha256=sha256, probes=probes
+    )
 
 
 def certify_run(predictor: Predictor) -> Certificate:
@@ -211,11 +213,6 @@ def read_certificate(path: Path) -> Certificate:
         how = f"`{call('test', path)}` makes one" if path.is_dir() else "export the run again"
         raise CheckpointError(f"{path} has no certificate ({file.name}): {how}")
     values = read_json(file)
-    if values.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{file} says format {values.get('format')!r}, expected {FORMAT}: use the version of "
-            "alexnet that wrote it"
-        )
     try:
         certificate = Certificate.read(values)
         certified_recipe(certificate)
@@ -226,6 +223,11 @@ def read_certificate(path: Path) -> Certificate:
             and 0 < certificate.probes.tolerance <= INT8_TOLERANCE
             and bool(certificate.sha256)
         )
+    except OtherFormat as misfit:
+        raise CheckpointError(
+            f"{file} says format {misfit.value!r}, expected {misfit.expected}: use the version of "
+            "alexnet that wrote it"
+        ) from None
     except (Misfit, KeyError, TypeError, ValueError, AttributeError, RuntimeError):
         is_valid = False
     if not is_valid:

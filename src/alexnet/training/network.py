@@ -16,6 +16,7 @@ from alexnet.models.zoo import find_model, model_spec
 from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import Checkpoint
+from alexnet.runs.records import RecordedState
 
 WHITEN_IMAGES = 5_000  # of the training slice, from which the first layer is made
 WHITEN_CHUNK = 200  # images whose patches are held at once
@@ -57,7 +58,7 @@ def load_weights(model: Net, checkpoint: Checkpoint, recipe: Recipe) -> None:
 
 def check_recipe(state: Mapping[str, Any], recipe: Recipe, source: str) -> None:
     """CheckpointError where the state of `source` is of another recipe."""
-    if state.get("recipe") != recipe.digest:
+    if RecordedState(state).recipe != recipe.digest:
         raise CheckpointError(
             f"{source} was made by another recipe than this run's recipe.json: "
             "put the run's own checkpoint back, or start a new run"

@@ -120,7 +120,7 @@ def _network(
             run.write_recipe(
                 RunStart(recipe=recipe.to_dict(), digest=recipe.digest, data=described)
             )
-        elif not start.state.get("finished"):
+        elif not start.has_ended:
             run.log(ResumeEvent(step=start.step))
         state = fit(recipe, dataset, statistics_, run, start)
         run.close()
