@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data import draws
-from alexnet.data.bad_images import BadImage, most_left_out, remedy
+from alexnet.data.bad_images import bad_image_event, most_left_out, remedy
 from alexnet.data.dataset import STATISTICS_IMAGES, Dataset
 from alexnet.data.image_set import GONE, ImageFiles
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.splits import Unread
 from alexnet.errors import Unreadable
 from alexnet.options import AdvisedCall
+from alexnet.runs.records import BadImage
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import say
 
@@ -99,7 +100,7 @@ def _keep(dataset: Dataset, run: RunDir, images: list[BadImage], again: AdvisedC
     for image in images:
         known = dataset.bad.get(image.split, image.index)
         if known is None or known.fate != image.fate:
-            run.log(image.event())
+            run.log(bad_image_event(image))
             if image.fate != "reported":
                 say(f"{image.split}: {_file(dataset, image)}: {SAID[image.fate]}")
     if images:

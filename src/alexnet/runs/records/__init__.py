@@ -3,6 +3,7 @@
 This is the only package that knows the keys of that JSON.
 """
 
+from alexnet.runs.records.bad_images import BadImage, BadImageList, Fate
 from alexnet.runs.records.base import (
     DICT_REMOVAL,
     INT_LIMIT,
@@ -127,6 +128,15 @@ from alexnet.runs.records.inspection import (
     SimilarityResult,
 )
 from alexnet.runs.records.int8 import Int8Entry, Int8Figures, Int8File, Int8Ranges
+from alexnet.runs.records.packed import (
+    Components,
+    IrregularFile,
+    PackedManifest,
+    PackedSource,
+    PackState,
+    PayloadFile,
+    RepairedFile,
+)
 from alexnet.runs.records.plan import PinnedFile, RunPlan
 from alexnet.runs.records.recipes import (
     LayerSummary,
@@ -175,7 +185,9 @@ __all__ = [
     "ActivationsResult",
     "Agreement",
     "AgreementResult",
+    "BadImage",
     "BadImageEvent",
+    "BadImageList",
     "BenchResult",
     "BenchRow",
     "CalibrationBin",
@@ -199,6 +211,7 @@ __all__ = [
     "Company",
     "CompanyRow",
     "CompletionResult",
+    "Components",
     "ConfusedPair",
     "ConfusionResult",
     "CurvesResult",
@@ -220,6 +233,7 @@ __all__ = [
     "ExportCheck",
     "ExportComparison",
     "ExportResult",
+    "Fate",
     "FeaturesResult",
     "FileAccuracy",
     "FilterTower",
@@ -239,6 +253,7 @@ __all__ = [
     "Int8File",
     "Int8Ranges",
     "Interval",
+    "IrregularFile",
     "LabelProbeFigures",
     "LayerSignals",
     "LayerSummary",
@@ -258,11 +273,15 @@ __all__ = [
     "NetworkResult",
     "OtherEvent",
     "OtherFormat",
+    "PackState",
+    "PackedManifest",
+    "PackedSource",
     "PartProbe",
     "PartSeconds",
     "PartTimes",
     "PartialEvalImages",
     "PartialEvalResult",
+    "PayloadFile",
     "Peak",
     "PinnedFile",
     "PredictionsResult",
@@ -282,6 +301,7 @@ __all__ = [
     "RecordedEnvironment",
     "RecordedRecipe",
     "RecordedState",
+    "RepairedFile",
     "ReportResult",
     "RestartJournal",
     "ResumeEvent",

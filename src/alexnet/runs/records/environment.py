@@ -18,13 +18,14 @@ class Environment(Record):
     """A machine and the software on it.
 
     `python` and `packages` are versions, `platform` is the system's name. `cpu` is the processor's
-    name, `cpus` the number of processors, and `usable_cpus` how many of them this process may use
-    (`usable_because` says why). `gpu` is the name of the GPU, or None. `threads` is the number of
-    torch's threads. `threads_given` names the environment variable that set it, and `waiting` the
-    variables that set how threads wait; both are empty where there are none. `processes` is the
-    number that torchrun started. `commit` is that of the source, and `dirty` says whether the
-    source was changed since; both are None for an installed package. `command` are the words of
-    the command line. In the environment.json of a run, `settings` say how it was computed.
+    name, `cpus` the number of processors, and `usable_cpus` how many of them this process may
+    use (`usable_because` says why). `gpu` is the name of the GPU, or None. `threads` is the
+    number of torch's threads. `threads_given` names the environment variable that set it, and
+    `waiting` the variables that set how threads wait; both are empty where there are none.
+    `plain` is true where ALEXNET_PLAIN was set. `processes` is the number that torchrun
+    started. `commit` is that of the source, and `dirty` says whether the source was changed
+    since; both are None for an installed package. `command` are the words of the command line.
+    In the environment.json of a run, `settings` say how it was computed.
     """
 
     python: str

@@ -16,12 +16,13 @@ class DataCard(Record):
     """The description of a run's data: enough to test and classify without the data itself.
 
     `kind` is that of the source: folder, packed, idx and so on, digits, or imported. `path` is its
-    place, empty for data that is part of a package, and `folders` the folder of each part. `digest`
-    is that of the content, `listing` that of the names. `classes` are the class names in order,
-    `titles` their readable names, where class names are codes. `counts` are images by split,
-    `splits` says how the splits were made, and `groups` are images that stay in the same split, by
-    name or index. `orient` says what was done about EXIF orientation. `left_out` are images that
-    could not be read when the run began.
+    place, empty for data that is part of a package, and `folders` the folder of each part.
+    `rules` is the number of the rules by which its folders were read. `digest` is that of the
+    content, `listing` that of the names. `classes` are the class names in order, `titles` their
+    readable names, where class names are codes. `counts` are images by split, `splits` says how
+    the splits were made, and `groups` are images that stay in the same split, by name or index.
+    `orient` says what was done about EXIF orientation. `left_out` are images that could not be
+    read when the run began.
 
     Over the training images, on the 0-255 scale: `mean`, `std` and `covariance` of the channels,
     and the digest of the mean image (`mean_image`), None where it is not subtracted. `run` is the
