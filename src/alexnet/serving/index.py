@@ -1,9 +1,8 @@
 """The training images of a run by what the network makes of them, to find those near an image."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from alexnet.data.splits import Split
 from alexnet.errors import CheckpointError, Unreadable
 from alexnet.files import file_error, read_json, sha256_of, write_json
 from alexnet.predictor import Predictor
+from alexnet.runs.records import ImageIndex
 from alexnet.terminal import say
 
 FOLDER = "index"  # within the run
@@ -66,14 +66,15 @@ def _index(predictor: Predictor, train: Split, names: list[str]) -> Index:
         ids = np.sort(draws.permutation(0, 0, len(train), draws.SPLIT)[:LARGEST])
         train, names = train.take(ids), [names[i] for i in ids]
     part, precision = last_hidden(predictor.model), predictor.precision
-    said: dict[str, Any] = {
-        "part": part,
-        "precision": precision,
-        "weights": sha256_of(predictor.checkpoint / "model.safetensors"),
-        "images": _digest(names, train),
-    }
+    made_of = ImageIndex(
+        part=part,
+        precision=precision,
+        weights=sha256_of(predictor.checkpoint / "model.safetensors"),
+        images=_digest(names, train),
+        shape=(),
+    )
     folder = predictor.run.path / FOLDER
-    features = _load(folder, said)
+    features = _load(folder, made_of)
     if features is None:
         say(f"building the index of {len(train):,} training images in {folder}")
         try:
@@ -84,22 +85,22 @@ def _index(predictor: Predictor, train: Split, names: list[str]) -> Index:
             folder / "features.npy", predictor.model, train, predictor.preprocess, part,
             precision=precision, workers=predictor.recipe.workers,
         )  # fmt: skip
-        write_json(folder / "index.json", {**said, "shape": list(shape)})
-        features = _load(folder, said)
+        write_json(folder / "index.json", replace(made_of, shape=shape))
+        features = _load(folder, made_of)
         if features is None:
             raise CheckpointError(f"{folder} changed while it was written: serve it once")
     return Index(part, precision, features, train, names)
 
 
-def _load(folder: Path, said: dict[str, Any]) -> NDArray[np.float32] | None:
+def _load(folder: Path, made_of: ImageIndex) -> NDArray[np.float32] | None:
     """The features, where they are of these weights and images."""
     try:
-        found = read_json(folder / "index.json")
+        written = ImageIndex.from_json(read_json(folder / "index.json"), str(folder))
         features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
     except (CheckpointError, OSError, ValueError):
         return None
-    same = found == {**said, "shape": list(features.shape)} and features.dtype == np.float32
-    return features.reshape(len(features), -1) if same else None
+    is_same = written == replace(made_of, shape=features.shape) and features.dtype == np.float32
+    return features.reshape(len(features), -1) if is_same else None
 
 
 def _digest(names: list[str], train: Split) -> str:

@@ -49,8 +49,8 @@ class RunGuard:
         with self._sentinel.look(step):
             yield
         if measured := self._sentinel.measured:
-            at = {"event": "look", "step": step + 1, "epoch": self._log.epoch(step + 1)}
-            self._log.write(LookEvent.from_json({**at, **measured}, "a look"))
+            epoch = self._log.epoch(step + 1)
+            self._log.write(LookEvent(step=step + 1, epoch=epoch, **measured.by_field()))
         self._heed(self._sentinel.verdicts, step + 1)
 
     def read_back(self, lines: Iterable[Mapping[str, Any]], trainer: Trainer) -> None:

@@ -88,6 +88,7 @@ from alexnet.runs.records.events import (
     Event,
     ImportEvent,
     LookEvent,
+    LookFigures,
     OtherEvent,
     ResumeEvent,
     TestEvent,
@@ -96,6 +97,7 @@ from alexnet.runs.records.events import (
     as_event,
     read_event,
 )
+from alexnet.runs.records.image_index import ImageIndex
 from alexnet.runs.records.inspection import (
     ActivationsResult,
     Agreement,
@@ -240,6 +242,7 @@ __all__ = [
     "FiltersResult",
     "ImageAnswer",
     "ImageEvidence",
+    "ImageIndex",
     "ImageMaps",
     "ImageNeighbours",
     "ImportEvent",
@@ -260,6 +263,7 @@ __all__ = [
     "LayerWeights",
     "LeftOutImage",
     "LookEvent",
+    "LookFigures",
     "MapsResult",
     "Measurements",
     "Misfit",
