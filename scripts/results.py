@@ -27,7 +27,7 @@ from alexnet.pages import (
     published_rows,
 )
 from alexnet.recipe import find_recipe
-from alexnet.runs.records import ClaimRecord, ResumeEvent, TrainEvent
+from alexnet.records import ClaimRecord, ResumeEvent, TrainEvent
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import duration, percent
 
@@ -45,18 +45,18 @@ FIGURES = ("n", "loss", "top1", "top1_ci95", "top5", "top5_ci95", "views")
 def record(path: Path, data_note: str, note: str) -> Path:
     """Test a run and write its record. Returns the path of the record."""
     run = RunDir.open(path)
-    saved, environment = run.recipe, read_json(path / "environment.json")
+    start, environment = run.start(), run.environment(required=True)
     events = run.events()
     last = [event for event in events if isinstance(event, TrainEvent)][-1]
-    recipe = saved["recipe"]
+    recipe = start.recipe
     views = recipe.get("views", 1)
     split = {name: alexnet.test(path, split=name, views=views) for name in ("test", "train")}
     out = RESULTS / f"{recipe['name']}-seed{recipe['seed']}.json"
     body: dict[str, Any] = {
         "recipe": recipe,
-        "digest": saved["digest"],
-        "command": command(environment.pop("command")),
-        "data": {k: saved["data"][k] for k in ("kind", "digest", "counts", "splits")},
+        "digest": start.digest,
+        "command": command(list(environment.command)),
+        "data": {k: getattr(start.data, k) for k in ("kind", "digest", "counts", "splits")},
         "data_note": data_note,
         "note": note,
         "epochs": last.epoch,
@@ -64,7 +64,7 @@ def record(path: Path, data_note: str, note: str) -> Path:
         **{name: {k: getattr(result, k) for k in FIGURES} for name, result in split.items()},
         "checkpoint": Path(split["test"].checkpoint).name,
         "resumes": [event.step for event in events if isinstance(event, ResumeEvent)],
-        "environment": environment,
+        "environment": environment.without("command"),
     }
     for word in ("--data", "--run"):  # paths of this machine
         if word in body["command"]:

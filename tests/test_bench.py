@@ -19,7 +19,7 @@ from alexnet.data import Share, Split, open_dataset, read_batch, training_batche
 from alexnet.errors import UsageError
 from alexnet.lab.benches import in_company, make_photos, peak_bytes, plain_net, take_turns
 from alexnet.recipe import Recipe
-from alexnet.runs.records import InferBench, InputBench, TrainBench
+from alexnet.records import InferBench, InputBench, TrainBench
 from alexnet.training import build_net
 
 COMPANIES = ["lowest", "equal"]

@@ -76,7 +76,7 @@ def test_response_norm_in_onnx(norm: ResponseNorm) -> None:
     preprocess = Preprocess(6, 6, 8, Statistics((127.0,) * 8, (12.0,) * 8, ()), "std")
     subject = Exportable.of(model, preprocess, images, {}, with_preprocessing=False)
     content, proof = to_onnx(subject)
-    assert proof["largest_difference"] < 1e-5 * max(proof["largest_output"], 1)
+    assert proof.largest_difference < 1e-5 * max(proof.largest_output, 1)
     x, n = subject.inputs, norm.n
     alpha = norm.alpha * (1 if norm.divide else n)
     if norm.window == "map":
@@ -100,7 +100,7 @@ def test_a_narrow_alexnet_in_onnx() -> None:
     model = Net(narrowed(find_model("alexnet-2012-code").spec(7), 16), (3, 227, 227))
     pixels = torch.randint(0, 256, (3, 230, 230, 3), dtype=torch.uint8)
     _, proof = to_onnx(Exportable.of(model, preprocess, pixels, {}, with_preprocessing=True))
-    assert proof["largest_difference"] <= 1e-5
+    assert proof.largest_difference <= 1e-5
 
 
 @pytest.mark.parametrize("rule", ["std", "mean", "image", "centre", "torchvision"])
@@ -130,7 +130,7 @@ def test_preprocessing_inside_is_the_preprocessing_of_views(rule: Any) -> None:
 def test_another_function_is_refused(change: Any) -> None:
     net = nn.Linear(3, 7)
     inputs = torch.randn(9, 3) / 10
-    assert check_export(net, net, inputs, "it")["largest_difference"] == 0
+    assert check_export(net, net, inputs, "it").largest_difference == 0
     with pytest.raises(Differs, match="it"):
         check_export(net, lambda x: change(net(x)), inputs, "it")
 

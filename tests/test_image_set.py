@@ -138,9 +138,9 @@ def packed(data: Path, out: Path) -> tuple[Seen, list[str]]:
     """What `data pack` packs, and the names of the images that it refuses."""
     images = open_image_set(data, aloud=False)
     manifest = pack_images(images, out, PackOptions(8), expect=None, workers=0)
-    labels = {part: np.load(out / f"{part}.labels.npy").tolist() for part in manifest["counts"]}
-    seen = count((part, manifest["classes"][i]) for part, some in labels.items() for i in some)
-    return seen, [entry["path"] for entry in manifest["refused"]]
+    labels = {part: np.load(out / f"{part}.labels.npy").tolist() for part in manifest.counts}
+    seen = count((part, manifest.classes[i]) for part, some in labels.items() for i in some)
+    return seen, [file.path for file in manifest.refused]
 
 
 def as_archive(root: Path, kind: str) -> Path:

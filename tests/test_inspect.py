@@ -17,7 +17,7 @@ from alexnet.cli import main
 from alexnet.data import reopen_dataset
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.pages import RunPart, report_page
-from alexnet.runs.records import DataCard
+from alexnet.records import DataCard
 from conftest import without_report
 
 WHATS = (

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 import alexnet
 from alexnet.data import reopen_dataset
 from alexnet.recipe import find_recipe
-from alexnet.runs.records import DataCard
+from alexnet.records import DataCard
 from conftest import without_pictures
 from shell import QUICK, Cli, one_object
 from shell import clean_folder as clean_folder

@@ -14,22 +14,25 @@ from typing import Any, Literal
 import pytest
 
 import alexnet
-import alexnet.runs.records as records
+import alexnet.records as records
 from alexnet.cli import main
 from alexnet.errors import CheckpointError
 from alexnet.recipe import Recipe
-from alexnet.runs.records import (
+from alexnet.records import (
+    CheckpointManifest,
     ClassProbability,
     ConfusionResult,
     DataCard,
     Entry,
     EvalResult,
     ImageNeighbours,
+    Int8Ranges,
     OtherEvent,
     RecipeResult,
     Record,
     TestEvent,
     TestResult,
+    Versioned,
     read_event,
 )
 
@@ -65,7 +68,13 @@ def made(kind: type[Entry], **given: Any) -> Any:
     """A record with something in every field."""
     if kind is RecipeResult:  # which has these twice
         given = {name: getattr(Recipe(name="a"), name) for name in ("about", "model")} | given
+    if kind is CheckpointManifest:
+        return CheckpointManifest.of(3, {"a name": b"its bytes"})
     hints = typing.get_type_hints(kind)
+    if issubclass(kind, Versioned):
+        given = {"format": kind.FORMAT} | given
+    if issubclass(kind, Int8Ranges):
+        given = {"sha256": kind.digest(example(hints["ranges"]))} | given
     if kind is OtherEvent:
         given = {"line": {"event": "text", "step": 3}} | given
     if kind is DataCard:

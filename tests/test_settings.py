@@ -15,7 +15,7 @@ import torch
 
 from alexnet.data import Preprocess, Statistics
 from alexnet.recipe import Recipe
-from alexnet.runs.records import SettingsChoice
+from alexnet.records import SettingsChoice
 from alexnet.training import Hardware, Settings, TimingRule, choose_settings, threads
 from conftest import without_report
 from given_steps import Given, Step, train_choosing

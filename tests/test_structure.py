@@ -27,6 +27,7 @@ LAYERS = (
         "files",
         "signals",
         "terminal",
+        "records",
         "recipe",
         "options",
         "argument_checks",
@@ -225,6 +226,102 @@ def test_private_parts_are_fenced() -> None:
 )
 def test_the_test_of_fences_can_fail(text: str, library: str | None) -> None:
     assert set(private_parts(ast.parse(text))) == ({library} if library else set())
+
+
+# Functions whose result, or argument, is the content of a JSON file.
+READERS = {"read_json", "parse_json", "loads"}
+WRITERS = {"write_json", "to_json_text", "dumps", "log"}
+# Modules that know keys of JSON which is no file of a run, a packed set or an export of ours.
+KNOWS_KEYS = {
+    ("alexnet.recipe.files", "recipe.json"),  # records stand on recipes; two keys are read here
+    ("alexnet.interchange.hub", "config.json"),  # the keys are those of Hugging Face
+    ("alexnet.lab.claims.study", "cells.json"),  # rows that a study makes up; nothing else reads it
+}
+
+
+def literal_keys(node: ast.AST, contents: set[str]) -> Iterator[str]:
+    """The literal keys that a node takes from the content of a JSON file. `contents` are the names
+    of variables with such a content."""
+
+    def is_content(value: ast.expr) -> bool:
+        if isinstance(value, ast.Call):
+            named = ast.unparse(value.func).rpartition(".")[2]
+            return named in READERS or (named == "to_json" and not value.args)
+        return isinstance(value, ast.Name) and value.id in contents
+
+    if isinstance(node, ast.Subscript) and is_content(node.value):
+        places = [node.slice]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+        reads = node.func.attr in ("get", "pop", "setdefault") and is_content(node.func.value)
+        places = node.args[:1] if reads else []
+    elif isinstance(node, ast.Compare) and is_content(node.comparators[0]):
+        places = [node.left]
+    else:
+        places = []
+    yield from (place.value for place in places
+                if isinstance(place, ast.Constant) and isinstance(place.value, str))  # fmt: skip
+
+
+def json_keys(tree: ast.AST) -> list[str]:
+    """The literal keys of JSON files that a module reads or writes itself."""
+    keys: list[str] = []
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    for function in functions:
+        read, built = set[str](), dict[str, list[str]]()
+        for node in ast.walk(function):
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [t.id for t in targets if isinstance(t, ast.Name)]
+                called = node.value.func if isinstance(node.value, ast.Call) else None
+                if called is not None and ast.unparse(called).rpartition(".")[2] in READERS:
+                    read.update(names)
+                for name in names:
+                    built.setdefault(name, []).extend(dict_keys(node.value))
+        for node in ast.walk(function):
+            keys += literal_keys(node, read)
+            if isinstance(node, ast.Call) and (
+                ast.unparse(node.func).rpartition(".")[2] in WRITERS
+            ):
+                for argument in node.args:
+                    named = argument.id if isinstance(argument, ast.Name) else ""
+                    keys += [*dict_keys(argument), *built.get(named, [])]
+    return keys
+
+
+def dict_keys(value: ast.expr) -> list[str]:
+    """The literal keys of a dictionary display, or of displays joined by |."""
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr):
+        return [*dict_keys(value.left), *dict_keys(value.right)]
+    nodes = value.keys if isinstance(value, ast.Dict) else []
+    return [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+
+
+def test_only_records_know_the_keys_of_json_files() -> None:
+    allowed = {name for name, _ in KNOWS_KEYS}
+    found = {
+        module_name(file): keys
+        for file in FILES
+        if unit(module_name(file)) != "records" and (keys := json_keys(ast.parse(file.read_text())))
+    }
+    assert found.keys() <= allowed, found
+    assert found.keys() >= allowed, "an exception that nothing needs"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "read_json(path)['step']",
+        "values = files.read_json(path)\n    values.get('step')",
+        "values = json.loads(data)\n    return 'step' in values",
+        "write_json(path, {'step': 1})",
+        "body = {'step': 1}\n    write_json(path, body)",
+        "write_json(path, body | {'step': 1})",
+        "run.log({'step': 1, **more})",
+        "event.to_json()['step']",
+    ],
+)
+def test_the_test_of_keys_can_fail(text: str) -> None:
+    assert json_keys(ast.parse(f"def f():\n    {text}")) == ["step"]
 
 
 def test_the_lab_uses_public_seams_and_only_the_command_line_uses_it() -> None:

@@ -22,7 +22,7 @@ import alexnet
 # Deep because no command takes a clock, or as long as a test can make it: what is said of ten
 # seconds of work, and what a terminal of any width or encoding is given, is made here.
 from alexnet import terminal
-from alexnet.runs.records import LookEvent, TrainEvent, ValEvent
+from alexnet.records import LookEvent, TrainEvent, ValEvent
 
 # Deep because what stands under a bar is made of figures that no training of a test has.
 from alexnet.training.log import Status, spark

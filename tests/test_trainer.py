@@ -12,7 +12,7 @@ from torch import Tensor
 from alexnet.data import Split, Statistics
 from alexnet.errors import CheckpointError, Diverged
 from alexnet.recipe import Recipe
-from alexnet.runs.records import TrainEvent, ValEvent
+from alexnet.records import TrainEvent, ValEvent
 from alexnet.training import NotFinite, Trainer, TrainingData, join
 from teams import run_team
 

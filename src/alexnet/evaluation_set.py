@@ -28,7 +28,7 @@ from alexnet.data.splits import Split, Unread
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.options import option
 from alexnet.recipe import Recipe
-from alexnet.runs.records import DataCard, EvalImages, UnreadFile
+from alexnet.records import DataCard, EvalImages, UnreadFile
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import progress, say
 from alexnet.training.parallel import ALONE, Team

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.runs.records import EvalResult
+from alexnet.records import EvalResult
 
 TIE_RULES = ("optimistic", "pessimistic", "expected")
 

@@ -22,8 +22,8 @@ from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
 from alexnet.options import Placeholder, call
 from alexnet.recipe import Recipe
+from alexnet.records import ClassProbability, DataCard
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint
-from alexnet.runs.records import ClassProbability, DataCard
 from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runtime import chance_kept, choose_precision, pick_device
 from alexnet.terminal import say

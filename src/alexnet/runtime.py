@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from alexnet.launch import process_count
 from alexnet.plain import is_plain
 from alexnet.processors import find_processors, given_threads, waiting
-from alexnet.runs.records import Environment
+from alexnet.records import Environment
 
 HOPELESS = 10  # times as long as in fp32: bf16 that only takes time
 PACKAGES = ("alexnet", "torch", "numpy", "pillow", "safetensors")
@@ -118,47 +119,42 @@ def _cpuinfo() -> str:
 
 def environment() -> Environment:
     """Versions, hardware and the commit of the code, for `environment.json` and records."""
+    commit, dirty = _commit()
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return Environment(**_machine(), **_commit(), command=command)
+    return replace(machine(), commit=commit, dirty=dirty, command=command)
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> Environment:
+    """Versions and hardware alone."""
     processors = find_processors()
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
-        "cpu": cpu_name(),
-        "cpus": processors.there,
-        "usable_cpus": processors.usable,
-        "usable_because": processors.why,
-        "threads": torch.get_num_threads(),
-        "threads_given": given_threads(),
-        "plain": is_plain() or None,
-        "waiting": waiting(),
-        "processes": process_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        packages={name: metadata.version(name) for name in PACKAGES},
+        cpu=cpu_name(),
+        cpus=processors.there,
+        usable_cpus=processors.usable,
+        usable_because=processors.why,
+        threads=torch.get_num_threads(),
+        threads_given=given_threads(),
+        plain=is_plain() or None,
+        waiting=waiting(),
+        processes=process_count(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    )
 
 
-def changed_since(before: dict[str, Any]) -> str:
-    """What differs between a recorded environment and this one, where bits may depend on it."""
-    now, before = _machine(), {"processes": 1, **before}
-    keys = ("cpu", "gpu", "threads", "processes", "packages", "plain")
-    found = [f"{k} was {before.get(k)}, is {now[k]}" for k in keys if before.get(k) != now[k]]
-    return "; ".join(found)
-
-
-def _commit() -> dict[str, Any]:
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of the source, and whether it was changed since; None of an installed package."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():  # installed from a wheel: the version says it all
-        return {"commit": None, "dirty": None}
+        return None, None
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10)
         return done.stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
     except (OSError, subprocess.TimeoutExpired):
-        return {"commit": None, "dirty": None}
+        return None, None

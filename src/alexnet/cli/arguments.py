@@ -11,7 +11,7 @@ from alexnet.errors import UsageError
 from alexnet.recipe import add_recipe_flags
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import Record
+    from alexnet.records import Record
 
 
 class Parser(argparse.ArgumentParser):

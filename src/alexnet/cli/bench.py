@@ -8,7 +8,7 @@ from alexnet.cli.arguments import Verbs, add_verb
 from alexnet.terminal import format_table, percent
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import (
+    from alexnet.records import (
         CompanyRow,
         InferBench,
         InputBench,
@@ -50,7 +50,7 @@ def call(**options: Any) -> InputBench | TrainBench | InferBench:
 
 
 def show(r: InputBench | TrainBench | InferBench) -> None:
-    from alexnet.runs.records import InputBench, TrainBench
+    from alexnet.records import InputBench, TrainBench
 
     quiet = r.quiet
     heads = ["", "images/s", "range", "ratio", "memory"]

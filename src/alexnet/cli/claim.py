@@ -8,7 +8,7 @@ from alexnet.cli.arguments import Verbs, add_verb
 from alexnet.terminal import format_table
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import ClaimList, ClaimResult
+    from alexnet.records import ClaimList, ClaimResult
 
 
 def add(verbs: Verbs) -> None:
@@ -44,7 +44,7 @@ def call(**options: Any) -> ClaimList | ClaimResult:
 
 def show(r: ClaimList | ClaimResult) -> None:
     from alexnet.pages import figure
-    from alexnet.runs.records import ClaimResult
+    from alexnet.records import ClaimResult
 
     if isinstance(r, ClaimResult):
         print(f"{r.claim}: {r.verdict}")

@@ -8,7 +8,7 @@ from alexnet.cli.arguments import Verbs, add_inference, add_verb
 from alexnet.terminal import bars, escaped
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import ClassifyResult
+    from alexnet.records import ClassifyResult
 
 
 def add(verbs: Verbs) -> None:

@@ -12,7 +12,7 @@ from alexnet.cli.arguments import Verbs, add_verb
 from alexnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import CompletionResult
+    from alexnet.records import CompletionResult
 
 HOW = {
     "bash": 'eval "$(alexnet completion bash)"      # in ~/.bashrc',
@@ -36,7 +36,7 @@ def completion(shell: str = "bash") -> CompletionResult:
     import shtab
 
     from alexnet.recipe import RECIPES
-    from alexnet.runs.records import CompletionResult
+    from alexnet.records import CompletionResult
 
     if not isinstance(shell, str) or shell not in HOW:
         raise UsageError(f"shell is {quote_value(shell)}; there are {', '.join(HOW)}")

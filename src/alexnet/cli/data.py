@@ -12,7 +12,7 @@ from alexnet.errors import UsageError
 from alexnet.terminal import escaped
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import DataCheckResult, DataGetResult, DataPackResult
+    from alexnet.records import DataCheckResult, DataGetResult, DataPackResult
 
 
 def add(verbs: Verbs) -> None:

@@ -8,7 +8,7 @@ from alexnet.cli.arguments import Verbs, add_recipe_fields, add_verb
 from alexnet.terminal import format_table
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import RecipeDiagnosis, RunDiagnosis
+    from alexnet.records import RecipeDiagnosis, RunDiagnosis
 
 
 def add(verbs: Verbs) -> None:

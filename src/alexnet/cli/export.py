@@ -8,7 +8,7 @@ from alexnet.cli.arguments import Verbs, add_checkpoint, add_ignore_unknown, add
 from alexnet.terminal import percent
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import ExportResult
+    from alexnet.records import ExportResult
 
 
 def add(verbs: Verbs) -> None:

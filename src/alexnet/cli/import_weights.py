@@ -9,7 +9,7 @@ from alexnet.cli.arguments import Verbs, add_ignore_unknown, add_verb
 from alexnet.terminal import percent_with_interval
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import ImportResult, ImportTestResult
+    from alexnet.records import ImportResult, ImportTestResult
 
 
 def add(verbs: Verbs) -> None:
@@ -57,7 +57,7 @@ def call(**options: Any) -> ImportResult | ImportTestResult:
 
 
 def show(r: ImportResult | ImportTestResult) -> None:
-    from alexnet.runs.records import ImportTestResult
+    from alexnet.records import ImportTestResult
 
     print(f"matched   {len(r.matched)} tensors of {r.model}, {r.classes:,} classes")
     if r.left:

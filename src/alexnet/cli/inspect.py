@@ -15,7 +15,7 @@ from alexnet.cli.arguments import (
 from alexnet.terminal import bars, escaped, format_table, percent
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import (
+    from alexnet.records import (
         AgreementResult,
         CalibrationResult,
         ConfusionResult,
@@ -108,7 +108,7 @@ def _format_filters(r: FiltersResult) -> str:
 
 
 def _format_neighbors(r: NeighborsResult | AgreementResult) -> str:
-    from alexnet.runs.records import AgreementResult
+    from alexnet.records import AgreementResult
 
     if isinstance(r, AgreementResult):
         rows = [

@@ -8,7 +8,7 @@ from alexnet.cli.arguments import Verbs, add_verb
 from alexnet.terminal import format_table
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import (
+    from alexnet.records import (
         NetworkResult,
         RecipeDifferences,
         RecipeList,
@@ -32,7 +32,7 @@ def call(**options: Any) -> RecipeList | RecipeDifferences | RecipeResult | Netw
 
 
 def show(r: RecipeList | RecipeDifferences | RecipeResult | NetworkResult) -> None:
-    from alexnet.runs.records import RecipeDifferences, RecipeList
+    from alexnet.records import RecipeDifferences, RecipeList
 
     if isinstance(r, RecipeList):
         for kind, things in (("recipe", r.recipes), ("model", r.models)):
@@ -56,7 +56,7 @@ def _show_differences(r: RecipeDifferences) -> None:
 
 
 def _show_network(r: RecipeResult | NetworkResult) -> None:
-    from alexnet.runs.records import RecipeResult
+    from alexnet.records import RecipeResult
 
     layers = [
         (

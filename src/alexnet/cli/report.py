@@ -8,7 +8,7 @@ from alexnet.cli.arguments import Verbs, add_verb
 from alexnet.terminal import escaped
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import ReportResult
+    from alexnet.records import ReportResult
 
 
 def add(verbs: Verbs) -> None:

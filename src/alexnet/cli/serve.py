@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet.cli.arguments import Verbs, add_checkpoint, add_engine, add_precision, add_verb
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import ServeResult
+    from alexnet.records import ServeResult
 
 
 def add(verbs: Verbs) -> None:

@@ -15,7 +15,7 @@ from alexnet.terminal import (
 )
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import ProofResult, TestResult
+    from alexnet.records import ProofResult, TestResult
 
 
 def add(verbs: Verbs) -> None:
@@ -50,7 +50,7 @@ def call(**options: Any) -> TestResult | ProofResult:
 
 
 def show(r: TestResult | ProofResult) -> None:
-    from alexnet.runs.records import ProofResult
+    from alexnet.records import ProofResult
 
     if isinstance(r, ProofResult):
         _show_proof(r)

@@ -9,7 +9,7 @@ from alexnet.cli.arguments import Verbs, add_recipe_fields, add_verb
 from alexnet.terminal import duration, escaped, percent_with_interval
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import TrainResult
+    from alexnet.records import TrainResult
 
 
 def add(verbs: Verbs) -> None:

@@ -20,7 +20,7 @@ from alexnet.evaluation_set import read_digests
 from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.predictor import Image, load
 from alexnet.recipe import Precision
-from alexnet.runs.records import ClassifyResult, ImageAnswer, UnreadFile
+from alexnet.records import ClassifyResult, ImageAnswer, UnreadFile
 from alexnet.terminal import progress, say
 
 CLASSIFY_BATCH = 64  # images decoded and shown at a time

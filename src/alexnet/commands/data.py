@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -22,7 +22,13 @@ from alexnet.data.packing import (
 )
 from alexnet.errors import DataError, UsageError, did_you_mean
 from alexnet.options import option
-from alexnet.runs.records import DataCheckResult, DataGetResult, DataPackResult, UnreadFile
+from alexnet.records import (
+    DataCheckResult,
+    DataGetResult,
+    DataPackResult,
+    PackedManifest,
+    UnreadFile,
+)
 from alexnet.terminal import progress, say
 
 PAPER_SIZE = 256  # pixels, section 2
@@ -112,24 +118,24 @@ def data_pack(
         )
     return DataPackResult(
         out=str(out),
-        classes=len(manifest["classes"]),
-        counts=manifest["counts"],
-        size=manifest["size"],
-        encoding=manifest["encoding"],
-        repaired=len(manifest["repairs"]),
-        refused=[UnreadFile(**entry) for entry in manifest["refused"]],
+        classes=len(manifest.classes),
+        counts=manifest.counts,
+        size=manifest.size,
+        encoding=manifest.encoding,
+        repaired=len(manifest.repairs),
+        refused=manifest.refused,
         empty=_empty_classes(Path(out), manifest),
-        across=manifest.get("across", 0),
-        others=manifest.get("others", {}),
-        bytes=sum(file["bytes"] for file in manifest["payload"].values()),
+        across=manifest.across,
+        others=manifest.others,
+        bytes=sum(file.bytes for file in manifest.payload.values()),
         wall_s=round(time.monotonic() - began, 2),
     )
 
 
-def _empty_classes(out: Path, manifest: dict[str, Any]) -> list[str]:
-    split = "train" if "train" in manifest["counts"] else "all"
+def _empty_classes(out: Path, manifest: PackedManifest) -> list[str]:
+    split = "train" if "train" in manifest.counts else "all"
     labels = np.load(out / f"{split}.labels.npy", allow_pickle=False)
-    classes: list[str] = manifest["classes"]
+    classes = manifest.classes
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     return [name for name, count in zip(classes, counts.tolist(), strict=True) if not count]
 

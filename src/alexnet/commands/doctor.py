@@ -29,7 +29,7 @@ from alexnet.models.zoo import model_spec
 from alexnet.options import option
 from alexnet.predictor import load, read_statistics
 from alexnet.recipe import Recipe, RecipeOverrides, check_overrides, find_recipe
-from alexnet.runs.records import (
+from alexnet.records import (
     Diagnosis,
     DoctorEvent,
     Event,

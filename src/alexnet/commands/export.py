@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +20,12 @@ from alexnet.interchange.held_out import spread_readable_indices
 from alexnet.interchange.quantise import calibration_indices, compare_quantised, quantise
 from alexnet.options import Placeholder, option
 from alexnet.predictor import Predictor, load
-from alexnet.runs.records import ExportCheck, ExportResult, QuantisationResult
+from alexnet.records import (
+    ExportCheck,
+    ExportResult,
+    QuantisationFigures,
+    QuantisationResult,
+)
 from alexnet.runtime import chance_kept
 from alexnet.terminal import say
 
@@ -109,7 +113,7 @@ def export(
     return ExportResult(
         format=format,
         run=str(run),
-        verified=ExportCheck(**proof, images=source),
+        verified=ExportCheck(**proof.by_field(), images=source),
         int8=quantised,
         pushed=hub.push(target, push) if push else None,
         out=str(target),
@@ -159,12 +163,14 @@ def _quantised(
     def inputs(images: Tensor) -> Tensor:
         return images if preprocess else predictor.preprocess.views(images, 1)[0].contiguous()
 
-    def compared(part: Split) -> tuple[bytes, dict[str, Any]]:
+    def compared(part: Split) -> tuple[bytes, QuantisationFigures]:
         ids = calibration_indices(part)
         after = quantise(content, inputs(torch.from_numpy(part.read(ids))))
         return after, compare_quantised(content, after, part, ids, len(predictor.classes), inputs)
 
     after, figures = held_out.around(compared)
-    if figures["int8"].top1 < figures["fp32"].top1_ci95[0]:
+    if figures.int8.top1 < figures.fp32.top1_ci95[0]:
         say("warning: int8 loses more than the interval of fp32's top-1: compare before you use it")
-    return after, QuantisationResult(**figures, data=held_out.path, **held_out.figures().by_field())
+    return after, QuantisationResult(
+        **figures.by_field(), data=held_out.path, **held_out.figures().by_field()
+    )

@@ -13,7 +13,7 @@ from alexnet.data.forms import open_image_set
 from alexnet.data.images import Orient
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import open_evaluation_set
-from alexnet.files import read_bytes, sha256_of, write_json
+from alexnet.files import read_bytes, sha256_of
 from alexnet.interchange.certificate import certify_run, run_logits
 from alexnet.interchange.held_out import tally_scores
 from alexnet.interchange.hub import pull
@@ -22,15 +22,17 @@ from alexnet.interchange.untrained_weights import detect_untrained
 from alexnet.options import FILE, option
 from alexnet.predictor import load
 from alexnet.recipe import Normalize
-from alexnet.runs.checkpoint import save_checkpoint
-from alexnet.runs.records import (
+from alexnet.records import (
     DataCard,
     EvalResult,
     ImportEvent,
     ImportResult,
     ImportTestResult,
+    RunInit,
+    RunStart,
     WeightsVerdict,
 )
+from alexnet.runs.checkpoint import save_checkpoint
 from alexnet.runs.rundir import RunDir, fresh_run_path
 from alexnet.runtime import chance_kept, environment
 from alexnet.terminal import percent, say
@@ -130,17 +132,18 @@ def import_weights(
     replaced: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
     asked = {"split": split, "ignore_unknown": ignore_unknown}
     if not str(file).startswith(HUB):
-        origin = {"path": str(Path(file).absolute())}
+        origin = str(Path(file).absolute())
         return _import(
-            Path(file), str(file), origin, model, run, classes, data, asked, mean, bgr, replaced
-        )
+            Path(file), str(file), origin, None, model, run, classes, data, asked, mean, bgr,
+            replaced,
+        )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="alexnet-") as aside:
         place, revision = pull(str(file).removeprefix(HUB), Path(aside))
-        origin = {"path": str(file), **({"revision": revision} if revision else {})}
         try:
             return _import(
-                place, str(file), origin, model, run, classes, data, asked, mean, bgr, replaced
-            )
+                place, str(file), str(file), revision or None, model, run, classes, data, asked,
+                mean, bgr, replaced,
+            )  # fmt: skip
         except AlexNetError as error:  # the folder that it names will be gone
             raise type(error)(str(error).replace(str(place), str(file))) from error
 
@@ -148,7 +151,8 @@ def import_weights(
 def _import(
     path: Path,
     name: str,
-    origin: dict[str, str],
+    origin: str,
+    revision: str | None,
     model: str | None,
     run: str | Path | None,
     classes: str | Path | None,
@@ -158,8 +162,8 @@ def _import(
     bgr: bool | None,
     replaced: dict[str, Any],
 ) -> ImportResult | ImportTestResult:
-    """Makes a run of what lies at `path`, which people call `name`; `origin` is recorded of it;
-    `asked` is what of `data` is measured on."""
+    """Makes a run of what lies at `path`, which people call `name`; `origin` and `revision` are
+    recorded; `asked` are options of the measurement on `data`."""
     expectation = expected_images(path, model, Path(mean) if mean else None, replaced)
     recipe, statistics = expectation.recipe, expectation.statistics
     net, left = read_net(path, recipe, bgr)
@@ -194,17 +198,22 @@ def _import(
     try:
         if statistics.image is not None:
             folder.write_mean_image(statistics.image)
-        write_json(folder.path / "environment.json", environment())
-        saved = {"recipe": recipe.to_dict(), "digest": recipe.digest, "data": described}
-        saved["init"] = origin | {"sha256": digest}
-        saved["import"] = _flags(model, classes, mean, bgr, replaced)
-        folder.write_recipe(saved)
+        folder.write_environment(environment())
+        folder.write_recipe(
+            RunStart(
+                recipe=recipe.to_dict(),
+                digest=recipe.digest,
+                data=described,
+                init=RunInit(path=origin, revision=revision, sha256=digest),
+                imported=_flags(model, classes, mean, bgr, replaced),
+            )
+        )
         save_checkpoint(
             folder.checkpoints,
             0,
             model=net.state_dict(),
             optimizer={},
-            state=State(finished="imported").to_dict(recipe),
+            state=State(finished="imported").to_record(recipe),
             best=True,
         )
         told = {k: v for k, v in result.by_field().items() if k != "run"}

@@ -41,7 +41,7 @@ from alexnet.files import open_atomic
 from alexnet.models.zoo import model_spec
 from alexnet.options import RUN, Placeholder, call, option
 from alexnet.recipe import Precision
-from alexnet.runs.records import (
+from alexnet.records import (
     ActivationsResult,
     Agreement,
     AgreementResult,

@@ -11,7 +11,7 @@ from alexnet.models.compare import Difference, compare_presets
 from alexnet.models.net import Preset, summarize, with_dropout
 from alexnet.options import Placeholder, call, option
 from alexnet.recipe import RECIPES, RECORD, SUFFIX, TRAINING, Recipe, find_recipe, source_of
-from alexnet.runs.records import (
+from alexnet.records import (
     LayerSummary,
     NetworkResult,
     RecipeDifference,

@@ -25,11 +25,11 @@ from alexnet.data.forms import open_image_set
 from alexnet.diagnosis.ranking import as_severity
 from alexnet.diagnosis.rules import find_run_faults
 from alexnet.errors import DataError, UsageError
-from alexnet.files import read_json, write_atomic
+from alexnet.files import write_atomic
 from alexnet.options import call, option
 from alexnet.pages import RunPart, report_page
 from alexnet.recipe import Recipe
-from alexnet.runs.records import (
+from alexnet.records import (
     AgreementResult,
     DivergedEvent,
     DoctorEvent,
@@ -92,7 +92,7 @@ def report(
         for part in parts
         if part.best and part.best.top1 is not None
     )
-    written = f"Written by alexnet {parts[0].environment.get('packages', {}).get('alexnet', '')}"
+    written = f"Written by alexnet {parts[0].environment.packages.get('alexnet', '')}"
     page, left_out = report_page(
         parts, recipe_differences(recipes), (curves, says), written.strip()
     )
@@ -145,14 +145,13 @@ def _part(run: InspectedRun, brief: bool) -> RunPart:
         note = (f"Written when training ended; `{call('report', run.path)}` adds "
                 "confusion, calibration, mistakes and neighbours.")  # fmt: skip
     walls = [e.wall_s for e in events if isinstance(e, TrainEvent) and e.wall_s is not None]
-    environment = folder.path / "environment.json"
     again, conditions = reproduce(folder)
     return RunPart(
         name=run.name,
         recipe=recipe.to_dict(),
         digest=recipe.digest,
         network=recipe.model,
-        environment=read_json(environment) if environment.is_file() else {},
+        environment=folder.environment(),
         data=replace(described, left_out=left_out_of(folder.path, described)),
         best=best,
         tests=list(tests.values()),

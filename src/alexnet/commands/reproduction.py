@@ -2,15 +2,14 @@
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from alexnet.errors import CheckpointError
-from alexnet.files import read_json, sha256_of
+from alexnet.files import sha256_of
 from alexnet.recipe import RECIPES, Recipe, find_recipe, parse_recipe_words, recipe_words
-from alexnet.runs.checkpoint import find_checkpoint
-from alexnet.runs.records import DataCard, Event, TestEvent, ValEvent
+from alexnet.records import DataCard, Event, RunInit, RunStart, TestEvent, ValEvent
+from alexnet.runs.checkpoint import find_checkpoint, read_state
 from alexnet.runs.rundir import RunDir, fresh_run_path, read_recipe
 from alexnet.runs.train_command import conditions, recorded_call, train_command
 
@@ -20,23 +19,22 @@ def reproduce(folder: RunDir) -> tuple[list[str], list[str]]:
     comes out and when. The first line gives the digest of the run's recipe: it was read back."""
     run = Path(os.path.abspath(folder.path))
     again = str(fresh_run_path(run.parent, f"{run.name}-again"))
-    saved, (recipe, described) = folder.recipe, read_recipe(folder)
-    init: Mapping[str, str] = saved.get("init", {})
+    (recipe, described), start = read_recipe(folder), folder.start()
+    init = start.init
     if described.kind == "imported":
-        return _import_again(saved, init, again)
-    place = run / "environment.json"
-    environment, events = read_json(place) if place.is_file() else {}, folder.events()
-    call = recorded_call(saved, environment, events)
+        return _import_again(start, again)
+    environment, events = folder.environment(), folder.events()
+    call = recorded_call(start, environment, events)
     own = described.where
     line = train_command(
-        _recipe_words(recipe, run, bool(init)), call,
-        data="" if own == recipe.data else own, init=init.get("path", ""), run=again,
+        _recipe_words(recipe, run, init is not None), call,
+        data="" if own == recipe.data else own, init=init.path if init else "", run=again,
     )  # fmt: skip
     sentences = conditions(
         recipe.digest, _weights(folder), call, environment, described.digest, events
     )
-    if init:
-        sentences.append(_start(init))
+    if init is not None:
+        sentences.append(_initial_weights(init))
     return [line, *_tests(recipe, described, events, again)], sentences
 
 
@@ -62,7 +60,7 @@ def _read_back(words: list[str]) -> Recipe:
 
 
 def _weights(folder: RunDir) -> str:
-    last = read_json(find_checkpoint(folder.checkpoints, "last") / "state.json")
+    last = read_state(find_checkpoint(folder.checkpoints, "last"))
     validated = any(isinstance(event, ValEvent) for event in folder.events())
     name = "best" if validated else "last"  # a run may be stopped before its first validation
     kept = find_checkpoint(folder.checkpoints, name)
@@ -70,17 +68,15 @@ def _weights(folder: RunDir) -> str:
         f"The sha256 of checkpoints/{name}/model.safetensors (its {kept.name}) is "
         f"{sha256_of(kept / 'model.safetensors')}."
     )
-    if not last.get("finished"):
+    if not last.has_ended:
         sentence += " It had not ended when this was written; the command trains to the end."
     return sentence
 
 
-def _start(init: Mapping[str, str]) -> str:
-    """Whether the weights that it began with are there still."""
-    path, sentence = (
-        Path(init["path"]),
-        f"It begins with the weights {init['path']}, sha256 {init['sha256']}",
-    )
+def _initial_weights(init: RunInit) -> str:
+    """Names the initial weights, and says whether they are still there."""
+    path = Path(init.path)
+    sentence = f"It begins with the weights {init.path}, sha256 {init.sha256}"
     try:
         file = (
             find_checkpoint(path / "checkpoints") / "model.safetensors" if path.is_dir() else path
@@ -88,7 +84,7 @@ def _start(init: Mapping[str, str]) -> str:
         now = sha256_of(file)
     except CheckpointError:
         return f"{sentence}, which were not there when this was written: put them back first."
-    if now == init["sha256"]:
+    if now == init.sha256:
         return f"{sentence}."
     return (
         f"{sentence}; what was there when this was written has {now}: put the old ones back first."
@@ -113,13 +109,12 @@ def _tests(recipe: Recipe, described: DataCard, events: Sequence[Event], run: st
     return list(lines) or [shlex.join(["alexnet", "test", run, *views])]
 
 
-def _import_again(
-    saved: Mapping[str, Any], init: Mapping[str, str], again: str
-) -> tuple[list[str], list[str]]:
-    source, digest = init.get("path", ""), init.get("sha256", "")
+def _import_again(start: RunStart, again: str) -> tuple[list[str], list[str]]:
+    init = start.init
+    source, digest = (init.path, init.sha256) if init else ("", "")
     sentences = [
         f"The weights were imported, not trained: from {source or 'a file'}, sha256 {digest}."
     ]
-    if "import" not in saved:
+    if start.imported is None:
         return [], [*sentences, "With which flags was not recorded then."]
-    return [shlex.join(["alexnet", "import", source, *saved["import"], "--run", again])], sentences
+    return [shlex.join(["alexnet", "import", source, *start.imported, "--run", again])], sentences

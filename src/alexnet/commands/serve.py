@@ -9,7 +9,7 @@ from alexnet.interchange.runtimes import EngineName, refuse_precision, with_engi
 from alexnet.options import option
 from alexnet.predictor import Predictor
 from alexnet.recipe import Precision
-from alexnet.runs.records import ServeResult
+from alexnet.records import ServeResult
 from alexnet.serving.batcher import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.index import open_index

@@ -22,8 +22,8 @@ from alexnet.metrics import Tally
 from alexnet.options import option
 from alexnet.predictor import Predictor, load
 from alexnet.recipe import Precision
+from alexnet.records import ClassCount, ProofResult, TestEvent, TestResult, UnreadFile
 from alexnet.runs.checkpoint import find_checkpoint
-from alexnet.runs.records import ClassCount, ProofResult, TestEvent, TestResult, UnreadFile
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import chance_kept
 from alexnet.terminal import say

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Unpack
@@ -36,7 +36,7 @@ from alexnet.data.unreadable import check_parts, update_fates
 from alexnet.errors import CheckpointError, DataError, Diverged, Unreadable, UsageError
 from alexnet.evaluation_set import read_digests
 from alexnet.figures.tensorboard import ValidationPictures
-from alexnet.files import read_json, sha256_of, to_json_text, write_atomic
+from alexnet.files import sha256_of, to_json_text, write_atomic
 from alexnet.interchange.certificate import certify_run
 from alexnet.launch import is_launched
 from alexnet.memory import give_back
@@ -53,6 +53,19 @@ from alexnet.recipe import (
     find_recipe,
     write_recipe,
 )
+from alexnet.records import (
+    DataCard,
+    PinnedFile,
+    ReportResult,
+    ResumeEvent,
+    RunCall,
+    RunInit,
+    RunPlan,
+    RunStart,
+    TrainResult,
+    ValEvent,
+    as_event,
+)
 from alexnet.runs.checkpoint import (
     Checkpoint,
     find_checkpoint,
@@ -61,21 +74,11 @@ from alexnet.runs.checkpoint import (
     pack_tensors,
     unpack_tensors,
 )
-from alexnet.runs.records import (
-    DataCard,
-    PinnedFile,
-    ReportResult,
-    ResumeEvent,
-    RunPlan,
-    TrainResult,
-    ValEvent,
-    as_event,
-)
 from alexnet.runs.restart import finish_restart, restart_run
-from alexnet.runs.rundir import RunDir, fresh_run_path, latest_run, read_recipe
+from alexnet.runs.rundir import ENVIRONMENT, RunDir, fresh_run_path, latest_run, read_recipe
 from alexnet.runs.tensorboard import TensorBoard
-from alexnet.runs.train_command import TrainingCall, train_command
-from alexnet.runtime import chance_kept, changed_since, environment, pick_device, threads
+from alexnet.runs.train_command import train_command
+from alexnet.runtime import chance_kept, environment, machine, pick_device, threads
 from alexnet.signals import PREEMPT, interrupt_on, signal_number
 from alexnet.terminal import escaped, say, shorten
 from alexnet.training.fitting import fit, save_step_0
@@ -85,7 +88,6 @@ from alexnet.training.network import check_trainable, preprocessing
 from alexnet.training.parallel import Team, check_same_data, join, restarted
 from alexnet.training.schedule import describe_unreached, shorten_warmup
 from alexnet.training.settings import (
-    ENVIRONMENT,
     SettingsRecheck,
     TimingRule,
     choose_settings,
@@ -394,7 +396,7 @@ def _plan_continuation(request: Request, locks: ExitStack) -> tuple[RunPlan, Ope
             "leave the option out, or start a new run"
         )
     start = load_latest(folder.checkpoints, say)
-    finished = bool(start.state.get("finished"))
+    finished = start.has_ended
 
     # The data, and images that could not be read.
     dataset = reopen_run_data(continued, card, request.data)
@@ -404,13 +406,13 @@ def _plan_continuation(request: Request, locks: ExitStack) -> tuple[RunPlan, Ope
     statistics = read_statistics(folder, card)
 
     # The machine, which may be another one now.
-    recorded = read_json(folder.path / ENVIRONMENT)
+    recorded = folder.environment(required=True)
     n_threads = chosen_threads(recorded)
     lines = []
     if line := describe_kept_threads(n_threads, torch.get_num_threads(), find_processors()):
         lines.append(line)
     with threads(n_threads):
-        if changes := changed_since(recorded):
+        if changes := recorded.changes(machine()):
             lines.append(
                 "warning: this is not the machine that the run began on, so bits may differ: "
                 f"{changes}"
@@ -679,33 +681,34 @@ def _continue_run(plan: RunPlan, folder: RunDir) -> None:
 def run_records(plan: RunPlan, team: Team) -> dict[str, str]:
     """Return the files that describe a run: their texts by file name."""
     recipe = Recipe.from_dict(plan.recipe)
-    call, init = _call(plan, team), ""
-    saved = {
-        "recipe": recipe.to_dict(), "digest": recipe.digest, "data": plan.data.to_json(),
-        "call": asdict(call),
-    }  # fmt: skip
+    call, init = _call(plan, team), None
     if plan.init is not None:
-        init = str(Path(plan.init.path).absolute())
-        saved["init"] = {"path": init, "sha256": plan.init.sha256}
+        init = RunInit(path=str(Path(plan.init.path).absolute()), sha256=plan.init.sha256)
+    start = RunStart(
+        recipe=recipe.to_dict(), digest=recipe.digest, data=plan.data, call=call, init=init
+    )
     with threads(plan.threads):
-        machine = replace(environment(), settings=plan.settings)
+        computed_on = replace(environment(), settings=plan.settings)
     again = train_command(
-        ["THIS_FILE"], replace(call, doctor="stop", threads=0), init=init,
+        ["THIS_FILE"], replace(call, doctor="stop", threads=0),
+        init=init.path if init else "",
         run="DIR" if call.processes > 1 else "",
     )  # fmt: skip
     return {
-        ENVIRONMENT: to_json_text(machine),
-        "recipe.json": to_json_text(saved),
+        ENVIRONMENT: to_json_text(computed_on),
+        "recipe.json": to_json_text(start),
         RECIPE_FILE: write_recipe(recipe, plan.data.path, plan.choice, again),
     }
 
 
-def _call(plan: RunPlan, team: Team) -> TrainingCall:
+def _call(plan: RunPlan, team: Team) -> RunCall:
     """Return the parts of this call that a reproduction has to repeat."""
     on_host = int(os.environ.get("LOCAL_WORLD_SIZE", team.size)) if team.size > 1 else 1
     hosts = max(team.size // on_host, 1)
     n_threads = 0 if pick_device().type == "cuda" else plan.threads
-    return TrainingCall(team.size, hosts, team.towers, plan.doctor, n_threads)
+    return RunCall(
+        processes=team.size, hosts=hosts, towers=team.towers, doctor=plan.doctor, threads=n_threads
+    )
 
 
 def _copy_source_digests(init: str, folder: RunDir) -> None:

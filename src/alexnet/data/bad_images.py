@@ -11,23 +11,26 @@ from the same steps on, whichever process or thread came upon them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.image_set import GONE
 from alexnet.errors import CheckpointError
 from alexnet.files import read_json, write_json
 from alexnet.options import AdvisedCall, option
-from alexnet.runs.records import BadImageEvent, DataCard, LeftOutImage
+from alexnet.records import (
+    BadImage,
+    BadImageEvent,
+    BadImageList,
+    DataCard,
+    LeftOutImage,
+    Misfit,
+)
 
 NAME = "unreadable.json"
 NOTED = "unreadable-elsewhere.json"  # by a test or a look at the run, maybe beside its training
-FORMAT = 1
-OUT = ("left out", "removed")
 _OTHERS = "no longer those of a run that nothing disturbed: another image stands in its place"
 BITS = {
     "reported": "undisturbed so far: the training stopped before it used this image",
@@ -39,27 +42,17 @@ BITS = {
 """What became of an image, and what that means for the bits of the weights."""
 
 
-@dataclass(frozen=True)
-class BadImage:
-    """`path` is inside the set, `index` in the split; `step` is the update that wanted it first;
-    `size` is that of its file now, in bytes, where it was `replaced`."""
-
-    path: str
-    split: str
-    index: int
-    reason: str
-    step: int
-    fate: str = "reported"
-    size: int = GONE
-
-    @property
-    def is_out(self) -> bool:
-        return self.fate in OUT
-
-    def event(self) -> BadImageEvent:
-        """Its line in metrics.jsonl, with what it means for bits."""
-        told = {k: v for k, v in asdict(self).items() if k != "size"}
-        return BadImageEvent(**told, bits=BITS[self.fate])
+def bad_image_event(image: BadImage) -> BadImageEvent:
+    """The line of an image in metrics.jsonl, which says what its fate means for the bits."""
+    return BadImageEvent(
+        path=image.path,
+        split=image.split,
+        index=image.index,
+        reason=image.reason,
+        step=image.step,
+        fate=image.fate,
+        bits=BITS[image.fate],
+    )
 
 
 class BadImages:
@@ -76,18 +69,11 @@ class BadImages:
         bad, path = BadImages(run, name), run / name
         if not path.is_file():
             return bad
+        values = read_json(path)
         try:
-            for row in read_json(path)["images"]:
-                image = BadImage(**row)
-                texts = (image.path, image.split, image.reason)
-                numbers = (image.index, image.step, image.size)
-                if image.fate not in BITS or not all(type(x) is str for x in texts):
-                    raise ValueError(f"{image.fate!r:.40}")
-                if not all(type(x) is int for x in numbers):
-                    raise ValueError(f"{numbers}")
-                bad.put([image], keep=False)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from None
+            bad.put(BadImageList.read(values).images, keep=False)
+        except Misfit as misfit:
+            raise CheckpointError(f"{path} is damaged ({misfit}): restore it from a copy") from None
         return bad
 
     def __iter__(self) -> Iterator[BadImage]:
@@ -117,8 +103,8 @@ class BadImages:
         self._images = known
         self.paths = {image.path for image in known.values()}
         if self.run is not None and keep:
-            rows = [asdict(image) for image in known.values()]
-            write_json(self.run / self._name, {"format": FORMAT, "images": rows})
+            listed = BadImageList(format=BadImageList.FORMAT, images=tuple(known.values()))
+            write_json(self.run / self._name, listed)
 
 
 def most_left_out(share: float, count: int) -> int:

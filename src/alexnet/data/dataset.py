@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data import draws, fetch
-from alexnet.data.bad_images import NOTED, BadImage, BadImages, most_left_out
+from alexnet.data.bad_images import NOTED, BadImages, most_left_out
 from alexnet.data.drive import Drive
 from alexnet.data.file_list import FileList, list_files, read_file_lists, restore_list
 from alexnet.data.forms import open_image_set
@@ -22,7 +22,11 @@ from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
 from alexnet.options import DIR, call, option
 from alexnet.recipe import Recipe
-from alexnet.runs.records import DataCard, LeftOutImage
+from alexnet.records import (
+    BadImage,
+    DataCard,
+    LeftOutImage,
+)
 from alexnet.terminal import say
 
 STATISTICS_IMAGES = 20_000  # of a larger split only so many are read for mean and deviation

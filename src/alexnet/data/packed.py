@@ -2,10 +2,9 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -18,6 +17,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError
 from alexnet.files import read_json
 from alexnet.options import call
+from alexnet.records import Misfit, PackedManifest
 
 
 class PackedJpegs:
@@ -84,48 +84,44 @@ def open_packed(opening: Opening) -> ImageSet | None:
             raise DataError(f"{root}: half packed: run the same `{call('data pack')}` to finish it")
         return None
     try:
-        manifest = read_json(root / "manifest.json")
-        shape = (manifest["size"], manifest["size"], manifest["channels"])
+        manifest = PackedManifest.read(read_json(root / "manifest.json"))
+        shape = (manifest.size, manifest.size, manifest.channels)
         readers: dict[str, Callable[[], LabelledImages]] = {}
-        for split, count in manifest["counts"].items():
-            readers[split] = partial(_read, root, split, count, shape, manifest["encoding"])
-        for name, file in manifest["payload"].items():
-            if not (root / name).is_file() or (root / name).stat().st_size != file["bytes"]:
+        for split, count in manifest.counts.items():
+            readers[split] = partial(_read, root, split, count, shape, manifest.encoding)
+        for name, file in manifest.payload.items():
+            if not (root / name).is_file() or (root / name).stat().st_size != file.bytes:
                 why = f"missing or cut: restore its copy, or remove {root} and pack again"
                 raise DataError(f"{root / name}: {why}")
-        covariance = tuple(tuple(row) for row in manifest["covariance"])
-        mean, std = tuple(manifest["mean"]), tuple(manifest["std"])
+        covariance = tuple(tuple(row) for row in manifest.covariance)
+        mean, std = tuple(manifest.mean), tuple(manifest.std)
         with reading(root / "mean.npy"):
             image = torch.from_numpy(np.load(root / "mean.npy", allow_pickle=False))
         # Of arrays nothing was turned, whatever the manifest says.
-        files = manifest.get("kind") not in ("idx", "cifar10")
-        orient = manifest.get("orient", "ignore") if files else None
-        if orient not in (None, "apply", "ignore"):
-            raise TypeError(f"orient {orient!r}")
+        orient = None if manifest.kind in ("idx", "cifar10") else manifest.orient
         turned = count_turned(manifest)
-        titles = {str(name): str(title) for name, title in manifest.get("titles", {}).items()}
         return make_image_set(
             "packed",
             root,
-            tuple(manifest["classes"]),
+            tuple(manifest.classes),
             readers,
-            digest=manifest["key"] + manifest["source"]["sha256"],
-            titles=titles,
+            digest=manifest.key + manifest.source.sha256,
+            titles=manifest.titles,
             orient=orient,
             turned=turned,
             # Of a set that is split when it is read, they would be of its test images too.
             statistics=Statistics(mean, std, covariance, image) if "train" in readers else None,
         )
-    except (KeyError, TypeError, AttributeError, CheckpointError) as error:
+    except (Misfit, CheckpointError) as error:
         why = " ".join(str(error).split())
         raise DataError(
             f"{root / 'manifest.json'}: damaged ({why}): remove {root} and pack again"
         ) from None
 
 
-def count_turned(manifest: Mapping[str, Any]) -> int:
+def count_turned(manifest: PackedManifest) -> int:
     """How many files of a packed set had an EXIF orientation, whatever was done about it."""
-    return sum(any(TURNED in r for r in o["repairs"]) for o in manifest.get("repairs", ()))
+    return sum(any(TURNED in r for r in file.repairs) for file in manifest.repairs)
 
 
 def _read(

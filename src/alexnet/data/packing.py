@@ -46,6 +46,16 @@ from alexnet.files import (
     write_json,
 )
 from alexnet.options import option
+from alexnet.records import (
+    Components,
+    IrregularFile,
+    PackedManifest,
+    PackedSource,
+    PackState,
+    PayloadFile,
+    RepairedFile,
+    UnreadFile,
+)
 from alexnet.signals import DeferredSignals
 from alexnet.terminal import escaped, progress, say
 
@@ -133,7 +143,7 @@ def pack_images(
     workers: int,
     block: int = BLOCK,
     piece: int = PIECE,
-) -> dict[str, Any]:
+) -> PackedManifest:
     """Packs every image of a set; returns the manifest.
 
     Continues what a killed pack of the same set, options and `block` left in `out`: after each
@@ -188,16 +198,16 @@ class _Packer:
             images = sum(len(files) for files in source.parts.values())
             check_space(out, expected_bytes(images, o.size, o.channels, o.encoding))
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> PackedManifest:
         splits: list[str] = [s for s in ORDER if s in self.source.parts]
         total = sum(len(self.source.parts[s]) for s in splits)
         before = sum(self.journal.done.values())
         if before:
             say(f"continuing {self.out}: {before:,} of {total:,} images are packed")
-            if self.journal.state.get("stamps") != stamps_of(self.source):
+            if self.journal.stamps != stamps_of(self.source):
                 done = [(s, i) for s in splits for i in range(self.journal.done.get(s, 0))]
                 check_unchanged(self.source, done, self.journal.read("digests"))
-        self.journal.state["stamps"] = stamps_of(self.source)
+        self.journal.stamps = stamps_of(self.source)
         with (
             DeferredSignals() as self.signals,
             progress(f"packing {self.source.root.name}", total, "images", before) as bar,
@@ -274,7 +284,11 @@ class _Packer:
         self.journal.append(f"{split}.names", names.encode())
         noted = [image for image in images if image.repairs or image.refused]
         lines = (
-            json.dumps({"split": split, "path": i.name, "repairs": i.repairs, "refused": i.refused})
+            json.dumps(
+                IrregularFile(
+                    split=split, path=i.name, repairs=i.repairs, refused=i.refused
+                ).to_json()
+            )
             for i in noted
         )
         self.journal.append("odd.jsonl", "".join(f"{line}\n" for line in lines).encode())
@@ -283,13 +297,14 @@ class _Packer:
 
     # The end
 
-    def _finish(self, splits: list[str]) -> dict[str, Any]:
+    def _finish(self, splits: list[str]) -> PackedManifest:
         o, journal, work = self.options, self.journal, self.journal.folder
         for name in os.listdir(self.out):  # of one killed while moving them
             if name.endswith(_PAYLOAD):
                 os.replace(self.out / name, work / name)
-        noted = [json.loads(line) for line in journal.read("odd.jsonl").splitlines()]
-        counts, payload = {}, {}
+        lines = journal.read("odd.jsonl").splitlines()
+        noted = [IrregularFile.from_json(json.loads(line), "odd.jsonl") for line in lines]
+        counts, payload = dict[str, int](), dict[str, PayloadFile]()
         for split in splits:
             labels = np.frombuffer(journal.read(f"{split}.labels"), np.int64)
             counts[split] = len(labels)
@@ -299,10 +314,10 @@ class _Packer:
             finish_images(journal, split, shape, o.encoding)
         if not journal.sums.images:
             shutil.rmtree(work, ignore_errors=True)
-            first = next(x for x in noted if x["refused"])
+            first = next(file for file in noted if file.refused)
             raise DataError(
-                f"{self.source.root}: no training image could be read, first {first['path']}: "
-                f"{first['refused']}"
+                f"{self.source.root}: no training image could be read, first {first.path}: "
+                f"{first.refused}"
             )
         measured = journal.sums.statistics()
         assert measured.image is not None
@@ -311,38 +326,36 @@ class _Packer:
         with progress("hashing", len(names), "files") as bar:
             for name in names:
                 path = work / name
-                payload[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+                payload[name] = PayloadFile(bytes=path.stat().st_size, sha256=sha256_of(path))
                 bar.advance()
         digests = journal.read("digests")
-        manifest = {
-            "format": FORMAT,
-            "key": journal.state["key"],
-            "kind": self.source.kind,
-            "classes": list(self.source.classes),
-            "titles": dict(self.source.titles),
-            "counts": counts,
-            "size": o.size,
-            "channels": o.channels,
-            "encoding": o.encoding,
-            "orient": o.orient,
-            "source": {
-                "name": self.source.root.name,
-                "files": sum(journal.done.values()),
-                "sha256": hashlib.sha256(digests).hexdigest(),
-                "archives": hash_archives(self.source),
-            },
-            "mean": measured.mean,
-            "std": measured.std,
-            "covariance": measured.covariance,
-            "pca": measured.pca(),
-            "repairs": [
-                {"path": x["path"], "repairs": x["repairs"]} for x in noted if x["repairs"]
-            ],
-            "refused": [{"path": x["path"], "reason": x["refused"]} for x in noted if x["refused"]],
-            "across": count_across(digests, [journal.done[s] for s in splits]),
-            "others": dict(self.source.others),
-            "payload": payload,
-        }
+        manifest = PackedManifest(
+            format=FORMAT,
+            key=journal.key,
+            kind=self.source.kind,
+            classes=tuple(self.source.classes),
+            titles=dict(self.source.titles),
+            counts=counts,
+            size=o.size,
+            channels=o.channels,
+            encoding=o.encoding,
+            orient=o.orient,
+            source=PackedSource(
+                name=self.source.root.name,
+                files=sum(journal.done.values()),
+                sha256=hashlib.sha256(digests).hexdigest(),
+                archives=hash_archives(self.source),
+            ),
+            mean=measured.mean,
+            std=measured.std,
+            covariance=measured.covariance,
+            pca=Components(**measured.pca()),
+            repairs=[RepairedFile(path=x.path, repairs=x.repairs) for x in noted if x.repairs],
+            refused=[UnreadFile(path=x.path, reason=x.refused) for x in noted if x.refused],
+            across=count_across(digests, [journal.done[s] for s in splits]),
+            others=dict(self.source.others),
+            payload=payload,
+        )
         for name in names:
             os.replace(work / name, self.out / name)
         fsync_dir(self.out)
@@ -358,8 +371,9 @@ class Journal:
     """Files of a folder that grow, and a state that says how far each is committed.
 
     Killed at any moment, a pack continues from its last commit: what a file holds beyond that is
-    cut off when more is added. `state` is what state.json holds; its `bytes` says how many count of
-    each file. `sums` are of the training images, written with each commit.
+    cut off when more is added. `key` names the pack. `done` counts the images of each split of the
+    source that are committed, and `shards` the shards of JPEGs. `stamps` say when the source was
+    last changed. `sums` are of the training images, written with each commit.
     """
 
     def __init__(self, folder: Path, key: str, shape: tuple[int, ...]) -> None:
@@ -368,45 +382,56 @@ class Journal:
         UsageError where it is there and its key is another.
         """
         self.folder, self.sums = folder, Sums(shape)
-        self.state: dict[str, Any] = {"key": key, "done": {}, "bytes": {}}
+        self.key, self.stamps = key, dict[str, list[int]]()
+        self.done, self._bytes = dict[str, int](), dict[str, int]()
+        self.shards, self._sums_file = dict[str, int](), ""
         path = folder / "state.json"
         self.is_new = not path.is_file()
         if self.is_new:
             return
-        self.state = parse_json(read_bytes(path), path)
-        if self.state.get("key") != key:
+        state = PackState.from_json(parse_json(read_bytes(path), path), str(path))
+        if state.key != key:
             raise UsageError(
                 f"{folder.parent} holds a half-finished pack of another source or other options: "
                 f"choose another {option('out')}, or remove it"
             )
-        if name := self.state.get("sums"):
-            self.sums = Sums.from_bytes(read_bytes(folder / name))
+        self.done, self._bytes = dict(state.done), dict(state.bytes)
+        self.stamps = {split: list(stamps) for split, stamps in (state.stamps or {}).items()}
+        self.shards, self._sums_file = dict(state.shards or {}), state.sums or ""
+        if state.sums:
+            self.sums = Sums.from_bytes(read_bytes(folder / state.sums))
 
-    @property
-    def done(self) -> dict[str, int]:
-        """How many images of each split of the source are committed."""
-        counts: dict[str, int] = self.state["done"]
-        return counts
+    def size(self, name: str) -> int:
+        """How many bytes of a file are committed."""
+        return self._bytes.get(name, 0)
 
     def append(self, name: str, data: bytes, header: int = 0) -> None:
         """Adds to a file, through to the disk, from where the last commit left it; `header` bytes
         are left free at its beginning."""
-        at, path = self.state["bytes"].get(name, header), self.folder / name
+        at, path = self._bytes.get(name, header), self.folder / name
         with open(path, "r+b" if path.exists() else "w+b") as file:
             file.truncate(at)
             file.seek(at)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        self.state["bytes"][name] = at + len(data)
+        self._bytes[name] = at + len(data)
 
     def commit(self, split: str, done: int) -> None:
         """Makes all that was added count, of a split's first `done` images."""
-        old, new = self.state.get("sums"), f"sums-{split}-{done}.npz"
+        old, new = self._sums_file, f"sums-{split}-{done}.npz"
         write_atomic(self.folder / new, self.sums.to_bytes())
-        self.state["sums"] = new
+        self._sums_file = new
         self.done[split] = done
-        write_json(self.folder / "state.json", self.state)
+        state = PackState(
+            key=self.key,
+            done=self.done,
+            bytes=self._bytes,
+            stamps=self.stamps,
+            shards=self.shards or None,
+            sums=new,
+        )
+        write_json(self.folder / "state.json", state)
         if old and old != new:
             (self.folder / old).unlink(missing_ok=True)
 
@@ -416,7 +441,7 @@ class Journal:
         if not path.exists():
             return b""
         with open(path, "rb") as file:
-            return file.read(self.state["bytes"].get(name, 0))
+            return file.read(self.size(name))
 
 
 # The forms in which packed images lie on the disk
@@ -438,13 +463,12 @@ def add_images(
         journal.append(f"{split}.npy", b"".join(data for data, _ in samples), HEADER)
         return
     index = f"{split}.index"
-    first = journal.state["bytes"].get(index, 0) // INDEX_ROW
-    shards = journal.state.setdefault("shards", {})
-    number = shards.get(split, 0)
+    first = journal.size(index) // INDEX_ROW
+    number = journal.shards.get(split, 0)
     shard, spans = _encode_shard(samples, first)
     rows = [(number, offset, size) for offset, size in spans]
     write_atomic(journal.folder / f"{split}-{number:05d}.tar", shard)
-    shards[split] = number + 1
+    journal.shards[split] = number + 1
     journal.append(index, np.array(rows, np.int64).tobytes())
 
 
@@ -570,7 +594,7 @@ def check_unchanged(source: PackSource, done: list[tuple[str, int]], digests: by
             bar.advance()
 
 
-def hash_archives(source: PackSource) -> dict[str, dict[str, Any]]:
+def hash_archives(source: PackSource) -> dict[str, PayloadFile]:
     """Size and sha256 of each whole archive, to hold against what its publisher says."""
     parts = source.parts.values()
     listings = [listing for files in parts for listing in files.listings]
@@ -578,31 +602,30 @@ def hash_archives(source: PackSource) -> dict[str, dict[str, Any]]:
     with progress("hashing", len(archives), "archives") as bar:
         hashes = {}
         for path in archives:
-            hashes[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            hashes[path.name] = PayloadFile(bytes=path.stat().st_size, sha256=sha256_of(path))
             bar.advance()
     return hashes
 
 
-def read_finished(out: Path, key: str) -> dict[str, Any]:
+def read_finished(out: Path, key: str) -> PackedManifest:
     """The manifest of a finished set, once its files are what it says.
 
     UsageError where it is of something else than `key`, DataError where anything is damaged.
     """
     path, again = out / "manifest.json", f"remove {out} and pack again"
     try:
-        manifest = parse_json(read_bytes(path), path)
+        manifest = PackedManifest.from_json(parse_json(read_bytes(path), path), str(path))
     except CheckpointError:
         raise DataError(f"{path} is damaged: {again}") from None
-    if manifest.get("key") != key:
+    if manifest.key != key:
         raise UsageError(f"{out} holds another packed set: choose another {option('out')}")
-    payload = manifest["payload"]
-    total = sum(file["bytes"] for file in payload.values())
+    total = sum(file.bytes for file in manifest.payload.values())
     with progress(f"checking {out.name}", total, "bytes") as bar:
-        for name, file in payload.items():
-            whole = (out / name).is_file() and (out / name).stat().st_size == file["bytes"]
-            if not whole or sha256_of(out / name) != file["sha256"]:
+        for name, file in manifest.payload.items():
+            whole = (out / name).is_file() and (out / name).stat().st_size == file.bytes
+            if not whole or sha256_of(out / name) != file.sha256:
                 raise DataError(f"{out / name} is missing or damaged: {again}")
-            bar.advance(file["bytes"])
+            bar.advance(file.bytes)
     return manifest
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data import draws
-from alexnet.data.bad_images import BadImage, most_left_out, remedy
+from alexnet.data.bad_images import bad_image_event, most_left_out, remedy
 from alexnet.data.dataset import STATISTICS_IMAGES, Dataset
 from alexnet.data.image_set import GONE, ImageFiles, Unlabelled
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.splits import Split, Unread
 from alexnet.errors import DataError, Unreadable
 from alexnet.options import AdvisedCall, option
+from alexnet.records import BadImage, Fate
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import say
 
@@ -181,7 +182,7 @@ def _record_unread(
     dataset: Dataset, run: RunDir, step: int, again: AdvisedCall, split: str, unread: Unread
 ) -> None:
     """Record images of a split that can no longer be read."""
-    fate = "left out" if dataset.recipe.bad_images == "skip" else "reported"
+    fate: Fate = "left out" if dataset.recipe.bad_images == "skip" else "reported"
     images = [
         BadImage(dataset.relative_path(path), split, i, reason, step, fate)
         for i, (path, reason) in unread.items()
@@ -206,7 +207,7 @@ def _record(dataset: Dataset, run: RunDir, images: list[BadImage], again: Advise
     for image in images:
         before = dataset.bad_images.get(image.split, image.index)
         if before is None or before.fate != image.fate:
-            run.log(image.event())
+            run.log(bad_image_event(image))
             if image.fate != "reported":
                 say(f"{image.split}: {_file(dataset, image)}: {FATE_LINES[image.fate]}")
     if images:

@@ -9,7 +9,7 @@ from alexnet.diagnosis.ranking import SEVERITIES
 from alexnet.diagnosis.rules import CAUSES
 from alexnet.diagnosis.sentinel import Sentinel, first_not_finite
 from alexnet.diagnosis.signal import measure_signals
-from alexnet.runs.records import Verdict
+from alexnet.records import Verdict
 
 __all__ = [
     "CAUSES",

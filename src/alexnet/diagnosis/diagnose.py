@@ -21,7 +21,7 @@ from alexnet.diagnosis.signal import Loss, cross_entropy, dead_activations, meas
 from alexnet.diagnosis.tensor_measures import rms
 from alexnet.diagnosis.trial import Batch, run_rate_test, taken_back, try_steps
 from alexnet.errors import UsageError
-from alexnet.runs.records import Diagnosis
+from alexnet.records import Diagnosis
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 TRIALS_END = 0.75  # of the time: when trial steps have to end

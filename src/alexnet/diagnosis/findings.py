@@ -13,7 +13,7 @@ from alexnet.diagnosis.modes import ModeComparison
 from alexnet.diagnosis.signal import LayerSignal, SignalPropagation
 from alexnet.diagnosis.tensor_measures import image_signal
 from alexnet.diagnosis.trial import RateTest, Trial
-from alexnet.runs.records import LabelProbeFigures, Measurements, RateLosses
+from alexnet.records import LabelProbeFigures, Measurements, RateLosses
 
 LARGE_INPUTS = 20.0  # standard deviation of inputs: twenty times what weights are drawn for
 SMALL_INPUTS = 0.02

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from alexnet.diagnosis.run_figures import Learning
 from alexnet.diagnosis.tensor_measures import dead_share
 from alexnet.diagnosis.trial import WeightUpdate, copy_weights, weight_updates
+from alexnet.records import LookFigures
 
 MIN_IMAGES = 16  # of a batch; in a smaller one any sparse layer has units that are off for all
 NO_GRADIENT = 0.95  # share of a layer's units without gradient, above which it counts as off
@@ -45,15 +46,13 @@ class StepLook:
         """Cosine between update and minus the weight, the median over weights."""
         return statistics.median(update.decay_cosine for update in self.updates)
 
-    def measured(self) -> dict[str, Any]:
+    def measured(self) -> LookFigures:
         """The measurements as metrics.jsonl has them."""
-        figures: dict[str, Any] = {
-            "dead": {name: round(share, 4) for name, share in self.dead.items()}
-        }
-        if self.updates:
-            figures["update"] = self.update_ratio()
-            figures["untaught"] = self.untaught
-        return figures
+        return LookFigures(
+            dead={name: round(share, 4) for name, share in self.dead.items()},
+            update_ratio=self.update_ratio() if self.updates else None,
+            untaught=self.untaught if self.updates else None,
+        )
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from alexnet.diagnosis.rules import CAUSES, SYMPTOMS
-from alexnet.runs.records import Severity, Verdict
+from alexnet.records import Severity, Verdict
 
 SEVERITIES: tuple[Severity, ...] = ("will not learn", "learns badly", "misleads", "note")
 

@@ -32,7 +32,7 @@ from alexnet.diagnosis.modes import EQUAL_WITHIN
 from alexnet.diagnosis.run_figures import LEARNING_STEPS, Learning, Line, RunFigures
 from alexnet.diagnosis.signal import LayerSignal, SignalPropagation
 from alexnet.options import Placeholder, call, option
-from alexnet.runs.records import (
+from alexnet.records import (
     DivergedEvent,
     ResumeEvent,
     Severity,

@@ -1,6 +1,6 @@
 """The figures of a run, as its metrics.jsonl has them, and whether they show learning.
 
-Lines are events of `runs.records`, or dictionaries with the same keys. Other programs may leave out
+Lines are events of `records`, or dictionaries with the same keys. Other programs may leave out
 keys that `as_event` does not need.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from alexnet.runs.records import Event, TrainEvent, ValEvent, as_event
+from alexnet.records import Event, TrainEvent, ValEvent, as_event
 
 Line = Event | Mapping[str, Any]
 Learning = Literal["learnt", "nothing", "unknown"]

@@ -20,10 +20,11 @@ from alexnet.diagnosis.look import StepLook, look_at_step
 from alexnet.diagnosis.ranking import SEVERITIES, as_severity, ranked
 from alexnet.diagnosis.rules import MAY_END, find_run_faults, find_step_faults
 from alexnet.diagnosis.run_figures import Learning, RunFigures
-from alexnet.runs.records import (
+from alexnet.records import (
     DoctorEvent,
     Event,
     LookEvent,
+    LookFigures,
     ResumeEvent,
     Severity,
     TrainEvent,
@@ -53,8 +54,8 @@ class Sentinel:
         self.events: list[Event] = []
         self.reported: dict[tuple[str, str], Severity] = {}  # by name and place
         self.verdicts: list[Verdict] = []  # new ones of the last look
-        self.measured: dict[str, Any] = {}  # by the last look, as metrics.jsonl has it
-        self.measured_before: Mapping[str, Any] = {}  # by the look before it
+        self.measured: LookFigures | None = None  # by the last look
+        self.measured_before = LookFigures()  # by the look before it
         self.highest_rate = 0.0
 
     def learning(self) -> Learning:
@@ -71,14 +72,14 @@ class Sentinel:
         `measured` then has the share of dead units by layer, the size of the update relative to the
         weight (median over weights), and the share of weights that the images teach nothing.
         """
-        self.verdicts, self.measured = [], {}
+        self.verdicts, self.measured = [], None
         if step % self.every:
             yield
             return
         look = StepLook(
             step,
-            dead_before=self.measured_before.get("dead", {}),
-            untaught_before=self.measured_before.get("untaught"),
+            dead_before=self.measured_before.dead,
+            untaught_before=self.measured_before.untaught,
         )
         with look_at_step(self.model, look):
             yield
@@ -94,7 +95,7 @@ class Sentinel:
                 self.reported[event.name, event.where] = severity
             return []
         if isinstance(event, LookEvent):
-            self.measured_before = event.to_json()
+            self.measured_before = event
         if not isinstance(event, TrainEvent | ValEvent | ResumeEvent):
             return []
         if isinstance(event, TrainEvent):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from alexnet.diagnosis.graph import kind_of, linear_pairs
 from alexnet.diagnosis.modes import evaluation_mode, training_mode
 from alexnet.diagnosis.tensor_measures import dead_share, image_signal, rms
-from alexnet.runs.records import LayerSignals
+from alexnet.records import LayerSignals
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (N, K), labels (N,)) -> a number
 

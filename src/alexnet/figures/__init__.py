@@ -33,7 +33,7 @@ from alexnet.figures.images import (
     pair_caption,
 )
 from alexnet.figures.kernels import BoxedImage, draw_boxed_images, draw_filters, draw_maps
-from alexnet.runs.records import Event
+from alexnet.records import Event
 
 __all__ = [
     "BoxedImage",

@@ -18,7 +18,7 @@ from alexnet.figures.canvas import (
     use_whole_numbers,
     write_figure,
 )
-from alexnet.runs.records import LayerSignals
+from alexnet.records import LayerSignals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,7 +21,7 @@ from alexnet.figures.canvas import (
     style_axes,
     write_figure,
 )
-from alexnet.runs.records import Event, LookEvent, TrainEvent, ValEvent, as_event
+from alexnet.records import Event, LookEvent, TrainEvent, ValEvent, as_event
 from alexnet.terminal import percent
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ folder. It names the network, classes, preprocessing, recipe, data and figures. 
 the weights, and the logits of four images that a rule draws, so that anybody can draw them too.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ from alexnet.interchange.end_to_end import EndToEnd
 from alexnet.options import call
 from alexnet.predictor import Predictor
 from alexnet.recipe import Recipe
-from alexnet.runs.records import (
+from alexnet.records import (
     Certificate,
     CertificateCheck,
     CertifiedData,
@@ -33,10 +33,9 @@ from alexnet.runs.records import (
     ClaimedVal,
     Misfit,
     NetworkDescription,
+    OtherFormat,
     ProbeOutputs,
     ResumeEvent,
-    RunCall,
-    RunStart,
     TestEvent,
     ValEvent,
 )
@@ -45,7 +44,6 @@ from alexnet.training.network import preprocessing
 
 Takes = Literal["images", "tensors"]
 
-FORMAT = 1
 CERTIFICATE_FILE = "certificate.json"
 PROBE_COUNT = 4
 # Relative to the largest logit, or to 1 where that is larger:
@@ -85,9 +83,8 @@ def _training(predictor: Predictor) -> CertifiedTraining:
     the initial weights. For imported weights, their origin alone. Files appear by name, without the
     paths of this machine."""
     run, data = predictor.run, predictor.data
-    saved, environment_file = run.recipe, run.path / "environment.json"
-    environment = read_json(environment_file) if environment_file.is_file() else {}
-    init = RunStart.from_json(saved, str(run.path / "recipe.json")).init
+    environment, start = run.environment(), run.start()
+    init = start.init
     if init is not None and not init.path.startswith("hf:"):
         init = replace(init, path=Path(init.path).name)
     training = CertifiedTraining(
@@ -99,8 +96,8 @@ def _training(predictor: Predictor) -> CertifiedTraining:
     cached = {str((fetch.cache_dir() / name).absolute()): name for name in fetch.PUBLISHED_SETS}
     return replace(
         training,
-        call=RunCall(**asdict(recorded_call(saved, environment, events))),
-        machine={key: environment.get(key) for key in ("cpu", "gpu", "packages")},
+        call=recorded_call(start, environment, events),
+        machine=environment.machine(),
         changed=[e for e in events if isinstance(e, ResumeEvent) and e.changed],
         data=cached.get(data.path, "") if data.path else data.kind,
     )
@@ -157,7 +154,9 @@ def certify(
         logits=[[round(logit, 6) for logit in row] for row in logits.tolist()],
         tolerance=tolerance,
     )
-    return Certificate(format=FORMAT, **description.by_field(), sha256=sha256, probes=probes)
+    return Certificate(
+        format=Certificate.FORMAT, **description.by_field(), sha256=sha256, probes=probes
+    )
 
 
 def certify_run(predictor: Predictor) -> Certificate:
@@ -214,11 +213,6 @@ def read_certificate(path: Path) -> Certificate:
         how = f"`{call('test', path)}` makes one" if path.is_dir() else "export the run again"
         raise CheckpointError(f"{path} has no certificate ({file.name}): {how}")
     values = read_json(file)
-    if values.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{file} says format {values.get('format')!r}, expected {FORMAT}: use the version of "
-            "alexnet that wrote it"
-        )
     try:
         certificate = Certificate.read(values)
         certified_recipe(certificate)
@@ -229,6 +223,11 @@ def read_certificate(path: Path) -> Certificate:
             and 0 < certificate.probes.tolerance <= INT8_TOLERANCE
             and bool(certificate.sha256)
         )
+    except OtherFormat as misfit:
+        raise CheckpointError(
+            f"{file} says format {misfit.value!r}, expected {misfit.expected}: use the version of "
+            "alexnet that wrote it"
+        ) from None
     except (Misfit, KeyError, TypeError, ValueError, AttributeError, RuntimeError):
         is_valid = False
     if not is_valid:

@@ -9,6 +9,7 @@ from torch import Tensor
 from alexnet.errors import Differs
 from alexnet.interchange.end_to_end import Function
 from alexnet.interchange.optional_packages import missing_package
+from alexnet.records import ExportComparison
 
 BATCHES = (1, 5, 64)  # batch sizes of the comparison
 TOLERANCE = 1e-5  # relative to the largest output, or to 1 where that is larger
@@ -44,12 +45,12 @@ class OnnxNet:
 @torch.inference_mode()
 def check_export(
     network: Function, export: Function, inputs: Tensor, source: str
-) -> dict[str, Any]:
+) -> ExportComparison:
     """Compare an export with its network on batches of 1, 5 and 64 inputs.
 
-    Returns the batch sizes, the largest difference and the largest output. Raises Differs where a
-    difference is above TOLERANCE, or where the five best classes differ; classes whose outputs
-    differ by less than the tolerance may change places. `source` names the export in messages.
+    Raises Differs where a difference is above TOLERANCE, or where the five best
+    classes differ; classes whose outputs differ by less than the tolerance may change places.
+    `source` names the export in messages.
     """
     difference = largest = 0.0
     for n in BATCHES:
@@ -70,8 +71,4 @@ def check_export(
                 f"{source} is not what the network computes: {difference:.1e} apart on a batch of "
                 f"{n}, at most {bound:.1e} allowed; nothing was written"
             )
-    return {
-        "batches": list(BATCHES),
-        "largest_difference": difference,
-        "largest_output": largest,
-    }
+    return ExportComparison(batches=BATCHES, largest_difference=difference, largest_output=largest)

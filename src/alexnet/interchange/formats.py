@@ -18,11 +18,12 @@ from alexnet.interchange.export_check import OnnxNet, check_export
 from alexnet.interchange.optional_packages import missing_package, quiet
 from alexnet.models.net import Net
 from alexnet.options import option
+from alexnet.records import ExportComparison
 from alexnet.runs.weights import parse_weights
 
 OPSET = 20  # of ONNX
 
-CheckedFile = tuple[bytes, dict[str, Any]]  # the content of a file, and the result of check_export
+CheckedFile = tuple[bytes, ExportComparison]  # the content of a file, and its check
 
 
 @dataclass(frozen=True)

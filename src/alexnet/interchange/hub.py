@@ -13,9 +13,9 @@ from alexnet.files import write_atomic, write_json
 from alexnet.interchange.certificate import CERTIFICATE_FILE
 from alexnet.interchange.optional_packages import missing_package
 from alexnet.options import option
+from alexnet.records import Certificate, ClaimedFigures, RecordedEnvironment, RunInit
 from alexnet.runs.checkpoint import pack_tensors
-from alexnet.runs.records import Certificate, ClaimedFigures, RunInit
-from alexnet.runs.train_command import TrainingCall, conditions, train_command
+from alexnet.runs.train_command import conditions, train_command
 from alexnet.terminal import escaped, percent, shows_top5
 
 _CARD = """---
@@ -159,7 +159,7 @@ def _training_text(certificate: Certificate) -> str:
     assert training is not None
     assert training.call is not None  # only certificates of 0.1.0 have none
     length = f"{recipe['steps']:,} steps" if recipe["steps"] else f"{recipe['epochs']:g} epochs"
-    call, init = TrainingCall(**training.call.by_field()), training.init
+    call, init = training.call, training.init
     command = train_command(
         ["FOLDER/certificate.json"], call, data=training.data or "IMAGES",
         init="WEIGHTS" if init else "", run=f"runs/{recipe['name']}-again",
@@ -169,8 +169,8 @@ def _training_text(certificate: Certificate) -> str:
         f"`{training.weights}`."
     )
     sentences = conditions(
-        f"`{certificate.recipe_digest}`", weights, call, training.machine or {}, f"`{data.digest}`",
-        training.changed or (),
+        f"`{certificate.recipe_digest}`", weights, call,
+        RecordedEnvironment(training.machine or {}), f"`{data.digest}`", training.changed or (),
     )  # fmt: skip
     placeholders = [] if training.data else ["`IMAGES` is the folder of the images."]
     if init:

@@ -1,7 +1,6 @@
 """A run's network in int8: ranges measured on held-out images, checked, and saved in the run."""
 
-import hashlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,19 @@ from alexnet.interchange.quantise import calibration_indices
 from alexnet.metrics import wilson
 from alexnet.options import DIR, call, option
 from alexnet.predictor import Predictor
+from alexnet.records import (
+    Int8Entry,
+    Int8Figures,
+    Int8File,
+    Int8Ranges,
+    Misfit,
+    OtherFormat,
+)
 from alexnet.terminal import percent, progress, say
 from alexnet.training.inference import Int8, Ranges, measure_ranges, require_int8
 
 RANGES_FILE = "int8.json"
 REMEDY = "delete it, and it is made anew"
-FORMAT = 2  # of the file; ranges in another format are measured again
 MAX_TEST_IMAGES = 1000  # for the comparison with the network
 MAX_LOSS = 0.01  # of top-1 accuracy by int8, or one image where that is more
 MIN_AGREEMENT = 0.9  # fraction of the images that both must classify alike, right or wrong
@@ -62,21 +68,21 @@ def load_int8(predictor: Predictor, data: str | Path | None = None) -> Int8:
         ) from None
     ranges, figures = held_out.around(lambda images: _measure(predictor, images))
     net = Int8(predictor.model, ranges)
-    low, high = figures["top1_ci95"]
+    low, high = figures.top1_ci95
     say(
-        f"int8: {percent(figures['top1'])} right of {figures['n']:,} held-out images "
-        f"({percent(low)} to {percent(high)}), {percent(figures['network_top1'])} before; "
-        f"{percent(figures['same'])} classified alike"
+        f"int8: {percent(figures.top1)} right of {figures.n:,} held-out images "
+        f"({percent(low)} to {percent(high)}), {percent(figures.network_top1)} before; "
+        f"{percent(figures.same)} classified alike"
     )
-    if figures["n"] < FEW_IMAGES:
+    if figures.n < FEW_IMAGES:
         say(
-            f"warning: {figures['n']:,} images are too few to tell what int8 loses; "
+            f"warning: {figures.n:,} images are too few to tell what int8 loses; "
             f"{option('data')} names more"
         )
     try:
-        row = {**figures, "ranges": ranges, "sha256": _digest(ranges)}
-        checkpoints = _read_checkpoints(path) | {weights: row}
-        write_json(path, {"format": FORMAT, "checkpoints": checkpoints})
+        entry = Int8Entry(**figures.by_field(), ranges=ranges, sha256=Int8Entry.digest(ranges))
+        checkpoints = {**_read_checkpoints(path), weights: entry}
+        write_json(path, Int8File(format=Int8File.FORMAT, checkpoints=checkpoints))
     except CheckpointError as error:
         say(f"warning: int8 was measured, but not saved: {error}")
     return net
@@ -93,7 +99,7 @@ def _open_held_out(predictor: Predictor, data: str | Path | None) -> EvaluationS
         return open_evaluation_set(recipe, described, data, run=run, default="val")
 
 
-def _measure(predictor: Predictor, part: Split) -> tuple[Ranges, dict[str, Any]]:
+def _measure(predictor: Predictor, part: Split) -> tuple[Ranges, Int8Figures]:
     """Measure ranges on one part of the held-out images, and their accuracy on the others."""
     calibration = calibration_indices(part)
     ranges = measure_ranges(predictor.model, _batches(predictor, part, calibration))
@@ -112,7 +118,7 @@ def _batches(predictor: Predictor, part: Split, ids: NDArray[np.int64]) -> Any:
 @torch.inference_mode()
 def _compare(
     net: Int8, predictor: Predictor, part: Split, calibration: NDArray[np.int64]
-) -> dict[str, Any]:
+) -> Int8Figures:
     """Top-1 of both networks on held-out images beside those for calibration, and the fraction of
     images that both classify alike."""
     ids = np.setdiff1d(np.arange(len(part)), calibration)
@@ -137,40 +143,41 @@ def _compare(
             f"int8 classifies {alike:,} of {n:,} held-out images as the network does, fewer than "
             f"{100 * MIN_AGREEMENT:g} %: use {option('engine', 'torch')}"
         )
-    return {
-        "calibration_images": len(calibration),
-        "split": part.name,
-        "n": n,
-        "top1": right / n,
-        "top1_ci95": list(wilson(right, n)),
-        "network_top1": network_right / n,
-        "same": alike / n,
-    }
+    return Int8Figures(
+        calibration_images=len(calibration),
+        split=part.name,
+        n=n,
+        top1=right / n,
+        top1_ci95=wilson(right, n),
+        network_top1=network_right / n,
+        same=alike / n,
+    )
 
 
-def _read_checkpoints(path: Path) -> dict[str, Any]:
-    """The entries of the file by the digest of a checkpoint's weights."""
+def _read_checkpoints(path: Path) -> Mapping[str, Any]:
+    """The entries of the file by the digest of a checkpoint's weights. Ranges in another format are
+    measured again."""
     if not path.exists():
         return {}
     try:
         values = read_json(path)
     except CheckpointError as error:
         raise CheckpointError(f"{str(error).split(';')[0]}; {REMEDY}") from None
-    checkpoints = values.get("checkpoints") if values.get("format") == FORMAT else {}
-    if not isinstance(checkpoints, dict):
-        raise CheckpointError(f"{path} is damaged: its checkpoints are no table; {REMEDY}")
-    return checkpoints
+    try:
+        return Int8File.read(values).checkpoints
+    except OtherFormat:
+        return {}
+    except Misfit:
+        raise CheckpointError(
+            f"{path} is damaged: its checkpoints are no table; {REMEDY}"
+        ) from None
 
 
 def _read_ranges(entry: Any, path: Path) -> Ranges:
     """The ranges of an entry of the file. Raises CheckpointError where their digest differs."""
-    ranges = entry.get("ranges") if isinstance(entry, dict) else None
-    if ranges is None or entry.get("sha256") != _digest(ranges):
+    try:
+        return dict(Int8Ranges.read(entry).ranges)
+    except Misfit:
         raise CheckpointError(
             f"{path} is damaged: its ranges are not those that were measured; {REMEDY}"
-        )
-    return {name: (low, high) for name, (low, high) in ranges.items()}
-
-
-def _digest(ranges: Any) -> str:
-    return hashlib.sha256(json.dumps(ranges).encode()).hexdigest()
+        ) from None

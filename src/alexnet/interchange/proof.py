@@ -15,7 +15,7 @@ from alexnet.interchange.held_out import tally_scores
 from alexnet.options import option
 from alexnet.predictor import load
 from alexnet.recipe import Recipe
-from alexnet.runs.records import Certificate, CertificateCheck, DataCard, ProofResult
+from alexnet.records import Certificate, CertificateCheck, DataCard, ProofResult
 from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runs.weights import SIZE_LIMIT, read_weights
 from alexnet.terminal import percent
@@ -40,7 +40,7 @@ def prove(path: str | Path, *, data: str | Path | None = None) -> ProofResult:
         holds=all(check.ok for check in checks),
         checks=checks,
         skipped=skipped,
-        claimed=made.to_json()["metrics"],
+        claimed={split: figures.to_json() for split, figures in made.metrics.items()},
     )
 
 
@@ -55,13 +55,13 @@ def _network(
     if (file / "recipe.json").is_file():
         predictor = load(file, f"step-{made.step}")
         network = EndToEnd(predictor.model.cpu(), predictor.preprocess)
-        claimed = {"recipe": recipe.digest, "classes": list(made.classes)}
-        own = {"recipe": predictor.recipe.digest, "classes": list(predictor.classes)}
+        claims: tuple[tuple[str, object, object], ...] = (
+            ("recipe", recipe.digest, predictor.recipe.digest),
+            ("classes", list(made.classes), list(predictor.classes)),
+        )
         checks = [
-            CertificateCheck(
-                name=key, ok=own[key] == claimed[key], evidence=f"of the run: {own[key]}"
-            )
-            for key in claimed
+            CertificateCheck(name=name, ok=own == claimed, evidence=f"of the run: {own}")
+            for name, claimed, own in claims
         ]
         checks.append(certificates.check_sha256(made, predictor.checkpoint / "model.safetensors"))
         preprocess, run = predictor.preprocess, network.logits

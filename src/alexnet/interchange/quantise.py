@@ -18,7 +18,7 @@ from alexnet.interchange.end_to_end import Function
 from alexnet.interchange.export_check import OnnxNet
 from alexnet.interchange.held_out import spread_indices, tally_scores
 from alexnet.interchange.optional_packages import missing_package, quiet
-from alexnet.runs.records import FileAccuracy
+from alexnet.records import FileAccuracy, QuantisationFigures
 
 MAX_CALIBRATION_IMAGES = 256  # and at most half of the held-out images
 OPERATORS = ["Conv", "Gemm"]  # others stay in fp32: int8 is too coarse for response norms
@@ -78,15 +78,13 @@ def compare_quantised(
     calibration: NDArray[np.int64],
     classes: int,
     inputs: Function,
-) -> dict[str, Any]:
+) -> QuantisationFigures:
     """Compare an ONNX file with its int8 version: accuracy on the images of a slice that are not in
     `calibration`, and speed with one image. `inputs` maps stored images to inputs of the files.
-
-    Returns fields of QuantisationResult.
     """
     contents = {"fp32": fp32, "int8": int8}
     nets = {precision: OnnxNet(c, f"the {precision} file") for precision, c in contents.items()}
-    accuracies: dict[str, Any] = {}
+    accuracies: dict[str, FileAccuracy] = {}
     for precision, net in nets.items():
         tally = tally_scores(
             lambda images, net=net: net(inputs(images)),  # type: ignore[misc]
@@ -111,9 +109,9 @@ def compare_quantised(
             net(one_image)
             seconds[precision].append(time.perf_counter() - began)
     medians = [statistics.median(times) for times in seconds.values()]
-    return {
+    return QuantisationFigures(
         **accuracies,
-        "calibration_images": len(calibration),
-        "speed_ratio": round(medians[0] / medians[1], 2),
-        "ms": [round(1e3 * median, 3) for median in medians],
-    }
+        calibration_images=len(calibration),
+        speed_ratio=round(medians[0] / medians[1], 2),
+        ms=[round(1e3 * median, 3) for median in medians],
+    )

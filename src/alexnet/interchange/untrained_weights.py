@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.models.net import Net
-from alexnet.runs.records import LayerWeights, WeightsVerdict
+from alexnet.records import LayerWeights, WeightsVerdict
 
 OUTLIER = 1.02  # new networks measure at most 1.00; after 350 steps they measure 1.03 to 1.37
 SMOOTH = 0.3  # 11x11 filters: -0.02 in a new network, 0.21 after 300 steps of the paper's recipe

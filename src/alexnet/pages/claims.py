@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet.pages.render import build_table, embed_picture, render
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import ClaimRecord, ClaimRow
+    from alexnet.records import ClaimRecord, ClaimRow
 
 CLAIM_HEADS = ("claim", "printed", "measured", "verdict", "seeds", "command")
 PUBLISHED_HEADS = ("published", "top-1 error", "top-5 error")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from alexnet.pages.render import build_table, embed_picture, render, show_verdict
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import LayerSignals, RecipeDiagnosis, RunDiagnosis
+    from alexnet.records import LayerSignals, RecipeDiagnosis, RunDiagnosis
 
 LAYER_HEADS = ("layer", "kind", "output", "size", "image matters", "dead", "gradient")
 

@@ -16,7 +16,7 @@ from PIL import Image
 from alexnet.terminal import are_numbers
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import Verdict
+    from alexnet.records import Verdict
 
 LONGEST = 32  # characters of a cell that is read as a number; longer ones are read as words
 EXACT = 500_000  # bytes of a PNG; larger ones are of photos

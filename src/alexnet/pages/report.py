@@ -18,7 +18,7 @@ from alexnet.pages.render import (
 from alexnet.terminal import duration, percent, shows_top5
 
 if TYPE_CHECKING:
-    from alexnet.runs.records import DataCard, TestEvent, ValEvent, Verdict
+    from alexnet.records import DataCard, RecordedEnvironment, TestEvent, ValEvent, Verdict
 
 LIMIT = 4_900_000
 """Bytes of a page; pictures that would make it larger are left out, by name."""
@@ -34,7 +34,7 @@ class RunPart:
     recipe: Mapping[str, Any]
     digest: str
     network: str
-    environment: Mapping[str, Any]
+    environment: RecordedEnvironment
     data: DataCard
     best: ValEvent | None
     tests: Sequence[TestEvent]
@@ -192,10 +192,9 @@ def _recipe(run: RunPart) -> Table:
 
 
 def _environment(run: RunPart) -> Table:
-    about = dict(run.environment)
-    packages = about.pop("packages", {})
-    rows = [(key, _value(value)) for key, value in about.items() if key != "command"]
-    rows += [(name, str(version)) for name, version in packages.items()]
+    facts = run.environment.without("command", "packages")
+    rows = [(key, _value(value)) for key, value in facts.items()]
+    rows += [(name, str(version)) for name, version in run.environment.packages.items()]
     counts = run.data.counts or {}
     rows += [("data", str(run.data.where)),
              ("data digest", run.data.digest),

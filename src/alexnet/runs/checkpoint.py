@@ -15,7 +15,6 @@ While a step is saved again, its earlier version, `step-120.old`, still loads as
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -33,8 +32,15 @@ from torch import Tensor
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.files import file_error, fsync_dir, parse_json, read_bytes, read_json, write_synced
 from alexnet.options import Placeholder, option
+from alexnet.records import (
+    CheckpointManifest,
+    Misfit,
+    OtherFormat,
+    RecordedState,
+    SealedFile,
+    seal_file,
+)
 
-FORMAT = 1
 HEADER_LIMIT = 16 * 2**20
 """Largest safetensors header that is read, in bytes; AlexNet's has about two thousand."""
 
@@ -43,13 +49,19 @@ _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint. Tensors are on the CPU; `state` is the content of state.json."""
+    """A verified checkpoint. Tensors are on the CPU; `state` is the content of state.json, of a
+    training that of a SavedState."""
 
     step: int
     path: Path
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
-    state: dict[str, Any]
+    state: Mapping[str, Any]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the training had ended at this step."""
+        return RecordedState(self.state).has_ended
 
     def state_dict(self) -> dict[str, Any]:
         """The argument for `Trainer.load_state_dict`."""
@@ -88,10 +100,8 @@ def save_checkpoint(
         temporary.mkdir()
         for name, data in zip(_FILES, contents, strict=True):
             write_synced(temporary / name, data)
-        files = {name: _seal(data) for name, data in zip(_FILES, contents, strict=True)}
-        body = {"format": FORMAT, "step": step, "files": files}
-        manifest = json.dumps(body | {"sha256": _digest(body)}, indent=2)
-        write_synced(temporary / "manifest.json", manifest.encode())
+        manifest = CheckpointManifest.of(step, dict(zip(_FILES, contents, strict=True)))
+        write_synced(temporary / "manifest.json", json.dumps(manifest, indent=2).encode())
         fsync_dir(temporary)
         if final.exists():
             _discard(_old_version(final))
@@ -129,11 +139,11 @@ def load_checkpoint(path: Path, *, optimizer: bool = True) -> Checkpoint:
         )
 
     def read(name: str) -> bytes:
-        return _read_sealed(path / name, manifest["files"].get(name))
+        return _read_sealed(path / name, manifest.files.get(name))
 
     model, moments, state = _FILES
     return Checkpoint(  # one file after the other, so that memory holds the bytes of one only
-        step=manifest["step"],
+        step=manifest.step,
         path=path,
         model=unpack_tensors(read(model), path / model),
         optimizer=unpack_tensors(read(moments), path / moments) if optimizer else {},
@@ -162,9 +172,8 @@ def find_checkpoint(root: Path, name: str = "best") -> Path:
     paths = _newest_first(root)
     step = _linked_step(root / name) if name in ("best", "last") else _step_of(name)
     if step is None and name in ("best", "last") and paths:  # some copies lose links
-        with contextlib.suppress(CheckpointError, KeyError, TypeError):
-            watch = read_json(paths[0] / "state.json")["watch"]
-            best_step = int(watch["best_step"]) or None  # 0: no validation was made yet
+        with contextlib.suppress(CheckpointError):
+            best_step = read_state(paths[0]).best_step
             step = _step_of(paths[0].name) if name == "last" else best_step
     for path in paths:
         if step is not None and _step_of(path.name) == step:
@@ -210,42 +219,38 @@ def unpack_tensors(data: bytes, source: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{source} is damaged: {why}; {_remedy()}") from error
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> RecordedState:
+    """The state of a checkpoint folder, without the verification of its digest."""
+    return RecordedState(read_json(path / "state.json"))
+
+
+def _read_manifest(path: Path) -> CheckpointManifest:
     source = path / "manifest.json"
     if not os.path.isfile(source):
         raise CheckpointError(
             f"{path} is no checkpoint: expected a manifest.json in it; choose a step-<n> folder"
         )
-    manifest = read_json(source)
-    body = {key: manifest.get(key) for key in ("format", "step", "files")}
-    if body["format"] != FORMAT:
+    values = read_json(source)
+    try:
+        return CheckpointManifest.read(values)
+    except OtherFormat as misfit:
         raise CheckpointError(
-            f"{source} says format {body['format']!r}, expected {FORMAT}; "
+            f"{source} says format {misfit.value!r}, expected {misfit.expected}; "
             "use the version of alexnet that wrote it"
-        )
-    is_complete = isinstance(body["step"], int) and isinstance(body["files"], dict)
-    if not is_complete or manifest.get("sha256") != _digest(body):
+        ) from None
+    except Misfit:
         raise CheckpointError(
             f"{source} is damaged: expected its own SHA-256 to match; {_remedy()}"
-        )
-    return body
+        ) from None
 
 
-def _read_sealed(path: Path, expected: object) -> bytes:
+def _read_sealed(path: Path, expected: SealedFile | None) -> bytes:
     data = read_bytes(path)
-    if _seal(data) != expected:
+    if seal_file(data) != expected:
         raise CheckpointError(
             f"{path} is damaged: its {len(data)} bytes are not those that were written; {_remedy()}"
         )
     return data
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _seal(data: bytes) -> dict[str, str | int]:
-    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
 def _step_of(name: str) -> int | None:

@@ -16,10 +16,11 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from alexnet.errors import CheckpointError
 from alexnet.files import file_error, fsync_dir, read_json, write_atomic, write_json
+from alexnet.records import Misfit, RestartJournal
 from alexnet.runs.rundir import RESTART_FILE, RunDir
 
 RECORDS = ("recipe.json", "environment.json", "recipe.toml")
@@ -43,7 +44,7 @@ def restart_run(
     """
     finish_restart(run)
     save_step_0(run.path / _NEW_CHECKPOINTS)
-    write_json(run.path / RESTART_FILE, {"records": dict(records), "line": dict(line)})
+    write_json(run.path / RESTART_FILE, RestartJournal(records=records, line=line))
     finish_restart(run)
 
 
@@ -61,8 +62,8 @@ def finish_restart(run: RunDir) -> None:
                 if folder.exists():
                     shutil.rmtree(folder)
             return
-        records, line = _read_journal(journal)
-        for name, text in records.items():
+        plan = _read_journal(journal)
+        for name, text in plan.records.items():
             write_atomic(run.path / name, text)
         if staged.is_dir():
             if run.checkpoints.is_dir():
@@ -71,7 +72,7 @@ def finish_restart(run: RunDir) -> None:
                 os.rename(run.checkpoints, old)
             os.rename(staged, run.checkpoints)
             fsync_dir(run.path)
-        run.log(line)
+        run.log(plan.line)
         run.close()
         journal.unlink()
         fsync_dir(run.path)
@@ -81,18 +82,15 @@ def finish_restart(run: RunDir) -> None:
         shutil.rmtree(old)
 
 
-def _read_journal(journal: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    plan = read_json(journal)
-    records, line = plan.get("records"), plan.get("line")
-    if not _are_records(records) or not isinstance(line, dict):
+def _read_journal(journal: Path) -> RestartJournal:
+    values = read_json(journal)
+    try:
+        plan = RestartJournal.read(values)
+        if foreign := plan.records.keys() - {*RECORDS}:
+            raise Misfit(min(foreign), "the name of a record")
+    except Misfit:
         raise CheckpointError(
             f"{journal} is damaged: expected texts of {', '.join(RECORDS)}; restore a copy, or "
             "start a new run"
-        )
-    return records, line
-
-
-def _are_records(value: object) -> TypeGuard[dict[str, str]]:
-    return isinstance(value, dict) and all(
-        name in RECORDS and isinstance(text, str) for name, text in value.items()
-    )
+        ) from None
+    return plan

@@ -18,13 +18,25 @@ from alexnet.errors import CheckpointError, UsageError
 from alexnet.files import DirLock, file_error, read_bytes, read_json, write_atomic, write_json
 from alexnet.options import call, option
 from alexnet.recipe import Recipe
+from alexnet.records import (
+    DataCard,
+    Environment,
+    Event,
+    Misfit,
+    MissingKey,
+    RecordedEnvironment,
+    ResumeEvent,
+    RunStart,
+    SettingsChoice,
+    read_event,
+)
 from alexnet.runs.checkpoint import pack_tensors, unpack_tensors
-from alexnet.runs.records import DataCard, Event, Misfit, ResumeEvent, RunStart, read_event
 
 DIGESTS = "image-digests.safetensors"
+ENVIRONMENT = "environment.json"
 RESTART_FILE = "starting-again.json"  # the journal of a restart, see `runs.restart`
 _WRITTEN_BEFORE_STEP_1 = {  # by a training, before its first checkpoint
-    DIGESTS, "mean.safetensors", "recipe.json", "recipe.toml", "environment.json", "checkpoints",
+    DIGESTS, "mean.safetensors", "recipe.json", "recipe.toml", ENVIRONMENT, "checkpoints",
     "tensorboard", "files.npz", "unreadable.json",
 }  # fmt: skip
 
@@ -109,6 +121,26 @@ class RunDir:
         """Write recipe.json atomically, which makes the folder a run."""
         write_json(self.path / "recipe.json", recipe)
 
+    def start(self) -> RunStart:
+        """The content of recipe.json. Raises CheckpointError where it is missing or damaged."""
+        return RunStart.from_json(self.recipe, str(self.path / "recipe.json"))
+
+    def environment(self, *, required: bool = False) -> RecordedEnvironment:
+        """The content of environment.json, empty where there is none. Raises CheckpointError where
+        it is damaged, or `required` and missing."""
+        file = self.path / ENVIRONMENT
+        return RecordedEnvironment(read_json(file) if required or file.is_file() else {})
+
+    def write_environment(self, environment: Environment) -> None:
+        """Write environment.json atomically."""
+        write_json(self.path / ENVIRONMENT, environment)
+
+    def write_settings(self, settings: SettingsChoice) -> None:
+        """Replace the settings in environment.json."""
+        file = self.path / ENVIRONMENT
+        machine = Environment.from_json(read_json(file), str(file))
+        write_json(file, replace(machine, settings=settings))
+
     def write_mean_image(self, image: Tensor) -> None:
         """Save the mean image of the training images, which preprocessing subtracts."""
         write_atomic(self.path / "mean.safetensors", pack_tensors({"mean": image}))
@@ -192,23 +224,22 @@ def read_recipe(run: RunDir) -> tuple[Recipe, DataCard]:
 
     Raises CheckpointError where recipe.json is damaged, or the recipe's digest does not fit.
     """
-    saved, file = run.recipe, run.path / "recipe.json"
+    values, file = run.recipe, run.path / "recipe.json"
     foreign = "it is not from this program, or was edited"
     try:
-        recipe, digest = Recipe.from_dict(saved["recipe"]), saved["digest"]
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} lacks {error}: {foreign}") from None
-    try:
-        data = RunStart.read(saved).data
-        data.check_channels(recipe.channels)
+        start = RunStart.read(values)
+        recipe = Recipe.from_dict(start.recipe)
+        start.data.check_channels(recipe.channels)
+    except MissingKey as misfit:
+        raise CheckpointError(f"{file} {misfit}: {foreign}") from None
     except Misfit as misfit:
         raise CheckpointError(f"{file}: {misfit}; {foreign}: restore a copy") from None
-    if digest != recipe.digest:
+    if start.digest != recipe.digest:
         raise CheckpointError(
-            f"{file} was edited: its digest is {digest} and its fields give "
+            f"{file} was edited: its digest is {start.digest} and its fields give "
             f"{recipe.digest}; put the original back, or start a new run with the changed fields"
         )
-    return recipe, replace(data, run=str(run.path))
+    return recipe, replace(start.data, run=str(run.path))
 
 
 def fresh_run_path(root: Path, name: str) -> Path:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from alexnet.errors import Unavailable
 from alexnet.options import option
-from alexnet.runs.records import Event
+from alexnet.records import DoctorEvent, Event, LookEvent, TrainEvent, ValEvent
 
-_TAGS = {
-    "train": {
+_TAGS: dict[type[Event], dict[str, str]] = {
+    TrainEvent: {
         "loss": "train/loss",
         "loss_mean": "train/loss_mean",
         "top1": "train/acc1",
@@ -22,8 +22,8 @@ _TAGS = {
         "lr": "train/lr",
         "images_per_s": "train/images_per_sec",
     },
-    "look": {"update": "train/update_to_weight"},
-    "val": {"loss": "val/loss", "top1": "val/acc1", "top5": "val/acc5"},
+    LookEvent: {"update_ratio": "train/update_to_weight"},
+    ValEvent: {"loss": "val/loss", "top1": "val/acc1", "top5": "val/acc5"},
 }
 
 
@@ -42,18 +42,18 @@ class TensorBoard:
 
     def add(self, event: Event) -> None:
         """Add an event of metrics.jsonl, without the figures that are None."""
-        line = event.to_json()
-        if line["event"] == "doctor":
-            text = f"**{line['name']}** {line['where']}: {line['evidence']}; {line['advice']}"
-            self._writer.add_text("doctor", text, line["step"])
-        for name, fraction in line.get("dead", {}).items():
-            self._writer.add_scalar(f"dead/{name}", fraction, line["step"])
-        for key, tag in _TAGS.get(line["event"], {}).items():
-            if line.get(key) is not None:
-                self._writer.add_scalar(tag, line[key], line["step"])
-        if line["event"] == "val":
-            for name, bound in zip(("low", "high"), line["top1_ci95"], strict=True):
-                self._writer.add_scalar(f"val/acc1_ci95_{name}", bound, line["step"])
+        if isinstance(event, DoctorEvent):
+            text = f"**{event.name}** {event.where}: {event.evidence}; {event.advice}"
+            self._writer.add_text("doctor", text, event.step)
+        if isinstance(event, LookEvent):
+            for name, fraction in event.dead.items():
+                self._writer.add_scalar(f"dead/{name}", fraction, event.step)
+        for name, tag in _TAGS.get(type(event), {}).items():
+            if (value := getattr(event, name)) is not None:
+                self._writer.add_scalar(tag, value, event.step)
+        if isinstance(event, ValEvent) and event.top1_ci95 is not None:
+            for name, bound in zip(("low", "high"), event.top1_ci95, strict=True):
+                self._writer.add_scalar(f"val/acc1_ci95_{name}", bound, event.step)
 
     def add_graph(self, model: nn.Module, image: Tensor) -> None:
         """Add the network's graph, traced with an image (1, C, H, W) in evaluation mode."""

@@ -2,61 +2,27 @@
 conditions under which the weights are the same."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from alexnet.runs.records import Event, ResumeEvent
+from alexnet.records import Event, RecordedEnvironment, ResumeEvent, RunCall, RunStart
 
 HOST = "HOST:29500"  # a placeholder: records do not name the first host
 
 
-@dataclass(frozen=True)
-class TrainingCall:
-    """The options of a training call, and the properties of its machine, that affect the weights.
-
-    `threads` is the number of a process, 0 where it was not recorded or a GPU computed; `doctor` is
-    stop, say or off.
-    """
-
-    processes: int = 1
-    hosts: int = 1
-    towers: int = 1
-    doctor: str = "stop"
-    threads: int = 0
-
-
 def recorded_call(
-    saved: Mapping[str, Any], environment: Mapping[str, Any], events: Iterable[Event]
-) -> TrainingCall:
+    start: RunStart, environment: RecordedEnvironment, events: Iterable[Event]
+) -> RunCall:
     """The call that a run's recipe.json records. For older runs it is read from environment.json,
     which has the machine and the words of the command."""
-    names = {f.name for f in fields(TrainingCall)}
-    recorded = {key: value for key, value in saved.get("call", {}).items() if key in names}
-    call = TrainingCall(**recorded) if recorded else _call_of_words(environment)
+    call = start.call or environment.call()
     # The guard stopped the run, and was overruled to continue it: it would stop there again.
     overruled = any(isinstance(e, ResumeEvent) and e.doctor not in (None, "stop") for e in events)
     return replace(call, doctor="say") if overruled and call.doctor == "stop" else call
 
 
-def _call_of_words(environment: Mapping[str, Any]) -> TrainingCall:
-    try:
-        words = [part for word in environment.get("command", ()) for part in word.split("=", 1)]
-        after = dict(pairwise(words))
-        settings = environment.get("settings") or {"chosen": environment}
-        return TrainingCall(
-            processes=int(environment.get("processes", 1)),
-            towers=int(after.get("--towers", 1)),
-            doctor="off" if "--no-doctor" in words else str(after.get("--doctor", "stop")),
-            threads=0 if environment.get("gpu") else int(settings["chosen"].get("threads", 0)),
-        )
-    except (TypeError, ValueError, AttributeError, KeyError):  # the file was edited
-        return TrainingCall()
-
-
 def train_command(
-    recipe: Sequence[str], call: TrainingCall, *, data: str = "", init: str = "", run: str = ""
+    recipe: Sequence[str], call: RunCall, *, data: str = "", init: str = "", run: str = ""
 ) -> str:
     """The shell line that trains `recipe` (a name or file, and flags) as in `call`."""
     words = ["alexnet", "train", *recipe]
@@ -78,16 +44,15 @@ def train_command(
 def conditions(
     digest: str,
     weights: str,
-    call: TrainingCall,
-    environment: Mapping[str, Any],
+    call: RunCall,
+    environment: RecordedEnvironment,
     data: str,
     events: Iterable[Event] = (),
 ) -> list[str]:
     """Sentences on the result of the command, and on the conditions for equal bits. `weights` is a
     sentence with the sha256 of the weights, `data` the digest of the images."""
-    gpu, cpu = environment.get("gpu"), environment.get("cpu") or "the same processor"
-    packages = environment.get("packages")
-    torch = packages.get("torch") if isinstance(packages, dict) else None
+    gpu, cpu = environment.gpu, environment.cpu or "the same processor"
+    torch = environment.packages.get("torch")
     version = f"torch {torch}" if torch else "the same version of torch"
     team = f"{call.processes} processes of " if call.processes > 1 else ""
     if call.towers > 1:

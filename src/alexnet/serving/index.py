@@ -1,9 +1,8 @@
 """Index of a run's training images by their features, to find those nearest to an image."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from alexnet.data.splits import Split
 from alexnet.errors import CheckpointError, Unreadable
 from alexnet.files import file_error, read_json, sha256_of, write_json
 from alexnet.predictor import Predictor
+from alexnet.records import ImageIndex
 from alexnet.terminal import say
 
 FOLDER = "index"  # within the run
@@ -65,12 +65,13 @@ def _open_or_build(predictor: Predictor, train: Split, names: list[str]) -> Inde
         ids = np.sort(draws.permutation(0, 0, len(train), draws.SPLIT)[:MAX_IMAGES])
         train, names = train.take(ids), [names[i] for i in ids]
     part, precision = last_hidden(predictor.model), predictor.precision
-    contents: dict[str, Any] = {
-        "part": part,
-        "precision": precision,
-        "weights": sha256_of(predictor.checkpoint / "model.safetensors"),
-        "images": _digest(names, train),
-    }
+    contents = ImageIndex(
+        part=part,
+        precision=precision,
+        weights=sha256_of(predictor.checkpoint / "model.safetensors"),
+        images=_digest(names, train),
+        shape=(),
+    )
     folder = predictor.run.path / FOLDER
     features = _load(folder, contents)
     if features is None:
@@ -83,7 +84,7 @@ def _open_or_build(predictor: Predictor, train: Split, names: list[str]) -> Inde
             folder / "features.npy", predictor.model, train, predictor.preprocess, part,
             precision=precision, workers=predictor.recipe.workers,
         )  # fmt: skip
-        write_json(folder / "index.json", {**contents, "shape": list(shape)})
+        write_json(folder / "index.json", replace(contents, shape=shape))
         features = _load(folder, contents)
         if features is None:
             raise CheckpointError(
@@ -92,15 +93,14 @@ def _open_or_build(predictor: Predictor, train: Split, names: list[str]) -> Inde
     return Index(part, precision, features, train, names)
 
 
-def _load(folder: Path, contents: dict[str, Any]) -> NDArray[np.float32] | None:
+def _load(folder: Path, contents: ImageIndex) -> NDArray[np.float32] | None:
     """Load the features; None unless they are of these weights and images."""
     try:
-        recorded = read_json(folder / "index.json")
+        recorded = ImageIndex.from_json(read_json(folder / "index.json"), str(folder))
         features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
     except (CheckpointError, OSError, ValueError):
         return None
-    matches = recorded == {**contents, "shape": list(features.shape)}
-    matches = matches and features.dtype == np.float32
+    matches = recorded == replace(contents, shape=features.shape) and features.dtype == np.float32
     return features.reshape(len(features), -1) if matches else None
 
 

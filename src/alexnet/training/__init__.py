@@ -4,7 +4,7 @@ These names are stable. The modules they come from are not.
 """
 
 from alexnet.metrics import Tally, topk_hits, wilson
-from alexnet.runs.records import Settings
+from alexnet.records import Settings
 from alexnet.runtime import threads
 from alexnet.training.compiled import Compiled
 from alexnet.training.data_parallel import distribute

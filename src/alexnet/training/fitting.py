@@ -18,9 +18,9 @@ from alexnet.launch import is_launched
 from alexnet.models.net import Net
 from alexnet.options import AdvisedCall, call, option
 from alexnet.recipe import Recipe
+from alexnet.records import DivergedEvent
 from alexnet.runs.checkpoint import Checkpoint, save_checkpoint
 from alexnet.runs.checkpoint_writer import CheckpointWriter, snapshot
-from alexnet.runs.records import DivergedEvent
 from alexnet.runs.rundir import RunDir
 from alexnet.signals import PREEMPT, DeferredSignals
 from alexnet.terminal import shows_top5

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from alexnet.diagnosis.sentinel import Sentinel
 from alexnet.errors import Diverged
 from alexnet.options import AdvisedCall
-from alexnet.runs.records import (
+from alexnet.records import (
     DoctorEvent,
     Event,
     LookEvent,
@@ -49,8 +49,8 @@ class RunGuard:
         with self._sentinel.look(step):
             yield
         if measured := self._sentinel.measured:
-            position = {"event": "look", "step": step + 1, "epoch": self._log.epoch(step + 1)}
-            self._log.write(LookEvent.from_json({**position, **measured}, "a look"))
+            epoch = self._log.epoch(step + 1)
+            self._log.write(LookEvent(step=step + 1, epoch=epoch, **measured.by_field()))
         self._report(self._sentinel.verdicts, step + 1)
 
     def replay(self, lines: Iterable[Mapping[str, Any]], trainer: Trainer) -> None:

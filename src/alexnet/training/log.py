@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import torch
 
 from alexnet.models.net import Net
-from alexnet.runs.records import DoctorEvent, Event, ResumeEvent, TrainEvent, ValEvent
+from alexnet.records import DoctorEvent, Event, ResumeEvent, TrainEvent, ValEvent
 from alexnet.runs.rundir import RunDir
 from alexnet.terminal import Progress, can_print, duration, percent, progress, say
 

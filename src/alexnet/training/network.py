@@ -18,6 +18,7 @@ from alexnet.models.net import Net, Spec
 from alexnet.models.zoo import find_model, model_spec
 from alexnet.options import option
 from alexnet.recipe import Recipe
+from alexnet.records import RecordedState
 from alexnet.runs.checkpoint import Checkpoint
 from alexnet.training.schedule import refuse_endless_warmup
 
@@ -85,7 +86,7 @@ def load_weights(model: Net, checkpoint: Checkpoint, recipe: Recipe) -> None:
 
 def check_recipe(state: Mapping[str, Any], recipe: Recipe, source: str) -> None:
     """Raise CheckpointError if the state of `source` belongs to another recipe."""
-    if state.get("recipe") != recipe.digest:
+    if RecordedState(state).recipe != recipe.digest:
         raise CheckpointError(
             f"{source} was made by another recipe than this run's recipe.json: "
             "put the run's own checkpoint back, or start a new run"

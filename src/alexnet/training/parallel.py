@@ -26,7 +26,7 @@ from alexnet.errors import AlexNetError, DataError, Elsewhere, UsageError
 from alexnet.launch import is_launched, process_count, rank, refuse_partial_launch
 from alexnet.models.dropout import MaskSlice
 from alexnet.options import option
-from alexnet.runs.records import Record
+from alexnet.records import Record
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)

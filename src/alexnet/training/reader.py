@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.bad_images import BadImage, most_left_out, remedy
+from alexnet.data.bad_images import bad_image_event, most_left_out, remedy
 from alexnet.data.dataset import SPLITS, Dataset
 from alexnet.data.device import to_device
 from alexnet.data.image_set import ImageFiles
@@ -20,6 +20,7 @@ from alexnet.data.splits import Unread
 from alexnet.errors import AlexNetError, DataError, Elsewhere, ReaderEnded, Unreadable
 from alexnet.metrics import Tally
 from alexnet.options import AdvisedCall
+from alexnet.records import BadImage, Fate
 from alexnet.runs.rundir import RunDir
 from alexnet.signals import DeferredSignals
 from alexnet.terminal import say
@@ -158,7 +159,7 @@ class RunReader:
         most = most_left_out(recipe.bad_share, count)
         stops = recipe.bad_images == "stop"
         over = over or len(images) + len(left_out) > most
-        fate = "reported" if stops or over else "left out"
+        fate: Fate = "reported" if stops or over else "left out"
         rows = [
             BadImage(self._dataset.relative_path(path), split, i, why, step, fate)
             for i, (path, why) in images.items()
@@ -167,7 +168,7 @@ class RunReader:
             rows += self._missing_files({row.path for row in rows} | bad.paths, step)
         bad.put(rows, keep=self._run.writes)
         for row in rows:
-            self._run.log(row.event())
+            self._run.log(bad_image_event(row))
         if fate == "left out":
             for path, why in images.values():
                 say(f"warning: step {step:,}: left out of {split} from here on: {path}: {why}")

@@ -9,7 +9,7 @@ import math
 import os
 import statistics as stats
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,21 +21,19 @@ from alexnet.data.loader import Batch
 from alexnet.data.splits import Split
 from alexnet.data.statistics import Statistics
 from alexnet.errors import Unavailable
-from alexnet.files import read_json, write_json
 from alexnet.memory import short_of_memory
 from alexnet.models.net import training_operations
 from alexnet.models.zoo import model_spec
 from alexnet.options import option
 from alexnet.processors import given_threads
 from alexnet.recipe import Recipe
-from alexnet.runs.records import (
-    Environment,
+from alexnet.records import (
+    RecordedEnvironment,
     RunPlan,
     SecondTiming,
     Settings,
     SettingsChoice,
     TimedSettings,
-    recorded_threads,
 )
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import (
@@ -63,8 +61,6 @@ COMPILE_S = 60.0  # that torch.compile takes, roughly
 MIN_COMPILES = 20  # multiples of COMPILE_S that a training must last for compiling to be tried
 LONG_S = 1200.0  # expected length of a training from which its settings are timed again
 RECHECK_AFTER_S = 60.0  # when they are timed again; at the end of the first epoch if that is sooner
-
-ENVIRONMENT = "environment.json"  # of a run: machine and settings
 
 
 @dataclass(frozen=True)
@@ -340,9 +336,7 @@ class SettingsRecheck:
         recipe = Recipe.from_dict(self._plan.recipe)
         recipe, settings, line = recheck_settings(recipe, self._plan.settings, self._prepare, step)
         if settings.chosen == self._plan.settings.chosen:
-            file = self._folder.path / ENVIRONMENT
-            recorded = Environment.from_json(read_json(file), str(file))
-            write_json(file, replace(recorded, settings=settings))
+            self._folder.write_settings(settings)
             say(f"settings, timed again at step {step:,}: {line}")
             return False
         self._line = line
@@ -384,12 +378,12 @@ def _changes(first: Settings, fixed: Collection[str], hardware: Hardware) -> lis
     return changes
 
 
-def chosen_threads(environment: Mapping[str, Any]) -> int:
+def chosen_threads(environment: RecordedEnvironment) -> int:
     """Return the number of threads that a run began with, which it keeps so that bits stay equal.
 
     If it is not recorded, or this machine has fewer processors, torch's own number.
     """
-    count = recorded_threads(environment)
+    count = environment.threads
     is_possible = count is not None and 1 <= count <= (os.cpu_count() or 1)
     return count if count is not None and is_possible else torch.get_num_threads()
 

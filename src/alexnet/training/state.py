@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from alexnet.data.loader import Batch
 from alexnet.recipe import Recipe
+from alexnet.records import SavedState, WatchState
 from alexnet.training.parallel import ALONE, Team
 from alexnet.training.schedule import Watch
 
@@ -31,24 +32,28 @@ class State:
     finished: str = ""
     due: bool = False
 
-    def to_dict(self, recipe: Recipe, team: Team = ALONE) -> dict[str, Any]:
-        """Convert to plain data, with the sums of every rank: float sums depend on their order."""
+    def to_record(self, recipe: Recipe, team: Team = ALONE) -> SavedState:
+        """Convert to a record, with the sums of every rank: float sums depend on their order."""
         by_rank = torch.stack(team.gather(self.sums)).tolist()
-        sums = by_rank[0] if team.ranks == 1 else by_rank
-        watch = asdict(self.watch)
-        saved = {**vars(self), "sums": sums, "watch": watch, "recipe": recipe.digest}
-        return saved if self.due else {k: v for k, v in saved.items() if k != "due"}
+        return SavedState(
+            step=self.step,
+            sums=by_rank[0] if team.ranks == 1 else by_rank,
+            watch=WatchState(**asdict(self.watch)),
+            seconds=self.seconds,
+            finished=self.finished,
+            due=self.due or None,
+            recipe=recipe.digest,
+        )
 
     @staticmethod
-    def from_dict(values: dict[str, Any], team: Team = ALONE) -> "State":
-        """Convert from plain data; if the number of ranks differs, the first rank gets all sums."""
-        by_rank = torch.tensor(values["sums"], dtype=torch.float64).view(-1, 4)
+    def from_record(saved: SavedState, team: Team = ALONE) -> "State":
+        """Convert from a record; if the number of ranks differs, the first rank gets all sums."""
+        by_rank = torch.tensor(saved.sums, dtype=torch.float64).view(-1, 4)
         if len(by_rank) != team.ranks:
             by_rank = torch.cat([by_rank.sum(0)[None], by_rank.new_zeros(team.ranks - 1, 4)])
-        watch = Watch(**values["watch"])
+        watch = Watch(**saved.watch.by_field())
         sums = by_rank[team.rank].clone()
-        due = bool(values.get("due", False))
-        return State(values["step"], sums, watch, values["seconds"], values["finished"], due)
+        return State(saved.step, sums, watch, saved.seconds, saved.finished, bool(saved.due))
 
 
 class Pace(TypedDict):

@@ -35,7 +35,7 @@ from alexnet.metrics import Tally
 from alexnet.models.net import Net, Spec
 from alexnet.options import AdvisedCall, call, option
 from alexnet.recipe import Recipe
-from alexnet.runs.records import TrainEvent, ValEvent
+from alexnet.records import SavedState, TrainEvent, ValEvent
 from alexnet.runtime import pick_device
 from alexnet.signals import DeferredSignals
 from alexnet.terminal import say
@@ -311,7 +311,7 @@ class Trainer:
         return {
             "model": model,
             "optimizer": moments,
-            "state": self.state.to_dict(self.recipe, self.team),
+            "state": self.state.to_record(self.recipe, self.team).to_json(),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -328,7 +328,7 @@ class Trainer:
             model, moments = self.towers.cut(model), self.towers.cut(moments)
         self.net.load_state_dict(model)
         load_optimizer(self.optimizer, self.net, moments)
-        self.state = State.from_dict(saved["state"], self.team)
+        self.state = State.from_record(SavedState.from_json(saved["state"], source), self.team)
         self.state.sums = self.state.sums.to(self.device)
 
     def run(

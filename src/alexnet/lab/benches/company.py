@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 
 from alexnet.errors import DataError
 from alexnet.processors import find_processors
-from alexnet.runs.records import Company
+from alexnet.records import Company
 
 LOWEST = 19  # of Linux's priorities
 QUIET = "quiet"  # nobody beside

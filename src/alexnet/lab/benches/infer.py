@@ -20,7 +20,7 @@ from alexnet.lab.benches.reference import (
 from alexnet.lab.benches.rounds import company_rows, take_turns_in_company
 from alexnet.models import Net, find_model, has_int8, summarize
 from alexnet.recipe import Recipe
-from alexnet.runs.records import BenchRow, CompanyRow, InferBench, PartTimes
+from alexnet.records import BenchRow, CompanyRow, InferBench, PartTimes
 from alexnet.runtime import autocast, environment, pick_device, precisions
 from alexnet.training import Inference, Int8, build_net, measure_ranges
 

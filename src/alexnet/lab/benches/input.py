@@ -36,7 +36,7 @@ from alexnet.data import (
 from alexnet.lab.benches.company import QUIET, described
 from alexnet.lab.benches.rounds import company_rows, take_turns_in_company
 from alexnet.recipe import Recipe
-from alexnet.runs.records import DataWait, InputBench
+from alexnet.records import DataWait, InputBench
 from alexnet.runtime import environment, pick_device
 from alexnet.terminal import progress
 from alexnet.training import Trainer, TrainingData, preprocessing

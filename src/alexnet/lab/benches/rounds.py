@@ -12,7 +12,7 @@ import torch
 
 from alexnet.lab.benches.company import QUIET, in_company
 from alexnet.memory import give_back
-from alexnet.runs.records import BenchRow, CompanyRow
+from alexnet.records import BenchRow, CompanyRow
 from alexnet.terminal import progress
 
 SAMPLE_S = 0.002  # between two looks at the memory

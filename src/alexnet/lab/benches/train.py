@@ -18,7 +18,7 @@ from alexnet.lab.benches.reference import Way, emulated, matrix_limits, plain_ne
 from alexnet.lab.benches.rounds import company_rows, take_turns_in_company
 from alexnet.models import Net, find_model, training_operations
 from alexnet.recipe import Recipe
-from alexnet.runs.records import BenchRow, CompanyRow, PartSeconds, TrainBench
+from alexnet.records import BenchRow, CompanyRow, PartSeconds, TrainBench
 from alexnet.runtime import autocast, environment, pick_device, precisions
 from alexnet.training import Trainer, TrainingData, plain_step
 

@@ -13,7 +13,7 @@ from alexnet.lab.benches.runtimes import build_runtimes
 from alexnet.lab.benches.train import bench_train
 from alexnet.models import find_model
 from alexnet.options import option
-from alexnet.runs.records import InferBench, InputBench, TrainBench
+from alexnet.records import InferBench, InputBench, TrainBench
 from alexnet.runtime import chance_kept, pick_device
 
 

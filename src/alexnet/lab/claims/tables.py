@@ -12,15 +12,14 @@ from torch import Tensor
 
 from alexnet.data import OFFICIAL, Dataset, Split, Statistics, open_dataset
 from alexnet.errors import UsageError
-from alexnet.files import write_json
 from alexnet.lab.claims.claim import Claim, ClaimVerdict, Outcome
 from alexnet.lab.claims.one_training import resolved
 from alexnet.lab.claims.study import Row, Study
 from alexnet.metrics import Tally, wilson
 from alexnet.options import option
 from alexnet.recipe import Recipe, find_recipe
+from alexnet.records import ResumeEvent, RunStart
 from alexnet.runs import RunDir, find_checkpoint, load_checkpoint, load_latest
-from alexnet.runs.records import ResumeEvent
 from alexnet.runtime import environment, pick_device
 from alexnet.terminal import say
 from alexnet.training import (
@@ -115,11 +114,12 @@ def _network(
         if start is None:
             if statistics_.image is not None:
                 run.write_mean_image(statistics_.image)
-            write_json(path / "environment.json", environment())
+            run.write_environment(environment())
             described = dataset.describe(statistics_)
-            saved = {"recipe": recipe.to_dict(), "digest": recipe.digest, "data": described}
-            run.write_recipe(saved)
-        elif not start.state.get("finished"):
+            run.write_recipe(
+                RunStart(recipe=recipe.to_dict(), digest=recipe.digest, data=described)
+            )
+        elif not start.has_ended:
             run.log(ResumeEvent(step=start.step))
         state = fit(recipe, dataset, statistics_, run, start)
         run.close()

@@ -15,7 +15,7 @@ from alexnet.lab.claims.catalogue import CLAIMS, find_claim
 from alexnet.lab.claims.claim import Claim
 from alexnet.lab.claims.study import OutOfTime, Study
 from alexnet.options import Placeholder, option
-from alexnet.runs.records import (
+from alexnet.records import (
     ClaimList,
     ClaimRecord,
     ClaimResult,

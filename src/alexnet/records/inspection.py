@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from alexnet.runs.records.base import Entry, Misfit, json_key, optional
-from alexnet.runs.records.evaluation import (
+from alexnet.records.base import Entry, Misfit, json_key, optional
+from alexnet.records.evaluation import (
     ClassCount,
     EvalResult,
     Interval,

@@ -68,6 +68,10 @@ class MissingKey(Misfit):
         return f"lacks {self.path!r}"
 
 
+class OtherFormat(Misfit):
+    """A file is of another format, `value`, than this version reads."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """Typed fields that are read from JSON and written to it. Subclasses are frozen dataclasses."""
@@ -209,6 +213,23 @@ class Record(Entry, dict[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), dict(vars(self)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versioned(Record):
+    """A file whose first key is the number of its `format`: FORMAT, or it is not read."""
+
+    FORMAT: ClassVar[int] = 1
+
+    format: int
+
+    @classmethod
+    def read(cls, values: object) -> Self:
+        """Like `Entry.read`, and raises OtherFormat for a file of another format."""
+        written = values.get("format") if isinstance(values, Mapping) else None
+        if written != cls.FORMAT:
+            raise OtherFormat(written, str(cls.FORMAT), "format")
+        return super().read(values)
 
 
 def _rebuild(kind: type[Record], attributes: dict[str, Any]) -> Record:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alexnet.runs.records.base import Entry, Record, json_key, optional
+from alexnet.records.base import Entry, Record, json_key, optional
 
 Interval = tuple[float, float]
 """The lower and upper bound of a 95 % interval, as fractions."""

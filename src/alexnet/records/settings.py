@@ -1,11 +1,10 @@
 """How a training is computed on its machine: the settings, and the timing that chose them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from alexnet.recipe import Recipe
-from alexnet.runs.records.base import Entry, optional
+from alexnet.records.base import Entry, optional
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,3 @@ class SettingsChoice(Entry):
     expected_s: float | None = optional()
     measured: Sequence[TimedSettings]
     again: SecondTiming | None = optional()
-
-
-def recorded_threads(environment: Mapping[str, Any]) -> int | None:
-    """The number of threads that the content of an environment.json says a training was computed
-    with. None where it does not say so, as where the file was edited."""
-    try:
-        count = environment["settings"]["chosen"]["threads"]
-    except (KeyError, TypeError):
-        return None
-    return count if type(count) is int else None

@@ -3,16 +3,20 @@
 This is the only package that knows the keys of that JSON.
 """
 
-from alexnet.runs.records.base import (
+from alexnet.records.bad_images import BadImage, BadImageList, Fate
+from alexnet.records.base import (
     DICT_REMOVAL,
     INT_LIMIT,
     Entry,
     Misfit,
+    MissingKey,
+    OtherFormat,
     Record,
+    Versioned,
     json_key,
     optional,
 )
-from alexnet.runs.records.benches import (
+from alexnet.records.benches import (
     BenchResult,
     BenchRow,
     Company,
@@ -24,7 +28,7 @@ from alexnet.runs.records.benches import (
     PartTimes,
     TrainBench,
 )
-from alexnet.runs.records.certificate import (
+from alexnet.records.certificate import (
     Certificate,
     CertifiedData,
     CertifiedPreprocessing,
@@ -35,15 +39,23 @@ from alexnet.runs.records.certificate import (
     NetworkDescription,
     ProbeOutputs,
 )
-from alexnet.runs.records.claims import (
+from alexnet.records.checkpoint import (
+    CheckpointManifest,
+    RecordedState,
+    SavedState,
+    SealedFile,
+    WatchState,
+    seal_file,
+)
+from alexnet.records.claims import (
     ClaimList,
     ClaimRecord,
     ClaimResult,
     ClaimRow,
     UnmeasuredClaim,
 )
-from alexnet.runs.records.data import DataCheckResult, DataGetResult, DataPackResult
-from alexnet.runs.records.doctor import (
+from alexnet.records.data import DataCheckResult, DataGetResult, DataPackResult
+from alexnet.records.doctor import (
     Diagnosis,
     LabelProbeFigures,
     LayerSignals,
@@ -54,8 +66,8 @@ from alexnet.runs.records.doctor import (
     Severity,
     Verdict,
 )
-from alexnet.runs.records.environment import Environment
-from alexnet.runs.records.evaluation import (
+from alexnet.records.environment import Environment, RecordedEnvironment
+from alexnet.records.evaluation import (
     ClassCount,
     ClassifyResult,
     ClassProbability,
@@ -68,7 +80,7 @@ from alexnet.runs.records.evaluation import (
     TestResult,
     UnreadFile,
 )
-from alexnet.runs.records.events import (
+from alexnet.records.events import (
     BadImageEvent,
     DivergedEvent,
     DoctorEvent,
@@ -76,6 +88,7 @@ from alexnet.runs.records.events import (
     Event,
     ImportEvent,
     LookEvent,
+    LookFigures,
     OtherEvent,
     ResumeEvent,
     TestEvent,
@@ -84,7 +97,8 @@ from alexnet.runs.records.events import (
     as_event,
     read_event,
 )
-from alexnet.runs.records.inspection import (
+from alexnet.records.image_index import ImageIndex
+from alexnet.records.inspection import (
     ActivationsResult,
     Agreement,
     AgreementResult,
@@ -115,8 +129,18 @@ from alexnet.runs.records.inspection import (
     ShownPrediction,
     SimilarityResult,
 )
-from alexnet.runs.records.plan import PinnedFile, RunPlan
-from alexnet.runs.records.recipes import (
+from alexnet.records.int8 import Int8Entry, Int8Figures, Int8File, Int8Ranges
+from alexnet.records.packed import (
+    Components,
+    IrregularFile,
+    PackedManifest,
+    PackedSource,
+    PackState,
+    PayloadFile,
+    RepairedFile,
+)
+from alexnet.records.plan import PinnedFile, RunPlan
+from alexnet.records.recipes import (
     LayerSummary,
     NetworkResult,
     RecipeDifference,
@@ -125,29 +149,36 @@ from alexnet.runs.records.recipes import (
     RecipeListItem,
     RecipeResult,
 )
-from alexnet.runs.records.run_files import DataCard, RunCall, RunInit, RunStart
-from alexnet.runs.records.settings import (
+from alexnet.records.run_files import (
+    DataCard,
+    RestartJournal,
+    RunCall,
+    RunInit,
+    RunStart,
+)
+from alexnet.records.settings import (
     SecondTiming,
     Settings,
     SettingsChoice,
     TimedSettings,
-    recorded_threads,
 )
-from alexnet.runs.records.sharing import (
+from alexnet.records.sharing import (
     CertificateCheck,
     CompletionResult,
     ExportCheck,
+    ExportComparison,
     ExportResult,
     FileAccuracy,
     ImportResult,
     ImportTestResult,
     LayerWeights,
     ProofResult,
+    QuantisationFigures,
     QuantisationResult,
     ServeResult,
     WeightsVerdict,
 )
-from alexnet.runs.records.training import LeftOutImage, ReportResult, TrainResult
+from alexnet.records.training import LeftOutImage, ReportResult, TrainResult
 
 __all__ = [
     "DICT_REMOVAL",
@@ -155,7 +186,9 @@ __all__ = [
     "ActivationsResult",
     "Agreement",
     "AgreementResult",
+    "BadImage",
     "BadImageEvent",
+    "BadImageList",
     "BenchResult",
     "BenchRow",
     "CalibrationBin",
@@ -165,6 +198,7 @@ __all__ = [
     "CertifiedData",
     "CertifiedPreprocessing",
     "CertifiedTraining",
+    "CheckpointManifest",
     "ClaimList",
     "ClaimRecord",
     "ClaimResult",
@@ -178,6 +212,7 @@ __all__ = [
     "Company",
     "CompanyRow",
     "CompletionResult",
+    "Components",
     "ConfusedPair",
     "ConfusionResult",
     "CurvesResult",
@@ -197,13 +232,16 @@ __all__ = [
     "EvalResult",
     "Event",
     "ExportCheck",
+    "ExportComparison",
     "ExportResult",
+    "Fate",
     "FeaturesResult",
     "FileAccuracy",
     "FilterTower",
     "FiltersResult",
     "ImageAnswer",
     "ImageEvidence",
+    "ImageIndex",
     "ImageMaps",
     "ImageNeighbours",
     "ImportEvent",
@@ -212,16 +250,23 @@ __all__ = [
     "InferBench",
     "InputBench",
     "InspectResult",
+    "Int8Entry",
+    "Int8Figures",
+    "Int8File",
+    "Int8Ranges",
     "Interval",
+    "IrregularFile",
     "LabelProbeFigures",
     "LayerSignals",
     "LayerSummary",
     "LayerWeights",
     "LeftOutImage",
     "LookEvent",
+    "LookFigures",
     "MapsResult",
     "Measurements",
     "Misfit",
+    "MissingKey",
     "Mistake",
     "MistakesResult",
     "NamedProbability",
@@ -230,17 +275,23 @@ __all__ = [
     "NetworkDescription",
     "NetworkResult",
     "OtherEvent",
+    "OtherFormat",
+    "PackState",
+    "PackedManifest",
+    "PackedSource",
     "PartProbe",
     "PartSeconds",
     "PartTimes",
     "PartialEvalImages",
     "PartialEvalResult",
+    "PayloadFile",
     "Peak",
     "PinnedFile",
     "PredictionsResult",
     "ProbeOutputs",
     "ProbeResult",
     "ProofResult",
+    "QuantisationFigures",
     "QuantisationResult",
     "RateLosses",
     "RecipeDiagnosis",
@@ -250,7 +301,11 @@ __all__ = [
     "RecipeListItem",
     "RecipeResult",
     "Record",
+    "RecordedEnvironment",
+    "RecordedState",
+    "RepairedFile",
     "ReportResult",
+    "RestartJournal",
     "ResumeEvent",
     "RunCall",
     "RunDiagnosis",
@@ -258,6 +313,8 @@ __all__ = [
     "RunPlan",
     "RunStart",
     "SaliencyResult",
+    "SavedState",
+    "SealedFile",
     "SecondTiming",
     "ServeResult",
     "Settings",
@@ -275,10 +332,12 @@ __all__ = [
     "UnreadFile",
     "ValEvent",
     "Verdict",
+    "Versioned",
+    "WatchState",
     "WeightsVerdict",
     "as_event",
     "json_key",
     "optional",
     "read_event",
-    "recorded_threads",
+    "seal_file",
 ]

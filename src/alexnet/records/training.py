@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alexnet.runs.records.base import Record, optional
-from alexnet.runs.records.evaluation import Interval
+from alexnet.records.base import Record, optional
+from alexnet.records.evaluation import Interval
 
 
 @dataclass(frozen=True, kw_only=True)

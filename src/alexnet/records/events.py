@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 from alexnet.errors import CheckpointError
-from alexnet.runs.records.base import Misfit, MissingKey, Record, optional
-from alexnet.runs.records.evaluation import (
+from alexnet.records.base import Entry, Misfit, MissingKey, Record, optional
+from alexnet.records.evaluation import (
     ClassCount,
     PartialEvalImages,
     PartialEvalResult,
     UnreadFile,
 )
-from alexnet.runs.records.settings import Settings
-from alexnet.runs.records.sharing import WeightsVerdict
+from alexnet.records.settings import Settings
+from alexnet.records.sharing import WeightsVerdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +107,21 @@ class TestEvent(PartialEvalImages, PartialEvalResult, Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookEvent(EpochEvent):
+class LookFigures(Entry):
     """Measurements of one update by the doctor's guard: the fraction of `dead` units by layer, the
     size of the update divided by that of the weight (`update_ratio`), and the fraction of weights
     whose gradient does not depend on the images (`untaught`)."""
 
-    event: Literal["look"] = "look"
     dead: Mapping[str, float] = field(default_factory=dict)
     update_ratio: float | None = optional("update")
     untaught: float | None = optional()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookEvent(LookFigures, EpochEvent):
+    """The measurements of the doctor's guard at a step."""
+
+    event: Literal["look"] = "look"
 
 
 @dataclass(frozen=True, kw_only=True)

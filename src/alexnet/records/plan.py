@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alexnet.runs.records.base import Record
-from alexnet.runs.records.events import ResumeEvent
-from alexnet.runs.records.run_files import DataCard
-from alexnet.runs.records.settings import SettingsChoice
+from alexnet.records.base import Record
+from alexnet.records.events import ResumeEvent
+from alexnet.records.run_files import DataCard
+from alexnet.records.settings import SettingsChoice
 
 
 @dataclass(frozen=True, kw_only=True)

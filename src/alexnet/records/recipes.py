@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.recipe import Recipe
-from alexnet.runs.records.base import Entry, Misfit, Record
+from alexnet.records.base import Entry, Misfit, Record
 
 
 @dataclass(frozen=True, kw_only=True)

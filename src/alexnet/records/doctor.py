@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from alexnet.runs.records.base import Entry, Record, optional
+from alexnet.records.base import Entry, Record, optional
 
 Severity = Literal["will not learn", "learns badly", "misleads", "note"]
 

@@ -4,19 +4,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet.runs.records.base import Entry, Record, optional
-from alexnet.runs.records.evaluation import EvalImages, EvalResult, Interval
+from alexnet.records.base import Entry, Record, optional
+from alexnet.records.evaluation import EvalImages, EvalResult, Interval
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportCheck(Entry):
-    """The comparison of an exported file with its network, on `images` (a description of them) in
-    batches of the sizes `batches`. `largest_difference` is between their outputs, `largest_output`
-    is the largest output of the network."""
+class ExportComparison(Entry):
+    """The comparison of an exported file with its network in batches of the sizes `batches`.
+    `largest_difference` is between their outputs, `largest_output` is the largest output of the
+    network."""
 
     batches: Sequence[int]
     largest_difference: float
     largest_output: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCheck(ExportComparison):
+    """The comparison of an exported file with its network on `images`, a description of them."""
+
     images: str
 
 
@@ -35,13 +41,11 @@ class FileAccuracy(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantisationResult(Entry):
+class QuantisationFigures(Entry):
     """A file before (`fp32`) and after (`int8`) quantisation.
 
     Ranges were measured on `calibration_images` images, accuracies on the others. For one image at
-    a time int8 is `speed_ratio` times as fast; `ms` has the milliseconds of both. `data` is the
-    path of the images, or their kind where they have no path. `split`, `own`, `seen`, `near_seen`,
-    `repeated`, `contradicted`, `with_seen`, `ignored` and `absent` are as in EvalImages.
+    a time int8 is `speed_ratio` times as fast; `ms` has the milliseconds of both.
     """
 
     fp32: FileAccuracy
@@ -49,6 +53,17 @@ class QuantisationResult(Entry):
     calibration_images: int
     speed_ratio: float
     ms: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantisationResult(QuantisationFigures):
+    """The figures of a quantisation, and the images of which they are.
+
+    `data` is the path of the images, or their kind where they have no path. `split`, `own`,
+    `seen`, `near_seen`, `repeated`, `contradicted`, `with_seen`, `ignored` and `absent` are as in
+    EvalImages.
+    """
+
     own: bool
     data: str
     split: str

@@ -1,12 +1,12 @@
-"""The parts of a run's recipe.json beside the recipe: data, call and initial weights."""
+"""The recipe.json of a run, and the journal of a restart."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from alexnet.runs.records.base import INT_LIMIT, Entry, Misfit, Record, not_in_json, optional
-from alexnet.runs.records.training import LeftOutImage
+from alexnet.records.base import INT_LIMIT, Entry, Misfit, Record, not_in_json, optional
+from alexnet.records.training import LeftOutImage
 
 MAX_NAME_LENGTH = 4096  # characters of a class name, which is the name of a folder
 
@@ -117,10 +117,26 @@ class RunInit(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunStart(Entry):
-    """The start of a run: the `data` it was trained on, the `call`, and the weights it started from
-    (`init`). `call` is None in runs of 0.1.0; `init` is None where the weights were random."""
+class RunStart(Record):
+    """The content of a run's recipe.json.
 
+    `recipe` has the fields of the recipe, and `digest` is its digest. `data` describes the data it
+    was trained on. `call` is None in runs of 0.1.0; `init` are the initial weights, None where they
+    were random. `imported` are the options of `alexnet import`, for imported weights only.
+    """
+
+    recipe: Mapping[str, Any]
+    digest: str
     data: DataCard
     call: RunCall | None = optional()
     init: RunInit | None = optional()
+    imported: Sequence[str] | None = optional("import")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestartJournal(Record):
+    """The content of a run's starting-again.json, see `runs.restart`: the new texts of files by
+    their names (`records`), and the new `line` of the log."""
+
+    records: Mapping[str, str]
+    line: Mapping[str, Any]

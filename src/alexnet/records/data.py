@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from alexnet.runs.records.base import Record
-from alexnet.runs.records.evaluation import UnreadFile
+from alexnet.records.base import Record
+from alexnet.records.evaluation import UnreadFile
 
 
 @dataclass(frozen=True, kw_only=True)

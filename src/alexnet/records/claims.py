@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet.runs.records.base import Entry, Record, optional
-from alexnet.runs.records.environment import Environment
+from alexnet.records.base import Entry, Record, optional
+from alexnet.records.environment import Environment
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alexnet.runs.records.base import Entry, Record, optional
-from alexnet.runs.records.evaluation import Interval
-from alexnet.runs.records.events import ResumeEvent
-from alexnet.runs.records.run_files import RunCall, RunInit
-from alexnet.runs.records.sharing import FileAccuracy
+from alexnet.records.base import Entry, Record, Versioned, optional
+from alexnet.records.evaluation import Interval
+from alexnet.records.events import ResumeEvent
+from alexnet.records.run_files import RunCall, RunInit
+from alexnet.records.sharing import FileAccuracy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,14 +134,7 @@ class NetworkDescription(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Format(Record):
-    """The number of the file's `format`, which comes first in it."""
-
-    format: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Certificate(NetworkDescription, _Format):
+class Certificate(NetworkDescription, Versioned):
     """The content of a certificate.json. `sha256` is that of the weights, or of the whole exported
     file. `probes` are outputs that anybody can compute again."""
 
