@@ -20,11 +20,11 @@ from script import obeyed
 from trainings import at_the_end, tested, trained
 
 from alexnet.errors import UsageError
-from alexnet.files import read_json, write_json
 from alexnet.metrics import wilson
 from alexnet.recipe import find_recipe
 from alexnet.runtime import environment
-from alexnet.terminal import say
+from alexnet.support.files import read_json, write_json
+from alexnet.support.terminal import say
 
 
 def fields(entries: list[str]) -> dict[str, Any]:

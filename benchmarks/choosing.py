@@ -20,11 +20,11 @@ from script import obeyed
 from trainings import tested, trained
 
 from alexnet.data.dataset import open_dataset
-from alexnet.files import write_json
 from alexnet.recipe import find_recipe
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment
-from alexnet.terminal import percent, say
+from alexnet.support.files import write_json
+from alexnet.support.terminal import percent, say
 from alexnet.training import measure_pace
 
 AGAINST = ("photos", "imagenette", "modern")

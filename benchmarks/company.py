@@ -39,11 +39,11 @@ from typing import Any
 from script import obeyed
 
 from alexnet.errors import UsageError
-from alexnet.files import write_atomic
 from alexnet.lab.benches.company import COMPANIES, QUIET, busy_processes, in_company
-from alexnet.processors import find_processors, given_threads
-from alexnet.signals import STOP, interrupt_on
-from alexnet.terminal import progress, say
+from alexnet.support.files import write_atomic
+from alexnet.support.processors import find_processors, given_threads
+from alexnet.support.signals import STOP, interrupt_on
+from alexnet.support.terminal import progress, say
 
 HERE = Path(__file__).resolve().parent
 TASKS = ("norm", "train", "infer", "input")

@@ -44,11 +44,11 @@ Way = Callable[[], int]
 def main() -> None:
     task, setting, size, *packed = sys.argv[1:]
     if setting == "program":  # as a command begins, before torch is loaded
-        from alexnet.memory import keep_pages
+        from alexnet.support.memory import keep_pages
 
         keep_pages()
-        if importlib.util.find_spec("alexnet.processors"):  # a tree from before has none
-            importlib.import_module("alexnet.processors").set_up_threads()
+        if importlib.util.find_spec("alexnet.support.processors"):  # a tree from before has none
+            importlib.import_module("alexnet.support.processors").set_up_threads()
     import alexnet
     from alexnet.runtime import environment
 

@@ -25,8 +25,8 @@ from alexnet.figures.canvas import (
     style_axes,
     write_figure,
 )
-from alexnet.files import read_json
 from alexnet.recipe import find_recipe
+from alexnet.support.files import read_json
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
 

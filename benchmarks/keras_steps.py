@@ -90,7 +90,7 @@ def main() -> None:
     if not args.python:
         parser.error("--python PATH: the head of this file says how to make that environment")
 
-    from alexnet.processors import set_up_threads
+    from alexnet.support.processors import set_up_threads
 
     set_up_threads()  # as `alexnet train` has them
 
@@ -101,9 +101,9 @@ def main() -> None:
     from alexnet.data.loader import Batch
     from alexnet.data.statistics import Statistics
     from alexnet.lab.benches.rounds import take_turns
-    from alexnet.memory import keep_pages
     from alexnet.recipe import find_recipe
     from alexnet.runtime import environment
+    from alexnet.support.memory import keep_pages
     from alexnet.training import train_step
     from alexnet.training.network import build_net
     from alexnet.training.optim import build_optimizer

@@ -22,10 +22,10 @@ from PIL import Image
 from script import obeyed
 
 from alexnet.data.dataset import reopen_dataset
-from alexnet.files import write_json
 from alexnet.predictor import load
 from alexnet.runtime import environment
-from alexnet.terminal import say
+from alexnet.support.files import write_json
+from alexnet.support.terminal import say
 
 SECONDS = 60.0  # the bar
 

@@ -35,9 +35,9 @@ from alexnet.data.copies import (
 )
 from alexnet.data.images import is_image, open_image
 from alexnet.errors import UsageError
-from alexnet.files import write_json
 from alexnet.runtime import environment
-from alexnet.terminal import say
+from alexnet.support.files import write_json
+from alexnet.support.terminal import say
 
 FILES = 10_000
 SECONDS = 60.0  # the bar for so many

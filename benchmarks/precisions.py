@@ -23,11 +23,11 @@ from trainings import trained
 
 from alexnet.errors import UsageError
 from alexnet.figures.canvas import BLUE, ORANGE, new_figure, style_axes, write_figure
-from alexnet.files import write_json
 from alexnet.recipe import find_recipe
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment
-from alexnet.terminal import say
+from alexnet.support.files import write_json
+from alexnet.support.terminal import say
 
 PRECISIONS = ("fp32", "bf16")
 

@@ -24,7 +24,7 @@ from typing import Any
 from script import obeyed
 
 from alexnet.data.ilsvrc import training_hours
-from alexnet.files import read_json, write_json
+from alexnet.support.files import read_json, write_json
 
 RECORDS = Path(__file__).parents[1] / "results/bench"
 PARAMETERS = 60_965_224

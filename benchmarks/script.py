@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alexnet.errors import AlexNetError, Interrupted
-from alexnet.memory import keep_pages
-from alexnet.processors import set_up_threads
+from alexnet.support.memory import keep_pages
+from alexnet.support.processors import set_up_threads
 
 # Here and not in a function: scripts import torch after this module, and then it is too late.
 set_up_threads()

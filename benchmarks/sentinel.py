@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 
 from alexnet.diagnosis.sentinel import LOOK_EVERY, Sentinel
-from alexnet.files import write_json
 from alexnet.lab.benches.rounds import take_turns
 from alexnet.models.zoo import build_model
 from alexnet.runtime import autocast, choose_precision, environment, pick_device
+from alexnet.support.files import write_json
 from alexnet.training.optim import PaperSGD
 
 MODELS = {"alexnet-2012": 64, "alexnet-2014": 64, "cifar-alexnet": 128}  # with the batch

@@ -35,7 +35,6 @@ from script import obeyed
 
 from alexnet.data.images import is_image
 from alexnet.errors import UsageError
-from alexnet.files import write_atomic
 from alexnet.interchange.runtimes import with_engine
 from alexnet.lab.benches.company import COMPANIES, QUIET, in_company, no_company
 from alexnet.lab.benches.rounds import companies_by_round
@@ -44,7 +43,8 @@ from alexnet.runtime import environment
 from alexnet.serving.batcher import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.server import open_socket, serve_on
-from alexnet.terminal import say
+from alexnet.support.files import write_atomic
+from alexnet.support.terminal import say
 
 CONNECTIONS, FEW, HALF_OPEN, BOMBS = 32, 8, 300, 50
 ROUNDS = 5  # of comparisons in turns

@@ -37,7 +37,7 @@ from alexnet.errors import DataError, Diverged, UsageError
 from alexnet.metrics import wilson
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import environment
-from alexnet.terminal import percent
+from alexnet.support.terminal import percent
 
 CLASSES, PHOTOS = (2, 6), (20, 60)
 PACE = 170.0  # images/s trained, about, of either network it chooses for so few, alone on a core

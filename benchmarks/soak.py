@@ -28,8 +28,8 @@ import numpy as np
 from PIL import Image
 from script import obeyed
 
-from alexnet.files import write_json
 from alexnet.runtime import environment
+from alexnet.support.files import write_json
 
 FLAT = 0.02
 EVERY = 5.0  # seconds between two readings

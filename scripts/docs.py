@@ -21,8 +21,8 @@ from scripts.results import RESULTS, replace_between
 from tests.test_structure import FILES, LAYERS, SOURCE, module_name, unit
 
 import alexnet
-from alexnet.files import write_atomic
 from alexnet.lab.claims.verb import listing
+from alexnet.support.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -165,16 +165,16 @@ def units() -> dict[str, str]:
 
 
 def architecture() -> str:
-    """The tables of docs/architecture.md: the layers from the top, and the docstrings of their
+    """The table of docs/architecture.md: the layers from the top, with the docstrings of their
     parts."""
     about = units()
-    lines = []
-    for names in reversed(LAYERS):
-        lines += ["| part | what |", "| --- | --- |"]
+    lines = ["| layer | part | what it holds |", "| --- | --- | --- |"]
+    for number, names in reversed([*enumerate(LAYERS)]):
         shown = [n for n in names if n not in ("__init__", "__main__")]
-        lines += [f"| `{name}` | {about[name].replace('|', chr(92) + '|')} |" for name in shown]
-        lines.append("")
-    return "\n".join(lines)
+        for name in shown:
+            first = str(number) if name == shown[0] else ""
+            lines.append(f"| {first} | `{name}` | {about[name].replace('|', chr(92) + '|')} |")
+    return "\n".join([*lines, ""])
 
 
 def pages() -> dict[Path, str]:

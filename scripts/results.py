@@ -16,7 +16,6 @@ from typing import Any
 
 import alexnet
 from alexnet.data.ilsvrc import EPOCHS, training_hours
-from alexnet.files import read_json, write_atomic
 from alexnet.lab.claims.verb import listing
 from alexnet.pages import (
     CLAIM_HEADS,
@@ -29,7 +28,8 @@ from alexnet.pages import (
 from alexnet.recipe import find_recipe
 from alexnet.records import ClaimRecord, ResumeEvent, TrainEvent
 from alexnet.runs.rundir import RunDir
-from alexnet.terminal import duration, percent
+from alexnet.support.files import read_json, write_atomic
+from alexnet.support.terminal import duration, percent
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, README = ROOT / "results", ROOT / "README.md"

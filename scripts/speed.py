@@ -15,7 +15,7 @@ from typing import Any
 
 from scripts.results import README, RESULTS, ROOT, replace_between
 
-from alexnet.files import write_atomic
+from alexnet.support.files import write_atomic
 
 PAGE, RECORDS = ROOT / "docs" / "speed.md", RESULTS
 BEGIN, END = "<!-- records: made by scripts/speed.py -->\n", "<!-- /records -->\n"

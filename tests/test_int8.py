@@ -428,7 +428,7 @@ def test_a_contradiction_is_found_before_it_is_measured(run: Path) -> None:
     with pytest.raises(UsageError, match=r"views is 3"):
         alexnet.test(run, engine="int8", views=3)
     with pytest.raises(UsageError, match=r"views is 3"):
-        alexnet.classify(run, [], engine="int8", views=3)
+        alexnet.classify(run, ["none.png"], engine="int8", views=3)
     assert not (run / "int8.json").exists()
 
 

@@ -17,7 +17,7 @@ import pytest
 
 # Deep because a machine with other processors, quotas and launchers can be made only as folders and
 # variables that these are given.
-from alexnet.processors import (
+from alexnet.support.processors import (
     Processors,
     describe_kept_threads,
     describe_threads,

@@ -17,7 +17,7 @@ from alexnet import response_norm
 
 # Deep because who calls a function of the package sees neither which thread does which piece nor
 # what one of them raises: those that are cut to pieces raise nothing.
-from alexnet.region import over_pieces
+from alexnet.support.region import over_pieces
 from alexnet.training import threads
 
 Worker = Callable[[], Callable[[int], Any]]

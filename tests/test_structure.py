@@ -22,21 +22,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A module may import modules of lower layers and of its own package; of its own layer nothing else.
 LAYERS = (
-    (
-        "errors",
-        "files",
-        "signals",
-        "terminal",
-        "records",
-        "recipe",
-        "options",
-        "argument_checks",
-        "memory",
-        "launch",
-        "processors",
-        "plain",
-        "region",
-    ),
+    ("errors", "support"),
+    ("recipe",),
+    ("records",),
     ("runs",),
     ("runtime", "metrics", "models", "data", "diagnosis"),
     ("training",),
@@ -167,8 +155,8 @@ def test_only_figures_draws() -> None:
 
 # Where private parts of torch, the C library and uvicorn may be used, and of which.
 FENCES = {
-    "alexnet.memory": {"ctypes"},  # mallopt of glibc
-    "alexnet.region": {"ctypes", "torch"},
+    "alexnet.support.memory": {"ctypes"},  # mallopt of glibc
+    "alexnet.support.region": {"ctypes", "torch"},
     "alexnet.models.fast.int8": {"torch"},
     "alexnet.models.fast.tracing": {"torch"},
     "alexnet.models.fast.update": {"torch"},
@@ -325,8 +313,8 @@ def test_the_test_of_keys_can_fail(text: str) -> None:
 
 
 def test_the_lab_uses_public_seams_and_only_the_command_line_uses_it() -> None:
-    """Experiments import what packages export, and modules beside packages; nothing imports them
-    but the command line and the names of `alexnet` itself."""
+    """Experiments import what packages export, modules beside packages, and support; only the
+    command line and the names of `alexnet` itself import experiments."""
     for file in FILES:
         own = unit(module_name(file))
         if own != "lab":
@@ -338,7 +326,7 @@ def test_the_lab_uses_public_seams_and_only_the_command_line_uses_it() -> None:
         ):
             if unit(module) != "lab" and SOURCE.parent.joinpath(*module.split(".")).is_dir():
                 assert is_open(module, name), f"{file}: {module}.{name}"
-            elif unit(module) != "lab":
+            elif unit(module) not in ("lab", "support"):
                 assert module.count(".") == 1, f"{file}: {module}.{name}"
 
 
@@ -389,7 +377,7 @@ WRITES_COMMANDS = {
     "alexnet.lab.claims.claim",
     "alexnet.lab.claims.tables",
     "alexnet.interchange.hub",
-    "alexnet.options",
+    "alexnet.support.options",
     "alexnet.recipe.flags",
 }
 OTHERS_FLAGS = "standalone|rdzv-backend|nproc-per-node"  # torchrun's
@@ -417,7 +405,7 @@ def flags_in_messages(text: str) -> list[str]:
 
 
 def test_messages_name_options_as_the_caller_writes_them() -> None:
-    """By `alexnet.options`: a Python caller has no flags."""
+    """By `alexnet.support.options`: a Python caller has no flags."""
     found = {
         module_name(file): said
         for file in FILES

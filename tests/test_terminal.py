@@ -18,11 +18,11 @@ import pytest
 from rich.cells import cell_len
 
 import alexnet
+from alexnet.records import LookEvent, TrainEvent, ValEvent
 
 # Deep because no command takes a clock, or as long as a test can make it: what is said of ten
 # seconds of work, and what a terminal of any width or encoding is given, is made here.
-from alexnet import terminal
-from alexnet.records import LookEvent, TrainEvent, ValEvent
+from alexnet.support import terminal
 
 # Deep because what stands under a bar is made of figures that no training of a test has.
 from alexnet.training.log import Status, spark
@@ -31,7 +31,7 @@ from conftest import without_report
 # Deep because of the same as above: this one runs in a process with a terminal of its own.
 WORK = """
 import sys, time
-from alexnet import terminal
+from alexnet.support import terminal
 with terminal.progress("decoding [train]", total=40, unit="images", patience=0.05) as p:
     for i in range(40):
         time.sleep(0.01)
@@ -96,7 +96,7 @@ def test_no_terminal_no_escape_codes(tty: bool, env: dict[str, str]) -> None:
 
 
 def test_importing_does_not_load_rich() -> None:
-    code = "import sys, alexnet.terminal; assert 'rich' not in sys.modules; print('result')"
+    code = "import sys, alexnet.support.terminal; assert 'rich' not in sys.modules; print('result')"
     assert run(code, tty=False) == ""
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from alexnet import figures
 from alexnet.diagnosis import rules
 from alexnet.diagnosis.findings import LARGE_INPUTS, MAX_LOGIT_GAIN, SMALL_INPUTS
-from alexnet.files import write_atomic
 from alexnet.metrics import wilson
-from alexnet.terminal import percent
+from alexnet.support.files import write_atomic
+from alexnet.support.terminal import percent
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BEGIN, END = "<!-- matrix: made by `python -m benchmarks.doctor report` -->\n", "<!-- /matrix -->\n"

@@ -15,7 +15,7 @@ AlexNetError            anything below; the command line prints it and exits 2
 import difflib
 from collections.abc import Iterable, Mapping
 
-from alexnet.options import HELP
+from alexnet.support.options import HELP
 
 
 class AlexNetError(Exception):

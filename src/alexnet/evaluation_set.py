@@ -26,11 +26,11 @@ from alexnet.data.image_set import ImageFiles
 from alexnet.data.images import lies_turned
 from alexnet.data.splits import Split, Unread
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
-from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.records import DataCard, EvalImages, UnreadFile
 from alexnet.runs.rundir import RunDir
-from alexnet.terminal import progress, say
+from alexnet.support.options import option
+from alexnet.support.terminal import progress, say
 from alexnet.training.parallel import ALONE, Team
 
 T = TypeVar("T")

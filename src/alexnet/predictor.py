@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from torch import nn
 
-from alexnet.argument_checks import checked
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import rules_of
 from alexnet.data.image_set import Opening
@@ -20,13 +19,14 @@ from alexnet.data.packed import open_packed
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.models.net import Net
-from alexnet.options import Placeholder, call
 from alexnet.recipe import Recipe
 from alexnet.records import ClassProbability, DataCard
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runtime import chance_kept, choose_precision, pick_device
-from alexnet.terminal import say
+from alexnet.support.argument_checks import checked
+from alexnet.support.options import Placeholder, call
+from alexnet.support.terminal import say
 from alexnet.training.evaluate import predict_views
 from alexnet.training.inference import Inference
 from alexnet.training.network import build_net, load_weights, preprocessing

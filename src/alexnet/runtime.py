@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from alexnet.launch import process_count
-from alexnet.plain import is_plain
-from alexnet.processors import find_processors, given_threads, waiting
 from alexnet.records import Environment
+from alexnet.support.launch import process_count
+from alexnet.support.plain import is_plain
+from alexnet.support.processors import find_processors, given_threads, waiting
 
 HOPELESS = 10  # times as long as in fp32: bf16 that only takes time
 PACKAGES = ("alexnet", "torch", "numpy", "pillow", "safetensors")

@@ -13,7 +13,7 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.splits import Split, Unread
 from alexnet.metrics import Tally
 from alexnet.recipe import Recipe
-from alexnet.terminal import progress
+from alexnet.support.terminal import progress
 from alexnet.training.evaluate import batch_starts, evaluate
 from alexnet.training.parallel import ALONE, Team
 

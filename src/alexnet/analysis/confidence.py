@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.metrics import wilson
-from alexnet.terminal import percent
+from alexnet.support.terminal import percent
 
 MAX_BINS, MIN_BIN_IMAGES = 15, 30
 TRUSTED_ACCURACY = 0.8  # lower bound of the accuracy from which on a network may question labels

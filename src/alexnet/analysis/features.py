@@ -15,10 +15,10 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.loader import batches_in_order
 from alexnet.data.splits import Split
 from alexnet.errors import Unavailable, UsageError
-from alexnet.files import open_atomic
 from alexnet.models.net import Net
 from alexnet.runtime import autocast
-from alexnet.terminal import progress
+from alexnet.support.files import open_atomic
+from alexnet.support.terminal import progress
 
 BATCH = 100  # images in a forward pass
 ROW_GROUP_BYTES = 16 << 20  # of features in a row group of a Parquet file

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alexnet.errors import DataError, UsageError
 from alexnet.metrics import wilson
-from alexnet.terminal import progress
+from alexnet.support.terminal import progress
 
 Metric = Literal["euclidean", "cosine"]
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine")

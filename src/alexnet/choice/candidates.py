@@ -8,9 +8,9 @@ from alexnet.errors import UsageError
 from alexnet.models.layers import BatchNorm, Linear
 from alexnet.models.net import named_parts
 from alexnet.models.zoo import find_model, model_spec
-from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.recipe.shipped import cifar10, digits, fashion_mnist, imagenette, mnist, modern, photos
+from alexnet.support.options import option
 
 SMALL = 40  # pixels of the shorter side, up to which images are trained at their own size
 MANY = 20_000  # images from which IDX files are a published set, and photos get 224 pixels

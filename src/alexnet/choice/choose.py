@@ -17,9 +17,9 @@ from alexnet.choice.candidates import (
 )
 from alexnet.errors import DataError, UsageError
 from alexnet.models.zoo import model_spec
-from alexnet.options import option
 from alexnet.recipe import Recipe
-from alexnet.terminal import duration
+from alexnet.support.options import option
+from alexnet.support.terminal import duration
 
 MINUTES = 20.0
 TRAINING = 0.75  # of the minutes; validation, the doctor and the report have the rest

@@ -19,11 +19,11 @@ from typing import Any, NoReturn
 
 from alexnet.cli.arguments import Parser, Verb
 from alexnet.errors import AlexNetError, Elsewhere, Interrupted, UsageError, did_you_mean
-from alexnet.launch import process_count, rank, refuse_partial_launch
-from alexnet.memory import keep_pages, short_of_memory
-from alexnet.options import command_line
-from alexnet.processors import set_up_threads
-from alexnet.terminal import escaped, say
+from alexnet.support.launch import process_count, rank, refuse_partial_launch
+from alexnet.support.memory import keep_pages, short_of_memory
+from alexnet.support.options import command_line
+from alexnet.support.processors import set_up_threads
+from alexnet.support.terminal import escaped, say
 
 VERBS = (
     "train",

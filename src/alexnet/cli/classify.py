@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alexnet.cli.arguments import Verbs, add_inference, add_verb
-from alexnet.terminal import bars, escaped
+from alexnet.support.terminal import bars, escaped
 
 if TYPE_CHECKING:
     from alexnet.records import ClassifyResult

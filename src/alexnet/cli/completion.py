@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from alexnet.argument_checks import quote_value
 from alexnet.cli import make_parser
 from alexnet.cli.arguments import Verbs, add_verb
 from alexnet.errors import UsageError
+from alexnet.support.argument_checks import quote_value
 
 if TYPE_CHECKING:
     from alexnet.records import CompletionResult

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet.cli.arguments import Parser, Verbs, add_reading, add_verb
 from alexnet.errors import UsageError
-from alexnet.terminal import escaped
+from alexnet.support.terminal import escaped
 
 if TYPE_CHECKING:
     from alexnet.records import DataCheckResult, DataGetResult, DataPackResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alexnet.cli.arguments import Verbs, add_recipe_fields, add_verb
-from alexnet.terminal import format_table
+from alexnet.support.terminal import format_table
 
 if TYPE_CHECKING:
     from alexnet.records import RecipeDiagnosis, RunDiagnosis

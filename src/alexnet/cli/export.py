@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alexnet.cli.arguments import Verbs, add_checkpoint, add_ignore_unknown, add_verb
-from alexnet.terminal import percent
+from alexnet.support.terminal import percent
 
 if TYPE_CHECKING:
     from alexnet.records import ExportResult

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from alexnet.cli.arguments import Verbs, add_ignore_unknown, add_verb
-from alexnet.terminal import percent_with_interval
+from alexnet.support.terminal import percent_with_interval
 
 if TYPE_CHECKING:
     from alexnet.records import ImportResult, ImportTestResult

@@ -12,7 +12,7 @@ from alexnet.cli.arguments import (
     add_precision,
     add_verb,
 )
-from alexnet.terminal import bars, escaped, format_table, percent
+from alexnet.support.terminal import bars, escaped, format_table, percent
 
 if TYPE_CHECKING:
     from alexnet.records import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alexnet.cli.arguments import Verbs, add_image_exclusions, add_inference, add_verb
-from alexnet.terminal import (
+from alexnet.support.terminal import (
     escaped,
     format_table,
     percent,

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from alexnet.cli.arguments import Verbs, add_recipe_fields, add_verb
-from alexnet.terminal import duration, escaped, percent_with_interval
+from alexnet.support.terminal import duration, escaped, percent_with_interval
 
 if TYPE_CHECKING:
     from alexnet.records import TrainResult

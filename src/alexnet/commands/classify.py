@@ -9,7 +9,6 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.argument_checks import checked
 from alexnet.data.archive import is_archive
 from alexnet.data.digests import digest_images
 from alexnet.data.forms import list_images
@@ -21,7 +20,8 @@ from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.predictor import Image, load
 from alexnet.recipe import Precision
 from alexnet.records import ClassifyResult, ImageAnswer, UnreadFile
-from alexnet.terminal import progress, say
+from alexnet.support.argument_checks import checked
+from alexnet.support.terminal import progress, say
 
 CLASSIFY_BATCH = 64  # images decoded and shown at a time
 

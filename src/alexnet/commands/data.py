@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 
-from alexnet.argument_checks import Range, checked
 from alexnet.data import check, fetch
 from alexnet.data.forms import open_image_set
 from alexnet.data.images import MAX_PIXELS, MOST_PIXELS, Orient
@@ -21,7 +20,6 @@ from alexnet.data.packing import (
     sample_sizes,
 )
 from alexnet.errors import DataError, UsageError, did_you_mean
-from alexnet.options import option
 from alexnet.records import (
     DataCheckResult,
     DataGetResult,
@@ -29,7 +27,9 @@ from alexnet.records import (
     PackedManifest,
     UnreadFile,
 )
-from alexnet.terminal import progress, say
+from alexnet.support.argument_checks import Range, checked
+from alexnet.support.options import option
+from alexnet.support.terminal import progress, say
 
 PAPER_SIZE = 256  # pixels, section 2
 WORKERS = Range(0, 1024)  # threads that read images

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from alexnet import figures, pages
-from alexnet.argument_checks import Range, checked
 from alexnet.commands.recipe_choice import choose_for_data, say_reasons
 from alexnet.data.augment import augment
 from alexnet.data.dataset import open_dataset, reopen_dataset
@@ -24,9 +23,7 @@ from alexnet.diagnosis.run_figures import RunFigures
 from alexnet.diagnosis.signal import cross_entropy, measure_signals
 from alexnet.diagnosis.trial import taken_back
 from alexnet.errors import DataError, Unreadable, UsageError
-from alexnet.files import write_atomic
 from alexnet.models.zoo import model_spec
-from alexnet.options import option
 from alexnet.predictor import load, read_statistics
 from alexnet.recipe import Recipe, RecipeOverrides, check_overrides, find_recipe
 from alexnet.records import (
@@ -42,7 +39,10 @@ from alexnet.records import (
 )
 from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runtime import chance_kept, pick_device
-from alexnet.terminal import say, shows_top5, why_no_top5
+from alexnet.support.argument_checks import Range, checked
+from alexnet.support.files import write_atomic
+from alexnet.support.options import option
+from alexnet.support.terminal import say, shows_top5, why_no_top5
 from alexnet.training.network import build_net, preprocessing, take_weights
 from alexnet.training.optim import build_optimizer, set_rate
 

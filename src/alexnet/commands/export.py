@@ -7,18 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.argument_checks import checked
 from alexnet.data.splits import Split
 from alexnet.errors import DataError, UsageError
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
-from alexnet.files import write_atomic, write_json
 from alexnet.interchange import certificate as certificates
 from alexnet.interchange import hub
 from alexnet.interchange.export_check import BATCHES, OnnxNet
 from alexnet.interchange.formats import FORMATS, Exportable, Format
 from alexnet.interchange.held_out import spread_readable_indices
 from alexnet.interchange.quantise import calibration_indices, compare_quantised, quantise
-from alexnet.options import Placeholder, option
 from alexnet.predictor import Predictor, load
 from alexnet.records import (
     ExportCheck,
@@ -27,7 +24,10 @@ from alexnet.records import (
     QuantisationResult,
 )
 from alexnet.runtime import chance_kept
-from alexnet.terminal import say
+from alexnet.support.argument_checks import checked
+from alexnet.support.files import write_atomic, write_json
+from alexnet.support.options import Placeholder, option
+from alexnet.support.terminal import say
 
 
 @checked()

@@ -6,20 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
-from alexnet.argument_checks import Range, checked
 from alexnet.commands.train import RUNS
 from alexnet.data.dataset import find_data
 from alexnet.data.forms import open_image_set
 from alexnet.data.images import Orient
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation_set import open_evaluation_set
-from alexnet.files import read_bytes, sha256_of
 from alexnet.interchange.certificate import certify_run, run_logits
 from alexnet.interchange.held_out import tally_scores
 from alexnet.interchange.hub import pull
 from alexnet.interchange.imported_net import expected_images, read_net
 from alexnet.interchange.untrained_weights import detect_untrained
-from alexnet.options import FILE, option
 from alexnet.predictor import load
 from alexnet.recipe import Normalize
 from alexnet.records import (
@@ -35,7 +32,10 @@ from alexnet.records import (
 from alexnet.runs.checkpoint import save_checkpoint
 from alexnet.runs.rundir import RunDir, fresh_run_path
 from alexnet.runtime import chance_kept, environment
-from alexnet.terminal import percent, say
+from alexnet.support.argument_checks import Range, checked
+from alexnet.support.files import read_bytes, sha256_of
+from alexnet.support.options import FILE, option
+from alexnet.support.terminal import percent, say
 from alexnet.training.state import State
 
 HUB = "hf:"

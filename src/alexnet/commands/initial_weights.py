@@ -10,14 +10,14 @@ from torch import Tensor
 
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError
-from alexnet.files import sha256_of
-from alexnet.options import option
 from alexnet.predictor import read_statistics, trained_orient
 from alexnet.recipe import Recipe
 from alexnet.runs.checkpoint import find_checkpoint, load_checkpoint
 from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runs.weights import read_weights
-from alexnet.terminal import say
+from alexnet.support.files import sha256_of
+from alexnet.support.options import option
+from alexnet.support.terminal import say
 from alexnet.training.network import build_net
 
 INHERITED = ("model", "channels", "size", "crop", "normalize", "orient")  # from --init RUN

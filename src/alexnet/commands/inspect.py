@@ -33,13 +33,10 @@ from alexnet.analysis.maps import most_excited, receptive_field, strongest
 from alexnet.analysis.neighbours import METRICS, Matrix, Metric, class_agreement, nearest_neighbours
 from alexnet.analysis.probe import fit_linear_probe, linear_cka
 from alexnet.analysis.saliency import Method
-from alexnet.argument_checks import Range, checked
 from alexnet.commands.inspected_run import InspectedRun
 from alexnet.data.augment import Preprocess, augment, mix
 from alexnet.errors import DataError, UsageError
-from alexnet.files import open_atomic
 from alexnet.models.zoo import model_spec
-from alexnet.options import RUN, Placeholder, call, option
 from alexnet.recipe import Precision
 from alexnet.records import (
     ActivationsResult,
@@ -75,7 +72,10 @@ from alexnet.records import (
 )
 from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runtime import autocast, chance_kept
-from alexnet.terminal import escaped, percent, progress, shorten, shows_top5, why_no_top5
+from alexnet.support.argument_checks import Range, checked
+from alexnet.support.files import open_atomic
+from alexnet.support.options import RUN, Placeholder, call, option
+from alexnet.support.terminal import escaped, percent, progress, shorten, shows_top5, why_no_top5
 
 What = Literal[
     "filters", "activations", "neighbors", "predictions", "mistakes", "saliency", "confusion",

@@ -24,7 +24,7 @@ from alexnet.evaluation_set import (
 )
 from alexnet.predictor import Predictor, load
 from alexnet.runs.rundir import RunDir
-from alexnet.terminal import say
+from alexnet.support.terminal import say
 
 T = TypeVar("T")
 

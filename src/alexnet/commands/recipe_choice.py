@@ -19,9 +19,9 @@ from alexnet.data.image_set import ImageFiles, ImageSet
 from alexnet.data.images import decode_image, open_image
 from alexnet.errors import DataError, UsageError
 from alexnet.models import find_model, refuse_retired
-from alexnet.options import call, option
 from alexnet.recipe import RECORD, SUFFIX, Recipe, fields_in, find_recipe
-from alexnet.terminal import say
+from alexnet.support.options import call, option
+from alexnet.support.terminal import say
 from alexnet.training import measure_pace
 
 SAMPLE = 64  # headers read to learn sizes and colours

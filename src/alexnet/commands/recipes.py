@@ -4,12 +4,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from alexnet.argument_checks import Range, checked
 from alexnet.errors import UsageError, did_you_mean
 from alexnet.models import MODELS, RETIRED, find_model, model_spec
 from alexnet.models.compare import Difference, compare_presets
 from alexnet.models.net import Preset, summarize, with_dropout
-from alexnet.options import Placeholder, call, option
 from alexnet.recipe import RECIPES, RECORD, SUFFIX, TRAINING, Recipe, find_recipe, source_of
 from alexnet.records import (
     LayerSummary,
@@ -20,6 +18,8 @@ from alexnet.records import (
     RecipeListItem,
     RecipeResult,
 )
+from alexnet.support.argument_checks import Range, checked
+from alexnet.support.options import Placeholder, call, option
 
 _APART = ("name", "about", "model")  # what a recipe is called, and what is compared by itself
 _BIASES = {"bias_lr": "biases' learning rate", "decay_biases": "decay on biases"}

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from alexnet import figures
-from alexnet.argument_checks import checked
 from alexnet.commands.doctor import doctor
 from alexnet.commands.inspect import (
     describe_calibration,
@@ -25,8 +24,6 @@ from alexnet.data.forms import open_image_set
 from alexnet.diagnosis.ranking import as_severity
 from alexnet.diagnosis.rules import find_run_faults
 from alexnet.errors import DataError, UsageError
-from alexnet.files import write_atomic
-from alexnet.options import call, option
 from alexnet.pages import RunPart, report_page
 from alexnet.recipe import Recipe
 from alexnet.records import (
@@ -41,7 +38,10 @@ from alexnet.records import (
     Verdict,
 )
 from alexnet.runs.rundir import RunDir, read_recipe
-from alexnet.terminal import percent, say, shows_top5
+from alexnet.support.argument_checks import checked
+from alexnet.support.files import write_atomic
+from alexnet.support.options import call, option
+from alexnet.support.terminal import percent, say, shows_top5
 
 Pictures = list[tuple[str, Path, str]]
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet.errors import CheckpointError
-from alexnet.files import sha256_of
 from alexnet.recipe import RECIPES, Recipe, find_recipe, parse_recipe_words, recipe_words
 from alexnet.records import DataCard, Event, RunInit, RunStart, TestEvent, ValEvent
 from alexnet.runs.checkpoint import find_checkpoint, read_state
 from alexnet.runs.rundir import RunDir, fresh_run_path, read_recipe
 from alexnet.runs.train_command import conditions, recorded_call, train_command
+from alexnet.support.files import sha256_of
 
 
 def reproduce(folder: RunDir) -> tuple[list[str], list[str]]:

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from alexnet.argument_checks import checked
 from alexnet.commands.inspected_run import InspectedRun
 from alexnet.errors import UsageError
 from alexnet.interchange.runtimes import EngineName, refuse_precision, with_engine
-from alexnet.options import option
 from alexnet.predictor import Predictor
 from alexnet.recipe import Precision
 from alexnet.records import ServeResult
@@ -14,6 +12,8 @@ from alexnet.serving.batcher import Engine
 from alexnet.serving.explain import Explainer
 from alexnet.serving.index import open_index
 from alexnet.serving.server import check_address, check_packages, open_socket, serve_on
+from alexnet.support.argument_checks import checked
+from alexnet.support.options import option
 
 
 @checked()

@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 
 from alexnet import figures
 from alexnet.analysis.answers import Mistakes, count_answers
-from alexnet.argument_checks import checked
 from alexnet.data.splits import Split, Unread
 from alexnet.errors import CheckpointError, Unreadable, UsageError
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
-from alexnet.files import sha256_of
 from alexnet.interchange.certificate import certify_run
 from alexnet.interchange.proof import prove
 from alexnet.interchange.runtimes import EngineName, with_engine
 from alexnet.metrics import Tally
-from alexnet.options import option
 from alexnet.predictor import Predictor, load
 from alexnet.recipe import Precision
 from alexnet.records import ClassCount, ProofResult, TestEvent, TestResult, UnreadFile
 from alexnet.runs.checkpoint import find_checkpoint
 from alexnet.runs.rundir import RunDir
 from alexnet.runtime import chance_kept
-from alexnet.terminal import say
+from alexnet.support.argument_checks import checked
+from alexnet.support.files import sha256_of
+from alexnet.support.options import option
+from alexnet.support.terminal import say
 from alexnet.training.parallel import Team, check_same_data, join
 
 SHOWN = 24  # mistakes in the picture

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.argument_checks import Range, checked
 from alexnet.commands.doctor import diagnose_recipe
 from alexnet.commands.initial_weights import InitialWeights, read_init
 from alexnet.commands.recipe_choice import choose, say_reasons
@@ -36,13 +35,8 @@ from alexnet.data.unreadable import check_parts, update_fates
 from alexnet.errors import CheckpointError, DataError, Diverged, Unreadable, UsageError
 from alexnet.evaluation_set import read_digests
 from alexnet.figures.tensorboard import ValidationPictures
-from alexnet.files import sha256_of, to_json_text, write_atomic
 from alexnet.interchange.certificate import certify_run
-from alexnet.launch import is_launched
-from alexnet.memory import give_back
-from alexnet.options import DIR, call, option
 from alexnet.predictor import load, read_statistics
-from alexnet.processors import describe_kept_threads, describe_threads, find_processors
 from alexnet.recipe import (
     RECORD,
     SUFFIX,
@@ -79,8 +73,14 @@ from alexnet.runs.rundir import ENVIRONMENT, RunDir, fresh_run_path, latest_run,
 from alexnet.runs.tensorboard import TensorBoard
 from alexnet.runs.train_command import train_command
 from alexnet.runtime import chance_kept, environment, machine, pick_device, threads
-from alexnet.signals import PREEMPT, interrupt_on, signal_number
-from alexnet.terminal import escaped, say, shorten
+from alexnet.support.argument_checks import Range, checked
+from alexnet.support.files import sha256_of, to_json_text, write_atomic
+from alexnet.support.launch import is_launched
+from alexnet.support.memory import give_back
+from alexnet.support.options import DIR, call, option
+from alexnet.support.processors import describe_kept_threads, describe_threads, find_processors
+from alexnet.support.signals import PREEMPT, interrupt_on, signal_number
+from alexnet.support.terminal import escaped, say, shorten
 from alexnet.training.fitting import fit, save_step_0
 from alexnet.training.guard import Doctor
 from alexnet.training.log import training_pace

@@ -17,9 +17,9 @@ from alexnet.data import draws
 from alexnet.data.device import to_device
 from alexnet.data.statistics import TORCHVISION_MEAN, TORCHVISION_STD, Statistics
 from alexnet.errors import UsageError
-from alexnet.options import option
 from alexnet.recipe import Recipe
-from alexnet.region import over_pieces
+from alexnet.support.options import option
+from alexnet.support.region import over_pieces
 
 CACHED = 150_000  # numbers normalised at a time on a CPU: few enough to stay in a core's cache
 RATIO = (3 / 4, 4 / 3)  # of the sides that `area` cuts out, as everybody has it

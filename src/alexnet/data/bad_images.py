@@ -18,8 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.errors import CheckpointError
-from alexnet.files import read_json, write_json
-from alexnet.options import AdvisedCall, option
 from alexnet.records import (
     BadImage,
     BadImageEvent,
@@ -28,6 +26,8 @@ from alexnet.records import (
     LeftOutImage,
     Misfit,
 )
+from alexnet.support.files import read_json, write_json
+from alexnet.support.options import AdvisedCall, option
 
 NAME = "unreadable.json"
 NOTED = "unreadable-elsewhere.json"  # by a test or a look at the run, maybe beside its training

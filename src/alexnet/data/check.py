@@ -21,7 +21,7 @@ from alexnet.data.layout import Folders, find_layout, split_in
 from alexnet.data.read_ahead import read_ahead
 from alexnet.data.tree import count_endings, list_tree
 from alexnet.errors import DataError
-from alexnet.terminal import progress
+from alexnet.support.terminal import progress
 
 TINY = 10  # images; a class with fewer in train is called tiny
 _PIECE = 16  # images a thread takes at a time

@@ -22,7 +22,7 @@ from alexnet.data.image_set import ImageFiles, ImageSet, LabelledImages, PixelFi
 from alexnet.data.images import fit_image, open_image
 from alexnet.data.read_ahead import read_ahead
 from alexnet.errors import DataError
-from alexnet.terminal import progress
+from alexnet.support.terminal import progress
 
 SURE = 3  # differing bits up to which two digests alone mean a copy
 POSSIBLE = 12  # differing bits up to which the pixels of a pair are compared

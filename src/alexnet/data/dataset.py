@@ -20,14 +20,14 @@ from alexnet.data.image_set import RULES, ImageFiles, ImageSet, LabelledImages, 
 from alexnet.data.splits import Fitted, Split, Unread
 from alexnet.data.statistics import Statistics, measure_statistics
 from alexnet.errors import CheckpointError, DataError, Unreadable, UsageError
-from alexnet.options import DIR, call, option
 from alexnet.recipe import Recipe
 from alexnet.records import (
     BadImage,
     DataCard,
     LeftOutImage,
 )
-from alexnet.terminal import say
+from alexnet.support.options import DIR, call, option
+from alexnet.support.terminal import say
 
 STATISTICS_IMAGES = 20_000  # of a larger split only so many are read for mean and deviation
 SPLITS = ("train", "val", "test")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alexnet.data.read_ahead import read_ahead
 from alexnet.data.splits import Split, Unread
-from alexnet.terminal import progress
+from alexnet.support.terminal import progress
 
 MOST_OF_FREE = 0.5  # fraction of a GPU's free memory that a split may take
 IMAGES_PER_COPY = 1024

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from alexnet.errors import DataError
-from alexnet.terminal import say
+from alexnet.support.terminal import say
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from alexnet.data.images import (
     why_undecodable,
 )
 from alexnet.errors import DataError
-from alexnet.options import option
+from alexnet.support.options import option
 
 TURNED = "EXIF orientation"  # begins the repair of an image that has one
 

@@ -15,8 +15,8 @@ from alexnet.data.dataset import Dataset
 from alexnet.data.image_set import UNLABELLED, ImageFiles, ImageSet, LabelledImages, join_files
 from alexnet.data.splits import Split
 from alexnet.errors import DataError, UsageError
-from alexnet.options import option
 from alexnet.recipe import Recipe
+from alexnet.support.options import option
 
 ALL = "all"
 DEFAULT_PARTS = ("test", "val")  # where none is named, the first of these that exists

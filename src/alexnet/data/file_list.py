@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from alexnet.data.image_set import ImageFiles, ImageSet, LabelledImages
 from alexnet.data.tree import FolderFiles
 from alexnet.errors import CheckpointError
-from alexnet.files import read_bytes, write_atomic
+from alexnet.support.files import read_bytes, write_atomic
 
 NAME = "files.npz"
 

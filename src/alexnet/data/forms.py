@@ -9,7 +9,7 @@ from alexnet.data.image_set import RULES, ImageFiles, ImageSet, Opening, no_imag
 from alexnet.data.packed import open_packed
 from alexnet.data.tree import list_tree, open_class_folders
 from alexnet.errors import DataError
-from alexnet.terminal import say
+from alexnet.support.terminal import say
 
 FORMS: tuple[Callable[[Opening], ImageSet | None], ...] = (
     open_packed,

@@ -15,8 +15,8 @@ from alexnet.data.device import DeviceSplit, copy_to_device
 from alexnet.data.read_ahead import PixelsAhead, read_ahead
 from alexnet.data.splits import Split, Unread
 from alexnet.errors import DataError, Unreadable
-from alexnet.options import option
 from alexnet.recipe import Recipe
+from alexnet.support.options import option
 
 LeftOut = Callable[[int], Collection[int]]  # step -> the indices that this update leaves out
 Take = Callable[[NDArray[np.intp]], tuple[NDArray[np.uint8], Unread]]  # images by index

@@ -15,9 +15,9 @@ from alexnet.data.examine import TURNED
 from alexnet.data.image_set import ImageSet, LabelledImages, Opening, make_image_set, reading
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError, DataError
-from alexnet.files import read_json
-from alexnet.options import call
 from alexnet.records import Misfit, PackedManifest
+from alexnet.support.files import read_json
+from alexnet.support.options import call
 
 
 class PackedJpegs:

@@ -35,17 +35,6 @@ from alexnet.data.images import MAX_PIXELS, Orient, image_size
 from alexnet.data.read_ahead import read_ahead
 from alexnet.data.statistics import Sums
 from alexnet.errors import CheckpointError, DataError, Interrupted, UsageError
-from alexnet.files import (
-    DirLock,
-    file_error,
-    fsync_dir,
-    parse_json,
-    read_bytes,
-    sha256_of,
-    write_atomic,
-    write_json,
-)
-from alexnet.options import option
 from alexnet.records import (
     Components,
     IrregularFile,
@@ -56,8 +45,19 @@ from alexnet.records import (
     RepairedFile,
     UnreadFile,
 )
-from alexnet.signals import DeferredSignals
-from alexnet.terminal import escaped, progress, say
+from alexnet.support.files import (
+    DirLock,
+    file_error,
+    fsync_dir,
+    parse_json,
+    read_bytes,
+    sha256_of,
+    write_atomic,
+    write_json,
+)
+from alexnet.support.options import option
+from alexnet.support.signals import DeferredSignals
+from alexnet.support.terminal import escaped, progress, say
 
 Encoding = Literal["raw", "jpeg"]
 

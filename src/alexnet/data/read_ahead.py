@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.data.splits import Split, Unread
-from alexnet.region import over_pieces
-from alexnet.signals import report_thread_exit
+from alexnet.support.region import over_pieces
+from alexnet.support.signals import report_thread_exit
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from alexnet.data.image_set import ImageFiles, PixelFile, Stored
 from alexnet.data.images import Orient, decode_image
 from alexnet.errors import DataError, Unreadable
 from alexnet.recipe import Recipe
-from alexnet.signals import report_thread_exit
-from alexnet.terminal import progress
+from alexnet.support.signals import report_thread_exit
+from alexnet.support.terminal import progress
 
 RESIDENT_BYTES = 2 << 30  # a split smaller than this is decoded once and kept
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.terminal import progress
+from alexnet.support.terminal import progress
 
 BLOCK = 64  # images measured at a time
 AT_ONCE = 1 << 16  # pixels summed at a time: few enough to stay in a core's cache

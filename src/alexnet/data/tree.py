@@ -41,7 +41,7 @@ from alexnet.data.image_set import (
 from alexnet.data.images import is_image
 from alexnet.data.layout import Folders, Layout, find_layout, is_shown, split_in, split_of
 from alexnet.errors import DataError
-from alexnet.options import call
+from alexnet.support.options import call
 
 LINKS_LIMIT = 50_000  # links to folders that are followed: they can lead to each other
 _NESTED = Path("ILSVRC/Data/CLS-LOC")  # where rules before 2 looked for Kaggle's parts

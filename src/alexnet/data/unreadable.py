@@ -18,10 +18,10 @@ from alexnet.data.image_set import GONE, ImageFiles, Unlabelled
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.splits import Split, Unread
 from alexnet.errors import DataError, Unreadable
-from alexnet.options import AdvisedCall, option
 from alexnet.records import BadImage, Fate
 from alexnet.runs.rundir import RunDir
-from alexnet.terminal import say
+from alexnet.support.options import AdvisedCall, option
+from alexnet.support.terminal import say
 
 # Images of a val or test part that are decoded before a training, and the seconds after which no
 # further ones are begun.

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from alexnet.argument_checks import Range, checked
 from alexnet.diagnosis.batches import BatchSample, fixed_permutation, sample_batches
 from alexnet.diagnosis.findings import DataFindings, NetworkFindings
 from alexnet.diagnosis.label_probe import probe_labels
@@ -22,6 +21,7 @@ from alexnet.diagnosis.tensor_measures import rms
 from alexnet.diagnosis.trial import Batch, run_rate_test, taken_back, try_steps
 from alexnet.errors import UsageError
 from alexnet.records import Diagnosis
+from alexnet.support.argument_checks import Range, checked
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 TRIALS_END = 0.75  # of the time: when trial steps have to end

@@ -31,7 +31,6 @@ from alexnet.diagnosis.look import StepLook
 from alexnet.diagnosis.modes import EQUAL_WITHIN
 from alexnet.diagnosis.run_figures import LEARNING_STEPS, Learning, Line, RunFigures
 from alexnet.diagnosis.signal import LayerSignal, SignalPropagation
-from alexnet.options import Placeholder, call, option
 from alexnet.records import (
     DivergedEvent,
     ResumeEvent,
@@ -40,6 +39,7 @@ from alexnet.records import (
     ValEvent,
     Verdict,
 )
+from alexnet.support.options import Placeholder, call, option
 
 RECIPE = Placeholder("RECIPE")
 RULES: list["Rule"] = []  # every rule, in the order of causes
@@ -81,7 +81,7 @@ class Rule:
         return ()
 
     def advise(self) -> str:
-        """The remedy. Rules whose advice names options override it: see `alexnet.options`."""
+        """The remedy. Rules whose advice names options override this."""
         return self.advice
 
     def verdict(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet.errors import UsageError
-from alexnet.files import write_atomic
-from alexnet.terminal import shorten
+from alexnet.support.files import write_atomic
+from alexnet.support.terminal import shorten
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,7 +22,7 @@ from alexnet.figures.canvas import (
     write_figure,
 )
 from alexnet.records import Event, LookEvent, TrainEvent, ValEvent, as_event
-from alexnet.terminal import percent
+from alexnet.support.terminal import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

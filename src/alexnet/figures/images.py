@@ -18,7 +18,7 @@ from alexnet.figures.canvas import (
     show_image,
     write_figure,
 )
-from alexnet.terminal import percent
+from alexnet.support.terminal import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,9 +17,7 @@ from alexnet.data import draws, fetch
 from alexnet.data.augment import Preprocess
 from alexnet.data.statistics import Statistics
 from alexnet.errors import CheckpointError
-from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.end_to_end import EndToEnd
-from alexnet.options import call
 from alexnet.predictor import Predictor
 from alexnet.recipe import Recipe
 from alexnet.records import (
@@ -40,6 +38,8 @@ from alexnet.records import (
     ValEvent,
 )
 from alexnet.runs.train_command import recorded_call
+from alexnet.support.files import read_json, sha256_of, write_json
+from alexnet.support.options import call
 from alexnet.training.network import preprocessing
 
 Takes = Literal["images", "tensors"]

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from alexnet.errors import CheckpointError
-from alexnet.files import read_bytes
 from alexnet.interchange.optional_packages import missing_package
 from alexnet.models.net import Net
-from alexnet.options import option
+from alexnet.support.files import read_bytes
+from alexnet.support.options import option
 
 ONNX_EPSILON = 1e-5  # the default of a batch norm
 SIZE_LIMIT = 2**31 - 1  # of a protobuf message, in bytes

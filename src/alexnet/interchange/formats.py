@@ -17,9 +17,9 @@ from alexnet.interchange.end_to_end import EndToEnd
 from alexnet.interchange.export_check import OnnxNet, check_export
 from alexnet.interchange.optional_packages import missing_package, quiet
 from alexnet.models.net import Net
-from alexnet.options import option
 from alexnet.records import ExportComparison
 from alexnet.runs.weights import parse_weights
+from alexnet.support.options import option
 
 OPSET = 20  # of ONNX
 

@@ -10,7 +10,7 @@ from alexnet.data.splits import Split, Unread
 from alexnet.errors import Unreadable
 from alexnet.interchange.end_to_end import Function
 from alexnet.metrics import Tally
-from alexnet.terminal import progress, say
+from alexnet.support.terminal import progress, say
 
 BATCH_SIZE = 64
 

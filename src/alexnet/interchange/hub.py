@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from alexnet.errors import Unavailable, UsageError
-from alexnet.files import write_atomic, write_json
 from alexnet.interchange.certificate import CERTIFICATE_FILE
 from alexnet.interchange.optional_packages import missing_package
-from alexnet.options import option
 from alexnet.records import Certificate, ClaimedFigures, RecordedEnvironment, RunInit
 from alexnet.runs.checkpoint import pack_tensors
 from alexnet.runs.train_command import conditions, train_command
-from alexnet.terminal import escaped, percent, shows_top5
+from alexnet.support.files import write_atomic, write_json
+from alexnet.support.options import option
+from alexnet.support.terminal import escaped, percent, shows_top5
 
 _CARD = """---
 library_name: alexnet

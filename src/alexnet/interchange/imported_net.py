@@ -26,10 +26,10 @@ from alexnet.interchange.foreign_layers import (
 )
 from alexnet.models.net import Net
 from alexnet.models.zoo import build_model, find_model
-from alexnet.options import Placeholder, option
 from alexnet.recipe import Recipe
 from alexnet.runs.rundir import RunDir
 from alexnet.runs.weights import read_weights
+from alexnet.support.options import Placeholder, option
 from alexnet.training.network import build_net
 
 CAFFE_MEAN = (122.67891434, 116.66876762, 104.00698793)  # RGB, the mean of ilsvrc_2012_mean

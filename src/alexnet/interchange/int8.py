@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from alexnet.data.splits import Split
 from alexnet.errors import CheckpointError, DataError, Differs
 from alexnet.evaluation_set import EvaluationSet, open_evaluation_set
-from alexnet.files import read_json, sha256_of, write_json
 from alexnet.interchange.held_out import BATCH_SIZE, spread_indices
 from alexnet.interchange.quantise import calibration_indices
 from alexnet.metrics import wilson
-from alexnet.options import DIR, call, option
 from alexnet.predictor import Predictor
 from alexnet.records import (
     Int8Entry,
@@ -25,7 +23,9 @@ from alexnet.records import (
     Misfit,
     OtherFormat,
 )
-from alexnet.terminal import percent, progress, say
+from alexnet.support.files import read_json, sha256_of, write_json
+from alexnet.support.options import DIR, call, option
+from alexnet.support.terminal import percent, progress, say
 from alexnet.training.inference import Int8, Ranges, measure_ranges, require_int8
 
 RANGES_FILE = "int8.json"

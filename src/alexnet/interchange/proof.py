@@ -7,18 +7,18 @@ from torch import Tensor
 
 from alexnet.errors import CheckpointError, DataError
 from alexnet.evaluation_set import open_evaluation_set
-from alexnet.files import read_bytes
 from alexnet.interchange import certificate as certificates
 from alexnet.interchange.end_to_end import EndToEnd, Function
 from alexnet.interchange.export_check import OnnxNet
 from alexnet.interchange.held_out import tally_scores
-from alexnet.options import option
 from alexnet.predictor import load
 from alexnet.recipe import Recipe
 from alexnet.records import Certificate, CertificateCheck, DataCard, ProofResult
 from alexnet.runs.rundir import RunDir, read_recipe
 from alexnet.runs.weights import SIZE_LIMIT, read_weights
-from alexnet.terminal import percent
+from alexnet.support.files import read_bytes
+from alexnet.support.options import option
+from alexnet.support.terminal import percent
 from alexnet.training.network import build_net
 
 

@@ -20,9 +20,9 @@ from alexnet.interchange.export_check import TOLERANCE, OnnxNet
 from alexnet.interchange.formats import Exportable, build_onnx
 from alexnet.interchange.int8 import load_int8
 from alexnet.interchange.optional_packages import missing_package
-from alexnet.options import option
 from alexnet.predictor import Predictor, pick_precision
 from alexnet.runtime import choose_precision
+from alexnet.support.options import option
 
 EngineName = Literal["torch", "int8", "onnx", "openvino"]
 BOUND = {

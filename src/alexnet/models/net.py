@@ -23,7 +23,7 @@ from alexnet.models.layers import (
     fan_in,
     initial_std,
 )
-from alexnet.options import option
+from alexnet.support.options import option
 
 Spec = Sequence[Part]
 

@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 from torch import Tensor, nn
 
-from alexnet.argument_checks import quote_value
 from alexnet.errors import UsageError
 from alexnet.models.fast.norm import Neighbours, Window, chunked_norm, plain_norm
 from alexnet.models.fast.tracing import is_traced, is_transformed
-from alexnet.plain import is_plain
+from alexnet.support.argument_checks import quote_value
+from alexnet.support.plain import is_plain
 
 
 def response_norm(

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from alexnet.argument_checks import Range, checked
 from alexnet.errors import UsageError, did_you_mean
 from alexnet.models.family import FAMILY
 from alexnet.models.layers import Conv, Linear, Part
 from alexnet.models.net import Net, Preset, Spec, check_fits
 from alexnet.models.small import RETIRED, SMALL
-from alexnet.options import call
 from alexnet.recipe import RETIRED_MODELS, retired_line
+from alexnet.support.argument_checks import Range, checked
+from alexnet.support.options import call
 
 MODELS: dict[str, Preset] = dict(sorted({**FAMILY, **SMALL}.items()))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from alexnet.terminal import are_numbers
+from alexnet.support.terminal import are_numbers
 
 if TYPE_CHECKING:
     from alexnet.records import Verdict

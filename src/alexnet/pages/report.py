@@ -15,7 +15,7 @@ from alexnet.pages.render import (
     render,
     show_verdict,
 )
-from alexnet.terminal import duration, percent, shows_top5
+from alexnet.support.terminal import duration, percent, shows_top5
 
 if TYPE_CHECKING:
     from alexnet.records import DataCard, RecordedEnvironment, TestEvent, ValEvent, Verdict

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict, cast
 
-from alexnet.argument_checks import Range, check_argument, quote_value
 from alexnet.errors import UsageError, did_you_mean
-from alexnet.options import option
+from alexnet.support.argument_checks import Range, check_argument, quote_value
+from alexnet.support.options import option
 
 Precision = Literal["auto", "fp32", "bf16"]
 Normalize = Literal["std", "mean", "image", "centre", "torchvision"]

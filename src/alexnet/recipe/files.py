@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.errors import UsageError
-from alexnet.files import read_json
-from alexnet.options import call
 from alexnet.recipe.fields import Recipe
+from alexnet.support.files import read_json
+from alexnet.support.options import call
 
 SUFFIX = ".toml"
 RECORD = ".json"  # recipe.json of a run, certificate.json of an export

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alexnet.errors import UsageError, did_you_mean
-from alexnet.options import call
 from alexnet.recipe.fields import RETIRED_MODELS, Recipe, retired_line
 from alexnet.recipe.files import RECORD, SUFFIX, read_recipe_file, read_recorded_recipe
+from alexnet.support.options import call
 
 
 def first_line(recipe: Callable[[], Recipe]) -> str:

@@ -30,8 +30,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from alexnet.errors import CheckpointError, UsageError
-from alexnet.files import file_error, fsync_dir, parse_json, read_bytes, read_json, write_synced
-from alexnet.options import Placeholder, option
 from alexnet.records import (
     CheckpointManifest,
     Misfit,
@@ -40,6 +38,15 @@ from alexnet.records import (
     SealedFile,
     seal_file,
 )
+from alexnet.support.files import (
+    file_error,
+    fsync_dir,
+    parse_json,
+    read_bytes,
+    read_json,
+    write_synced,
+)
+from alexnet.support.options import Placeholder, option
 
 HEADER_LIMIT = 16 * 2**20
 """Largest safetensors header that is read, in bytes; AlexNet's has about two thousand."""

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.errors import CheckpointError
-from alexnet.files import file_error, fsync_dir, read_json, write_atomic, write_json
 from alexnet.records import Misfit, RestartJournal
 from alexnet.runs.rundir import RESTART_FILE, RunDir
+from alexnet.support.files import file_error, fsync_dir, read_json, write_atomic, write_json
 
 RECORDS = ("recipe.json", "environment.json", "recipe.toml")
 _NEW_CHECKPOINTS = "checkpoints-again"

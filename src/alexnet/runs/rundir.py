@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from alexnet.errors import CheckpointError, UsageError
-from alexnet.files import DirLock, file_error, read_bytes, read_json, write_atomic, write_json
-from alexnet.options import call, option
 from alexnet.recipe import Recipe
 from alexnet.records import (
     DataCard,
@@ -31,6 +29,15 @@ from alexnet.records import (
     read_event,
 )
 from alexnet.runs.checkpoint import pack_tensors, unpack_tensors
+from alexnet.support.files import (
+    DirLock,
+    file_error,
+    read_bytes,
+    read_json,
+    write_atomic,
+    write_json,
+)
+from alexnet.support.options import call, option
 
 DIGESTS = "image-digests.safetensors"
 ENVIRONMENT = "environment.json"

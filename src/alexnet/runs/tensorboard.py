@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alexnet.errors import Unavailable
-from alexnet.options import option
 from alexnet.records import DoctorEvent, Event, LookEvent, TrainEvent, ValEvent
+from alexnet.support.options import option
 
 _TAGS: dict[type[Event], dict[str, str]] = {
     TrainEvent: {

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from alexnet.errors import CheckpointError
-from alexnet.files import read_bytes
 from alexnet.runs.checkpoint import unpack_tensors
+from alexnet.support.files import read_bytes
 
 SIZE_LIMIT = 4 * 2**30
 """Largest file of weights that is read, in bytes; the largest AlexNet has 250 million."""

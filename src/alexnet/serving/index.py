@@ -13,10 +13,10 @@ from alexnet.data import draws
 from alexnet.data.dataset import Dataset
 from alexnet.data.splits import Split
 from alexnet.errors import CheckpointError, Unreadable
-from alexnet.files import file_error, read_json, sha256_of, write_json
 from alexnet.predictor import Predictor
 from alexnet.records import ImageIndex
-from alexnet.terminal import say
+from alexnet.support.files import file_error, read_json, sha256_of, write_json
+from alexnet.support.terminal import say
 
 FOLDER = "index"  # within the run
 MAX_IMAGES = 50_000  # of an index; more training images are sampled by a fixed rule

@@ -8,7 +8,7 @@ uvicorn's own.
 import asyncio
 from typing import Any
 
-from alexnet.plain import is_plain, report_missing
+from alexnet.support.plain import is_plain, report_missing
 
 HEADERS_S = 5.0  # from the connection or the last answer to the end of the next request's headers
 PLAIN = "h11"  # uvicorn's own protocol, by the name that its settings take

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from alexnet.errors import UsageError
 from alexnet.interchange.optional_packages import missing_package
-from alexnet.options import Placeholder, option
 from alexnet.predictor import Predictor
 from alexnet.serving.batcher import Engine
 from alexnet.serving.explain import Explainer
-from alexnet.terminal import say
+from alexnet.support.options import Placeholder, option
+from alexnet.support.terminal import say
 
 if TYPE_CHECKING:
     from alexnet.serving.requests import Limits  # needs the extra

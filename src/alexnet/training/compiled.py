@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from alexnet.errors import Interrupted, Unavailable, UsageError
 from alexnet.models.net import Net
-from alexnet.options import option
 from alexnet.recipe import Recipe
-from alexnet.terminal import say
+from alexnet.support.options import option
+from alexnet.support.terminal import say
 from alexnet.training.parallel import Team
 
 BACKEND = "inductor"

@@ -14,16 +14,16 @@ from alexnet.data.splits import Split
 from alexnet.data.statistics import Statistics
 from alexnet.diagnosis.sentinel import Sentinel
 from alexnet.errors import Diverged, Elsewhere
-from alexnet.launch import is_launched
 from alexnet.models.net import Net
-from alexnet.options import AdvisedCall, call, option
 from alexnet.recipe import Recipe
 from alexnet.records import DivergedEvent
 from alexnet.runs.checkpoint import Checkpoint, save_checkpoint
 from alexnet.runs.checkpoint_writer import CheckpointWriter, snapshot
 from alexnet.runs.rundir import RunDir
-from alexnet.signals import PREEMPT, DeferredSignals
-from alexnet.terminal import shows_top5
+from alexnet.support.launch import is_launched
+from alexnet.support.options import AdvisedCall, call, option
+from alexnet.support.signals import PREEMPT, DeferredSignals
+from alexnet.support.terminal import shows_top5
 from alexnet.training.guard import Doctor, RunGuard
 from alexnet.training.log import RunLog
 from alexnet.training.parallel import ALONE, Team

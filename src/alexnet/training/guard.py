@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from alexnet.diagnosis.sentinel import Sentinel
 from alexnet.errors import Diverged
-from alexnet.options import AdvisedCall
 from alexnet.records import (
     DoctorEvent,
     Event,
@@ -16,7 +15,8 @@ from alexnet.records import (
     Verdict,
     as_event,
 )
-from alexnet.terminal import say
+from alexnet.support.options import AdvisedCall
+from alexnet.support.terminal import say
 from alexnet.training.log import RunLog
 from alexnet.training.trainer import Trainer
 

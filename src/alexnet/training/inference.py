@@ -28,8 +28,8 @@ from alexnet.models.fast import (
     has_int8,
 )
 from alexnet.models.net import Net
-from alexnet.options import option
 from alexnet.runtime import choose_precision
+from alexnet.support.options import option
 
 MIN_CHANNELS = 8  # with fewer, the processor's units for products stay mostly empty
 

@@ -13,7 +13,7 @@ import torch
 from alexnet.models.net import Net
 from alexnet.records import DoctorEvent, Event, ResumeEvent, TrainEvent, ValEvent
 from alexnet.runs.rundir import RunDir
-from alexnet.terminal import Progress, can_print, duration, percent, progress, say
+from alexnet.support.terminal import Progress, can_print, duration, percent, progress, say
 
 WIDTH = 14  # characters of a sparkline
 _BLOCKS = "▁▂▃▄▅▆▇█"

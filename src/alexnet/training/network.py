@@ -16,10 +16,10 @@ from alexnet.errors import CheckpointError, UsageError
 from alexnet.models.layers import BatchNorm
 from alexnet.models.net import Net, Spec
 from alexnet.models.zoo import find_model, model_spec
-from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.records import RecordedState
 from alexnet.runs.checkpoint import Checkpoint
+from alexnet.support.options import option
 from alexnet.training.schedule import refuse_endless_warmup
 
 WHITEN_IMAGES = 5_000  # training images whose patches initialise the first layer

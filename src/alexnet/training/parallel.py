@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from alexnet.errors import AlexNetError, DataError, Elsewhere, UsageError
-from alexnet.launch import is_launched, process_count, rank, refuse_partial_launch
 from alexnet.models.dropout import MaskSlice
-from alexnet.options import option
 from alexnet.records import Record
+from alexnet.support.launch import is_launched, process_count, rank, refuse_partial_launch
+from alexnet.support.options import option
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)

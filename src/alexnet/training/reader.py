@@ -19,11 +19,11 @@ from alexnet.data.loader import Batch, read_batch
 from alexnet.data.splits import Unread
 from alexnet.errors import AlexNetError, DataError, Elsewhere, ReaderEnded, Unreadable
 from alexnet.metrics import Tally
-from alexnet.options import AdvisedCall
 from alexnet.records import BadImage, Fate
 from alexnet.runs.rundir import RunDir
-from alexnet.signals import DeferredSignals
-from alexnet.terminal import say
+from alexnet.support.options import AdvisedCall
+from alexnet.support.signals import DeferredSignals
+from alexnet.support.terminal import say
 from alexnet.training.state import Clock
 from alexnet.training.trainer import Trainer
 

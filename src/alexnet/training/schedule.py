@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from alexnet.errors import UsageError
-from alexnet.options import option
 from alexnet.recipe import Recipe
+from alexnet.support.options import option
 
 
 @dataclass

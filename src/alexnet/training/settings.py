@@ -21,11 +21,8 @@ from alexnet.data.loader import Batch
 from alexnet.data.splits import Split
 from alexnet.data.statistics import Statistics
 from alexnet.errors import Unavailable
-from alexnet.memory import short_of_memory
 from alexnet.models.net import training_operations
 from alexnet.models.zoo import model_spec
-from alexnet.options import option
-from alexnet.processors import given_threads
 from alexnet.recipe import Recipe
 from alexnet.records import (
     RecordedEnvironment,
@@ -44,7 +41,10 @@ from alexnet.runtime import (
     pick_device,
     threads,
 )
-from alexnet.terminal import say
+from alexnet.support.memory import short_of_memory
+from alexnet.support.options import option
+from alexnet.support.processors import given_threads
+from alexnet.support.terminal import say
 from alexnet.training.network import preprocessing
 from alexnet.training.trainer import Trainer, TrainingData
 

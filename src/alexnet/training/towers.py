@@ -17,8 +17,8 @@ from alexnet.errors import UsageError
 from alexnet.models.layers import Conv, Dropout, Linear, MeanTo, Part, Pool, ReLU, ResponseNorm
 from alexnet.models.net import Net, Spec, named_parts
 from alexnet.models.zoo import find_model, model_spec
-from alexnet.options import option
 from alexnet.recipe import Recipe
+from alexnet.support.options import option
 from alexnet.training.data_parallel import joined, summed
 from alexnet.training.parallel import Team
 

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet.argument_checks import checked
 from alexnet.data import draws
 from alexnet.data.augment import augment
 from alexnet.data.dataset import Dataset
@@ -33,12 +32,13 @@ from alexnet.diagnosis.sentinel import first_not_finite
 from alexnet.errors import Diverged, Elsewhere, Interrupted, Unreadable
 from alexnet.metrics import Tally
 from alexnet.models.net import Net, Spec
-from alexnet.options import AdvisedCall, call, option
 from alexnet.recipe import Recipe
 from alexnet.records import SavedState, TrainEvent, ValEvent
 from alexnet.runtime import pick_device
-from alexnet.signals import DeferredSignals
-from alexnet.terminal import say
+from alexnet.support.argument_checks import checked
+from alexnet.support.options import AdvisedCall, call, option
+from alexnet.support.signals import DeferredSignals
+from alexnet.support.terminal import say
 from alexnet.training.compiled import compiled
 from alexnet.training.data_parallel import distribute
 from alexnet.training.evaluate import evaluate

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from alexnet.errors import DataError
-from alexnet.processors import find_processors
 from alexnet.records import Company
+from alexnet.support.processors import find_processors
 
 LOWEST = 19  # of Linux's priorities
 QUIET = "quiet"  # nobody beside

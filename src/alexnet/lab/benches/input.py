@@ -38,7 +38,7 @@ from alexnet.lab.benches.rounds import company_rows, take_turns_in_company
 from alexnet.recipe import Recipe
 from alexnet.records import DataWait, InputBench
 from alexnet.runtime import environment, pick_device
-from alexnet.terminal import progress
+from alexnet.support.terminal import progress
 from alexnet.training import Trainer, TrainingData, preprocessing
 
 REFERENCE = "torch DataLoader, Pillow, 2 workers, to float"

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from alexnet.lab.benches.company import QUIET, in_company
-from alexnet.memory import give_back
 from alexnet.records import BenchRow, CompanyRow
-from alexnet.terminal import progress
+from alexnet.support.memory import give_back
+from alexnet.support.terminal import progress
 
 SAMPLE_S = 0.002  # between two looks at the memory
 IN_COMPANY = 3  # rounds: each takes as long as two or three quiet ones

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet.argument_checks import Range, checked
 from alexnet.errors import UsageError
 from alexnet.lab.benches.company import COMPANIES, no_company
 from alexnet.lab.benches.infer import bench_infer
@@ -12,9 +11,10 @@ from alexnet.lab.benches.input import bench_input
 from alexnet.lab.benches.runtimes import build_runtimes
 from alexnet.lab.benches.train import bench_train
 from alexnet.models import find_model
-from alexnet.options import option
 from alexnet.records import InferBench, InputBench, TrainBench
 from alexnet.runtime import chance_kept, pick_device
+from alexnet.support.argument_checks import Range, checked
+from alexnet.support.options import option
 
 
 @checked(batches=Range(1, 10**6), rounds=Range(1, 10**6), batch_size=Range(1, 10**6))

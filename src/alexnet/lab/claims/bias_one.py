@@ -21,9 +21,9 @@ from alexnet.lab.claims.one_training import some
 from alexnet.lab.claims.study import Row, Study
 from alexnet.metrics import Tally, wilson
 from alexnet.models import Conv, Linear, Net, Part, model_spec, narrowed
-from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.runtime import pick_device
+from alexnet.support.options import option
 from alexnet.training import PaperSGD, plain_step
 
 SIZE, CROP, NARROW = 256, 224, 4

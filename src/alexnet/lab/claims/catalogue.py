@@ -12,7 +12,7 @@ from alexnet.lab.claims import (
     tables,
 )
 from alexnet.lab.claims.claim import Claim
-from alexnet.options import call
+from alexnet.support.options import call
 
 _ALL = (
     *(*counts.CLAIMS, *equations.CLAIMS),

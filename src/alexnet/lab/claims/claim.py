@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alexnet.lab.claims.study import Study
-from alexnet.terminal import duration
+from alexnet.support.terminal import duration
 
 ClaimVerdict = Literal[
     "confirmed", "not confirmed at this scale", "contradicted", "not enough seeds"

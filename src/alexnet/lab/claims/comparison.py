@@ -19,7 +19,7 @@ from alexnet.lab.claims.paired import Tried, compare_scores, learnt_nothing, sea
 from alexnet.lab.claims.study import Row, Study
 from alexnet.models import Preset, compare_presets, find_model
 from alexnet.recipe import Recipe
-from alexnet.terminal import say
+from alexnet.support.terminal import say
 
 CHOOSING = 1000  # the seed that rates are tried with; those that count begin at 0
 RATES = (1 / 3, 1.0, 3.0)  # of the recipe's, tried for every arm

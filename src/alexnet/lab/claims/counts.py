@@ -11,7 +11,7 @@ from alexnet.errors import UsageError
 from alexnet.lab.claims.claim import Claim, ClaimVerdict, Outcome, as_printed
 from alexnet.lab.claims.study import Study
 from alexnet.models import Conv, LayerRow, Net, Part, Pool, Spec, model_spec, summarize
-from alexnet.options import call
+from alexnet.support.options import call
 
 MODEL, CLASSES, GIVEN = "alexnet-2012", 1000, (3, 224, 224)
 NARROW = 8  # a receptive field depends on windows, not on how many kernels there are

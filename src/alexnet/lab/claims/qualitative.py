@@ -15,9 +15,9 @@ from alexnet.lab.claims.one_training import Trained, cell_of, gather, resolved, 
 from alexnet.lab.claims.paired import compare_scores
 from alexnet.lab.claims.results import with_doubts
 from alexnet.lab.claims.study import Row, Study
-from alexnet.options import option
 from alexnet.recipe import Recipe
 from alexnet.runtime import autocast
+from alexnet.support.options import option
 
 HALVES = 500  # random ways to divide the kernels in two
 QUERIES, NEIGHBOURS = 1000, 6  # the paper shows six

@@ -24,8 +24,8 @@ from alexnet.lab.claims.one_training import (
 )
 from alexnet.lab.claims.paired import compare_scores, learnt_nothing, search_rate
 from alexnet.lab.claims.study import Row, Study
-from alexnet.options import option
 from alexnet.recipe import Recipe
+from alexnet.support.options import option
 
 SCORE = "test error (%)"
 CROPPED = SMALL.replace(crop=28, epochs=10)

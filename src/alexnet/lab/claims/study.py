@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from alexnet.errors import Elsewhere
-from alexnet.files import DirLock, read_json, write_json
 from alexnet.runtime import pick_device, threads
-from alexnet.terminal import progress
+from alexnet.support.files import DirLock, read_json, write_json
+from alexnet.support.terminal import progress
 
 Row = dict[str, Any]
 MeasureCell = Callable[[Row], Row]

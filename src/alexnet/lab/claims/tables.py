@@ -16,12 +16,12 @@ from alexnet.lab.claims.claim import Claim, ClaimVerdict, Outcome
 from alexnet.lab.claims.one_training import resolved
 from alexnet.lab.claims.study import Row, Study
 from alexnet.metrics import Tally, wilson
-from alexnet.options import option
 from alexnet.recipe import Recipe, find_recipe
 from alexnet.records import ResumeEvent, RunStart
 from alexnet.runs import RunDir, find_checkpoint, load_checkpoint, load_latest
 from alexnet.runtime import environment, pick_device
-from alexnet.terminal import say
+from alexnet.support.options import option
+from alexnet.support.terminal import say
 from alexnet.training import (
     Trainer,
     TrainingData,

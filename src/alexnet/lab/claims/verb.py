@@ -8,13 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, overload
 
-from alexnet.argument_checks import Range, checked
 from alexnet.errors import DataError, Interrupted, UsageError
-from alexnet.files import read_json, write_json
 from alexnet.lab.claims.catalogue import CLAIMS, find_claim
 from alexnet.lab.claims.claim import Claim
 from alexnet.lab.claims.study import OutOfTime, Study
-from alexnet.options import Placeholder, option
 from alexnet.records import (
     ClaimList,
     ClaimRecord,
@@ -24,7 +21,10 @@ from alexnet.records import (
     UnmeasuredClaim,
 )
 from alexnet.runtime import chance_kept, environment
-from alexnet.terminal import duration, say
+from alexnet.support.argument_checks import Range, checked
+from alexnet.support.files import read_json, write_json
+from alexnet.support.options import Placeholder, option
+from alexnet.support.terminal import duration, say
 
 RECORD = "claim.json"
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")

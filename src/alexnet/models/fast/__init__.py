@@ -1,8 +1,8 @@
 """Fast implementations of network operations, each beside a plain one with the same results.
 
-Private parts of torch are used only here and in `alexnet.region` (threads). If this version of
-torch lacks one, the plain implementation takes over and a line says so. ALEXNET_PLAIN=1 selects the
-plain implementations everywhere.
+Private parts of torch are used only here and in `alexnet.support.region` (threads). If this version
+of torch lacks one, the plain implementation takes over and a line says so. ALEXNET_PLAIN=1 selects
+the plain implementations everywhere.
 
 These names are stable. The modules they come from are not.
 """

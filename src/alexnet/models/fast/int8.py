@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.models.fast.strided import StridedConv
-from alexnet.plain import is_plain
-from alexnet.region import over_pieces
+from alexnet.support.plain import is_plain
+from alexnet.support.region import over_pieces
 
 CHUNK = 200_000  # numbers rounded at a time, which fit into a core's cache
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.region import over_pieces, pieces_at_least
+from alexnet.support.region import over_pieces, pieces_at_least
 
 Window = Literal["channels", "map"]
 

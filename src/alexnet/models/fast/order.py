@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from alexnet.plain import is_plain, report_missing
+from alexnet.support.plain import is_plain, report_missing
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.models.fast.tracing import is_traced
-from alexnet.plain import is_plain
+from alexnet.support.plain import is_plain
 
 MAX_CHANNELS = 64  # of a block; with more there is nothing to gain
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from alexnet.plain import report_missing
+from alexnet.support.plain import report_missing
 
 
 def is_traced() -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from alexnet.plain import is_plain, report_missing
+from alexnet.support.plain import is_plain, report_missing
 
 EXACT = ("cpu",)  # devices on which torch's fused update takes its numbers as float64
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 from alexnet.errors import UsageError
-from alexnet.options import argument
-from alexnet.terminal import escaped
+from alexnet.support.options import argument
+from alexnet.support.terminal import escaped
 
 F = TypeVar("F", bound=Callable[..., Any])
 

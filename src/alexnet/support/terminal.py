@@ -13,7 +13,7 @@ from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
-from alexnet.launch import rank
+from alexnet.support.launch import rank
 
 if TYPE_CHECKING:
     from rich.console import Console

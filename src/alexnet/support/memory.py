@@ -5,7 +5,7 @@ import ctypes
 import gc
 import os
 
-from alexnet.options import option
+from alexnet.support.options import option
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's mallopt
 _LARGEST = 2**31 - 1

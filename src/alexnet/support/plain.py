@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 
 from alexnet.errors import UsageError
-from alexnet.terminal import say
+from alexnet.support.terminal import say
 
 SWITCH = "ALEXNET_PLAIN"
 _reported: set[str] = set()

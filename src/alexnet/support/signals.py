@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from alexnet.errors import Interrupted, ReaderEnded, UsageError
-from alexnet.options import option
+from alexnet.support.options import option
 
 STOP = (signal.SIGINT, signal.SIGTERM)
 PREEMPT = (*STOP, signal.SIGUSR1)  # clusters send SIGUSR1 before they take a machine away

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from alexnet.launch import is_launched
+from alexnet.support.launch import is_launched
 
 # Where a thread that has nothing to do looks for more: so many turns of a loop, about 20 us, in
 # GNU's runtime, whose own number, 300,000, keeps a processor from others for milliseconds; one

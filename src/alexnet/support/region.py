@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from alexnet.plain import is_plain, report_missing
+from alexnet.support.plain import is_plain, report_missing
 
 T = TypeVar("T")
 
