@@ -17,7 +17,7 @@ from alexnet.cli import main
 from alexnet.data import reopen_dataset
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.pages import RunPart, report_page
-from alexnet.records import DataCard
+from alexnet.records import DataCard, RecordedEnvironment
 from conftest import without_report
 
 WHATS = (
@@ -252,7 +252,8 @@ def test_pictures_beyond_the_limit_are_named(run: Path, tmp_path: Path) -> None:
         Image.fromarray(kept).save(tmp_path / f"{name}.png")
     pictures = [(name, tmp_path / f"{name}.png", name) for name in ("large", "small")]
     card = DataCard.from_json(saved["data"], "recipe.json")
-    of = ("a run", saved["recipe"], saved["digest"], "a network", environment, card)
+    machine = RecordedEnvironment(environment)
+    of = ("a run", saved["recipe"], saved["digest"], "a network", machine, card)
     part = RunPart(*of, None, [], [], pictures, [], [], None)
     curves = (tmp_path / "small.png", "curves")
     for limit, left_out in ((100_000, ["a run: large"]), (4_900_000, [])):

@@ -189,7 +189,7 @@ def test_kill_of_the_real_command(
     data: Path, references: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """The same through `python -m alexnet`, with the plateau policy's memory and paper SGD."""
-    run, step = tmp_path / "run", random.randrange(3, STEPS - 5)
+    run, step = tmp_path / "run", random.randrange(3, STEPS - 3)
     print(f"killed at {step}")
     argv = ["train", "digits", "--data", str(data), "--run", str(run)]
     argv += flags(RECIPES["plateau-sgd"])
@@ -206,6 +206,8 @@ def test_kill_of_the_real_command(
     assert process.returncode == -signal.SIGKILL
     alexnet.train(resume=True, run=run)
     assert_same_run(run, references("plateau-sgd"))
+    advice = {e["name"]: e["advice"] for e in read_events(run) if e["event"] == "doctor"}
+    assert "--early-stop" in advice["overfitting"]  # the log's words, whoever trains
 
 
 @pytest.mark.slow

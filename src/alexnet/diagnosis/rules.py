@@ -39,7 +39,7 @@ from alexnet.records import (
     ValEvent,
     Verdict,
 )
-from alexnet.support.options import Placeholder, call, option
+from alexnet.support.options import Placeholder, call, in_flags, option
 
 RECIPE = Placeholder("RECIPE")
 RULES: list["Rule"] = []  # every rule, in the order of causes
@@ -124,6 +124,12 @@ def find_run_faults(lines: Iterable[Line], class_shares: Sequence[float]) -> Ite
     run = RunFigures.from_lines(lines, class_shares)
     for rule in RULES:
         yield from rule.check_run(run)
+
+
+def advice_in_flags(verdict: Verdict) -> str:
+    """Return the advice of a verdict in words of the command line, as the log of a run has it."""
+    rule = next(rule for rule in RULES if rule.name == verdict.name)
+    return in_flags(rule.advise) if verdict.advice == rule.advise() else verdict.advice
 
 
 def find_step_faults(look: StepLook) -> Iterator[Verdict]:

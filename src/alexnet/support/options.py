@@ -3,17 +3,20 @@
 A user of the command line reads "--resume" and "alexnet data check", a caller of the package reads
 "resume=True" and "alexnet.data_check". Messages are for Python callers unless `command_line()` is
 active. It is active for the whole process, and not for a thread or a context: messages come from
-reading threads too.
+reading threads too. What is written to a run is in words of the command line, whoever trains it:
+see `in_flags`.
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 _speaks_flags = False
+_writes_flags: ContextVar[bool] = ContextVar("writes_flags", default=False)
 _FUNCTIONS = {"import": "import_weights"}  # functions that are not called as their verbs
 _PARAMETERS = {"as": "model"}  # parameters that are not called as their flags
 
@@ -36,6 +39,20 @@ def command_line() -> Iterator[None]:
         _speaks_flags = before
 
 
+def in_flags(text: Callable[[], str]) -> str:
+    """Return the text that `text` makes, with flags in it, whoever calls: for files of a run, which
+    are equal where recipe and data are."""
+    token = _writes_flags.set(True)
+    try:
+        return text()
+    finally:
+        _writes_flags.reset(token)
+
+
+def _names_flags() -> bool:
+    return _speaks_flags or _writes_flags.get()
+
+
 def option(name: str, value: Any = ...) -> str:
     """An option, and the value that it should have.
 
@@ -43,7 +60,7 @@ def option(name: str, value: Any = ...) -> str:
     "--bad-images skip" or "bad_images='skip'". Without a value it is "--bad-images" or
     "bad_images=...".
     """
-    if not _speaks_flags:
+    if not _names_flags():
         return f"{_PARAMETERS.get(name, name)}={'...' if value is ... else _literal(value)}"
     return " ".join(_words(name, value, str))
 
@@ -51,7 +68,7 @@ def option(name: str, value: Any = ...) -> str:
 def argument(name: str, *, flag: bool) -> str:
     """The name of a parameter as the caller writes it: of the command line "--max-pixels" where it
     is a flag, else and in Python its name."""
-    return f"--{name.replace('_', '-')}" if flag and _speaks_flags else name
+    return f"--{name.replace('_', '-')}" if flag and _names_flags() else name
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,7 @@ class AdvisedCall:
         return replace(self, options=self.options | options)
 
     def __str__(self) -> str:
-        if _speaks_flags:
+        if _names_flags():
             words = ["alexnet", self.verb, *map(_quoted, self.arguments)]
             for name, value in self.options.items():
                 words += _words(name, value, _quoted)
@@ -83,7 +100,7 @@ class Help:
     """Where everything is listed."""
 
     def __str__(self) -> str:
-        return "alexnet --help" if _speaks_flags else "help(alexnet)"
+        return "alexnet --help" if _names_flags() else "help(alexnet)"
 
 
 HELP = Help()

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
+from alexnet.diagnosis.rules import advice_in_flags
 from alexnet.diagnosis.sentinel import Sentinel
 from alexnet.errors import Diverged
 from alexnet.records import (
@@ -88,7 +89,7 @@ class RunGuard:
                     severity=v.severity,
                     where=v.where,
                     evidence=v.evidence,
-                    advice=v.advice,
+                    advice=advice_in_flags(v),
                 )
             )
             if v.severity == "will not learn" and self._doctor == "stop" and not self.fatal:
