@@ -189,7 +189,7 @@ def test_kill_of_the_real_command(
     data: Path, references: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """The same through `python -m alexnet`, with the plateau policy's memory and paper SGD."""
-    run, step = tmp_path / "run", random.randrange(3, STEPS - 3)
+    run, step = tmp_path / "run", random.randrange(3, STEPS - 5)
     print(f"killed at {step}")
     argv = ["train", "digits", "--data", str(data), "--run", str(run)]
     argv += flags(RECIPES["plateau-sgd"])
